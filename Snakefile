@@ -1,0 +1,30 @@
+# Asymmetric valleys: train, average, probe, detect, report. The config says what; each rule file is a stage.
+from snakemake.utils import min_version, validate
+
+min_version("9.0")
+
+
+# A config file given on the command line replaces the default whole: the two are not merged.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/probe.smk"
+include: "workflow/rules/toy.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        ROOT + "/report.html",
+        all_tables(),
+        all_figures(),

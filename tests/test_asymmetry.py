@@ -1,0 +1,435 @@
+"""Definition 1, shift and barrier, on curves whose constants are known in closed form."""
+
+import math
+from dataclasses import asdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from valleys.asymmetry import barrier, detect, detect_many, shift, shift_curve
+from valleys.errors import ValleysError
+
+GRID = np.linspace(-1, 1, 41)
+UNEVEN = np.sort(np.concatenate([[0.0], np.geomspace(0.02, 1, 20), -np.geomspace(0.02, 1, 20)]))
+
+
+def brute_force(offsets, losses, c, zeta_max, min_span, slopes=None, noise=0.0):
+    """Definition 1 window by window, in plain Python: (status, c_star, side, zeta, r, p)."""
+    n, m, radius = len(offsets), len(offsets) // 2, offsets[-1]
+    eps = 1e-9 * radius
+    inside = [k for k in range(n) if abs(offsets[k]) <= zeta_max * radius + eps]
+    low = min(inside, key=lambda k: (losses[k], abs(offsets[k])))
+    none = (0, math.nan, math.nan, math.nan)
+    if min(losses) < losses[low] - noise:
+        return ("not_minimum", math.nan, *none)
+    if max(losses) - losses[low] <= noise:
+        return ("flat", math.nan, *none)
+
+    def outward(side, i, k):
+        ends = [m + side * j for j in range(i, k + 1)]
+        if slopes is not None:
+            return [side * slopes[j] for j in ends]
+        pairs = pairwise(ends)
+        return [(losses[b] - losses[a]) / abs(offsets[b] - offsets[a]) for a, b in pairs]
+
+    found = {1: [], -1: []}
+    for i in range(1, m + 1):
+        zeta = offsets[m + i]
+        if zeta > zeta_max * radius + eps or zeta < abs(offsets[low]) - eps:
+            continue
+        for k in range(i + 1, m + 1):
+            r = offsets[m + k]
+            if r - zeta < min_span * radius - eps:
+                continue
+            for side in (1, -1):
+                sup, inf = max(outward(side, i, k)), min(outward(-side, i, k))
+                if sup > 0 and sup * (r - zeta) > noise:
+                    found[side].append((inf / sup, r - zeta, zeta, r, side, sup))
+    if not (found[1] and found[-1]):
+        return ("not_minimum", math.nan, *none)
+    every = found[1] + found[-1]
+    best = max(f[0] for f in every)
+    ties = [f for f in every if f[0] >= best - 1e-9 * abs(best)]
+    width = max(f[1] for f in ties)
+    level, _, zeta, r, side, p = min((f for f in ties if f[1] >= width * (1 - 1e-9)), key=lambda f: f[2])
+    return ("asymmetric" if level >= c else "symmetric", level, side if level > 1 + 1e-9 else 0, zeta, r, p)
+
+
+def both_ways(offsets, losses):
+    """Yield the curve and its mirror image, each with the sign of l on which the first one is flat."""
+    yield losses, 1
+    yield losses[::-1], -1
+
+
+class TestClosedForms:
+    @pytest.mark.parametrize("offsets", [GRID, UNEVEN, 30 * GRID], ids=["even", "uneven", "scaled"])
+    @pytest.mark.parametrize("ratio", [1.5, 2.5, 40.0])
+    def test_piecewise_linear(self, offsets, ratio):
+        # phi = 0.3 l on the right, 0.3 ratio |l| on the left: c* = ratio and p = 0.3 in every window.
+        curve = np.where(offsets > 0, 0.3 * offsets, -0.3 * ratio * offsets)
+        for losses, side in both_ways(offsets, curve):
+            d = detect(offsets, losses)
+            assert d.status == ("asymmetric" if ratio >= 2 else "symmetric")
+            assert d.flat_side == side
+            assert d.c_star == pytest.approx(ratio)
+            assert d.p == pytest.approx(0.3)
+            assert (d.zeta, d.r) == (offsets[offsets > 0][0], offsets[-1])  # the widest of equals
+            assert d.argmin_offset == 0
+            ratio_seen = d.rise_ratio if side == 1 else 1 / d.rise_ratio
+            assert ratio_seen == pytest.approx(ratio)
+            assert d.asymmetry_index == pytest.approx(side * math.log(ratio))
+
+    def test_flat_side_that_turns_steep_ends_the_window(self):
+        # Slope 1 to l = 0.6, then 10; 5 on the left. Windows past 0.6 have p = 10 and level 1/2.
+        x = GRID
+        curve = np.where(x > 0, np.minimum(x, 0.6) + 10 * np.maximum(x - 0.6, 0), -5 * x)
+        for losses, side in both_ways(x, curve):
+            d = detect(x, losses)
+            assert (d.flat_side, d.status) == (side, "asymmetric")
+            assert (d.c_star, d.p, d.zeta, d.r) == pytest.approx((5, 1, 0.05, 0.6))
+
+    def test_steep_side_that_turns_flat_ends_the_window(self):
+        x = GRID
+        curve = np.where(x > 0, x, 4 * np.minimum(-x, 0.5) + 0.1 * np.maximum(-x - 0.5, 0))
+        d = detect(x, curve)
+        assert (d.c_star, d.p, d.zeta, d.r, d.flat_side) == pytest.approx((4, 1, 0.05, 0.5, 1))
+
+    @pytest.mark.parametrize("curvature", [3.0, 4.5, 9.0])
+    def test_piecewise_quadratic(self, curvature):
+        # a l^2 and a curvature l^2: c*(zeta, r) = curvature zeta / r, so the best window starts latest and is
+        # narrowest: zeta = R/4, r = R/2.
+        x = 2 * GRID
+        curve = np.where(x > 0, 0.7 * x**2, 0.7 * curvature * x**2)
+        slopes = np.where(x > 0, 1.4 * x, 1.4 * curvature * x)
+        exact = detect(x, curve, slopes=slopes)
+        assert exact.c_star == pytest.approx(curvature / 2)
+        assert (exact.zeta, exact.r, exact.p) == pytest.approx((0.5, 1.0, 1.4))
+        assert exact.status == ("asymmetric" if curvature >= 4 else "symmetric")
+        # By quotients the slope of an interval is that at its middle: half a step further in at either end.
+        step = x[1] - x[0]
+        quotients = detect(x, curve)
+        assert quotients.c_star == pytest.approx(curvature * (0.5 + step / 2) / (1.0 - step / 2))
+        assert (quotients.zeta, quotients.r) == pytest.approx((0.5, 1.0))
+
+    def test_quotients_bound_the_exact_level_and_converge(self):
+        excess = []
+        for n in (41, 161, 641):
+            x = np.linspace(-4, 4, n)
+            s = np.logaddexp(0, -3 * x) + np.logaddexp(0, x)  # softplus on either side: slopes -3 and 1
+            s_prime = -3 / (1 + np.exp(3 * x)) + 1 / (1 + np.exp(-x))
+            exact, seen = detect(x, s, slopes=s_prime, zeta_max=0.5), detect(x, s, zeta_max=0.5)
+            assert exact.flat_side == seen.flat_side == 1
+            excess.append(seen.c_star - exact.c_star)
+        assert excess[0] > excess[1] > excess[2] >= 0
+        assert excess[2] < 0.02
+
+    def test_minimum_off_zero_raises_zeta(self):
+        x = GRID
+        curve = np.where(x > 0.15, x - 0.15, -6 * (x - 0.15))
+        for losses, side in both_ways(x, curve):
+            d = detect(x, losses)
+            assert d.argmin_offset == pytest.approx(0.15 * side)
+            assert (d.status, d.flat_side) == ("asymmetric", side)
+            assert (d.zeta, d.r, d.c_star) == pytest.approx((0.15, 1.0, 6.0))
+
+
+class TestNotAsymmetric:
+    @pytest.mark.parametrize("offsets", [GRID, UNEVEN], ids=["even", "uneven"])
+    @pytest.mark.parametrize(
+        "curve", [np.square, np.abs, lambda x: x**4, lambda x: np.cosh(3 * x), lambda x: 1 - np.exp(-(x**2))]
+    )
+    def test_symmetric_curves(self, offsets, curve):
+        d = detect(offsets, curve(offsets))
+        assert d.status == "symmetric"
+        assert d.c_star <= 1 + 1e-9
+        assert d.flat_side == 0
+        assert d.asymmetry_index == pytest.approx(0, abs=1e-12)
+
+    @pytest.mark.parametrize("curve", [np.square, np.abs, lambda x: x**4, lambda x: np.cosh(3 * x)])
+    def test_symmetric_curves_with_noise(self, curve):
+        rng = np.random.default_rng(0)
+        noisy = curve(GRID) + 1e-3 * rng.standard_normal((200, 41))
+        for noise in (1e-9, 5e-3):
+            assert {d.status for d in detect_many(GRID, noisy, noise=noise)} == {"symmetric"}
+
+    @pytest.mark.parametrize(
+        "curve",
+        [
+            lambda x: x,
+            lambda x: -x,
+            np.exp,
+            lambda x: -(x**2),
+            lambda x: -np.abs(x),
+            lambda x: (x - 0.5) ** 2,
+        ],
+    )
+    def test_no_minimum(self, curve):
+        d = detect(GRID, curve(GRID))
+        assert d.status == "not_minimum"
+        assert np.isnan([d.c_star, d.zeta, d.r, d.p]).all()
+        assert d.flat_side == 0
+        assert d.argmin_offset == GRID[np.argmin(curve(GRID))]
+
+    def test_a_side_that_never_rises_is_no_infinite_level(self):
+        for losses, _ in both_ways(GRID, np.maximum(0, -GRID)):
+            d = detect(GRID, losses)
+            assert d.status == "not_minimum"
+            assert math.isnan(d.c_star)
+            assert math.isnan(d.asymmetry_index)
+
+    def test_lower_outside_by_no_more_than_noise(self):
+        curve = np.abs(GRID)
+        curve[-1] = -1e-4
+        assert detect(GRID, curve).status == "not_minimum"
+        assert detect(GRID, curve, noise=1e-3).status == "symmetric"
+
+    @pytest.mark.parametrize("height", [0.0, 2.3])
+    def test_constant(self, height):
+        d = detect(GRID, np.full(41, height))
+        assert d.status == "flat"
+        assert math.isnan(d.c_star)
+        assert math.isnan(d.rise_ratio)
+
+    def test_flat_within_noise(self):
+        curve = 1 + 1e-4 * GRID**2
+        assert detect(GRID, curve).status == "symmetric"
+        assert detect(GRID, curve, noise=1e-3).status == "flat"
+
+
+def random_curves(rng, count, n):
+    """Rough valleys of all verdicts, on even and uneven grids."""
+    for _ in range(count):
+        x = np.cumsum(rng.uniform(0.2, 1, n // 2)) if rng.random() < 0.5 else np.arange(1, n // 2 + 1) * 0.3
+        x = np.concatenate([-x[::-1], [0.0], x])
+        left, right = rng.lognormal(0, 1, 2)
+        power = rng.uniform(0.5, 2.5)
+        centre = rng.normal(0, 0.15) * x[-1]
+        valley = np.abs(x - centre) ** power * np.where(x > centre, right, left)
+        yield x, valley + rng.choice([0, 0.02, 0.3]) * rng.standard_normal(n)
+
+
+class TestAgainstBruteForce:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"c": 2.0, "zeta_max": 0.25, "min_span": 0.25},
+            {"c": 1.2, "zeta_max": 0.5, "min_span": 0.5},
+            {"c": 3.0, "zeta_max": 0.4, "min_span": 0.1, "noise": 0.5},
+        ],
+    )
+    @pytest.mark.parametrize("exact", [False, True], ids=["quotients", "slopes"])
+    def test_agrees(self, options, exact):
+        rng = np.random.default_rng(1)
+        options = {"noise": 0.0, **options}
+        seen = set()
+        for x, losses in random_curves(rng, 150, 21):
+            slopes = np.gradient(losses, x) if exact else None
+            d = detect(x, losses, slopes=slopes, **options)
+            status, *numbers = brute_force(x, losses, slopes=slopes, **options)
+            assert d.status == status
+            assert (d.c_star, d.flat_side, d.zeta, d.r, d.p) == pytest.approx(tuple(numbers), nan_ok=True)
+            seen.add((status, d.flat_side))
+        assert {("asymmetric", 1), ("asymmetric", -1), ("not_minimum", 0)} <= seen
+        assert any(status == "symmetric" for status, _ in seen)
+
+    def test_many_equals_one_by_one(self):
+        curves = list(random_curves(np.random.default_rng(2), 100, 21))
+        x, losses = np.stack([c[0] for c in curves]), np.stack([c[1] for c in curves])
+        for many, one in zip(detect_many(x, losses), map(detect, x, losses), strict=True):
+            assert asdict(many) == pytest.approx(asdict(one), nan_ok=True)
+
+    def test_many_in_chunks(self, monkeypatch):
+        losses = np.stack([c for _, c in random_curves(np.random.default_rng(3), 30, 21)])
+        x = np.arange(-10, 11)
+        whole = detect_many(x, losses)
+        monkeypatch.setattr("valleys.asymmetry._CHUNK", 7 * 21**2)
+        assert repr(detect_many(x, losses)) == repr(whole)
+
+    def test_many_of_none(self):
+        assert detect_many(GRID, np.empty((0, 41))) == []
+
+
+class TestInvariance:
+    def test_mirror(self):
+        for x, losses in random_curves(np.random.default_rng(4), 200, 21):
+            d, mirrored = detect(x, losses), detect(x, losses[::-1])
+            assert mirrored.status == d.status
+            assert mirrored.flat_side == -d.flat_side
+            assert mirrored.c_star == pytest.approx(d.c_star, nan_ok=True)
+            assert (mirrored.rise_plus, mirrored.rise_minus) == (d.rise_minus, d.rise_plus)
+            assert mirrored.asymmetry_index == pytest.approx(-d.asymmetry_index, nan_ok=True)
+            if d.flat_side:
+                assert (mirrored.zeta, mirrored.r, mirrored.p) == pytest.approx((d.zeta, d.r, d.p))
+
+    @pytest.mark.parametrize(("length", "height", "level"), [(7.3, 1, 0), (1, 0.01, 5), (1e-3, 1e4, -1e3)])
+    def test_scale(self, length, height, level):
+        for x, losses in random_curves(np.random.default_rng(5), 100, 21):
+            d = detect(x, losses, noise=0)
+            scaled = detect(length * x, height * losses + level, noise=0)
+            assert (scaled.status, scaled.flat_side) == (d.status, d.flat_side)
+            assert scaled.c_star == pytest.approx(d.c_star, rel=1e-6, nan_ok=True)
+            assert scaled.zeta == pytest.approx(length * d.zeta, nan_ok=True)
+            assert scaled.p == pytest.approx(height / length * d.p, rel=1e-6, nan_ok=True)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("offsets", "losses", "word"),
+        [
+            (GRID[::-1], GRID**2, "increasing"),
+            (np.zeros(41), GRID**2, "increasing"),
+            (GRID[18:23], np.ones(4), "shape"),
+            ([-1, 0, 1], [1, 0, 1], "points"),
+            ([-3, -2, -1, 1, 2, 3], np.ones(6), "0 is not"),
+            (GRID[:-1], GRID[:-1] ** 2, "symmetric"),
+            (np.where(GRID == 1, 2, GRID), GRID**2, "symmetric"),
+            (GRID, np.where(GRID == 0.5, np.nan, GRID**2), "finite"),
+            (GRID, np.where(GRID == 1, np.inf, GRID**2), "finite"),
+            (np.where(GRID == 1, np.nan, GRID), GRID**2, "finite"),
+            (np.arange(-2, 3), np.arange(-2, 3) ** 2, "finer"),
+            (GRID, np.ones((2, 41)), "shape"),
+        ],
+    )
+    def test_curves(self, offsets, losses, word):
+        with pytest.raises(ValleysError, match=word) as caught:
+            detect(offsets, losses)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"c": 1.0},
+            {"zeta_max": 0.0},
+            {"zeta_max": 1.0},
+            {"min_span": 0},
+            {"min_span": 0.8},
+            {"noise": -1},
+            {"noise": math.nan},
+            {"slopes": np.zeros(40)},
+            {"slopes": np.full(41, np.nan)},
+        ],
+    )
+    def test_options(self, options):
+        with pytest.raises(ValleysError, match=next(iter(options))):
+            detect(GRID, GRID**2, **options)
+
+
+def valley(x):
+    return 0.8 * np.logaddexp(0, -3 * x) + 0.5 * np.logaddexp(0, 2 * x)
+
+
+class TestShift:
+    X = np.linspace(-4, 4, 161)
+
+    @pytest.mark.parametrize("d0", [-0.55, 0.0, 0.35, 0.8])
+    @pytest.mark.parametrize(("b0", "free"), [(0.0, False), (0.3, True), (-0.2, True)])
+    def test_recovers_shift_on_the_grid(self, d0, b0, free):
+        # test(l) = train(l - d0) + b0: at grid shifts the interpolation is exact.
+        s = shift(self.X, valley(self.X), valley(self.X - d0) + b0, free_offset=free)
+        assert (s.delta, s.b) == pytest.approx((d0, b0), abs=1e-6)
+        assert s.gap == pytest.approx(0, abs=1e-6)
+        assert s.radius == 3
+        assert not s.at_bound
+
+    @pytest.mark.parametrize("free", [False, True])
+    def test_recovers_shift_between_grid_points(self, free):
+        s = shift(self.X, valley(self.X), valley(self.X - 0.3123) + 0.1 * free, free_offset=free)
+        assert s.delta == pytest.approx(0.3123, abs=2e-3)
+        assert s.b == pytest.approx(0.1 * free, abs=2e-3)
+        assert s.gap < 2e-3
+        assert s.gap_at_zero > 50 * s.gap
+
+    def test_b_is_not_free_in_the_paper(self):
+        train = valley(self.X)
+        fixed = shift(self.X, train, train + 0.3, free_offset=False)
+        free = shift(self.X, train, train + 0.3, free_offset=True)
+        assert fixed.b == 0
+        assert fixed.gap_at_zero == pytest.approx(0.3)
+        assert (free.b, free.gap, free.delta) == pytest.approx((0.3, 0, 0), abs=1e-12)
+
+    def test_gap_by_hand(self):
+        # Test minus train is 0.1 everywhere but 0.5 at 0: largest 0.5; half the range 0.2, about 0.3.
+        x = np.linspace(-1, 1, 11)
+        train, test = np.zeros(11), 0.1 + 0.4 * (np.abs(x) < 0.1)
+        fixed = shift_curve(x, train, test, [0.0], free_offset=False)
+        free = shift_curve(x, train, test, [0.0], free_offset=True)
+        assert (fixed[0], free[0]) == pytest.approx((0.5, 0.2))
+        assert shift(x, train, test, max_shift=0.0, free_offset=True).b == pytest.approx(0.3)
+
+    def test_shift_beyond_the_bound_is_said(self):
+        s = shift(self.X, valley(self.X), valley(self.X - 1), max_shift=0.5, free_offset=False)
+        assert s.delta == pytest.approx(0.5)
+        assert s.at_bound
+
+    def test_constants_do_not_shift(self):
+        s = shift(self.X, np.ones(161), np.full(161, 2.0), free_offset=False)
+        assert (s.delta, s.gap, s.gap_at_zero) == (0, 1, 1)
+
+    def test_curve_of_gaps(self):
+        train, test = valley(self.X), valley(self.X - 0.4)
+        deltas = np.arange(9) * 0.1
+        gaps = shift_curve(self.X, train, test, deltas, free_offset=False)
+        kept = np.abs(self.X) <= 3.2 + 1e-9
+        expected = [np.abs(valley(self.X + d - 0.4) - train)[kept].max() for d in deltas]
+        assert gaps == pytest.approx(expected, abs=1e-3)
+        assert gaps.argmin() == 4
+        s = shift(self.X, train, test, max_shift=0.8, free_offset=False)
+        assert gaps[0] == pytest.approx(s.gap_at_zero)
+        assert s.gap <= gaps.min() + 1e-12
+
+    def test_shift_is_no_worse_than_a_fine_grid(self):
+        rng = np.random.default_rng(6)
+        x = np.linspace(-1, 1, 21)
+        for free in (False, True):
+            for _ in range(20):
+                train, test = x**2 + 0.1 * rng.standard_normal((2, 21))
+                s = shift(x, train, test, free_offset=free)
+                fine = shift_curve(x, train, test, np.linspace(-0.25, 0.25, 2001), free_offset=free)
+                assert s.gap <= fine.min() * 1.01
+                assert s.gap <= s.gap_at_zero
+
+    def test_bad_input(self):
+        good = valley(self.X)
+        with pytest.raises(ValleysError, match="test"):
+            shift(self.X, good, np.where(self.X == 0, np.nan, good), free_offset=True)
+        with pytest.raises(ValleysError, match="train"):
+            shift(self.X, good[None], good, free_offset=True)
+        with pytest.raises(ValleysError, match="max_shift"):
+            shift(self.X, good, good, max_shift=4, free_offset=True)
+        with pytest.raises(ValleysError, match="max_shift"):
+            shift(self.X, good, good, max_shift=-1, free_offset=True)
+        with pytest.raises(ValleysError, match="beyond"):
+            shift_curve(self.X, good, good, [0, 1], max_shift=0.5, free_offset=True)
+        with pytest.raises(ValleysError, match="deltas"):
+            shift_curve(self.X, good, good, [], free_offset=True)
+
+
+class TestBarrier:
+    def test_height_above_the_chord(self):
+        t = np.linspace(-1, 2, 61)
+        b = barrier(t, 1 + 2 * t + 4 * t * (1 - t))
+        assert (b.height, b.at) == pytest.approx((1, 0.5))
+
+    def test_convex_has_none(self):
+        t = np.linspace(0, 1, 11)
+        assert barrier(t, (t - 0.3) ** 2).height == 0
+        assert barrier([0, 1], [3, 5]).asdict() == {"height": 0.0, "at": 0.0}
+
+    def test_outside_is_ignored(self):
+        assert barrier([-1, 0, 0.4, 1, 2], [9, 0, 2, 1, 9]).asdict() == pytest.approx(
+            {"height": 1.6, "at": 0.4}
+        )
+
+    @pytest.mark.parametrize(
+        ("t", "losses", "word"),
+        [
+            ([0, 0.5, 0.9], [1, 2, 3], "at 1"),
+            ([0.1, 1], [1, 2], "at 0"),
+            ([0, 1], [1, 2, 3], "shape"),
+            ([1, 0], [1, 2], "increasing"),
+            ([0, 1], [1, np.nan], "finite"),
+        ],
+    )
+    def test_bad_input(self, t, losses, word):
+        with pytest.raises(ValleysError, match=word):
+            barrier(t, losses)

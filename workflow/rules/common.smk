@@ -1,0 +1,75 @@
+# The checked experiment, and the input functions that the rules share.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str((Path(str(workflow.current_basedir)) / "../scripts").resolve()))
+
+from snakemake.exceptions import WorkflowError
+from valleys import config as valleys_config
+from valleys.errors import ValleysError
+
+try:
+    valleys_config.check(config)
+    validate(config, "../schemas/config.schema.yaml")
+    experiment = valleys_config.Experiment(config)
+except ValleysError as error:
+    raise WorkflowError(str(error))
+
+ROOT = experiment.root
+CELL = ROOT + "/cells/{dataset}/{model}/{recipe}/seed-{seed}"
+LOGS = ROOT + "/logs/{dataset}/{model}/{recipe}/seed-{seed}"
+BENCHMARKS = ROOT + "/benchmarks/{dataset}/{model}/{recipe}/seed-{seed}"
+GPU = 0 if config["execution"]["device"] == "cpu" else int(config["execution"]["device"] == "cuda")
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    model=r"[^/]+",
+    recipe=r"[^/]+",
+    seed=r"\d+",
+    solution="sgd|swa|descent",
+    probe=r"[^/]+",
+    line=r"[^/]+",
+    table=r"[a-z0-9_]+",
+    figure=r"[A-Za-z0-9_.-]+",
+
+
+def cell_folder(cell):
+    """The folder of one cell's artefacts."""
+    return f"{ROOT}/cells/{cell.path}"
+
+
+def solution_files(wildcards):
+    """The refreshed solutions of a cell, by name."""
+    return {name: CELL.format(**wildcards) + f"/{name}.safetensors" for name in valleys_config.SOLUTIONS}
+
+
+def probed_files(wildcards):
+    """What a probe reads beside the data: its solutions and, if they are not drawn from a seed, its directions."""
+    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "probe"})
+    probe = config["probes"][wildcards.probe]
+    files = {name: f"{cell}/{name}.safetensors" for name in probe["solutions"]}
+    if experiment.is_computed(wildcards.probe):
+        files["directions"] = f"{cell}/probes/{wildcards.probe}/directions.safetensors"
+    return files
+
+
+def probe_tables(wildcards, table):
+    """One table of every probe that applies to a cell."""
+    cell = valleys_config.Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+    return [f"{cell_folder(cell)}/probes/{probe}/{table}.parquet" for probe in experiment.probes_of(cell)]
+
+
+def table_parts(table):
+    """The files that make up one table of the whole experiment."""
+    return [f"{cell_folder(cell)}/{part}" for cell in experiment.cells for part in experiment.parts(cell, table)]
+
+
+def all_tables():
+    """Every table of the experiment."""
+    return [f"{ROOT}/tables/{name}.parquet" for name in experiment.tables()]
+
+
+def all_figures():
+    """Every figure of the experiment, as PNG and SVG."""
+    return [f"{ROOT}/figures/{name}.{kind}" for name in experiment.figures() for kind in ("png", "svg")]

@@ -1,0 +1,12 @@
+"""Judge each claim from the tables. In: the tables by name. Out: ``table`` (claims)."""
+
+from valleys.jobs import job
+
+with job(snakemake) as log:
+    from valleys import claims, tables
+
+    spec = snakemake.params.spec
+    data = {name: tables.read(path, name).to_pandas() for name, path in snakemake.input.items()}
+    rows = claims.judge(data, **spec["claims"])
+    tables.write(snakemake.output.table, "claims", rows, snakemake.params.config)
+    log.info("%d claims", len(rows))

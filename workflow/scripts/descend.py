@@ -1,0 +1,39 @@
+"""Continue SGD from the SWA solution at a constant low rate.
+
+In: ``swa``, ``train``, ``test``. Out: ``weights`` (descent, BN not yet refreshed), ``table`` (training rows
+of phase ``descent``).
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    import shutil
+    from pathlib import Path
+
+    from valleys import files, sgd, solutions, tables
+    from valleys.averaging import refresh_bn
+    from valleys.config import Cell
+    from valleys.data import load_split, read_metadata
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    settings = spec["bn_refresh"]
+    device = pick_device(snakemake.config)
+    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    model, about = solutions.load(snakemake.input.swa, device)
+
+    key = [spec, about["checksum"], read_metadata(snakemake.input.train)["checksum"], str(device)]
+    state = sgd.state_folder(Path(snakemake.output.table).parent, "descent", key)
+    rows = sgd.descend(
+        model,
+        (train, test),
+        spec["recipe"],
+        seed=cell.seed,
+        refresh=lambda net: refresh_bn(net, train.batches(settings["batch_size"]), settings["method"]),
+        state_dir=state,
+        checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
+        batch_size=settings["batch_size"],
+    )
+    solutions.save(snakemake.output.weights, model.state_dict(), about, solution="descent", iterates=0)
+    tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
+    shutil.rmtree(state, ignore_errors=True)

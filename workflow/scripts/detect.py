@@ -1,0 +1,19 @@
+"""Judge every probed direction of one cell by Definition 1, and measure the shift of its test curve.
+
+In: ``curves`` (of all probes), ``directions``, ``solutions`` (table). Out: ``table`` (asymmetry). Fails when a
+curve does not pass through its solution's loss.
+"""
+
+from valleys.jobs import job
+
+with job(snakemake) as log:
+    from valleys import detection, tables
+
+    rows = detection.judge(
+        tables.concat(snakemake.input.curves, "curves"),
+        tables.concat(snakemake.input.directions, "directions"),
+        tables.read(snakemake.input.solutions, "solutions"),
+        snakemake.params.spec["asymmetry"],
+    )
+    log.info("%d directions, %d asymmetric", len(rows), sum(row["status"] == "asymmetric" for row in rows))
+    tables.write(snakemake.output.table, "asymmetry", rows, snakemake.params.spec)

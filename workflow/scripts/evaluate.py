@@ -1,0 +1,36 @@
+"""Evaluate the solutions of one cell on train and test, BN as stored (refreshed), and their distances.
+
+In: ``train``, ``test``, ``solutions`` (sgd, swa, descent). Out: ``table`` (solutions).
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    from valleys import files, losses, sgd, solutions, tables
+    from valleys.config import SOLUTIONS, Cell
+    from valleys.data import load_split
+    from valleys.directions import difference
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    device = pick_device(snakemake.config)
+    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    loss = losses.build(spec["loss"])
+    loaded = {name: solutions.load(snakemake.input[name], device) for name in SOLUTIONS}
+    weights = {name: {n: p.detach() for n, p in net.named_parameters()} for name, (net, _) in loaded.items()}
+    rows = []
+    for name, (model, about) in loaded.items():
+        row = {**cell.columns(), "solution": name}
+        row["train_loss"], row["train_accuracy"] = sgd.evaluate(model, train, loss)
+        row["test_loss"], row["test_accuracy"] = sgd.evaluate(model, test, loss)
+        row["weight_norm"] = sgd.vector_norm(weights[name])
+        for other in SOLUTIONS:
+            row[f"distance_to_{other}"] = sgd.vector_norm(
+                difference(weights[name], weights[other], list(weights[name]))
+            )
+        row["parameters"] = sum(p.numel() for p in model.parameters())
+        row |= {"bn_policy": about["bn_policy"], "n_train": len(train), "n_test": len(test)}
+        row |= {"iterates": about["iterates"], "checksum": files.checksum(model.state_dict())}
+        rows.append(row)
+        log.info("%s: train loss %.6f, test loss %.6f", name, row["train_loss"], row["test_loss"])
+    tables.write(snakemake.output.table, "solutions", rows, spec)

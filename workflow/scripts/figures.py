@@ -1,0 +1,13 @@
+"""Draw one figure. In: the tables it is drawn from. Out: ``png``, ``svg``."""
+
+from valleys.jobs import job
+
+with job(snakemake) as log:
+    from pathlib import Path
+
+    from valleys import figures, tables
+
+    data = {Path(path).stem: tables.read(path, Path(path).stem).to_pandas() for path in snakemake.input}
+    figure = figures.draw(snakemake.wildcards.figure, data, snakemake.params.spec)
+    figures.save(figure, snakemake.output.png, snakemake.output.svg, snakemake.params.spec["style"])
+    log.info("%s from %s", snakemake.wildcards.figure, ", ".join(data))

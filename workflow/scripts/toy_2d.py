@@ -1,0 +1,15 @@
+"""The 2-D MLP: one sigmoid neuron on two 1-D Gaussians; surface, lines, Definition 1 over data draws.
+
+Out: ``toy_2d``, ``toy_2d_curves``, ``toy_2d_surface`` (tables).
+"""
+
+from valleys.jobs import job
+
+with job(snakemake) as log:
+    import pyarrow as pa
+    from valleys import tables, toy
+
+    spec = snakemake.params.spec
+    for name, columns in toy.run(spec["toy_2d"]).items():
+        tables.write(snakemake.output[name], name, pa.table(columns), spec)
+        log.info("%s: %d rows", name, len(next(iter(columns.values()))))

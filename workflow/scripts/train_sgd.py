@@ -1,0 +1,39 @@
+"""Train one cell from its seed, keeping the iterates of the averaging phase.
+
+In: ``train``, ``test``. Out: ``weights`` (the sgd solution, BN as training left it), ``iterates`` (folder of
+safetensors, one an epoch of the averaging phase), ``table`` (training). Killed at any moment, a rerun goes on
+from the last checkpoint.
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    import shutil
+    from pathlib import Path
+
+    from valleys import files, sgd, solutions, tables
+    from valleys.config import Cell
+    from valleys.data import load_split, read_metadata
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    device = pick_device(snakemake.config)
+    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
+
+    key = [spec, read_metadata(snakemake.input.train)["checksum"], str(device)]
+    state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
+    rows = sgd.train(
+        model,
+        (train, test),
+        spec["recipe"],
+        seed=cell.seed,
+        state_dir=state,
+        checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
+    )
+    about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
+    solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
+    tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
+    files.publish_folder(state / "iterates", Path(snakemake.output.iterates))
+    shutil.rmtree(state)

@@ -1,0 +1,542 @@
+"""Asymmetric directions, the shift between two curves, and the barrier between two solutions.
+
+Source: He, Huang and Yuan, "Asymmetric Valleys: Beyond Sharp and Flat Local Minima", NeurIPS 2019:
+Definition 1 (asymmetric direction), Assumption 1 and Definition 3 (shift, shift gap).
+
+Definition 1: u is (r, p, c, zeta)-asymmetric at w, with p > 0, r > zeta > 0 and c > 1, when the curve
+``phi(l) = L(w + l u)`` has ``phi'(l) < p`` and ``phi'(-l) < -c p`` for all l in (zeta, r). Then +u is the
+flat side and -u the steep one. For a window (zeta, r) the strongest level at which it holds is
+``c*(u; zeta, r) = inf [-phi'(-l)] / sup phi'(l)``, both over l in (zeta, r); -u is tried as well.
+
+What is approximated: windows have their ends on the measured offsets (the first one above 0 is the smallest
+zeta), and a slope is the difference quotient between neighbouring offsets. By the mean-value theorem each
+quotient is a value that phi' takes in that interval, so the largest quotient is at most sup phi' and the
+smallest at least inf phi': for its window c* errs upwards, by no more than the change of phi' within a grid
+interval, and not at all where phi is linear between offsets. Exact derivatives can be given instead; then sup
+and inf run over the offsets in the closed window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import isfinite, log, nan
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import minimize_scalar
+
+from .errors import ValleysError
+
+Floats = NDArray[np.float64]
+
+_RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
+_MIN_POINTS = 5
+_CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Verdict on one curve by Definition 1, with the constants at which it holds.
+
+    Attributes
+    ----------
+    status : str
+        "asymmetric": ``c_star >= c``. "symmetric": a minimum along u, and ``c_star < c``.
+        "not_minimum": the curve is lower outside ``[-zeta_max R, zeta_max R]`` than inside, by more than
+        the noise, or one side does not rise in any window. "flat": neither side rises by more than the noise.
+    c_star : float
+        Strongest level over all windows and both orientations; NaN for "not_minimum" and "flat". At most 1
+        (it may be negative) when no window satisfies the definition at any c > 1.
+    flat_side : int
+        Sign of l on the flat side where ``c_star > 1``, also below the threshold c; 0 when neither side is.
+    zeta, r : float
+        Window of ``c_star``, in units of the offsets. NaN where ``c_star`` is.
+    p : float
+        Largest slope on the flat side in that window, loss per unit of offset. NaN where ``c_star`` is.
+    argmin_offset : float
+        Offset of the lowest loss: within ``zeta_max R``, or anywhere for "not_minimum" by a lower outside.
+    rise_plus, rise_minus : float
+        ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)``.
+    rise_ratio, asymmetry_index : float
+        ``rise_minus / rise_plus`` and its log (0 = symmetric); NaN unless both rises are positive.
+    """
+
+    status: str
+    c_star: float
+    flat_side: int
+    zeta: float
+    r: float
+    p: float
+    argmin_offset: float
+    rise_plus: float
+    rise_minus: float
+    rise_ratio: float
+    asymmetry_index: float
+
+    def asdict(self) -> dict[str, str | float | int]:
+        """Return the fields as a dict, in the order of declaration."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Shift that best carries a training curve onto a test curve (Assumption 1, Definition 3).
+
+    Attributes
+    ----------
+    delta : float
+        The minimising shift: ``phi_test(l + delta)`` is closest to ``phi_train(l) + b``.
+    gap : float
+        Largest remaining difference, in units of loss: the shift gap.
+    b : float
+        Constant offset between the curves, test minus train; 0 when it was not free.
+    gap_at_zero : float
+        The gap at no shift (with its own best b where b is free).
+    radius : float
+        The differences were taken at the offsets with ``|l| <= radius``.
+    at_bound : bool
+        Whether delta lies at the largest shift tried, so that the true one may lie beyond.
+    """
+
+    delta: float
+    gap: float
+    b: float
+    gap_at_zero: float
+    radius: float
+    at_bound: bool
+
+    def asdict(self) -> dict[str, float | bool]:
+        """Return the fields as a dict, in the order of declaration."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Loss barrier on the segment between two solutions.
+
+    Attributes
+    ----------
+    height : float
+        ``max_t [phi(t) - ((1 - t) phi(0) + t phi(1))]`` over the measured t in [0, 1]; never below 0.
+    at : float
+        The t of that maximum.
+    """
+
+    height: float
+    at: float
+
+    def asdict(self) -> dict[str, float]:
+        """Return the fields as a dict, in the order of declaration."""
+        return asdict(self)
+
+
+def detect(
+    offsets: ArrayLike,
+    losses: ArrayLike,
+    *,
+    c: float = 2.0,
+    zeta_max: float = 0.25,
+    min_span: float = 0.25,
+    slopes: ArrayLike | None = None,
+    noise: float = 1e-9,
+) -> Detection:
+    """Decide whether one curve is asymmetric, and find the window in which it is most so.
+
+    All windows (zeta, r) on the grid are searched with ``|argmin| <= zeta <= zeta_max R``, ``r <= R`` and
+    ``r - zeta >= min_span R``, R being the largest offset. The greatest c* wins; levels within 1e-9
+    (relative) go to the widest window, then to the smallest zeta.
+
+    Parameters
+    ----------
+    offsets : array_like, shape (n,)
+        Strictly increasing, symmetric about 0 and containing 0; n >= 5; spacing may be uneven.
+    losses : array_like, shape (n,)
+        The curve at the offsets.
+    c : float
+        Level from which a direction counts as asymmetric; > 1.
+    zeta_max : float
+        How far from 0 a window may start, and the minimum lie, as a share of R; in (0, 1).
+    min_span : float
+        Least width of a window as a share of R; positive, and with ``zeta_max`` at most 1.
+    slopes : array_like, shape (n,), optional
+        Exact derivatives of the curve at the offsets, used in place of difference quotients.
+    noise : float
+        Differences of loss up to this size are taken for nothing; a window also needs ``sup phi'`` times its
+        width above it, or its flat side has no measured slope to compare with.
+
+    Raises
+    ------
+    ValleysError
+        Offsets or losses that are not as described, or a grid too coarse to hold any window.
+    """
+    offsets, losses = np.asarray(offsets, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if losses.ndim != 1:
+        raise ValleysError(f"losses: expected one curve, shape (n,), got shape {losses.shape}")
+    slopes = None if slopes is None else np.asarray(slopes, dtype=np.float64)[None]
+    options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "slopes": slopes, "noise": noise}
+    return detect_many(offsets, losses[None], **options)[0]
+
+
+def detect_many(
+    offsets: ArrayLike,
+    losses: ArrayLike,
+    *,
+    c: float = 2.0,
+    zeta_max: float = 0.25,
+    min_span: float = 0.25,
+    slopes: ArrayLike | None = None,
+    noise: float = 1e-9,
+) -> list[Detection]:
+    """Do as `detect` for a batch of curves with the same number of points.
+
+    Parameters
+    ----------
+    offsets : array_like, shape (n,) or (B, n)
+        One grid for all curves, or one for each.
+    losses : array_like, shape (B, n)
+        The curves.
+    slopes : array_like, shape (B, n), optional
+        Exact derivatives.
+    c, zeta_max, min_span, noise
+        As in `detect`.
+
+    Raises
+    ------
+    ValleysError
+        As in `detect`.
+    """
+    _check_options(c, zeta_max, min_span, noise)
+    losses = np.asarray(losses, dtype=np.float64)
+    if losses.ndim != 2:
+        raise ValleysError(f"losses: expected curves as rows, shape (B, n), got shape {losses.shape}")
+    offsets = _grid(offsets, losses, "losses")
+    if slopes is not None:
+        slopes = np.asarray(slopes, dtype=np.float64)
+        if slopes.shape != losses.shape:
+            raise ValleysError(f"slopes: shape {slopes.shape} differs from the losses' {losses.shape}")
+        if not np.isfinite(slopes).all():
+            raise ValleysError("slopes: not all finite")
+    middle = offsets.shape[1] // 2
+    coarse = offsets[:, middle + 1] > zeta_max * offsets[:, -1] * (1 + _RELATIVE)
+    if coarse.any():
+        first, radius = offsets[coarse][0][[middle + 1, -1]]
+        raise ValleysError(
+            f"offsets: the first above 0 is {first:g}, beyond zeta_max * R = {zeta_max:g} * {radius:g},"
+            " so no window fits; use a finer grid"
+        )
+    rows = max(1, _CHUNK // offsets.shape[1] ** 2)
+    found: list[Detection] = []
+    for start in range(0, len(losses), rows):
+        part = slice(start, start + rows)
+        part_slopes = None if slopes is None else slopes[part]
+        found += _detect_rows(offsets[part], losses[part], part_slopes, c, zeta_max, min_span, noise)
+    return found
+
+
+def shift(
+    offsets: ArrayLike,
+    train: ArrayLike,
+    test: ArrayLike,
+    *,
+    max_shift: float | None = None,
+    free_offset: bool,
+) -> Shift:
+    """Find the shift between a training and a test curve and the gap that remains.
+
+    ``delta* = argmin_d max_l |phi_test(l + d) - phi_train(l) - b|`` with b = 0 (the paper's Assumption 1) or
+    b free, where the best b for a given d is the midrange of the difference. The test curve is interpolated
+    by PCHIP (monotone between offsets, never beyond them). l runs over the offsets with
+    ``|l| <= R - max_shift``, the same for every d: dropping the points that leave the range as d grows would
+    make large shifts look better than they are.
+
+    Parameters
+    ----------
+    offsets : array_like, shape (n,)
+        As in `detect`.
+    train, test : array_like, shape (n,)
+        Losses at the offsets.
+    max_shift : float, optional
+        Largest shift tried, in units of the offsets; R / 4 by default.
+    free_offset : bool
+        Whether b is free.
+
+    Raises
+    ------
+    ValleysError
+        Bad curves, or a ``max_shift`` that leaves fewer than 3 offsets to compare at.
+    """
+    offsets, train, test = _two_curves(offsets, train, test)
+    max_shift = offsets[-1] / 4 if max_shift is None else float(max_shift)
+    gaps = _Gaps(offsets, train, test, max_shift, free_offset)
+    # An odd count, so that 0 is tried; twice as fine as the offsets, so that no dip of their size is missed.
+    half = 2 * len(offsets)
+    grid = max_shift * np.arange(-half, half + 1) / half
+    gap = gaps(grid)
+    # Equal gaps (constant curves) go to the smallest shift, and rounding must not decide which are equal.
+    slack = 1e-12 * (np.abs(train).max() + np.abs(test).max())
+    near = np.flatnonzero(gap <= gap.min() + slack)
+    k = near[np.abs(grid[near]).argmin()]
+    delta, best = float(grid[k]), float(gap[k])
+    bounds = (grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)])
+    fine = minimize_scalar(
+        lambda d: gaps(np.array([d]))[0],
+        bounds=bounds,
+        method="bounded",
+        options={"xatol": 1e-10 * float(offsets[-1])},
+    )
+    if fine.fun < best - slack:
+        delta, best = float(fine.x), float(fine.fun)
+    return Shift(
+        delta=delta,
+        gap=best,
+        b=gaps.b(delta),
+        gap_at_zero=float(gap[half]),
+        radius=gaps.radius,
+        at_bound=bool(abs(delta) >= max_shift * (1 - 1e-6)),
+    )
+
+
+def shift_curve(
+    offsets: ArrayLike,
+    train: ArrayLike,
+    test: ArrayLike,
+    deltas: ArrayLike,
+    *,
+    max_shift: float | None = None,
+    free_offset: bool,
+) -> Floats:
+    """Return the gap xi_delta at each shift of a grid (the paper's plot of xi_delta against delta).
+
+    Parameters
+    ----------
+    offsets, train, test, free_offset
+        As in `shift`.
+    deltas : array_like, shape (D,)
+        Shifts, none larger in size than ``max_shift``.
+    max_shift : float, optional
+        Sets the offsets compared at, as in `shift`; the largest ``|deltas|`` by default.
+
+    Returns
+    -------
+    ndarray, shape (D,)
+        Gaps, in units of loss.
+
+    Raises
+    ------
+    ValleysError
+        As in `shift`, or deltas beyond ``max_shift``.
+    """
+    offsets, train, test = _two_curves(offsets, train, test)
+    deltas = np.asarray(deltas, dtype=np.float64)
+    if deltas.ndim != 1 or not len(deltas) or not np.isfinite(deltas).all():
+        raise ValleysError("deltas: expected a non-empty list of finite shifts")
+    largest = float(np.abs(deltas).max())
+    max_shift = largest if max_shift is None else float(max_shift)
+    if largest > max_shift * (1 + _RELATIVE):
+        raise ValleysError(f"deltas: {largest:g} is beyond max_shift {max_shift:g}")
+    return _Gaps(offsets, train, test, max_shift, free_offset)(deltas)
+
+
+def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
+    """Return the height of the loss above the chord between two solutions, and where it is greatest.
+
+    Parameters
+    ----------
+    t : array_like, shape (n,)
+        Positions on the line, strictly increasing; 0 is one solution, 1 the other. Positions outside [0, 1]
+        are ignored.
+    losses : array_like, shape (n,)
+        Losses there.
+
+    Raises
+    ------
+    ValleysError
+        Shapes that differ, values not finite, t not increasing, or 0 or 1 absent from t: the chord is never
+        interpolated.
+    """
+    t, losses = np.asarray(t, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if t.ndim != 1 or t.shape != losses.shape:
+        raise ValleysError(f"barrier: t and losses need one shape (n,), got {t.shape} and {losses.shape}")
+    if not (np.isfinite(t).all() and np.isfinite(losses).all()):
+        raise ValleysError("barrier: t and losses must be finite")
+    if (np.diff(t) <= 0).any():
+        raise ValleysError("barrier: t must be strictly increasing")
+    ends = []
+    for end in (0.0, 1.0):
+        k = np.flatnonzero(np.abs(t - end) <= _RELATIVE)
+        if not len(k):
+            raise ValleysError(f"barrier: t has no point at {end:g}; the chord needs both solutions")
+        ends.append(int(k[0]))
+    t, losses = t[ends[0] : ends[1] + 1], losses[ends[0] : ends[1] + 1]
+    excess = losses - ((1 - t) * losses[0] + t * losses[-1])
+    excess[[0, -1]] = 0.0  # by definition, whatever the rounding
+    k = int(excess.argmax())
+    return Barrier(float(excess[k]), float(t[k]))
+
+
+def _check_options(c: float, zeta_max: float, min_span: float, noise: float) -> None:
+    """Check the constants of the search."""
+    if not (isfinite(c) and c > 1):
+        raise ValleysError(f"c: {c!r} is not a level above 1")
+    if not 0 < zeta_max < 1:
+        raise ValleysError(f"zeta_max: {zeta_max!r} is not a share between 0 and 1")
+    if not 0 < min_span <= (1 - zeta_max) * (1 + _RELATIVE):
+        raise ValleysError(f"min_span: {min_span!r} is not in (0, 1 - zeta_max = {1 - zeta_max:g}]")
+    if not (isfinite(noise) and noise >= 0):
+        raise ValleysError(f"noise: {noise!r} is not a finite, non-negative loss")
+
+
+def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
+    """Check grids and curves; return the offsets broadcast to the curves' shape (B, n)."""
+    offsets = np.asarray(offsets, dtype=np.float64)
+    n = losses.shape[-1]
+    if offsets.shape not in {(n,), losses.shape}:
+        raise ValleysError(f"offsets: shape {offsets.shape} does not fit the {name}' shape {losses.shape}")
+    if n < _MIN_POINTS:
+        raise ValleysError(f"offsets: {n} points, need at least {_MIN_POINTS}")
+    if not np.isfinite(losses).all():
+        raise ValleysError(f"{name}: {int((~np.isfinite(losses)).sum())} of {losses.size} are not finite")
+    grids = np.atleast_2d(offsets)
+    if not np.isfinite(grids).all():
+        raise ValleysError("offsets: not all finite")
+    if (np.diff(grids) <= 0).any():
+        raise ValleysError("offsets: must be strictly increasing")
+    # Relative to R: linspace and arange leave rounding of that size.
+    tolerance = _RELATIVE * np.abs(grids).max(axis=1)
+    if (np.abs(grids).min(axis=1) > tolerance).any():
+        raise ValleysError("offsets: 0 is not among them")
+    if (np.abs(grids + grids[:, ::-1]).max(axis=1) > tolerance).any():
+        raise ValleysError("offsets: not symmetric about 0")
+    return np.broadcast_to(grids, losses.shape)
+
+
+def _two_curves(offsets: ArrayLike, train: ArrayLike, test: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Check two curves on one grid; return them as arrays of shape (n,)."""
+    curves = {"train": np.asarray(train, dtype=np.float64), "test": np.asarray(test, dtype=np.float64)}
+    for name, curve in curves.items():
+        if curve.ndim != 1:
+            raise ValleysError(f"{name}: expected one curve, shape (n,), got shape {curve.shape}")
+        grid = _grid(offsets, curve[None], name)[0]
+    return grid, curves["train"], curves["test"]
+
+
+def _detect_rows(
+    offsets: Floats,
+    losses: Floats,
+    slopes: Floats | None,
+    c: float,
+    zeta_max: float,
+    min_span: float,
+    noise: float,
+) -> Iterator[Detection]:
+    """Detect for checked curves (B, n): every window of every curve at once.
+
+    Axes: side or orientation (2; 0 is +l), curve (B), first offset of the window (Z), last (J).
+    """
+    count, n = losses.shape
+    middle = n // 2
+    rows = np.arange(count)
+    x = offsets[:, middle + 1 :]
+    radius = x[:, -1]
+    tolerance = _RELATIVE * radius
+
+    # The minimum near 0, ties to the nearest; and whether the curve is lower further out.
+    order = np.argsort(np.abs(np.arange(n) - middle), kind="stable")
+    near = np.abs(offsets[:, order]) <= (zeta_max * radius + tolerance)[:, None]
+    lowest = order[np.where(near, losses[:, order], np.inf).argmin(axis=1)]
+    lowest_of_all = order[losses[:, order].argmin(axis=1)]
+    outside = losses[rows, lowest_of_all] < losses[rows, lowest] - noise
+    flat = ~outside & (losses.max(axis=1) - losses[rows, lowest] <= noise)
+    argmin = offsets[rows, np.where(outside, lowest_of_all, lowest)]
+
+    # Outward slopes on either side, as quotients between neighbours or as given at the offsets.
+    if slopes is None:
+        sides = np.stack([losses[:, middle + 1 :], losses[:, middle - 1 :: -1]])
+        outward = np.diff(sides) / np.diff(x)
+        ends = x[:, 1:]
+    else:
+        outward = np.stack([slopes[:, middle + 1 :], -slopes[:, middle - 1 :: -1]])
+        ends = x
+    starts_ok = (x >= (np.abs(offsets[rows, lowest]) - tolerance)[:, None]) & (
+        x <= (zeta_max * radius + tolerance)[:, None]
+    )
+    starts = int(starts_ok.any(axis=0).nonzero()[0].max(initial=0)) + 1
+    begun = np.arange(outward.shape[-1]) >= np.arange(starts)[:, None]
+    sup = np.maximum.accumulate(np.where(begun, outward[:, :, None], -np.inf), axis=-1)
+    inf = np.minimum.accumulate(np.where(begun, outward[::-1, :, None], np.inf), axis=-1)
+
+    span = ends[:, None, :] - x[:, :starts, None]
+    admissible = starts_ok[:, :starts, None] & (span >= (min_span * radius - tolerance)[:, None, None])
+    rising = admissible & (np.where(admissible, sup, 0.0) * span > noise)  # and so sup > 0
+    level = np.divide(inf, sup, out=np.full(sup.shape, -np.inf), where=rising)
+
+    # Greatest level, then widest window, then smallest zeta; orientation last, where it decides nothing.
+    level = np.moveaxis(level, 0, -1).reshape(count, -1)
+    best = level.max(axis=1)
+    bar = np.where(np.isfinite(best), best - _RELATIVE * np.abs(best), np.inf)
+    width = np.where(level >= bar[:, None], np.repeat(span.reshape(count, -1), 2, axis=1), -np.inf)
+    chosen = (width >= width.max(axis=1, keepdims=True) * (1 - _RELATIVE)).argmax(axis=1)
+    start, end, side = np.unravel_index(chosen, (starts, outward.shape[-1], 2))
+
+    # A side that rises in no window is not the side of a minimum, and c* would be infinite or mean nothing.
+    judged = ~outside & ~flat & rising.any(axis=(2, 3)).all(axis=0)
+    c_star = level[rows, chosen]
+    p = sup[side, rows, start, end]
+    rise_plus = losses[:, -1] - losses[:, middle]
+    rise_minus = losses[:, 0] - losses[:, middle]
+    for k in range(count):
+        ok = bool(judged[k])
+        if ok:
+            status = "asymmetric" if c_star[k] >= c else "symmetric"
+        else:
+            status = "flat" if flat[k] else "not_minimum"
+        plus, minus = float(rise_plus[k]), float(rise_minus[k])
+        rises = plus > 0 and minus > 0
+        yield Detection(
+            status=status,
+            c_star=float(c_star[k]) if ok else nan,
+            flat_side=(1 if side[k] == 0 else -1) if ok and c_star[k] > 1 + _RELATIVE else 0,
+            zeta=float(x[k, start[k]]) if ok else nan,
+            r=float(ends[k, end[k]]) if ok else nan,
+            p=float(p[k]) if ok else nan,
+            argmin_offset=float(argmin[k]),
+            rise_plus=plus,
+            rise_minus=minus,
+            rise_ratio=minus / plus if rises else nan,
+            asymmetry_index=log(minus) - log(plus) if rises else nan,
+        )
+
+
+class _Gaps:
+    """Differences between a shifted test curve and a training curve, on one set of offsets for all shifts."""
+
+    def __init__(
+        self, offsets: Floats, train: Floats, test: Floats, max_shift: float, free_offset: bool
+    ) -> None:
+        self.radius = float(offsets[-1] - max_shift)
+        kept = np.abs(offsets) <= self.radius + _RELATIVE * offsets[-1]
+        if not (isfinite(max_shift) and max_shift >= 0) or kept.sum() < 3:
+            raise ValleysError(
+                f"max_shift: {max_shift:g} leaves fewer than 3 offsets of [-{offsets[-1]:g}, {offsets[-1]:g}]"
+            )
+        self.at, self.train, self.free = offsets[kept], train[kept], free_offset
+        self.limits = offsets[0], offsets[-1]
+        self.test = PchipInterpolator(offsets, test)
+
+    def _differences(self, deltas: Floats) -> Floats:
+        # Clipped: at the largest shift, rounding may step over the end of the range.
+        return self.test(np.clip(deltas[:, None] + self.at, *self.limits)) - self.train
+
+    def __call__(self, deltas: Floats) -> Floats:
+        """Return the gap at each shift, shape (D,)."""
+        differences = self._differences(deltas)
+        if self.free:
+            return (differences.max(axis=1) - differences.min(axis=1)) / 2
+        return np.abs(differences).max(axis=1)
+
+    def b(self, delta: float) -> float:
+        """Return the best constant at one shift: the midrange of the difference, or 0 when not free."""
+        differences = self._differences(np.array([delta]))[0]
+        return float(differences.max() + differences.min()) / 2 if self.free else 0.0

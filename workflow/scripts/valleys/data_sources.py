@@ -1,0 +1,548 @@
+"""Read original data sets into a training and a test ``Split``.
+
+Every source is reduced to the same thing first: all labels, and a way to decode chosen images. Labels are
+checked and subsets drawn on that, so ``max_train`` and ``max_test`` save the decoding too. A source's own
+library (torchvision, scikit-learn, pyarrow, PIL) is imported when that source is read and not before. The
+sources and their options are listed in ``valleys.dataset_options``.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from valleys.data import Split, channel_statistics, subset_indices
+from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
+from valleys.errors import ValleysError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logger = logging.getLogger("valleys")
+
+_LOG_EVERY = 10_000  # images between two lines of progress
+_PARQUET_BATCH = 1024  # rows read at a time
+_IMAGE_COLUMNS = ("img", "image")
+_LABEL_COLUMNS = ("label", "fine_label", "labels")
+
+# What torchvision looks for under `root`, for the message when it is not there.
+_EXPECTED_FILES = {
+    "cifar10": "cifar-10-batches-py/ (unpacked from cifar-10-python.tar.gz)",
+    "cifar100": "cifar-100-python/ (unpacked from cifar-100-python.tar.gz)",
+    "svhn": "train_32x32.mat and test_32x32.mat",
+    "stl10": "stl10_binary/ (unpacked from stl10_binary.tar.gz)",
+    "fashion_mnist": "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte (unpacked)",
+}
+
+
+@dataclass(frozen=True)
+class _Original:
+    """One part of a source, not decoded yet.
+
+    ``take`` returns the images of the given ascending rows as uint8 (n, C, H, W); ``where`` names a row in
+    an error message.
+    """
+
+    labels: np.ndarray
+    take: Callable[[np.ndarray], np.ndarray]
+    where: Callable[[int], str]
+
+
+def _line(error: BaseException) -> str:
+    """Return an exception's message on one line, or its type when it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _from_array(images: np.ndarray, labels: np.ndarray, what: str) -> _Original:
+    """Wrap images already in memory, uint8 (N, C, H, W)."""
+    if len(images) != len(labels):
+        raise ValleysError(f"{what} has {len(images)} images but {len(labels)} labels; there must be as many")
+    return _Original(
+        np.asarray(labels, dtype=np.int64), lambda rows: images[rows], lambda row: f"{what}, image {row}"
+    )
+
+
+def _progress(done: int, total: int, what: str) -> None:
+    """Log a line of progress now and then, and at the end."""
+    if done % _LOG_EVERY == 0 or done == total:
+        logger.info("decoded %d of %d images of %s", done, total, what)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------
+
+
+def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.ndarray:
+    """Decode one encoded image (bytes or a path) to uint8 (C, H, W).
+
+    With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            image = opened
+            deep = image.mode in ("I", "F") or image.mode.startswith("I;")
+            if not deep:
+                image = image.convert("L" if grayscale else "RGB")
+    except Exception as error:  # PIL's decoders raise many types on damaged input
+        raise ValleysError(
+            f"{where} cannot be decoded as an image ({_line(error)}); replace or remove it"
+        ) from error
+    if deep:
+        raise ValleysError(f"{where} has pixels of mode {image.mode}; convert it to 8 bits a channel")
+    if size is not None:
+        image = _square(image, size)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if grayscale else pixels.transpose(2, 0, 1)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to ``size`` and crop the centre square, as torchvision's transforms do."""
+    from PIL import Image
+
+    width, height = image.size
+    short = min(width, height)
+    if short != size:
+        width, height = (size if side == short else int(size * side / short) for side in (width, height))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _decode_all(
+    encoded: Iterable[tuple[Any, str]], total: int, what: str, size: int | None, grayscale: bool
+) -> np.ndarray:
+    """Decode ``total`` images, each given with its name in messages, into one array (total, C, H, W)."""
+    images: np.ndarray | None = None
+    first = ""
+    done = 0
+    for source, where in encoded:
+        image = _decode(source, where, size, grayscale)
+        if images is None:
+            images, first = np.empty((total, *image.shape), dtype=np.uint8), where
+        if image.shape != images.shape[1:]:
+            (_, height, width), (_, height_0, width_0) = image.shape, images.shape[1:]
+            raise ValleysError(
+                f"{where} is {width}x{height} pixels but {first} is {width_0}x{height_0}; "
+                f"all must have the same size: set the option 'size'"
+            )
+        images[done] = image
+        done += 1
+        _progress(done, total, what)
+    if images is None or done != total:  # the caller gives exactly `total`
+        raise ValleysError(f"{what} gave {done} of the {total} images asked for; is it being written to?")
+    return images
+
+
+# --- digits -----------------------------------------------------------------------------------------------
+
+
+def _digits(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read scikit-learn's digits; values 0..16 become 0..255."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValleysError(
+            "the source 'digits' needs scikit-learn; install it with: pip install scikit-learn"
+        ) from error
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    order = np.random.default_rng(spec["split_seed"]).permutation(len(images))
+    parts = order[: spec["train_size"]], order[spec["train_size"] :]
+    return tuple(
+        _from_array(images[rows], digits.target[rows], f"digits {name}")
+        for rows, name in zip(parts, ("train", "test"), strict=True)
+    )
+
+
+# --- torchvision ------------------------------------------------------------------------------------------
+
+
+def _torchvision(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read one of torchvision's data sets from ``root``."""
+    from valleys.torchvision_compat import import_torchvision
+
+    name = spec["source"]
+    root = Path(spec["root"]).expanduser()
+    datasets = import_torchvision("datasets")
+    by_train = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
+    by_split = {"svhn": "SVHN", "stl10": "STL10"}
+    parts = []
+    for part in ("train", "test"):
+        logger.info("reading %s %s from %s", name, part, root)
+        try:
+            if name in by_train:
+                read = getattr(datasets, by_train[name])(
+                    root, train=part == "train", download=spec["download"]
+                )
+                images, labels = read.data, read.targets
+            else:
+                read = getattr(datasets, by_split[name])(root, split=part, download=spec["download"])
+                images, labels = read.data, read.labels
+            images, labels = np.asarray(images), np.asarray(labels)
+        except Exception as error:  # absent, damaged or no network: torchvision raises many types
+            remedy = (
+                "check the network, or put the files there by hand"
+                if spec["download"]
+                else "put the files there, or set download: true"
+            )
+            raise ValleysError(
+                f"{name} cannot be read from the root {root} ({_line(error)}); "
+                f"expected there: {_EXPECTED_FILES[name]}; {remedy}"
+            ) from error
+        if images.ndim == 3:  # Fashion-MNIST is grey
+            images = images[:, None]
+        elif name.startswith("cifar"):  # channels come last
+            images = images.transpose(0, 3, 1, 2)
+        parts.append(_from_array(images, labels, f"{name} {part}"))
+    return parts[0], parts[1]
+
+
+# --- image folders ----------------------------------------------------------------------------------------
+
+
+def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read folders of image files, the classes in torchvision's order."""
+    from valleys.torchvision_compat import import_torchvision
+
+    image_folder = import_torchvision("datasets").ImageFolder
+    listed = {}
+    for part in ("train", "test"):
+        folder = Path(spec[part]).expanduser()
+        if not folder.is_dir():
+            raise ValleysError(
+                f"the {part} folder {folder} does not exist; it must hold one sub-folder per class"
+            )
+        try:
+            listed[part] = image_folder(folder)
+        except OSError as error:  # no class folder, or one without images
+            raise ValleysError(f"the {part} folder {folder} cannot be used: {_line(error)}") from error
+    train, test = listed["train"], listed["test"]
+    if train.classes != test.classes:
+        only = [
+            f"only in {part}: {', '.join(names)}"
+            for part, names in (
+                ("train", sorted(set(train.classes) - set(test.classes))),
+                ("test", sorted(set(test.classes) - set(train.classes))),
+            )
+            if names
+        ]
+        raise ValleysError(
+            f"the class folders of {spec['train']} and {spec['test']} differ ({'; '.join(only)}); "
+            f"both must have the same sub-folders"
+        )
+    return tuple(_files(listed[part].samples, spec, f"the {part} folder {spec[part]}") for part in listed)
+
+
+def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> _Original:
+    """Wrap a list of image files and labels."""
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        encoded = ((samples[row][0], samples[row][0]) for row in rows)
+        return _decode_all(encoded, len(rows), what, spec["size"], spec["grayscale"])
+
+    labels = np.array([label for _, label in samples], dtype=np.int64)
+    return _Original(labels, take, lambda row: samples[row][0])
+
+
+# --- parquet ----------------------------------------------------------------------------------------------
+
+
+def _parquet(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read parquet files of encoded images."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ValleysError(
+            "the source 'parquet' needs pyarrow; install it with: pip install pyarrow"
+        ) from error
+    return _parquet_part(spec, "train"), _parquet_part(spec, "test")
+
+
+def _paths(given: str | Sequence[str], part: str) -> list[Path]:
+    """Expand a path, a glob pattern, or a list of them; the files of a pattern are sorted by name."""
+    paths: list[Path] = []
+    for item in [given] if isinstance(given, str) else given:
+        path = Path(item).expanduser()
+        if path.is_dir():
+            raise ValleysError(
+                f"the {part} path {path} is a folder; give its files, for instance {path}/*.parquet"
+            )
+        if path.is_file():
+            paths.append(path)
+            continue
+        if not glob.has_magic(str(path)):
+            raise ValleysError(
+                f"the {part} file {path} does not exist; give a parquet file, a pattern or a list"
+            )
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        if not matches:
+            raise ValleysError(
+                f"the {part} pattern {path} matches no file; give a parquet file, a pattern or a list"
+            )
+        paths.extend(matches)
+    return paths
+
+
+def _column(names: Sequence[str], option: str, given: str | None, usual: Sequence[str], path: Path) -> str:
+    """Return the column to read: the one given, else the first usual one that the file has."""
+    for name in usual if given is None else (given,):
+        if name in names:
+            return name
+    wanted = repr(given) if given is not None else f"named {' or '.join(map(repr, usual))}"
+    raise ValleysError(
+        f"{path} has no column {wanted}; it has: {', '.join(names)}; set {option} to the one that is meant"
+    )
+
+
+def _damaged(path: Path, error: BaseException) -> ValleysError:
+    """Return the error for a parquet file that pyarrow cannot read."""
+    return ValleysError(
+        f"{path} is not a whole parquet file, truncated or damaged ({_line(error)}); fetch or write it again"
+    )
+
+
+def _parquet_labels(path: Path, column: str) -> np.ndarray:
+    """Read a file's labels, which must be integers, none missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            kind = file.schema_arrow.field(column).type
+            if not pa.types.is_integer(kind):
+                raise ValleysError(
+                    f"{path}: the label column {column!r} has the type {kind}; it must hold integers"
+                )
+            values = file.read(columns=[column]).column(column)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    if values.null_count:
+        row = values.is_null().to_numpy().argmax()
+        raise ValleysError(
+            f"{path}, row {row}: the label in column {column!r} is missing; it must be an integer"
+        )
+    return values.to_numpy().astype(np.int64)
+
+
+def _parquet_bytes(path: Path, column: str, rows: np.ndarray) -> Iterator[tuple[bytes, str]]:
+    """Yield the encoded images of a file's ascending ``rows``, each with its name in messages.
+
+    Only the image column is read, a batch of rows at a time, and only row groups that hold a chosen row.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def is_binary(kind: pa.DataType) -> bool:
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    try:
+        with pq.ParquetFile(path) as file:
+            kind = file.schema_arrow.field(column).type
+            nested = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            if not is_binary(kind.field("bytes").type if nested else kind):
+                raise ValleysError(
+                    f"{path}: the image column {column!r} has the type {kind}; "
+                    f"it must hold encoded images: binary, or struct<bytes: binary, path: string>"
+                )
+            low = 0
+            for group in range(file.num_row_groups):
+                high = low + file.metadata.row_group(group).num_rows
+                wanted = rows[(rows >= low) & (rows < high)]
+                if len(wanted):
+                    for batch in file.iter_batches(_PARQUET_BATCH, row_groups=[group], columns=[column]):
+                        here = wanted[(wanted >= low) & (wanted < low + batch.num_rows)]
+                        values = batch.column(0).take(pa.array(here - low))
+                        for row, value in zip(here, values.to_pylist(), strict=True):
+                            value = value.get("bytes") if nested and value is not None else value
+                            where = f"{path}, row {row}"
+                            if value is None:
+                                raise ValleysError(
+                                    f"{where}: column {column!r} holds no image bytes; the image itself "
+                                    f"must be in the file, not only its path"
+                                )
+                            yield value, where
+                        low += batch.num_rows
+                low = high
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
+    """Find one part's files and columns and read its labels."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns, labels = [], []
+    paths = _paths(spec[part], part)
+    for path in paths:
+        try:
+            names = pq.read_schema(path).names
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+        columns.append(_column(names, "image_column", spec["image_column"], _IMAGE_COLUMNS, path))
+        label_column = _column(names, "label_column", spec["label_column"], _LABEL_COLUMNS, path)
+        labels.append(_parquet_labels(path, label_column))
+    starts = np.cumsum([0, *(len(values) for values in labels)])
+
+    def encoded(rows: np.ndarray) -> Iterator[tuple[bytes, str]]:
+        for path, column, low, high in zip(paths, columns, starts[:-1], starts[1:], strict=True):
+            here = rows[(rows >= low) & (rows < high)] - low
+            if len(here):
+                yield from _parquet_bytes(path, column, here)
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        return _decode_all(encoded(rows), len(rows), f"parquet {part}", spec["size"], spec["grayscale"])
+
+    def where(row: int) -> str:
+        file = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{paths[file]}, row {row - starts[file]}"
+
+    return _Original(np.concatenate(labels), take, where)
+
+
+# --- numpy ------------------------------------------------------------------------------------------------
+
+
+def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read npz files."""
+    return _npz(Path(spec["train"]).expanduser(), "train"), _npz(Path(spec["test"]).expanduser(), "test")
+
+
+def _npz(path: Path, part: str) -> _Original:
+    """Read one npz file's images and labels and check their types and shapes."""
+    if not path.is_file():
+        raise ValleysError(f"the {part} file {path} does not exist; give an npz file with images and labels")
+    found = {}
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValleysError(f"{path} is not an npz archive; save it with numpy.savez(images=, labels=)")
+        with loaded as file:
+            missing = [key for key in ("images", "labels") if key not in file]
+            if missing:
+                raise ValleysError(
+                    f"{path} lacks the array {missing[0]!r}; it has: {', '.join(file.files) or 'nothing'}"
+                )
+            found = {key: file[key] for key in ("images", "labels")}
+    except ValleysError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many types on damaged input
+        raise ValleysError(
+            f"{path} cannot be read as an npz file: truncated, damaged or pickled ({_line(error)}); "
+            f"write it again"
+        ) from error
+    images, labels = found["images"], found["labels"]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise ValleysError(
+            f"{path}: images are {images.dtype} of shape {images.shape}; "
+            f"they must be uint8 (N, H, W) or (N, H, W, C)"
+        )
+    if images.ndim == 4 and images.shape[3] > 4 and images.shape[1] <= 4:
+        raise ValleysError(
+            f"{path}: images have the shape {images.shape}; channels must come last, (N, H, W, C)"
+        )
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValleysError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers of shape (N,)"
+        )
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return _from_array(images, labels, str(path))
+
+
+# --- all of them ------------------------------------------------------------------------------------------
+
+_LOADERS: dict[str, Callable[[Mapping[str, Any]], tuple[_Original, _Original]]] = {
+    "digits": _digits,
+    "cifar10": _torchvision,
+    "cifar100": _torchvision,
+    "svhn": _torchvision,
+    "stl10": _torchvision,
+    "fashion_mnist": _torchvision,
+    "image_folder": _image_folder,
+    "parquet": _parquet,
+    "numpy": _numpy,
+}
+
+SOURCES: dict[str, str] = {name: source.description for name, source in DATASET_OPTIONS.items()}
+"""Every source by name, with a line about it; the options are in ``dataset_options.DATASET_OPTIONS``."""
+
+
+def _check_labels(original: _Original, part: str, classes: int | None) -> int:
+    """Check one part's labels and return the number of classes."""
+    labels = original.labels
+    if not len(labels):
+        raise ValleysError(f"the {part} part of the data set has no images; at least one is needed")
+    known = int(labels.max()) + 1 if classes is None else classes
+    outside = (labels < 0) | (labels >= known)
+    if outside.any():
+        row = int(outside.argmax())
+        wanted = "0 or more" if classes is None else f"in 0..{known - 1}, there being {known} classes"
+        raise ValleysError(f"{original.where(row)}: the label is {labels[row]}; it must be {wanted}")
+    if part == "train" and classes is None and known > len(labels):
+        row = int(labels.argmax())
+        raise ValleysError(
+            f"{original.where(row)}: the label is {labels[row]}, which makes {known} classes for "
+            f"{len(labels)} images; labels must number the classes from 0 (or set 'classes')"
+        )
+    return known
+
+
+def load_source(spec: Mapping[str, Any], name: str | None = None) -> tuple[Split, Split]:
+    """Read the data set that ``spec`` describes.
+
+    Parameters
+    ----------
+    spec
+        An entry of the configuration, as ``validate_dataset`` takes or returns it; it is validated here.
+    name
+        The data set's name in the configuration, for messages; by default the source's name.
+
+    Returns
+    -------
+    train, test : Split
+        On the CPU. Both carry the mean and std of the training images kept, and the same ``classes``.
+
+    Raises
+    ------
+    ValleysError
+        When the entry is wrong, or the files are absent, damaged or of the wrong kind.
+    """
+    if name is None:
+        name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
+    spec = validate_dataset(name, spec)
+    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](spec), strict=True))
+    classes = _check_labels(originals["train"], "train", spec["classes"])
+    if classes < 2:
+        raise ValleysError(
+            f"every training label of the source {spec['source']!r} is 0; "
+            f"a classifier needs two classes or more"
+        )
+    _check_labels(originals["test"], "test", classes)
+
+    tensors = {}
+    for part, original in originals.items():
+        rows = subset_indices(len(original.labels), spec[f"max_{part}"], spec["subset_seed"]).numpy()
+        images = np.ascontiguousarray(original.take(rows))
+        tensors[part] = torch.from_numpy(images), torch.from_numpy(original.labels[rows])
+        logger.info("%s %s: %d images of shape %s", spec["source"], part, *(len(images), images.shape[1:]))
+    shapes = {part: tuple(images.shape[1:]) for part, (images, _) in tensors.items()}
+    if shapes["train"] != shapes["test"]:
+        raise ValleysError(
+            f"training images of the source {spec['source']!r} have the shape {shapes['train']} (C, H, W) "
+            f"but test images {shapes['test']}; they must be the same"
+        )
+    seen = len(tensors["train"][1].unique())
+    if seen < classes:
+        logger.warning("the training images kept show %d of the %d classes", seen, classes)
+    mean, std = channel_statistics(tensors["train"][0])
+    train, test = (Split(*tensors[part], classes, mean, std) for part in ("train", "test"))
+    return train, test

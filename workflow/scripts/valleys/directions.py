@@ -1,0 +1,220 @@
+"""Directions in weight space: random kinds regenerated from a seed, computed kinds kept as tensors.
+
+A direction is a dict from parameter name to tensor, of unit 2-norm over its parameter group. Random kinds
+are named by (key, k): each has a generator of its own on the CPU, so direction 7 is the same whether 8 or
+800 are drawn and whatever the device, and a table row with key, k and norm is enough to make it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valleys.data import Split
+from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
+from valleys.errors import ValleysError
+from valleys.files import stable_seed
+from valleys.losses import Loss
+from valleys.models import classifier_name, norm_parameters
+
+Direction = dict[str, Tensor]
+
+
+def parameter_group(model: nn.Module, group: str) -> list[str]:
+    """Return the names of the parameters in a group, in the model's order.
+
+    Groups: ``all``; ``bn``, ``bn_weight``, ``bn_bias`` (scale and shift of every normalisation layer);
+    ``conv`` (weights of convolutions, or of hidden linear layers in a net without convolutions);
+    ``classifier`` (last linear layer); ``layer:<name>`` (parameters whose dotted name starts with <name>).
+
+    Raises
+    ------
+    ValleysError
+        When the group is unknown or the model has no parameter in it.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    norms = norm_parameters(model)
+    head = classifier_name(model) + "."
+    if group == "all":
+        chosen = names
+    elif group == "bn":
+        chosen = [n for n in names if n in norms]
+    elif group in ("bn_weight", "bn_bias"):
+        wanted = "norm_" + group.removeprefix("bn_")
+        chosen = [n for n in names if norms.get(n) == wanted]
+    elif group == "classifier":
+        chosen = [n for n in names if n.startswith(head)]
+    elif group == "conv":
+        shapes = {n: p.dim() for n, p in model.named_parameters()}
+        chosen = [n for n in names if shapes[n] >= 3]
+        chosen = chosen or [n for n in names if shapes[n] == 2 and not n.startswith(head)]
+    elif group.startswith("layer:"):
+        prefix = group.removeprefix("layer:")
+        chosen = [n for n in names if n == prefix or n.startswith(prefix + ".")]
+    else:
+        raise ValleysError(f"unknown parameter group {group!r}; choose from {', '.join(GROUPS)}")
+    if not chosen:
+        raise ValleysError(f"parameter group {group!r} is empty: the model has no such parameters")
+    return chosen
+
+
+def random_direction(
+    kind: str, weights: Mapping[str, Tensor], *, key: str, k: int, share: float = 0.5
+) -> tuple[Direction, float]:
+    """Draw direction number `k` of a random kind over `weights`.
+
+    Parameters
+    ----------
+    kind
+        ``uniform`` entries U(0, 1), the paper's; ``uniform_symmetric`` U(-1, 1); ``gaussian`` N(0, 1);
+        ``filter`` Gaussian, each filter scaled to the norm of the weights' filter, biases and
+        normalisation parameters left at zero (Li et al. 2018, section 4); ``sign`` |N(0, 1)| with the sign
+        of w in a share `share` of the entries (chosen at random) and the opposite sign in the rest (Li et
+        al. 2024); and two that are not random: ``constant`` all ones, ``sign_w`` sign(w).
+    weights
+        The group's weights by name, in the model's order; any device.
+    key, k
+        Name of the stream and number of the direction in it.
+
+    Returns
+    -------
+    direction, norm
+        Tensors of the weights' shapes, dtype and device, unit 2-norm together; the 2-norm before scaling.
+    """
+    generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
+    direction: Direction = {}
+    for name, weight in weights.items():
+        w = weight.detach().cpu().float()
+        if kind == "uniform":
+            d = torch.rand(w.shape, generator=generator)
+        elif kind == "uniform_symmetric":
+            d = torch.rand(w.shape, generator=generator) * 2 - 1
+        elif kind == "gaussian":
+            d = torch.randn(w.shape, generator=generator)
+        elif kind == "filter":
+            d = torch.randn(w.shape, generator=generator)
+            if w.dim() < 2:
+                d.zero_()
+            else:
+                scale = w.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1).clamp_min(1e-12)
+                d *= scale.view(-1, *[1] * (w.dim() - 1))
+        elif kind == "sign":
+            agree = torch.rand(w.shape, generator=generator) < share
+            d = torch.randn(w.shape, generator=generator).abs()
+            d *= torch.where(agree, 1.0, -1.0) * torch.where(w < 0, -1.0, 1.0)
+        elif kind == "constant":
+            d = torch.ones(w.shape)
+        elif kind == "sign_w":
+            d = torch.sign(w)
+        else:
+            raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(RANDOM)}")
+        direction[name] = d
+    direction, norm = unit(direction)
+    return {n: d.to(weights[n].device, weights[n].dtype) for n, d in direction.items()}, norm
+
+
+def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
+    """Scale to unit 2-norm (accumulated in float64); return the scaled direction and the norm it had.
+
+    Raises
+    ------
+    ValleysError
+        When the direction is zero or not finite.
+    """
+    norm = math.sqrt(sum(float(d.double().square().sum()) for d in direction.values()))
+    if not math.isfinite(norm) or norm == 0.0:
+        raise ValleysError(f"a direction has norm {norm}: it cannot be scaled to unit length")
+    return {name: d / norm for name, d in direction.items()}, norm
+
+
+def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Return the share of entries, among those non-zero in both, whose signs agree; NaN if there are none."""
+    same = total = 0
+    for name, d in direction.items():
+        product = torch.sign(d) * torch.sign(weights[name].to(d.device))
+        same += int((product > 0).sum())
+        total += int((product != 0).sum())
+    return same / total if total else math.nan
+
+
+def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) -> Direction:
+    """Return the gradient of the mean loss over a split at the model's weights, not normalised.
+
+    Batch norm in eval mode: the statistics stored with the solution. Accumulated batch by batch, so that one
+    batch's graph is alive at a time.
+    """
+    model.eval()
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    total = [torch.zeros_like(p) for p in parameters]
+    for images, labels in split.batches(batch_size):
+        part = loss(model(images), labels).sum() / len(split)
+        for into, g in zip(total, torch.autograd.grad(part, parameters), strict=True):
+            into += g
+    return dict(zip(names, total, strict=True))
+
+
+def principal_components(iterates: Iterable[Mapping[str, Tensor]], names: list[str], k: int) -> list[Direction]:
+    """Return the first `k` principal components of a trajectory's weights, by decreasing variance.
+
+    The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which costs n vectors of
+    memory and never a matrix of the size of the weights squared.
+
+    Raises
+    ------
+    ValleysError
+        When the trajectory has fewer than k + 1 iterates.
+    """
+    states = [{n: s[n].double() for n in names} for s in iterates]
+    if len(states) < k + 1:
+        raise ValleysError(f"pca needs at least {k + 1} iterates for {k} components, there are {len(states)}")
+    mean = {n: torch.stack([s[n] for s in states]).mean(0) for n in names}
+    rows = torch.stack([torch.cat([(s[n] - mean[n]).reshape(-1) for n in names]) for s in states])
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    components = []
+    for i in range(k):
+        flat = vectors[:, -1 - i] @ rows
+        # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
+        flat = flat * torch.sign(flat[flat.abs().argmax()])
+        pieces = flat.split([mean[n].numel() for n in names])
+        components.append({n: p.view(mean[n].shape).float() for n, p in zip(names, pieces, strict=True)})
+    return components
+
+
+def difference(start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str]) -> Direction:
+    """Return ``stop - start`` over the named parameters, not normalised."""
+    return {n: stop[n] - start[n] for n in names}
+
+
+def restrict(direction: Mapping[str, Tensor], names: Iterable[str]) -> Direction:
+    """Return the part of a direction in a group of parameters (drop the other entries)."""
+    return {n: direction[n] for n in names}
+
+
+def draw(
+    spec: Mapping[str, Any], weights: Mapping[str, Tensor], key: str, computed: list[Direction] | None = None
+) -> Iterator[tuple[int, Direction, float]]:
+    """Yield ``(k, unit direction, norm before scaling)`` for a probe's block, one at a time.
+
+    Only the direction in use is in memory: random kinds are generated when their turn comes.
+
+    Parameters
+    ----------
+    spec
+        ``kind, n, share`` of the probe.
+    weights
+        The group's weights, in the model's order.
+    computed
+        For computed kinds (``gradient``, ``pca``, differences of solutions), the stored directions.
+    """
+    if spec["kind"] in COMPUTED:
+        for k, direction in enumerate((computed or [])[: spec["n"]]):
+            scaled, norm = unit(restrict(direction, weights))
+            yield k, scaled, norm
+        return
+    for k in range(spec["n"]):
+        direction, norm = random_direction(spec["kind"], weights, key=key, k=k, share=spec["share"])
+        yield k, direction, norm

@@ -1,0 +1,164 @@
+"""Files that are whole or absent: atomic writes, weights as safetensors, resumable state.
+
+Every artefact is written to a temporary name in its own folder, flushed to disk and renamed, so a reader
+never meets half a file. Weights are safetensors; resumable training state is a ``torch.save`` file loaded
+with ``weights_only=True``. torch is imported only by the functions that need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valleys.errors import ValleysError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+
+    On any exception the temporary file is removed and `path` is left as it was.
+
+    Raises
+    ------
+    ValleysError
+        When the folder cannot be made or written to, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise ValleysError(f"cannot write {path}: {error.strerror}; make {path.parent} writable") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; a shared results folder wants the usual mode
+        temporary.replace(path)
+    except OSError as error:
+        raise ValleysError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` in one atomic step (UTF-8)."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def stable_seed(*parts: object) -> int:
+    """Return a 63-bit seed that depends on nothing but the text of `parts` (unlike ``hash``)."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def fingerprint(value: object) -> str:
+    """Return 16 hexadecimal digits that name a JSON-able value: the key of cached, resumable state."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and bytes of `tensors`, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
+        digest.update(tensor.reshape(-1).view(dtype=_byte_type()).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _byte_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] = {}) -> None:  # noqa: B006
+    """Write a state dict as safetensors, with its checksum and JSON-encoded `metadata` in the header."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {key: json.dumps(value, sort_keys=True) for key, value in metadata.items()}
+    header["checksum"] = json.dumps(checksum(tensors))
+    with atomic(path) as temporary:
+        save_file(tensors, str(temporary), metadata=header)
+
+
+def load_weights(path: str | Path, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read weights written by `save_weights`: the tensors and the decoded metadata.
+
+    Raises
+    ------
+    ValleysError
+        When the file is absent, truncated, not safetensors, or its bytes do not match its checksum.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValleysError(f"weights file {path} does not exist; rerun the rule that makes it")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValleysError(
+            f"weights file {path} is truncated or corrupt ({error}); delete it and rerun"
+        ) from error
+    if verify and "checksum" in metadata and checksum(tensors) != metadata["checksum"]:
+        raise ValleysError(f"weights file {path} does not match its checksum; delete it and rerun")
+    return tensors, metadata
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write resumable state (tensors, numbers, strings, lists, dicts) atomically."""
+    import torch
+
+    with atomic(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read state written by `save_checkpoint`, without running any code it may hold.
+
+    Raises
+    ------
+    ValleysError
+        When the file is truncated, corrupt, or holds more than plain data.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValleysError(
+            f"checkpoint {path} is corrupt ({reason}); delete it to train from the start"
+        ) from error
+
+
+def publish_folder(source: Path, target: Path) -> None:
+    """Move a finished folder to its final name in one rename, replacing what stood there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    source.replace(target)

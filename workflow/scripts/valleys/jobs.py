@@ -1,0 +1,72 @@
+"""What every rule's script does around its work: log file, thread count, one-line errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from valleys.errors import ValleysError
+
+log = logging.getLogger("valleys")
+
+
+@contextlib.contextmanager
+def job(snakemake: Any) -> Iterator[logging.Logger]:
+    """Run a rule's body with progress going to its log file.
+
+    A `ValleysError` is logged as one line, repeated on standard error, and ends the process with status 1.
+    Any other exception keeps its traceback, in the log as well. torch, if it is imported later, uses
+    as many threads as Snakemake gave the job: results on CPU are bit-identical for one thread count.
+    """
+    path = Path(str(snakemake.log[0]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    set_threads(int(snakemake.threads))
+    try:
+        yield log
+    except ValleysError as error:
+        log.error("error: %s", error)
+        print(f"error in rule {snakemake.rule}: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except Exception:
+        log.error("%s", traceback.format_exc())
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def set_threads(threads: int) -> None:
+    """Set the thread count of torch (when it gets imported) and of BLAS libraries."""
+    # Read by OpenMP and MKL when torch is first imported, which job bodies do after this call.
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def pick_device(config: Any) -> Any:
+    """Return the torch device of a job: ``execution.device`` of the config, ``auto`` taking a GPU if there is one.
+
+    Raises
+    ------
+    ValleysError
+        When ``cuda`` is asked for and there is none.
+    """
+    import torch
+
+    wanted = config["execution"]["device"]
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValleysError("config: execution.device: 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
+    return torch.device(wanted)

@@ -1,0 +1,419 @@
+"""Loss and accuracy along lines through weight space, on fixed, un-augmented images.
+
+The caller's model is never touched: an `Evaluator` owns a copy and writes ``w + l * u`` into it. Sums over
+images are accumulated in float64. The batch-norm policy is part of every result:
+
+``refreshed``
+    Statistics recomputed over the probing train images at every point (`averaging.refresh_bn`), as the
+    paper's code does; with the ``exact`` method that pass also gives the train loss, so that a point costs
+    one pass over train and one over test.
+``frozen``
+    Statistics stay those stored with the solution.
+``none``
+    The model has no batch-norm layer.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valleys import directions, files
+from valleys.averaging import Method, batch_norms, refresh_bn
+from valleys.data import Split
+from valleys.direction_kinds import RANDOM
+from valleys.errors import ValleysError
+from valleys.losses import Loss
+
+log = logging.getLogger("valleys")
+
+#: Normalised float images are kept ready when a split needs no more than this many bytes.
+RESIDENT_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean loss (nats an image) and accuracy (share of images) on the two probing sets."""
+
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+    def asdict(self) -> dict[str, float]:
+        """Return the four values by name."""
+        return asdict(self)
+
+
+class Evaluator:
+    """Losses of one architecture at any weights, on fixed images, under one batch-norm policy.
+
+    Parameters
+    ----------
+    model
+        The solution to start from; deep-copied, never changed.
+    train, test
+        Probing images. BN refresh uses all of `train`.
+    loss
+        ``loss(logits, labels) -> (N,)``.
+    bn
+        ``refreshed`` or ``frozen``.
+    method, batch_size
+        How BN is refreshed and how many images go through the model at a time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Split,
+        test: Split,
+        loss: Loss,
+        *,
+        bn: str = "refreshed",
+        method: Method = "exact",
+        batch_size: int = 1000,
+    ) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.loss, self.method, self.batch_size = loss, method, batch_size
+        self.bn = bn if batch_norms(self.model) else "none"
+        self.parameters = dict(self.model.named_parameters())
+        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self._train, self._test = _Batches(train, batch_size), _Batches(test, batch_size)
+        self.points = 0
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Make `state` (a state dict) the point that lines start from."""
+        self.model.load_state_dict(state)
+        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
+        """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if name in direction:
+                    torch.add(self.start[name], direction[name], alpha=offset, out=parameter.data)
+                else:
+                    parameter.data.copy_(self.start[name])
+
+    def between(self, stop: Mapping[str, Tensor], t: float) -> None:
+        """Set the weights to ``(1 - t) * start + t * stop``, exact at t = 0 and t = 1."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                torch.mul(self.start[name], 1.0 - t, out=parameter.data)
+                parameter.data.add_(stop[name].to(parameter), alpha=t)
+
+    def reset(self) -> None:
+        """Put the starting weights and batch-norm statistics back."""
+        self.model.load_state_dict(self.start)
+
+    @torch.no_grad()
+    def train_loss(self) -> tuple[float, float]:
+        """Loss and accuracy on the probing train images at the present weights (refreshing BN if asked)."""
+        self.points += 1
+        if self.bn == "refreshed":
+            logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
+            if logits is not None:
+                return self._mean(zip(logits, self._train.labels(), strict=True), len(self._train.split))
+        return self._pass(self._train)
+
+    @torch.no_grad()
+    def test_loss(self) -> tuple[float, float]:
+        """Loss and accuracy on the probing test images, BN as `train_loss` left it."""
+        return self._pass(self._test)
+
+    @torch.no_grad()
+    def stored(self) -> Point:
+        """Return the values at the start with its stored BN statistics: no refresh, no line."""
+        self.reset()
+        return Point(*self._pass(self._train), *self._pass(self._test))
+
+    def point(self) -> Point:
+        """Return train and test loss and accuracy at the present weights."""
+        return Point(*self.train_loss(), *self.test_loss())
+
+    def _pass(self, batches: _Batches) -> tuple[float, float]:
+        return self._mean(((self.model(x), y) for x, y in batches), len(batches.split))
+
+    def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> tuple[float, float]:
+        total, hits = 0.0, 0
+        for logits, labels in pairs:
+            total = total + self.loss(logits, labels).sum(dtype=torch.float64)
+            hits = hits + (logits.argmax(1) == labels).sum()
+        return float(total) / count, int(hits) / count
+
+
+class _Batches:
+    """Normalised batches of a split in order; kept as floats when they are small enough."""
+
+    def __init__(self, split: Split, batch_size: int) -> None:
+        self.split = split
+        self.at = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
+        keep = split.images.numel() * 4 <= RESIDENT_BYTES
+        self.kept = [split.floats(at) for at in self.at] if keep else None
+
+    def __iter__(self):
+        for i, at in enumerate(self.at):
+            images = self.kept[i] if self.kept is not None else self.split.floats(at)
+            yield images, self.split.labels[at]
+
+    def labels(self):
+        """Yield the labels batch by batch, without making the images."""
+        for at in self.at:
+            yield self.split.labels[at]
+
+
+def line_offsets(radius: float, points: int) -> list[float]:
+    """Return `points` (odd) evenly spaced offsets from -radius to radius; the middle one is exactly 0."""
+    half = points // 2
+    return [radius * i / half for i in range(-half, half + 1)]
+
+
+def probe_line(
+    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float]
+) -> list[dict[str, float]]:
+    """Return ``offset`` and the four values of `Point` at each offset (2-norm units of `direction`)."""
+    rows = []
+    try:
+        for offset in offsets:
+            evaluator.move(direction, offset)
+            rows.append({"offset": offset, **evaluator.point().asdict()})
+    finally:
+        evaluator.reset()
+    return rows
+
+
+def interpolate(
+    evaluator: Evaluator, stop: Mapping[str, Tensor], ts: Iterable[float], report: Callable[[int], None] = print
+) -> list[dict[str, float]]:
+    """Return ``t`` and the four values of `Point` on the line from the evaluator's start (t=0) to `stop` (t=1)."""
+    rows = []
+    try:
+        for t in ts:
+            evaluator.between(stop, t)
+            rows.append({"t": t, **evaluator.point().asdict()})
+            report(len(rows))
+    finally:
+        evaluator.reset()
+    return rows
+
+
+@dataclass(frozen=True)
+class Radius:
+    """A radius and how it came about: ``fixed``, ``found`` or ``capped`` (the rise was not met within reach)."""
+
+    radius: float
+    status: str
+
+
+def find_radius(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    *,
+    rise: float,
+    first: float,
+    cap: float,
+    tolerance: float = 0.1,
+) -> Radius:
+    """Find R so that the larger of ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)`` is `rise`, on train loss.
+
+    Bracketing by doubling or halving from `first`, then bisection of log R until the rise is within
+    `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite loss counts as
+    a rise beyond any target. Depends on nothing but weights, direction and images: nets of different scale
+    compare at equal rise.
+
+    Parameters
+    ----------
+    rise
+        Target in the loss's units (nats for cross-entropy).
+    first, cap
+        First trial and greatest radius allowed, in 2-norm units.
+
+    Returns
+    -------
+    Radius with status ``found``, or ``capped`` when the rise is not met at `cap`.
+    """
+    try:
+        evaluator.move(direction, 0.0)
+        base = evaluator.train_loss()[0]
+
+        def larger(radius: float) -> float:
+            rises = []
+            for sign in (1.0, -1.0):
+                evaluator.move(direction, sign * radius)
+                value = evaluator.train_loss()[0] - base
+                rises.append(value if math.isfinite(value) else math.inf)
+            return max(rises)
+
+        low = high = min(first, cap)
+        value = larger(high)
+        if value < rise:
+            while value < rise:
+                if high >= cap:
+                    return Radius(cap, "capped")
+                low, high = high, min(2 * high, cap)
+                value = larger(high)
+        else:
+            # Not below 2**-40 of the first trial: a loss that jumps at once has no radius to find.
+            while value >= rise and low > first * 2.0**-40:
+                high, low = low, low / 2
+                value = larger(low)
+        for _ in range(30):
+            middle = math.sqrt(low * high)
+            value = larger(middle)
+            if abs(value - rise) <= tolerance * rise or high / low < 1.01:
+                return Radius(middle, "found")
+            low, high = (middle, high) if value < rise else (low, middle)
+        return Radius(math.sqrt(low * high), "found")
+    finally:
+        evaluator.reset()
+
+
+def check_against(where: str, found: float, stored: float, tolerance: float = 1e-5) -> None:
+    """Raise unless a line's train loss at a stored solution equals that solution's own.
+
+    Raises
+    ------
+    ValleysError
+        When they differ by more than `tolerance` (relative, plus as much absolutely): the line does not pass
+        through the solution, or was measured on other images or another BN policy.
+    """
+    if not abs(found - stored) <= tolerance * (1.0 + abs(stored)):
+        raise ValleysError(
+            f"self-check failed: {where} has train loss {found:.8g} on the line and {stored:.8g} when the "
+            f"stored solution is evaluated by itself; delete the cell's cached solutions and rerun"
+        )
+
+
+def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[str, Tensor]]:
+    """Pick a solution's directions, in order, out of tensors named ``<solution>/<k>/<parameter>``."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        owner, k, parameter = name.split("/", 2)
+        if owner == solution:
+            found.setdefault(int(k), {})[parameter] = tensor
+    return [found[k] for k in sorted(found)]
+
+
+def probe_solution(
+    evaluator: Evaluator,
+    block: Mapping[str, Any],
+    *,
+    key: str,
+    stored: list[dict[str, Tensor]],
+    check_stored_bn: bool,
+    state: Path,
+    save_every_s: float = 5.0,
+) -> Iterator[tuple[list[dict[str, float]], dict[str, Any]]]:
+    """Probe a solution along the directions of one probe, resuming from `state`.
+
+    Every curve is checked to pass through the solution's own loss.
+
+    Parameters
+    ----------
+    evaluator
+        Starts at the solution.
+    block
+        A probe's config block: ``kind, n, group, share, points, radius, rise``.
+    key
+        Name of the random stream.
+    stored
+        Directions of computed kinds.
+    check_stored_bn
+        Whether the stored BN statistics are those of the probing set, so that the solution as stored must
+        have the curve's loss at 0. Otherwise (refreshed on a subset) it is compared after a refresh.
+    state
+        File that keeps finished directions, by number.
+
+    Yields
+    ------
+    curve, row
+        Points of the line, and the direction's columns of the ``directions`` table (without the names).
+    """
+    model = evaluator.model
+    names = directions.parameter_group(model, block["group"])
+    weights = {name: evaluator.parameters[name].detach() for name in names}
+    weight_norm = math.sqrt(sum(float(w.double().square().sum()) for w in evaluator.parameters.values()))
+    random = block["kind"] in RANDOM
+    done: dict[int, Any] = files.load_checkpoint(state) if state.exists() else {}
+    saved_at = time.monotonic()
+    own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
+    for k, direction, norm in directions.draw(block, weights, key, stored):
+        if k not in done:
+            if block["radius"] is not None:
+                radius = Radius(float(block["radius"]), "fixed")
+            else:
+                # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat.
+                radius = find_radius(
+                    evaluator, direction, rise=block["rise"], first=weight_norm / 50, cap=2 * weight_norm
+                )
+            curve = probe_line(evaluator, direction, line_offsets(radius.radius, block["points"]))
+            check_against(f"direction {k} at offset 0", curve[len(curve) // 2]["train_loss"], own.train_loss)
+            row = {
+                "k": k,
+                "key": key if random else "",
+                "norm": norm,
+                "entries": sum(w.numel() for w in weights.values()),
+                "group_norm": math.sqrt(sum(float(w.double().square().sum()) for w in weights.values())),
+                "sign_agreement": directions.sign_agreement(direction, weights),
+                "radius": radius.radius,
+                "radius_status": radius.status,
+            }
+            done[k] = [curve, row]
+            if time.monotonic() - saved_at > save_every_s:
+                files.save_checkpoint(state, done)
+                saved_at = time.monotonic()
+            log.info(
+                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R",
+                k + 1,
+                block["n"],
+                radius.radius,
+                radius.status,
+                curve[0]["train_loss"],
+                own.train_loss,
+                curve[-1]["train_loss"],
+            )
+        yield tuple(done[k])
+    files.save_checkpoint(state, done)
+
+
+def line_between(
+    evaluator: Evaluator, stop: nn.Module, line: Mapping[str, Any], check_stored_bn: bool
+) -> list[dict[str, float]]:
+    """Return the points of a line between two stored solutions, checked at both ends.
+
+    Parameters
+    ----------
+    evaluator
+        Starts at the solution of t = 0.
+    stop
+        The solution of t = 1.
+    line
+        A line's config block: ``first, last, divisions``; t runs in steps of 1/divisions.
+    check_stored_bn
+        As in `probe_solution`.
+    """
+    d = line["divisions"]
+    ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
+    state = stop.state_dict()
+
+    def report(count: int) -> None:
+        if count % 20 == 0 or count == len(ts):
+            log.info("%d of %d points", count, len(ts))
+
+    points = interpolate(evaluator, state, ts, report)
+    if check_stored_bn or evaluator.bn != "refreshed":
+        by_t = {point["t"]: point["train_loss"] for point in points}
+        check_against(f"{line['start']} (t = 0)", by_t[0.0], evaluator.stored().train_loss)
+        if evaluator.bn != "frozen":  # a frozen line carries the statistics of its start
+            evaluator.load(state)
+            check_against(f"{line['stop']} (t = 1)", by_t[1.0], evaluator.stored().train_loss)
+    return points

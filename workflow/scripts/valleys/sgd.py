@@ -1,0 +1,412 @@
+"""The training loop: SGD with momentum, the SWA schedule, cached iterates, resumable at any step.
+
+Read top to bottom: `learning_rate` is the schedule, `Trainer` the loop with its checkpoints, `train` one
+cell from seed to weights, `descend` SGD continued from the SWA solution.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valleys import files, losses
+from valleys.data import Split, epoch_batches
+from valleys.errors import ValleysError
+
+log = logging.getLogger("valleys")
+
+
+def learning_rate(epoch: int, recipe: Mapping[str, Any]) -> float:
+    """Return the rate of 0-based `epoch` (Izmailov et al. 2018, released code).
+
+    With t = epoch / swa.start: `lr` while t <= 0.5, then linear in t down to `swa.lr` at t = 0.9, and
+    `swa.lr` from there to the end.
+    """
+    t = epoch / max(recipe["swa"]["start"], 1)
+    if t <= 0.5:
+        return recipe["lr"]
+    ratio = recipe["swa"]["lr"] / recipe["lr"]
+    return recipe["lr"] * max(1.0 - (1.0 - ratio) * (t - 0.5) / 0.4, ratio) if t < 0.9 else recipe["swa"]["lr"]
+
+
+def kept_epochs(recipe: Mapping[str, Any]) -> list[int]:
+    """Return the 1-based epochs after which the iterate is kept for averaging."""
+    start, every = recipe["swa"]["start"], recipe["swa"]["every"]
+    return list(range(start + every, recipe["epochs"] + 1, every))
+
+
+class Stopped(SystemExit):
+    """SIGTERM or SIGINT arrived and the state has been saved; exit status 128 + signal number."""
+
+
+class _SignalFlag:
+    """Remembers SIGTERM and SIGINT so that the loop can save between two steps; restores handlers after."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _SignalFlag:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._previous[number] = signal.signal(number, self._receive)
+            except ValueError:  # not the main thread (a notebook, a test): no handlers there
+                break
+        return self
+
+    def _receive(self, number: int, frame: object) -> None:
+        self.received = number
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One run of SGD over a resident data set, with its checkpoint file.
+
+    The random numbers of an epoch (permutation, then augmentation batch by batch) come from one CPU
+    generator seeded by (seed, epoch), so that data order and augmentation do not depend on the device, on
+    what ran before, or on how often the run was interrupted.
+
+    Parameters
+    ----------
+    model, train_split
+        The network and the training images, on one device. The model is trained in place.
+    recipe
+        ``batch_size, momentum, nesterov, weight_decay, loss, augment`` (see ``config.schema.yaml``).
+    seed
+        Names the random stream of data order, augmentation and dropout.
+    state
+        Checkpoint file; ``None`` trains without.
+    checkpoint_every
+        Epochs between checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_split: Split,
+        recipe: Mapping[str, Any],
+        *,
+        seed: int,
+        state: Path | None = None,
+        checkpoint_every: int = 10,
+    ) -> None:
+        self.model, self.split, self.recipe = model, train_split, recipe
+        self.seed, self.state, self.checkpoint_every = seed, state, checkpoint_every
+        self.loss = losses.build(recipe["loss"])
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe["lr"],
+            momentum=recipe["momentum"],
+            weight_decay=recipe["weight_decay"],
+            nesterov=recipe["nesterov"],
+        )
+        self.batch_size = recipe["batch_size"]
+        self.steps = math.ceil(len(train_split) / self.batch_size)
+        self.epoch, self.step = 0, 0
+        self.rows: list[dict[str, Any]] = []
+        self._epoch_start()
+
+    def _epoch_start(self) -> None:
+        """Seed the epoch's randomness and draw its permutation."""
+        device = self.split.images.device
+        self.generator = torch.Generator().manual_seed(files.stable_seed("epoch", self.seed, self.epoch))
+        self.permutation = torch.randperm(len(self.split), generator=self.generator)
+        torch.manual_seed(files.stable_seed("dropout", self.seed, self.epoch))
+        self.step_losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+
+    def run_epoch(self, lr: float, stop: _SignalFlag) -> dict[str, float]:
+        """Train to the end of the current epoch; return mean loss (nats) and accuracy seen while training.
+
+        Raises
+        ------
+        Stopped
+            When a signal arrived; the state of the step just done has been saved.
+        ValleysError
+            When a loss is not finite: says at which step, and what to lower.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.model.train()
+        batches = epoch_batches(
+            self.split,
+            self.permutation,
+            self.batch_size,
+            self.generator,
+            self.recipe["augment"],
+            start=self.step,
+        )
+        for images, labels in batches:
+            logits = self.model(images)
+            each = self.loss(logits, labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            each.mean().backward()
+            self.optimizer.step()
+            with torch.no_grad():
+                # Kept on the device: reading a value here would wait for the GPU at every step.
+                self.step_losses[self.step] = each.sum(dtype=torch.float64)
+                self.hits += (logits.argmax(1) == labels).sum()
+            self.step += 1
+            if stop.received is not None:
+                self._check_finite(lr)
+                self.save()
+                log.info("stopped by signal %d; state saved to %s", stop.received, self.state)
+                raise Stopped(128 + stop.received)
+        self._check_finite(lr)
+        metrics = {
+            "train_loss": float(self.step_losses.sum() / len(self.split)),
+            "train_accuracy": int(self.hits) / len(self.split),
+        }
+        self.epoch, self.step = self.epoch + 1, 0
+        self._epoch_start()
+        return metrics
+
+    def _check_finite(self, lr: float) -> None:
+        bad = (~torch.isfinite(self.step_losses[: self.step])).nonzero()
+        if len(bad):
+            raise ValleysError(
+                f"training diverged: the loss is not finite at epoch {self.epoch + 1}, step {int(bad[0]) + 1} "
+                f"of {self.steps} (lr {lr:g}); lower the recipe's lr (now {self.recipe['lr']:g}) or "
+                f"swa.lr, or choose a norm"
+            )
+
+    def save(self) -> None:
+        """Write all that decides the rest of the run: weights, momentum, position, random state."""
+        if self.state is None:
+            return
+        files.save_checkpoint(
+            self.state,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "generator": self.generator.get_state(),
+                "permutation": self.permutation,
+                "dropout": torch.get_rng_state(),
+                "dropout_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+                "step_losses": self.step_losses,
+                "hits": self.hits,
+                "rows": self.rows,
+            },
+        )
+
+    def resume(self) -> bool:
+        """Restore the state saved last, if there is one; return whether there was.
+
+        Raises
+        ------
+        ValleysError
+            When the checkpoint is corrupt or belongs to another model.
+        """
+        if self.state is None or not self.state.exists():
+            return False
+        saved = files.load_checkpoint(self.state)
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.epoch, self.step, self.rows = saved["epoch"], saved["step"], saved["rows"]
+            self.generator.set_state(saved["generator"])
+            self.permutation = saved["permutation"]
+            self.step_losses.copy_(saved["step_losses"])
+            self.hits.copy_(saved["hits"])
+            torch.set_rng_state(saved["dropout"])
+            if saved["dropout_cuda"] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(saved["dropout_cuda"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValleysError(
+                f"checkpoint {self.state} does not fit this run ({reason}); delete it to train from the start"
+            ) from error
+        log.info("resumed from %s at epoch %d, step %d", self.state, self.epoch + 1, self.step)
+        return True
+
+    def run(
+        self,
+        epochs: int,
+        rate: Callable[[int], float],
+        after_epoch: Callable[[int, dict[str, Any]], None],
+    ) -> None:
+        """Train until `epochs` epochs are done, resuming if there is a checkpoint.
+
+        ``after_epoch(epoch, row)`` is called after each 1-based epoch, may add to the row, and runs again
+        for an epoch that is repeated after a kill: it must be idempotent.
+        """
+        self.resume()
+        with _SignalFlag() as stop:
+            while self.epoch < epochs:
+                lr = rate(self.epoch)
+                row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": lr}
+                row.update(self.run_epoch(lr, stop))
+                after_epoch(self.epoch, row)
+                self.rows.append(row)
+                log.info("%s", _progress(row, epochs))
+                if self.epoch % self.checkpoint_every == 0 or stop.received is not None:
+                    self.save()
+                if stop.received is not None and self.epoch < epochs:
+                    log.info("stopped by signal %d after epoch %d", stop.received, self.epoch)
+                    raise Stopped(128 + stop.received)
+
+
+def _progress(row: Mapping[str, Any], epochs: int) -> str:
+    text = f"epoch {row['epoch']}/{epochs}  lr {row['lr']:.4g}  train loss {row['train_loss']:.4f}"
+    text += f" acc {row['train_accuracy']:.4f}"
+    if row.get("test_loss") is not None:
+        text += f"  test loss {row['test_loss']:.4f} acc {row['test_accuracy']:.4f}"
+    return text
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000) -> tuple[float, float]:
+    """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=split.images.device)
+    hits = torch.zeros((), dtype=torch.int64, device=split.images.device)
+    for images, labels in split.batches(batch_size):
+        logits = model(images)
+        total += loss(logits, labels).sum(dtype=torch.float64)
+        hits += (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    return float(total) / len(split), int(hits) / len(split)
+
+
+def train(
+    model: nn.Module,
+    splits: tuple[Split, Split],
+    recipe: Mapping[str, Any],
+    *,
+    seed: int,
+    state_dir: Path,
+    checkpoint_every: int = 10,
+    batch_size: int = 1000,
+) -> list[dict[str, Any]]:
+    """Train one cell; iterates of the averaging phase go to ``state_dir/iterates``.
+
+    Parameters
+    ----------
+    model
+        Freshly initialised; holds the final weights (the *sgd* solution) afterwards.
+    splits
+        Training and test images.
+    recipe
+        A checked recipe; see ``config.schema.yaml``.
+    batch_size
+        Images at a time in evaluation passes; has no part in the result but rounding.
+
+    Returns
+    -------
+    One row an epoch: ``epoch, phase, lr, train_loss, train_accuracy`` (seen while training, augmented) and
+    ``test_loss, test_accuracy`` (every `eval_every` epochs, with the running BN statistics; else ``None``).
+
+    Raises
+    ------
+    Stopped, ValleysError
+        See `Trainer.run_epoch` and `Trainer.resume`.
+    """
+    train_split, test_split = splits
+    loss = losses.build(recipe["loss"])
+    keep = set(kept_epochs(recipe))
+
+    def after_epoch(epoch: int, row: dict[str, Any]) -> None:
+        row["phase"] = "swa" if epoch > recipe["swa"]["start"] else "sgd"
+        row["test_loss"] = row["test_accuracy"] = None
+        if epoch % recipe["eval_every"] == 0 or epoch == recipe["epochs"]:
+            row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
+        if epoch in keep:
+            files.save_weights(
+                state_dir / "iterates" / f"epoch-{epoch:05d}.safetensors", model.state_dict(), {"epoch": epoch}
+            )
+
+    trainer = Trainer(
+        model,
+        train_split,
+        recipe,
+        seed=seed,
+        state=state_dir / "checkpoint.pt",
+        checkpoint_every=checkpoint_every,
+    )
+    trainer.run(recipe["epochs"], lambda epoch: learning_rate(epoch, recipe), after_epoch)
+    return trainer.rows
+
+
+def descend(
+    model: nn.Module,
+    splits: tuple[Split, Split],
+    recipe: Mapping[str, Any],
+    *,
+    seed: int,
+    refresh: Callable[[nn.Module], None],
+    state_dir: Path,
+    checkpoint_every: int = 10,
+    batch_size: int = 1000,
+) -> list[dict[str, Any]]:
+    """Continue SGD from the SWA solution at a constant low rate (the paper's "SGD after SWA", section 3.2).
+
+    The number of epochs is fixed in advance: no epoch is chosen by its test loss. Each row records train
+    and test loss with refreshed BN on the un-augmented sets, so that a reader can see where the train loss
+    first falls below that of `swa` (epoch 0), and what the paper's own selection would have taken.
+
+    Parameters
+    ----------
+    model
+        Holds the SWA weights (changed in place to the *descent* solution).
+    refresh
+        Refreshes the BN statistics of the model it is given.
+
+    Returns
+    -------
+    Rows ``epoch, phase="descent", lr, train_loss, train_accuracy, test_loss, test_accuracy``; epoch 0 is
+    the SWA solution itself.
+    """
+    import copy
+
+    train_split, test_split = splits
+    loss = losses.build(recipe["loss"])
+    settings = recipe["descent"]
+
+    def measure(row: dict[str, Any]) -> None:
+        twin = copy.deepcopy(model)  # the run's own running statistics stay as training left them
+        refresh(twin)
+        row["train_loss"], row["train_accuracy"] = evaluate(twin, train_split, loss, batch_size)
+        row["test_loss"], row["test_accuracy"] = evaluate(twin, test_split, loss, batch_size)
+        row["phase"] = "descent"
+
+    trainer = Trainer(
+        model,
+        train_split,
+        {**recipe, "lr": settings["lr"], "momentum": settings["momentum"]},
+        seed=files.stable_seed("descent", seed),
+        state=state_dir / "checkpoint.pt",
+        checkpoint_every=checkpoint_every,
+    )
+    first: dict[str, Any] = {"epoch": 0, "lr": settings["lr"]}
+    measure(first)
+    trainer.rows = [first]
+    trainer.run(settings["epochs"], lambda epoch: settings["lr"], lambda epoch, row: measure(row))
+    return trainer.rows
+
+
+def state_folder(cell: str | Path, stage: str, key: object) -> Path:
+    """Return where a stage keeps resumable state: beside the outputs, but no declared output.
+
+    Snakemake deletes a job's declared outputs before it runs the job again, so state must live elsewhere;
+    `key` (everything that decides the result) is part of the name, so another recipe never resumes from it.
+    """
+    return Path(cell) / "state" / f"{stage}-{files.fingerprint(key)}"
+
+
+def vector_norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the 2-norm of all entries of `tensors` together, in float64."""
+    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors.values()))
+

@@ -1,0 +1,26 @@
+"""The algorithm version of each stage, part of its rule's params.
+
+Snakemake's rerun triggers see a rule's params, inputs and script, not the library a script imports. Raise a
+stage's number when its *results* change: everything downstream of it is then remade, and nothing else. A
+test (tests/test_stages.py) fails when the code a stage uses has changed since its number was last looked at.
+"""
+
+from __future__ import annotations
+
+VERSIONS: dict[str, int] = {
+    "prepare_dataset": 1,
+    "train_sgd": 1,
+    "average": 1,
+    "refresh_bn": 1,
+    "descend": 1,
+    "evaluate": 1,
+    "directions": 1,
+    "probe": 1,
+    "interpolate": 1,
+    "detect": 1,
+    "toy_2d": 1,
+    "aggregate": 1,
+    "figures": 1,
+    "claims": 1,
+    "report": 1,
+}

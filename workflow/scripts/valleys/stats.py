@@ -1,0 +1,247 @@
+"""Intervals and paired tests: thin wrappers over SciPy that accept any sample size.
+
+With too few values for an interval or a test the answer is NaN, without exception or warning, so that a
+table with one seed can be written as well as one with ten. Values that are not finite are refused: whether a
+diverged run counts is for the caller to say.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import nan
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats as sps
+
+from .errors import ValleysError
+
+_ALTERNATIVES = ("two-sided", "less", "greater")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a confidence interval.
+
+    Attributes
+    ----------
+    estimate, low, high : float
+        In units of the data; NaN where n is too small.
+    n : int
+        Number of values or trials.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    def asdict(self) -> dict[str, float | int]:
+        """Return the fields as a dict, in the order of declaration."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Summary and tests of paired differences.
+
+    Attributes
+    ----------
+    n : int
+        Number of pairs.
+    mean, low, high : float
+        Mean difference and its two-sided t interval (bounds NaN for n < 2).
+    median : float
+        Median difference.
+    p_sign : float
+        Exact sign test, zeros dropped; NaN for n = 0, 1 when all differences are zero.
+    p_wilcoxon : float
+        Wilcoxon signed-rank test, zeros dropped: exact to n = 50 without ties and to n = 13 with them, normal
+        approximation above; NaN for n = 0, 1 when all differences are zero.
+    positive, negative : int
+        Number of differences above and below zero.
+    """
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    median: float
+    p_sign: float
+    p_wilcoxon: float
+    positive: int
+    negative: int
+
+    def asdict(self) -> dict[str, float | int]:
+        """Return the fields as a dict, in the order of declaration."""
+        return asdict(self)
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Return a share with its Wilson score interval (all NaN for n = 0).
+
+    Raises
+    ------
+    ValleysError
+        Counts that are not whole numbers with 0 <= successes <= n, or a level outside (0, 1).
+    """
+    _check_level(level)
+    if int(successes) != successes or int(n) != n or not 0 <= successes <= n:
+        raise ValleysError(f"wilson: {successes!r} of {n!r} are not counts with 0 <= successes <= n")
+    successes, n = int(successes), int(n)
+    if n == 0:
+        return Interval(nan, nan, nan, 0)
+    bounds = sps.binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(successes / n, float(bounds.low), float(bounds.high), n)
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean with its two-sided t interval (bounds NaN for n < 2).
+
+    Raises
+    ------
+    ValleysError
+        Values that are not a flat list of finite numbers, or a level outside (0, 1).
+    """
+    values = _sample(values, level)
+    n = len(values)
+    if n == 0:
+        return Interval(nan, nan, nan, 0)
+    mean = float(values.mean())
+    if n == 1:
+        return Interval(mean, nan, nan, 1)
+    half = float(sps.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired(differences: ArrayLike, *, alternative: str = "two-sided", level: float = 0.95) -> Paired:
+    """Summarise and test paired differences.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n,)
+        One per pair.
+    alternative : str
+        "two-sided", "less" or "greater": where the differences lie under the alternative. For the two tests
+        only; the interval is always two-sided.
+    level : float
+        Of the interval.
+
+    Raises
+    ------
+    ValleysError
+        Differences that are not a flat list of finite numbers, an unknown alternative, or a level outside
+        (0, 1).
+    """
+    if alternative not in _ALTERNATIVES:
+        raise ValleysError(f"alternative: {alternative!r} is not one of {', '.join(_ALTERNATIVES)}")
+    differences = _sample(differences, level)
+    mean = mean_interval(differences, level)
+    positive, negative = int((differences > 0).sum()), int((differences < 0).sum())
+    if positive + negative:
+        p_sign = float(sps.binomtest(positive, positive + negative, alternative=alternative).pvalue)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # small samples fall to exact methods; nothing to warn of
+            p_wilcoxon = float(sps.wilcoxon(differences[differences != 0], alternative=alternative).pvalue)
+    else:
+        p_sign = p_wilcoxon = 1.0 if mean.n else nan
+    return Paired(
+        n=mean.n,
+        mean=mean.estimate,
+        low=mean.low,
+        high=mean.high,
+        median=float(np.median(differences)) if mean.n else nan,
+        p_sign=p_sign,
+        p_wilcoxon=p_wilcoxon,
+        positive=positive,
+        negative=negative,
+    )
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[..., float] = np.mean,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 9999,
+) -> Interval:
+    """Return a statistic with its BCa bootstrap interval (bounds NaN for n < 2).
+
+    Where BCa is undefined (all jackknife values alike, or all resamples on one side of the estimate) the
+    percentile interval is returned; for values that are all the same it has no width.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        The sample.
+    statistic : callable
+        Of one array; used along ``axis`` where it has that argument.
+    seed : int
+        Seed of the resampling: one seed, one interval.
+    level : float
+        Of the interval.
+    n_resamples : int
+        Number of resamples.
+
+    Raises
+    ------
+    ValleysError
+        Values that are not a flat list of finite numbers, or a level outside (0, 1).
+    """
+    values = _sample(values, level)
+    n = len(values)
+    if n < 2:
+        return Interval(float(statistic(values)) if n else nan, nan, nan, n)
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # SciPy warns of degenerate data, which we handle
+            found = sps.bootstrap(
+                (values,),
+                statistic,
+                confidence_level=level,
+                n_resamples=n_resamples,
+                method=method,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        low, high = float(found.low), float(found.high)
+        if np.isfinite([low, high]).all():
+            break
+    return Interval(float(statistic(values)), low, high, n)
+
+
+def min_n_sign(alpha: float = 0.05) -> int:
+    """Return the least number of pairs with which a two-sided exact sign test can reach p < alpha.
+
+    All n differences of one sign give p = 2 / 2**n, so 6 for alpha = 0.05.
+
+    Raises
+    ------
+    ValleysError
+        An alpha outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise ValleysError(f"alpha: {alpha!r} is not between 0 and 1")
+    n = 1
+    while 2.0 ** (1 - n) >= alpha:
+        n += 1
+    return n
+
+
+def _check_level(level: float) -> None:
+    """Check a confidence level."""
+    if not 0 < level < 1:
+        raise ValleysError(f"level: {level!r} is not between 0 and 1")
+
+
+def _sample(values: ArrayLike, level: float) -> NDArray[np.float64]:
+    """Check a sample and a level; return the sample as an array of shape (n,)."""
+    _check_level(level)
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValleysError(f"values: expected a flat list, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValleysError(f"values: {int((~np.isfinite(values)).sum())} of {values.size} are not finite")
+    return values

@@ -1,0 +1,143 @@
+"""Parquet tables with declared schemas (``workflow/schemas/tables.yaml``), enforced on write and read.
+
+Every file carries what produced it in its metadata: the config that decides its content and the versions
+of the packages used. No times and no paths: the same run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from valleys import files
+from valleys.errors import ValleysError
+
+SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "tables.yaml"
+PACKAGES = ("valleys", "snakemake", "torch", "numpy", "scipy", "pyarrow")
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@functools.cache
+def declared() -> dict[str, dict[str, Any]]:
+    """Return the declared tables: name -> ``{"meaning": ..., "columns": [{name, type, unit, ...}]}``."""
+    raw = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    tables = {}
+    for name, spec in raw.items():
+        if name.startswith("_"):
+            continue
+        columns: list[dict[str, Any]] = []
+        for entry in spec["columns"]:
+            columns += entry if isinstance(entry, list) else [entry]
+        tables[name] = {"meaning": spec["meaning"], "columns": columns}
+    return tables
+
+
+@functools.cache
+def schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of a declared table; units and meanings are field metadata."""
+    fields = []
+    for column in declared()[table]["columns"]:
+        about = {"meaning": column["meaning"]} | ({"unit": column["unit"]} if "unit" in column else {})
+        kind = pa.bool_() if column["type"] == "bool" else pa.type_for_alias(column["type"])
+        fields.append(pa.field(column["name"], kind, column.get("optional", False), about))
+    return pa.schema(fields)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages a result depends on."""
+    from valleys import __version__
+
+    found = {"valleys": __version__}
+    for package in PACKAGES[1:]:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = None) -> None:
+    """Write rows as a declared table, atomically.
+
+    Parameters
+    ----------
+    rows
+        Mappings with just the declared columns, or an Arrow table of them.
+    config
+        JSON-able: what decided the content; kept in the file's metadata.
+
+    Raises
+    ------
+    ValleysError
+        When a column is missing, unknown, of another type, or null where the schema forbids it.
+    """
+    want = schema(table)
+    if isinstance(rows, pa.Table):
+        _check_names(table, set(rows.column_names), path)
+        data = rows.select(want.names)
+    else:
+        for row in rows:
+            _check_names(table, set(row), path)
+        data = pa.table({name: [row[name] for row in rows] for name in want.names}) if rows else None
+    try:
+        data = want.empty_table() if data is None else data.cast(want)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise ValleysError(f"table {table} for {path}: {error}; see {SCHEMA_FILE.name}") from error
+    for field in want:
+        if not field.nullable and data[field.name].null_count:
+            raise ValleysError(f"table {table} for {path}: column {field.name} has nulls; see {SCHEMA_FILE.name}")
+    about = {"table": table, "config": config, "versions": versions()}
+    data = data.replace_schema_metadata({"valleys": json.dumps(about, sort_keys=True, default=str)})
+    with files.atomic(path) as temporary:
+        pq.write_table(data, temporary, compression="zstd")
+
+
+def _check_names(table: str, names: set[str], path: str | Path) -> None:
+    want = set(schema(table).names)
+    if names != want:
+        wrong = [f"missing {n}" for n in sorted(want - names)] + [f"unknown {n}" for n in sorted(names - want)]
+        raise ValleysError(f"table {table} for {path}: {', '.join(wrong)}; see {SCHEMA_FILE.name}")
+
+
+def read(path: str | Path, table: str) -> pa.Table:
+    """Read a table written by `write`.
+
+    Raises
+    ------
+    ValleysError
+        When the file is absent, truncated, not Parquet, or has other columns than declared.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValleysError(f"table {path} does not exist; rerun the rule that makes it")
+    try:
+        data = pq.read_table(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValleysError(
+            f"table {path} is truncated or not Parquet ({reason}); delete it and rerun"
+        ) from error
+    want = schema(table)
+    if data.schema.names != want.names or data.schema.types != want.types:
+        raise ValleysError(f"table {path} does not have the columns declared for {table}; delete it and rerun")
+    return data
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """Return what produced a table: ``{"table", "config", "versions"}``."""
+    return json.loads(pq.read_schema(path).metadata[b"valleys"])
+
+
+def concat(paths: Iterable[str | Path], table: str) -> pa.Table:
+    """Read and stack files of one declared table, in the order given; an empty table when there are none."""
+    parts = [read(path, table).replace_schema_metadata(None) for path in paths]
+    return pa.concat_tables(parts) if parts else schema(table).empty_table()
