@@ -5,7 +5,7 @@ rule aggregate:
     output:
         table=ROOT + "/tables/{table}.parquet",
     params:
-        config=experiment.results(),
+        config=lambda w: experiment.provenance(w.table),
     log:
         ROOT + "/logs/aggregate-{table}.log",
     benchmark:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import glob
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
@@ -30,6 +31,19 @@ TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 
 Config = Mapping[str, Any]
 
+# JSON schema counts 6.0 as an integer, and infinities and NaN as numbers; the workflow cannot use them.
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            ),
+        }
+    ),
+)
+
 
 def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
     """Check types, names and keys against the JSON schema, with one clear line for the first mistake.
@@ -43,10 +57,11 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         For the mistake nearest to the root.
     """
     schema = schema or yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: len(e.absolute_path))
+    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: len(e.absolute_path))
     if errors:
-        # Of anyOf, the branch that got furthest says what the user meant.
         error = errors[0]
+        while error.context:  # of anyOf, the branch that got furthest says what the user meant
+            error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
 
 
@@ -56,7 +71,8 @@ def _explain(error: ValidationError) -> str:
         known = list(error.schema.get("properties", {}))
         for key in error.instance:
             if key not in known:
-                return f"{where}: unknown key {key!r}{_nearest(key, known)}; keys here: {', '.join(sorted(known))}"
+                near, keys = _nearest(str(key), known), ", ".join(sorted(known))
+                return f"{where}: unknown key {key!r}{near}; keys here: {keys}"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing {', '.join(missing)}"
@@ -117,6 +133,7 @@ class Experiment:
         self.datasets = self._named("datasets", validate_dataset)
         self.cells = sorted(self._cells())
         self._check_recipes()
+        self._check_windows()
         self._check_probes()
         self._check_lines()
 
@@ -161,9 +178,32 @@ class Experiment:
                 )
             kept = (recipe["epochs"] - swa["start"]) // swa["every"]
             if swa["window"] is not None and swa["window"] > kept:
-                raise ValleysError(f"{where}.swa.window: {swa['window']} is more than the {kept} iterates kept")
+                raise ValleysError(
+                    f"{where}.swa.window: {swa['window']} is more than the {kept} iterates kept"
+                )
             if recipe["nesterov"] and recipe["momentum"] == 0:
                 raise ValleysError(f"{where}.nesterov: needs momentum above 0")
+
+    def _check_windows(self) -> None:
+        zeta_max, min_span = (self.config["asymmetry"][key] for key in ("zeta_max", "min_span"))
+        if min_span > (1 - zeta_max) * (1 + 1e-9):
+            raise ValleysError(
+                f"config: asymmetry.min_span: {min_span} leaves no window beside zeta_max {zeta_max}; "
+                f"it must be at most {1 - zeta_max:g}"
+            )
+        half = math.ceil(1 / zeta_max - 1e-9)  # the first of so many offsets is at most zeta_max R
+        for name, probe in self.config["probes"].items():
+            if probe["points"] < 2 * half + 1:
+                raise ValleysError(
+                    f"config: probes.{name}.points: {probe['points']} put the first offset beyond zeta_max "
+                    f"{zeta_max} of the radius; there must be at least {2 * half + 1}"
+                )
+        toy = self.config["toy_2d"]
+        if round(toy["reach"] / toy["step"]) < half:
+            raise ValleysError(
+                f"config: toy_2d.step: {toy['step']} is beyond zeta_max {zeta_max} of the reach; "
+                f"it must be at most {toy['reach'] / half:g}"
+            )
 
     def _check_probes(self) -> None:
         for name, probe in self.config["probes"].items():
@@ -178,8 +218,17 @@ class Experiment:
                     f"{where}.group: unknown group {probe['group']!r}{_nearest(probe['group'], list(GROUPS))}; "
                     f"choose from {', '.join(GROUPS)}"
                 )
+            if probe["kind"] == "filter" and probe["group"].startswith("bn"):
+                raise ValleysError(
+                    f"{where}: kind filter leaves group {probe['group']} at zero; choose another kind"
+                )
             if probe["points"] % 2 == 0:
-                raise ValleysError(f"{where}.points: {probe['points']} is even; it must be odd, to include offset 0")
+                raise ValleysError(
+                    f"{where}.points: {probe['points']} is even; it must be odd, to include offset 0"
+                )
+
+            if probe["radius"] is not None and probe["relative"] is not None:
+                raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
 
     def _check_lines(self) -> None:
         for name, line in self.config["lines"].items():
@@ -316,7 +365,7 @@ class Experiment:
 
     def claims(self) -> dict[str, Any]:
         """Params of ``claims``."""
-        return self._stage("claims", claims=self.config["claims"])
+        return self._stage("claims", claims={**self.config["claims"], "c": self.config["asymmetry"]["c"]})
 
     def figure(self, figure: str) -> dict[str, Any]:
         """Params of ``figures``: the style, and the blocks that are drawn as text or marks."""
@@ -331,6 +380,19 @@ class Experiment:
     def report(self) -> dict[str, Any]:
         """Params of ``report``."""
         return self._stage("report", figures=self.figures(), tables=self.tables())
+
+    def provenance(self, table: str) -> dict[str, Any]:
+        """Return the config blocks that decide a table's content: kept in its metadata, and ``aggregate``'s params."""
+        cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
+        more = {
+            "training": ("bn_refresh",),
+            "solutions": ("bn_refresh",),
+            "directions": ("bn_refresh", "probes"),
+            "curves": ("bn_refresh", "probes"),
+            "asymmetry": ("bn_refresh", "probes", "asymmetry"),
+            "interpolation": ("bn_refresh", "lines"),
+        }
+        return {key: self.config[key] for key in (*cells, *more[table])}
 
     def results(self) -> dict[str, Any]:
         """Return the part of the config that decides results: all but style and execution."""

@@ -423,10 +423,12 @@ def _npz(path: Path, part: str) -> _Original:
         raise ValleysError(f"the {part} file {path} does not exist; give an npz file with images and labels")
     found = {}
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValleysError(f"{path} is not an npz archive; save it with numpy.savez(images=, labels=)")
-        with loaded as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValleysError(
+                    f"{path} is not an npz archive; save it with numpy.savez(images=, labels=)"
+                )
             missing = [key for key in ("images", "labels") if key not in file]
             if missing:
                 raise ValleysError(

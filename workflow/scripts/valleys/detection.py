@@ -32,19 +32,24 @@ def judge(
     Raises
     ------
     ValleysError
-        When a curve was measured from other weights than its solution's, or has no row in `directions`.
+        When a curve was measured from other weights than its solution's, or has no row in the other tables.
     """
     frame = curves.to_pandas()
     about = directions.to_pandas().set_index(_DIRECTION)
     stored = solutions.to_pandas().set_index(["dataset", "model", "recipe", "seed", "solution"])
     rows = []
     for names, curve in frame.groupby(_DIRECTION, sort=False):
-        direction = about.loc[names]
-        own = stored.loc[names[:5]]
+        where = f"direction {'/'.join(map(str, names))}"
+        for table, key, index in (("directions", names, about.index), ("solutions", names[:5], stored.index)):
+            if key not in index:
+                raise ValleysError(
+                    f"{where} has no row in the table {table}; delete the cell's probes folder and rerun"
+                )
+        direction, own = about.loc[names], stored.loc[names[:5]]
         if direction["checksum"] != own["checksum"]:
             raise ValleysError(
-                f"direction {'/'.join(map(str, names))} was probed from other weights than the solution stored "
-                "now; delete the cell's probes folder and rerun"
+                f"{where} was probed from other weights than the solution stored now; "
+                "delete the cell's probes folder and rerun"
             )
         curve = curve.sort_values("offset")
         offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))

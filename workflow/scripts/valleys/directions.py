@@ -157,7 +157,9 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     return dict(zip(names, total, strict=True))
 
 
-def principal_components(iterates: Iterable[Mapping[str, Tensor]], names: list[str], k: int) -> list[Direction]:
+def principal_components(
+    iterates: Iterable[Mapping[str, Tensor]], names: list[str], k: int
+) -> list[Direction]:
     """Return the first `k` principal components of a trajectory's weights, by decreasing variance.
 
     The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which costs n vectors of
@@ -166,7 +168,7 @@ def principal_components(iterates: Iterable[Mapping[str, Tensor]], names: list[s
     Raises
     ------
     ValleysError
-        When the trajectory has fewer than k + 1 iterates.
+        When the trajectory has fewer than k + 1 iterates, or spans fewer than k dimensions.
     """
     states = [{n: s[n].double() for n in names} for s in iterates]
     if len(states) < k + 1:
@@ -176,6 +178,10 @@ def principal_components(iterates: Iterable[Mapping[str, Tensor]], names: list[s
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     components = []
     for i in range(k):
+        if (
+            values[-1 - i] <= 1e-13 * values[-1]
+        ):  # rounding: scaled to unit length it would pass for a direction
+            raise ValleysError(f"pca needs a trajectory of {k} dimensions, this one has {i}")
         flat = vectors[:, -1 - i] @ rows
         # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
         flat = flat * torch.sign(flat[flat.abs().argmax()])

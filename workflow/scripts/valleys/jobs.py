@@ -34,8 +34,9 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     try:
         yield log
     except ValleysError as error:
-        log.error("error: %s", error)
-        print(f"error in rule {snakemake.rule}: {error}", file=sys.stderr, flush=True)
+        line = " ".join(str(error).splitlines())
+        log.error("error: %s", line)
+        print(f"error in rule {snakemake.rule}: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
     except Exception:
         log.error("%s", traceback.format_exc())

@@ -32,7 +32,9 @@ def build(spec: Mapping[str, Any]) -> Loss:
 
         def focal(logits: Tensor, labels: Tensor) -> Tensor:
             nll = F.cross_entropy(logits, labels, reduction="none")
-            return (1 - torch.exp(-nll)) ** gamma * nll
+            # 1 - p without cancellation; above 0, so that the gradient is finite at p = 1 for gamma < 1.
+            missed = (-torch.expm1(-nll)).clamp_min(torch.finfo(nll.dtype).tiny)
+            return missed**gamma * nll
 
         return focal
     if name == "mse":

@@ -33,6 +33,7 @@ from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.losses import Loss
+from valleys.sgd import vector_norm
 
 log = logging.getLogger("valleys")
 
@@ -225,10 +226,11 @@ def find_radius(
 ) -> Radius:
     """Find R so that the larger of ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)`` is `rise`, on train loss.
 
-    Bracketing by doubling or halving from `first`, then bisection of log R until the rise is within
-    `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite loss counts as
-    a rise beyond any target. Depends on nothing but weights, direction and images: nets of different scale
-    compare at equal rise.
+    Bracketing by doubling or halving from `first`; then, as a rise is close to a power of R, the power law
+    through the bracket's ends says where to look next (bisection of log R where an end has no finite
+    positive rise, and in every third step, so that the bracket shrinks whatever the curve). Ends when the rise
+    is within `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite loss
+    counts as a rise beyond any target.
 
     Parameters
     ----------
@@ -254,24 +256,33 @@ def find_radius(
             return max(rises)
 
         low = high = min(first, cap)
-        value = larger(high)
-        if value < rise:
-            while value < rise:
-                if high >= cap:
-                    return Radius(cap, "capped")
-                low, high = high, min(2 * high, cap)
-                value = larger(high)
-        else:
-            # Not below 2**-40 of the first trial: a loss that jumps at once has no radius to find.
-            while value >= rise and low > first * 2.0**-40:
-                high, low = low, low / 2
-                value = larger(low)
-        for _ in range(30):
-            middle = math.sqrt(low * high)
+        at_low = at_high = larger(high)
+        while at_high < rise:
+            if high >= cap:
+                return Radius(cap, "capped")
+            low, at_low = high, at_high
+            high = min(2 * high, cap)
+            at_high = larger(high)
+        # Not below 2**-40 of the first trial: a loss that jumps at once has no radius to find.
+        while at_low >= rise and low > first * 2.0**-40:
+            high, at_high = low, at_low
+            low = low / 2
+            at_low = larger(low)
+        for trial in range(30):
+            for radius, value in ((low, at_low), (high, at_high)):
+                if abs(value - rise) <= tolerance * rise:
+                    return Radius(radius, "found")
+            share = 0.5
+            if trial % 3 < 2 and at_low > 0 and math.isfinite(at_high) and at_high > at_low:
+                share = math.log(rise / at_low) / math.log(at_high / at_low)
+            middle = low * (high / low) ** min(max(share, 0.02), 0.98)
             value = larger(middle)
-            if abs(value - rise) <= tolerance * rise or high / low < 1.01:
-                return Radius(middle, "found")
-            low, high = (middle, high) if value < rise else (low, middle)
+            if value < rise:
+                low, at_low = middle, value
+            else:
+                high, at_high = middle, value
+            if high / low < 1.01:
+                break
         return Radius(math.sqrt(low * high), "found")
     finally:
         evaluator.reset()
@@ -322,7 +333,7 @@ def probe_solution(
     evaluator
         Starts at the solution.
     block
-        A probe's config block: ``kind, n, group, share, points, radius, rise``.
+        A probe's config block: ``kind, n, group, share, points, radius, relative, rise``.
     key
         Name of the random stream.
     stored
@@ -341,20 +352,25 @@ def probe_solution(
     model = evaluator.model
     names = directions.parameter_group(model, block["group"])
     weights = {name: evaluator.parameters[name].detach() for name in names}
-    weight_norm = math.sqrt(sum(float(w.double().square().sum()) for w in evaluator.parameters.values()))
+    weight_norm, group_norm = vector_norm(evaluator.parameters), vector_norm(weights)
     random = block["kind"] in RANDOM
     done: dict[int, Any] = files.load_checkpoint(state) if state.exists() else {}
     saved_at = time.monotonic()
+    # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat; directions
+    # after the first start from the radius of direction 0, which is the same however many are asked for.
+    first = done[0][1]["radius"] if 0 in done else weight_norm / 50
     own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:
             if block["radius"] is not None:
                 radius = Radius(float(block["radius"]), "fixed")
+            elif block["relative"] is not None:
+                radius = Radius(block["relative"] * weight_norm, "fixed")
             else:
-                # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat.
                 radius = find_radius(
-                    evaluator, direction, rise=block["rise"], first=weight_norm / 50, cap=2 * weight_norm
+                    evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm
                 )
+                first = radius.radius if k == 0 else first
             curve = probe_line(evaluator, direction, line_offsets(radius.radius, block["points"]))
             check_against(f"direction {k} at offset 0", curve[len(curve) // 2]["train_loss"], own.train_loss)
             row = {
@@ -362,7 +378,7 @@ def probe_solution(
                 "key": key if random else "",
                 "norm": norm,
                 "entries": sum(w.numel() for w in weights.values()),
-                "group_norm": math.sqrt(sum(float(w.double().square().sum()) for w in weights.values())),
+                "group_norm": group_norm,
                 "sign_agreement": directions.sign_agreement(direction, weights),
                 "radius": radius.radius,
                 "radius_status": radius.status,

@@ -87,24 +87,50 @@ def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = 
     else:
         for row in rows:
             _check_names(table, set(row), path)
-        data = pa.table({name: [row[name] for row in rows] for name in want.names}) if rows else None
-    try:
-        data = want.empty_table() if data is None else data.cast(want)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise ValleysError(f"table {table} for {path}: {error}; see {SCHEMA_FILE.name}") from error
+        data = {name: [row[name] for row in rows] for name in want.names}
+    columns = []
+    for field in want:
+        try:
+            values = data[field.name]
+            columns.append(_cast(pa.array(values) if isinstance(values, list) else values, field.type))
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValleysError(
+                f"table {table} for {path}: column {field.name} is not {field.type}: {reason}; "
+                f"see {SCHEMA_FILE.name}"
+            ) from error
+    data = pa.table(columns, schema=want)
     for field in want:
         if not field.nullable and data[field.name].null_count:
-            raise ValleysError(f"table {table} for {path}: column {field.name} has nulls; see {SCHEMA_FILE.name}")
+            raise ValleysError(
+                f"table {table} for {path}: column {field.name} has nulls; see {SCHEMA_FILE.name}"
+            )
     about = {"table": table, "config": config, "versions": versions()}
     data = data.replace_schema_metadata({"valleys": json.dumps(about, sort_keys=True, default=str)})
     with files.atomic(path) as temporary:
-        pq.write_table(data, temporary, compression="zstd")
+        pq.write_table(data, temporary, compression="zstd", write_page_checksum=True)
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, want: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Cast within a kind (and whole numbers to float64); Arrow's own cast would turn text into numbers."""
+    types, have = pa.types, column.type
+    allowed = {
+        pa.string(): types.is_string(have) or types.is_large_string(have) or types.is_string_view(have),
+        pa.int64(): types.is_integer(have),
+        pa.float64(): types.is_floating(have) or types.is_integer(have),
+        pa.bool_(): types.is_boolean(have),
+    }
+    if not (allowed[want] or types.is_null(have)):
+        raise TypeError(f"it holds {have}")
+    return pa.nulls(len(column), want) if types.is_null(have) else column.cast(want)
 
 
 def _check_names(table: str, names: set[str], path: str | Path) -> None:
     want = set(schema(table).names)
     if names != want:
-        wrong = [f"missing {n}" for n in sorted(want - names)] + [f"unknown {n}" for n in sorted(names - want)]
+        wrong = [f"missing {n}" for n in sorted(want - names)] + [
+            f"unknown {n}" for n in sorted(names - want)
+        ]
         raise ValleysError(f"table {table} for {path}: {', '.join(wrong)}; see {SCHEMA_FILE.name}")
 
 
@@ -120,7 +146,7 @@ def read(path: str | Path, table: str) -> pa.Table:
     if not path.is_file():
         raise ValleysError(f"table {path} does not exist; rerun the rule that makes it")
     try:
-        data = pq.read_table(path)
+        data = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValleysError(
@@ -128,7 +154,9 @@ def read(path: str | Path, table: str) -> pa.Table:
         ) from error
     want = schema(table)
     if data.schema.names != want.names or data.schema.types != want.types:
-        raise ValleysError(f"table {path} does not have the columns declared for {table}; delete it and rerun")
+        raise ValleysError(
+            f"table {path} does not have the columns declared for {table}; delete it and rerun"
+        )
     return data
 
 

@@ -1,0 +1,53 @@
+# Two commands do all there is to do on a machine with Python 3.11, git and make:
+#   make run     the experiment in config.yaml, from data to report
+#   make test    the test suite
+# Both make .venv with the pinned requirements if need be.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= config.yaml
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test lint format lock plan stamp
+
+run: $(STAMP)
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys claims $(CONFIG)
+
+test: $(STAMP)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+plan: $(STAMP)
+	$(BIN)/snakemake --dry-run --quiet rules --configfile $(CONFIG)
+
+# After a change of code that leaves results as they are (see tests/test_stages.py).
+stamp: $(STAMP)
+	PYTHONPATH=workflow/scripts $(BIN)/python tests/test_stages.py --write
+
+# The stamp is made last, so an interrupted installation starts over.
+$(STAMP): requirements.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+lock:
+	rm -rf .lock-venv
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/python -m pip install --quiet -r requirements.in
+	( echo "# Made by 'make lock' from requirements.in; Python 3.11." ; \
+	  .lock-venv/bin/python -m pip freeze --local | sed 's/+cpu$$//' ) > requirements.txt
+	rm -rf .lock-venv

@@ -1,0 +1,44 @@
+"""Fixtures that several test modules share."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_config(name):
+    """A config file as plain data, without defaults."""
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def fill_defaults(raw):
+    """Check a config and fill in its defaults, as workflow/rules/common.smk does."""
+    from snakemake.utils import validate
+    from valleys import config
+
+    filled = copy.deepcopy(raw)
+    config.check(filled)
+    validate(filled, os.fspath(config.SCHEMA_FILE))
+    return filled
+
+
+@pytest.fixture
+def experiment_config():
+    """The smoke config with its defaults filled in; a fresh copy for each test."""
+    return fill_defaults(load_config("config/smoke.yaml"))
+
+
+@pytest.fixture
+def tiny_split():
+    """Twenty 1x4x4 images of three classes."""
+    import torch
+    from valleys.data import Split, channel_statistics
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(20) % 3
+    return Split(images, labels, 3, *channel_statistics(images))

@@ -1,0 +1,187 @@
+"""Averages of weights, and batch-norm statistics that are those of the whole set."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from valleys import models
+from valleys.averaging import average, batch_norms, refresh_bn
+from valleys.errors import ValleysError
+
+
+def deep_net(seed=0, depth=20):
+    torch.manual_seed(seed)
+    net = models.build({"arch": "preresnet", "depth": depth, "width": 4}, in_shape=(3, 8, 8), classes=5)
+    for layer in batch_norms(net):  # statistics that are nobody's
+        layer.running_mean.normal_()
+        layer.running_var.uniform_(0.5, 2)
+    return net
+
+
+def one_layer():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+
+
+def statistics(net):
+    return torch.cat([torch.cat([m.running_mean, m.running_var]) for m in batch_norms(net)])
+
+
+def images(n, seed=1, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    # Later images are brighter, so that batches differ and equal weighting of unequal batches shows.
+    x = torch.randn(n, 3, 8, 8, generator=generator)
+    return x + shift * torch.linspace(0, 1, n).view(-1, 1, 1, 1)
+
+
+def test_average_is_the_mean_in_float64():
+    states = [
+        {"w": torch.tensor([1.0, 2.0]) * k, "num_batches_tracked": torch.tensor(k)} for k in (1, 2, 6)
+    ]
+    mean = average(iter(states))
+    assert torch.equal(mean["w"], torch.tensor([3.0, 6.0]))
+    assert mean["num_batches_tracked"] == 6
+    assert mean["w"].dtype == torch.float32
+    # In float32 a running sum of these loses the small term altogether.
+    big = [{"w": torch.tensor([2.0**25])}, {"w": torch.tensor([1.0])}, {"w": torch.tensor([-(2.0**25)])}]
+    assert average(big)["w"].item() == pytest.approx(1 / 3)
+
+
+def test_average_matches_torch_swa():
+    base = deep_net()
+    swa = torch.optim.swa_utils.AveragedModel(base)
+    states = []
+    for seed in range(4):
+        other = deep_net(seed)
+        states.append(other.state_dict())
+        swa.update_parameters(other)
+    ours = average(states)
+    for name, parameter in swa.module.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_average_refuses_nothing_and_strangers():
+    with pytest.raises(ValleysError, match="window is empty"):
+        average([])
+    with pytest.raises(ValleysError, match="iterate 2"):
+        average([{"w": torch.zeros(2)}, {"w": torch.zeros(3)}])
+
+
+def test_exact_is_the_statistic_of_the_whole_set_in_one_layer():
+    net, x = one_layer(), images(50, shift=3.0)
+    refresh_bn(net, x.split(7))
+    out = net[0](x).double()
+    torch.testing.assert_close(net[1].running_mean.double(), out.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        net[1].running_var.double(), out.var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [1000, 60, 50, 13, 2])
+def test_exact_does_not_depend_on_the_batch_size_in_a_deep_net(size):
+    x = images(60, shift=2.0)
+    whole, cut = deep_net(), deep_net()
+    refresh_bn(whole, [x])
+    refresh_bn(cut, x.split(size))
+    torch.testing.assert_close(statistics(cut), statistics(whole), rtol=2e-4, atol=2e-5)
+
+
+def test_exact_equals_one_train_mode_pass_and_returns_its_logits():
+    x = images(40)
+    net, reference = deep_net(), deep_net()
+    logits = torch.cat(refresh_bn(net, x.split(11)))
+    reference.train()
+    with torch.no_grad():
+        expected = reference(x)
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(net.eval()(x), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_agrees_with_update_bn_on_equal_batches():
+    """Batches that are equal in content: every batch statistic is the set's, so all methods must agree."""
+    x = images(16)
+    batches = [x, x.flip(0), x.roll(3, 0)]
+    results = []
+    for method in ("exact", "streaming", "torch"):
+        net = deep_net()
+        if method == "torch":
+            update_bn(batches, net)
+        else:
+            refresh_bn(net, batches, method)
+        results.append(net)
+    exact, streaming, torch_net = results
+    torch.testing.assert_close(statistics(exact), statistics(streaming), rtol=1e-3, atol=1e-5)
+    for ours, theirs in zip(batch_norms(exact), batch_norms(torch_net), strict=True):
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-3, atol=1e-4)
+        # torch stores n/(n-1) times the variance; n is at least 16 images of 2x2 pixels here
+        torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1 / 60, atol=1e-4)
+
+
+def test_mean_agrees_with_update_bn_on_equal_sizes_and_differs_on_a_short_last_batch():
+    x = images(48, shift=4.0)
+    truth = one_layer()[0](x).mean((0, 2, 3))
+
+    def means(sizes):
+        ours, theirs = one_layer(), one_layer()
+        refresh_bn(ours, x.split(sizes))
+        update_bn(x.split(sizes), theirs)
+        return ours[1].running_mean, theirs[1].running_mean
+
+    ours, theirs = means([16, 16, 16])
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    ours, theirs = means([45, 3])
+    torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
+    assert (theirs - truth).abs().max() > 0.1 * (truth.abs().max())  # torch counts 3 images as much as 45
+
+
+def test_streaming_pools_the_variance_between_batches():
+    x = torch.cat([images(20) - 5, images(10, seed=2) + 5])
+    net = one_layer()
+    assert refresh_bn(net, x.split([20, 10]), "streaming") is None
+    out = net[0](x)
+    torch.testing.assert_close(net[1].running_mean, out.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net[1].running_var, out.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_streaming_is_exact_for_the_first_layer_only():
+    x = images(60, shift=6.0)
+    exact, streaming = deep_net(), deep_net()
+    refresh_bn(exact, x.split(10))
+    refresh_bn(streaming, x.split(10), "streaming")
+    first, *_, last = zip(batch_norms(exact), batch_norms(streaming), strict=True)
+    torch.testing.assert_close(first[0].running_mean, first[1].running_mean, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(last[0].running_mean, last[1].running_mean, rtol=1e-2, atol=1e-2)
+
+
+def test_only_running_statistics_change():
+    net = deep_net().train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    rng = torch.get_rng_state()
+    refresh_bn(net, [(images(8), "labels are ignored")])
+    changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all("running_" in k or "num_batches" in k for k in changed)
+    assert net.training
+    assert torch.equal(rng, torch.get_rng_state())
+    assert all("forward" not in vars(m) for m in net.modules())
+    copy.deepcopy(net)
+
+
+def test_no_images_and_no_batch_norm():
+    with pytest.raises(ValleysError, match="no images"):
+        refresh_bn(deep_net(), [])
+    with pytest.raises(ValleysError, match="no images"):
+        refresh_bn(deep_net(), [], "streaming")
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    before = plain.state_dict()["1.weight"].clone()
+    assert len(refresh_bn(plain, images(8).split(4))) == 2
+    assert torch.equal(before, plain.state_dict()["1.weight"])
+
+
+def test_a_failing_forward_leaves_the_layers_as_they_were():
+    net = one_layer()
+    with pytest.raises(RuntimeError):
+        refresh_bn(net, [torch.zeros(2, 5, 8, 8), torch.zeros(2, 5, 8, 8)])
+    assert all("forward" not in vars(m) for m in net.modules())

@@ -1,0 +1,302 @@
+"""Verdicts follow from their stated rules, with both outcomes possible."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from valleys import claims, stats, tables
+from valleys.errors import ValleysError
+
+CELL = {"dataset": "d", "model": "m", "recipe": "r"}
+
+
+def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
+    """The asymmetry table of seeds 0, 1, ..., each with the statuses of its directions."""
+    return pd.DataFrame(
+        {
+            **CELL,
+            **cell,
+            "seed": seed,
+            "solution": solution,
+            "probe": probe,
+            "kind": "uniform",
+            "k": k,
+            "status": status,
+        }
+        for seed, statuses in enumerate(statuses_by_seed)
+        for k, status in enumerate(statuses)
+    )
+
+
+def solutions(differences, column="train_loss", **cell):
+    """The solutions table in which swa - descent of one column is as given, seed by seed; 0 in the others."""
+    rows = []
+    for seed, difference in enumerate(differences):
+        base = {"train_loss": 0.5, "test_loss": 0.5, "test_accuracy": 0.5}
+        for solution in ("sgd", "swa", "descent"):
+            values = base | ({column: base[column] + difference} if solution == "swa" else {})
+            rows.append({**CELL, **cell, "seed": seed, "solution": solution, **values})
+    return pd.DataFrame(rows)
+
+
+T = np.linspace(-2, 3, 11)
+
+
+def line(train, test, seed=0, t=T, **names):
+    names = {"line": "swa-descent", "start": "swa", "stop": "descent", "bn_policy": "refreshed"} | names
+    return pd.DataFrame({**CELL, "seed": seed, **names, "t": t, "train_loss": train, "test_loss": test})
+
+
+def toy(*statuses, recipe="paper"):
+    return pd.DataFrame({"recipe": recipe, "draw": i, "status": s} for i, s in enumerate(statuses))
+
+
+EMPTY = {
+    "asymmetry": asymmetry(("symmetric",)).iloc[:0],
+    "solutions": solutions([0.0]).iloc[:0],
+    "interpolation": line(T, T).iloc[:0],
+    "toy_2d": toy("flat").iloc[:0],
+}
+
+
+def judge(**data):
+    rows = claims.judge({**EMPTY, **data})
+    return {row["claim"]: row for row in rows}
+
+
+# --- the paired rule ---
+
+ALL_SIX = [0.01, 0.02, 0.03, 0.01, 0.05, 0.02]
+CASES = {
+    "six of six above": (ALL_SIX, "supported", 2 / 64),
+    "six of six below": ([-x for x in ALL_SIX], "refuted", 2 / 64),
+    "five of five above": (ALL_SIX[:5], "inconclusive", 2 / 32),
+    "five of six above": ([-0.9, *ALL_SIX[1:]], "inconclusive", 14 / 64),
+    "three of six above": ([-1, 1, -1, 1, -1, 1], "inconclusive", 1.0),
+    "six above and one tie": ([*ALL_SIX, 0.0], "supported", 2 / 64),
+    "five above and one tie": ([*ALL_SIX[:5], 0.0], "inconclusive", 2 / 32),
+    "nine of ten above, mean below": ([0.01] * 9 + [-5.0], "supported", 22 / 1024),
+    "all ties": ([0.0] * 8, "inconclusive", 1.0),
+    "one seed": ([0.1], "inconclusive", 1.0),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_train_loss_of_swa_above(what):
+    differences, verdict, p = CASES[what]
+    row = judge(solutions=solutions(differences))["swa_train_loss"]
+    assert row["verdict"] == verdict
+    assert row["p_value"] == pytest.approx(p)
+    assert row["effect"] == pytest.approx(np.mean(differences), abs=1e-12)
+    assert (row["n"], row["unit"], row["scope"], row["experiment"]) == (len(differences), "nats", "d/m/r", 2)
+    above, below = (np.array(differences) > 0).sum(), (np.array(differences) < 0).sum()
+    assert f"above 0 in {above} of {len(differences)} seeds, below in {below}" in row["note"]
+
+
+@pytest.mark.parametrize(("column", "sign"), [("train_loss", 1), ("test_loss", -1), ("test_accuracy", 1)])
+def test_the_claimed_sign(column, sign):
+    found = [
+        judge(solutions=solutions(s * np.array(ALL_SIX), column))[f"swa_{column}"] for s in (sign, -sign)
+    ]
+    assert [row["verdict"] for row in found] == ["supported", "refuted"]
+    assert (found[0]["effect"] > 0) == (sign > 0)
+    assert f"{'above' if sign > 0 else 'below'} 0" in found[0]["rule"]
+    others = {"train_loss", "test_loss", "test_accuracy"} - {column}
+    rows = judge(solutions=solutions(ALL_SIX, column))
+    assert all(rows[f"swa_{other}"]["verdict"] == "inconclusive" for other in others)
+
+
+def test_too_few_seeds_are_said_to_be_too_few():
+    five, six = (judge(solutions=solutions(ALL_SIX[:n]))["swa_train_loss"]["note"] for n in (5, 6))
+    assert "5 seeds cannot reach p < 0.05 in a sign test; 6 can" in five
+    assert "cannot" not in six
+
+
+def test_alpha_and_level_are_used():
+    data = {**EMPTY, "solutions": solutions(ALL_SIX)}
+    strict = claims.judge(data, alpha=0.01)[0]
+    assert strict["verdict"] == "inconclusive"
+    assert "6 seeds cannot reach p < 0.01 in a sign test; 8 can" in strict["note"]
+    wide, narrow = (claims.judge(data, level=level)[0] for level in (0.99, 0.5))
+    assert wide["low"] < narrow["low"] < narrow["effect"] < narrow["high"] < wide["high"]
+
+
+def test_the_interval_is_students():
+    row = judge(solutions=solutions([0.1, 0.3]))["swa_train_loss"]
+    half = 12.7062 * 0.1  # t(0.975, 1) times sd / sqrt(2), sd = 0.2 / sqrt(2)
+    assert (row["low"], row["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_seed_that_diverged_is_left_out_and_named(bad):
+    row = judge(solutions=solutions([*ALL_SIX, bad]))["swa_train_loss"]
+    assert (row["verdict"], row["n"]) == ("supported", 6)
+    assert "1 seed left out: not finite" in row["note"]
+
+
+def test_each_cell_is_judged_by_itself():
+    both = pd.concat([solutions(ALL_SIX, model="a"), solutions([-x for x in ALL_SIX], model="b")])
+    rows = [row for row in claims.judge({**EMPTY, "solutions": both}) if row["claim"] == "swa_train_loss"]
+    assert [(row["scope"], row["verdict"]) for row in rows] == [("d/a/r", "supported"), ("d/b/r", "refuted")]
+
+
+def test_paired_verdict_takes_the_majoritys_sign():
+    paired = stats.paired([1.0] * 9 + [-100.0])
+    assert paired.mean < 0
+    assert claims.paired_verdict(paired, 1, 0.05) == "supported"
+    assert claims.paired_verdict(paired, -1, 0.05) == "refuted"
+    assert claims.paired_verdict(stats.paired([]), 1, 0.05) == "inconclusive"
+
+
+# --- the share rule ---
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "verdict"),
+    [
+        (4, 4, "supported"),  # Wilson: n / (n + 1.96^2) = 0.510 from below
+        (3, 3, "inconclusive"),  # 0.438
+        (0, 4, "refuted"),
+        (0, 3, "inconclusive"),
+        (5, 10, "inconclusive"),
+        (9, 10, "supported"),  # 0.596
+        (1, 10, "refuted"),
+        (8, 10, "inconclusive"),  # 0.490
+    ],
+)
+def test_share_rule(hits, n, verdict):
+    row = judge(toy_2d=toy(*["asymmetric"] * hits, *["symmetric"] * (n - hits)))["toy_2d_asymmetric"]
+    assert (row["verdict"], row["effect"], row["n"]) == (verdict, hits / n, n)
+    z = 1.959964
+    centre = (hits / n + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(hits / n * (1 - hits / n) / n + z * z / (4 * n * n))
+    assert (row["low"], row["high"]) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert row["p_value"] is None
+
+
+def test_no_data_are_inconclusive():
+    assert claims.share_verdict(stats.wilson(0, 0)) == "inconclusive"
+    assert claims.judge(EMPTY) == []
+
+
+def test_toy_recipes_are_judged_apart_and_other_statuses_are_counted():
+    data = pd.concat(
+        [toy(*["asymmetric"] * 9, "flat", "not_minimum"), toy(*["symmetric"] * 9, recipe="converged")]
+    )
+    rows = claims.judge({**EMPTY, "toy_2d": data})
+    assert [(r["scope"], r["verdict"], r["n"]) for r in rows] == [
+        ("2-D MLP/converged", "refuted", 9),
+        ("2-D MLP/paper", "supported", 11),
+    ]
+    assert set(rows[1]["note"].split(", ")) == {"1 flat", "1 not_minimum"}
+
+
+# --- prevalence ---
+
+
+def test_prevalence_over_minima_and_over_directions():
+    # Each of eight minima has one asymmetric direction of five: minima 8 of 8, directions 8 of 40.
+    one = ("asymmetric", "symmetric", "symmetric", "not_minimum", "flat")
+    rows = judge(asymmetry=asymmetry(*[one] * 8))
+    exists, share = rows["asymmetric_direction_exists"], rows["directions_are_asymmetric"]
+    assert (exists["verdict"], exists["effect"], exists["n"]) == ("supported", 1.0, 8)
+    assert (share["verdict"], share["effect"], share["n"]) == ("refuted", 0.2, 40)
+    assert exists["scope"] == "d/m/r/uniform"
+    assert "among 5 probed (uniform)" in exists["statement"]
+    assert "8 not_minimum; 8 flat; directions of 8 minima pooled" in share["note"]
+
+
+def test_prevalence_can_be_refuted_and_inconclusive():
+    rows = judge(asymmetry=asymmetry(*[("symmetric",)] * 6))
+    assert rows["asymmetric_direction_exists"]["verdict"] == "refuted"
+    rows = judge(asymmetry=asymmetry(*[("asymmetric",), ("symmetric",)] * 4))
+    assert rows["asymmetric_direction_exists"]["verdict"] == "inconclusive"
+    assert rows["directions_are_asymmetric"]["verdict"] == "inconclusive"
+
+
+def test_prevalence_counts_sgd_minima_only():
+    table = pd.concat([
+        asymmetry(*[("asymmetric",)] * 6, solution="swa"), asymmetry(*[("symmetric",)] * 6, solution="sgd"),
+    ])  # fmt: skip
+    rows = judge(asymmetry=table)
+    assert rows["directions_are_asymmetric"]["n"] == 6
+    assert rows["directions_are_asymmetric"]["verdict"] == "refuted"
+
+
+# --- the line ---
+
+
+def test_line_measures_on_a_known_line():
+    # Train loss (t - 1)^2, steeper beyond 1: at t = 2 it is 1.5, at t = 0 it is 1. Test is least at t = 0.5.
+    train = np.where(T > 1, 1.5, 1.0) * (T - 1) ** 2
+    found = claims.line_measures(line(train, (T - 0.5) ** 2))
+    assert found == pytest.approx({"mirror": 0.5, "argmin": -0.5})
+    shuffled = line(train, (T - 0.5) ** 2).sample(frac=1, random_state=0)
+    assert claims.line_measures(shuffled) == pytest.approx(found)
+
+
+def test_a_line_that_ends_early_has_no_mirror_image():
+    short = np.linspace(0, 1.5, 7)
+    found = claims.line_measures(line(short, short, t=short))
+    assert math.isnan(found["mirror"])
+    rows = judge(interpolation=pd.concat(line(short, short, seed=s, t=short) for s in range(6)))
+    assert "swa_on_flat_side" not in rows
+    assert rows["test_minimum_towards_swa"]["n"] == 6
+
+
+@pytest.mark.parametrize(("steep", "least", "verdicts"), [
+    (1.5, 0.5, ("supported", "supported")),
+    (0.5, 1.5, ("refuted", "refuted")),
+    (1.0, 1.0, ("inconclusive", "inconclusive")),
+])  # fmt: skip
+def test_verdicts_on_the_line(steep, least, verdicts):
+    train = np.where(T > 1, steep, 1.0) * (T - 1) ** 2
+    table = pd.concat(line(train, (T - least) ** 2, seed=s) for s in range(6))
+    other = pd.concat(
+        line(-train, -train, seed=s, line="back", start="descent", stop="swa") for s in range(6)
+    )
+    rows = judge(interpolation=pd.concat([table, other]))
+    found = [rows[claim] for claim in ("swa_on_flat_side", "test_minimum_towards_swa")]
+    assert tuple(row["verdict"] for row in found) == verdicts
+    assert [row["effect"] for row in found] == pytest.approx([steep - 1, least - 1])
+    assert all(row["scope"] == "d/m/r/swa-descent" for row in found)
+    assert all("BN refreshed on the line" in row["note"] for row in found)
+
+
+# --- the table ---
+
+
+def everything():
+    return {
+        "asymmetry": asymmetry(("asymmetric", "flat"), ("symmetric", "symmetric")),
+        "solutions": solutions([0.1]),  # one seed: no interval
+        "interpolation": pd.concat(line((T - 1) ** 2, T**2, seed=s) for s in range(2)),
+        "toy_2d": toy("asymmetric"),
+    }
+
+
+def test_rows_fit_the_declared_table(tmp_path):
+    rows = claims.judge(everything())
+    tables.write(tmp_path / "claims.parquet", "claims", rows)
+    found = tables.read(tmp_path / "claims.parquet", "claims")
+    assert found["claim"].to_pylist() == [row["claim"] for row in rows]
+    assert len(rows) == 8
+    assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
+    assert all(list(row) == tables.schema("claims").names for row in rows)
+
+
+def test_text_contains_every_row():
+    rows = claims.judge(everything())
+    text = claims.as_text(pd.DataFrame(rows))
+    body = text.splitlines()[2:]
+    assert len(body) == len(rows)
+    for row, printed in zip(rows, body, strict=True):
+        for word in (row["verdict"], row["claim"], row["scope"], row["unit"], f"{row['effect']:+.3g}"):
+            assert word in printed
+
+
+def test_a_duplicate_solution_is_not_averaged_away():
+    table = pd.concat([solutions([0.1]), solutions([0.2])])
+    with pytest.raises((ValueError, ValleysError)):
+        claims.judge({**EMPTY, "solutions": table})

@@ -1,0 +1,384 @@
+"""Directions: unit length, the same on every draw, distributed as their names say."""
+
+import copy
+import hashlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from valleys import losses, models
+from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, RANDOM, SINGLE
+from valleys.directions import (
+    difference,
+    draw,
+    gradient,
+    parameter_group,
+    principal_components,
+    random_direction,
+    restrict,
+    sign_agreement,
+    unit,
+)
+from valleys.errors import ValleysError
+
+CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
+
+
+def net(arch="resnet8", norm="batch", seed=0, **options):
+    torch.manual_seed(seed)
+    return models.build({"arch": arch, "norm": norm, **options}, in_shape=(1, 8, 8), classes=3)
+
+
+def weights(seed=0, **shapes):
+    g = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+
+
+def small():
+    return weights(conv=(4, 3, 3, 3), bias=(4,), linear=(5, 7))
+
+
+def flat(direction):
+    return torch.cat([d.reshape(-1).double() for d in direction.values()])
+
+
+def norm(direction):
+    return float(flat(direction).norm())
+
+
+def equal(one, other):
+    return list(one) == list(other) and all(torch.equal(one[n], other[n]) for n in one)
+
+
+# --- kinds ---
+
+
+def test_kinds_are_random_or_computed():
+    assert not RANDOM.keys() & COMPUTED.keys()
+    assert set(KINDS) >= SINGLE
+    assert {"constant", "sign_w"} == SINGLE & RANDOM.keys()
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_directions_are_unit_vectors_like_the_weights(kind):
+    w = small()
+    direction, scale = random_direction(kind, w, key="key", k=3)
+    assert norm(direction) == pytest.approx(1, abs=1e-6)
+    assert scale > 0
+    assert {n: (d.shape, d.dtype) for n, d in direction.items()} == {
+        n: (t.shape, t.dtype) for n, t in w.items()
+    }
+    double, _ = random_direction(kind, {n: t.double() for n, t in w.items()}, key="key", k=3)
+    assert all(d.dtype == torch.float64 for d in double.values())
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_a_direction_depends_on_its_name_and_number_alone(kind):
+    w = small()
+    torch.manual_seed(1)
+    one, _ = random_direction(kind, w, key="key", k=7)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    few = {k: d for k, d, _ in draw({"kind": kind, "n": 8, "share": 0.5}, w, "key")}
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+    many = {k: d for k, d, _ in draw({"kind": kind, "n": 20, "share": 0.5}, w, "key")}
+    assert equal(one, few[7])
+    assert equal(one, many[7])
+    assert list(many) == list(range(20))
+
+
+@pytest.mark.parametrize("kind", sorted(RANDOM.keys() - SINGLE))
+def test_other_names_and_numbers_give_other_directions(kind):
+    w = small()
+    found = [flat(random_direction(kind, w, key=key, k=k)[0]) for key in ("a", "b") for k in range(4)]
+    cosines = torch.stack(found) @ torch.stack(found).T
+    assert (cosines - torch.eye(8)).max() < 0.95  # 148 entries; uniform ones have a mean cosine of 3/4
+
+
+def test_the_stream_is_pinned():
+    # If this fails, stored rows no longer regenerate their directions: raise the versions of the stages.
+    text = ""
+    for kind in sorted(RANDOM):
+        direction, scale = random_direction(kind, small_integers(), key="pinned", k=2, share=0.25)
+        values = [round(x, 5) + 0.0 for x in flat(direction).tolist()]
+        text += f"{kind} {scale:.4f} {values}\n"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8c50f5202261c200"
+    first = flat(random_direction("gaussian", small_integers(), key="pinned", k=2)[0])[:3].tolist()
+    assert first == pytest.approx([0.216653, 0.212828, 0.055112], abs=1e-5)
+
+
+def small_integers():
+    return {"conv": torch.arange(-6.0, 12).view(2, 1, 3, 3), "bias": torch.tensor([-1.0, 2.0])}
+
+
+def test_distributions_are_what_the_names_say():
+    w = weights(big=(200, 300))
+    drawn = {}
+    for kind in ("uniform", "uniform_symmetric", "gaussian", "sign"):
+        direction, scale = random_direction(kind, w, key="big", k=0)
+        drawn[kind] = flat(direction).numpy() * scale
+    n = 60_000
+    u, s, g, a = drawn.values()
+    assert u.min() >= 0
+    assert 0.999 < u.max() <= 1
+    assert u.mean() == pytest.approx(0.5, abs=5 / math.sqrt(12 * n))
+    assert u.var() == pytest.approx(1 / 12, rel=0.02)
+    assert s.min() == pytest.approx(-1, abs=1e-3)
+    assert s.max() == pytest.approx(1, abs=1e-3)
+    assert s.mean() == pytest.approx(0, abs=5 / math.sqrt(3 * n))
+    assert s.var() == pytest.approx(1 / 3, rel=0.02)
+    for x in (g, a):
+        assert x.mean() == pytest.approx(0, abs=5 / math.sqrt(n))
+        assert x.var() == pytest.approx(1, rel=0.03)
+        assert (np.abs(x) < 1).mean() == pytest.approx(0.6827, abs=0.01)
+    assert np.abs(np.corrcoef(g.reshape(200, 300), rowvar=True) - np.eye(200)).max() < 0.3
+
+
+def test_filters_have_the_norm_of_the_weights_filters():
+    w = small()
+    direction, scale = random_direction("filter", w, key="key", k=0)
+    for name in ("conv", "linear"):
+        own, want = (t.flatten(1).double().norm(dim=1) for t in (direction[name] * scale, w[name]))
+        torch.testing.assert_close(own, want, rtol=1e-5, atol=0)
+    assert (direction["bias"] == 0).all()
+    assert scale == pytest.approx(math.sqrt(norm(w) ** 2 - float(w["bias"].norm()) ** 2), rel=1e-6)
+
+
+def test_filter_leaves_biases_and_norm_parameters_at_zero():
+    model = net(norm="batch")
+    w = dict(model.named_parameters())
+    direction, _ = random_direction("filter", w, key="key", k=0)
+    zero = {n for n, d in direction.items() if not d.any()}
+    assert zero == set(models.norm_parameters(model)) | {"classifier.bias"}
+
+
+def test_a_filter_of_zeros_stays_zero():
+    w = {"conv": torch.cat([torch.zeros(1, 2, 3, 3), torch.ones(1, 2, 3, 3)])}
+    direction, scale = random_direction("filter", w, key="key", k=0)
+    assert (direction["conv"][0] == 0).all()
+    assert scale == pytest.approx(math.sqrt(18))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_sign_agrees_in_the_share_asked_for(share):
+    w = weights(a=(100, 100), b=(5000,))
+    direction, _ = random_direction("sign", w, key="key", k=0, share=share)
+    found = sign_agreement(direction, w)
+    assert found == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / 15_000))
+    sizes, _ = random_direction("sign", w, key="key", k=0, share=1 - share)
+    torch.testing.assert_close(flat(sizes).abs(), flat(direction).abs())
+
+
+def test_single_kinds():
+    w = {"a": torch.tensor([[-2.0, 0.0], [3.0, 0.5]]), "b": torch.tensor([-1.0])}
+    constant, scale = random_direction("constant", w, key="x", k=0)
+    assert scale == pytest.approx(math.sqrt(5))
+    torch.testing.assert_close(
+        flat(constant), torch.full((5,), 5**-0.5, dtype=torch.float64), rtol=1e-6, atol=0
+    )
+    sign, scale = random_direction("sign_w", w, key="y", k=9)
+    assert scale == 2
+    assert flat(sign).tolist() == [-0.5, 0, 0.5, 0.5, -0.5]
+
+
+def test_unknown_kinds_are_an_error():
+    with pytest.raises(ValleysError, match=r"'unifrom'; choose from uniform, "):
+        random_direction("unifrom", small(), key="key", k=0)
+
+
+# --- length and signs ---
+
+
+def test_unit():
+    scaled, length = unit({"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]])})
+    assert length == 5
+    assert [float(d) for d in scaled.values()] == pytest.approx([0.6, 0.8])
+    big, length = unit({"a": torch.full((4,), 1e30)})  # its square is beyond float32
+    assert length == pytest.approx(2e30)
+    assert norm(big) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("bad", [[0.0, 0.0], [math.nan, 1.0], [math.inf, 1.0]])
+def test_a_direction_without_a_length_is_an_error(bad):
+    with pytest.raises(ValleysError, match="cannot be scaled to unit length"):
+        unit({"a": torch.tensor(bad)})
+
+
+def test_sign_agreement_leaves_zeros_out():
+    d = {"a": torch.tensor([1.0, -1.0, 0.0, 2.0]), "b": torch.tensor([-3.0])}
+    w = {"a": torch.tensor([2.0, 2.0, 2.0, 0.0]), "b": torch.tensor([-1.0]), "other": torch.ones(3)}
+    assert sign_agreement(d, w) == pytest.approx(2 / 3)
+    assert math.isnan(sign_agreement({"a": torch.zeros(4)}, w))
+
+
+# --- groups ---
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "mlp"])
+@pytest.mark.parametrize("layer", ["batch", "group", "layer", "none"])
+def test_groups_split_the_parameters(arch, layer):
+    model = net(arch, layer)
+    names = [n for n, _ in model.named_parameters()]
+    assert parameter_group(model, "all") == names
+    groups = {g: parameter_group(model, g) for g in ("conv", "classifier")}
+    if layer != "none":
+        groups["bn"] = parameter_group(model, "bn")
+        scale, shift = parameter_group(model, "bn_weight"), parameter_group(model, "bn_bias")
+        assert [n for n in groups["bn"] if n.endswith("weight")] == scale
+        assert [n for n in groups["bn"] if n.endswith("bias")] == shift
+    together = [n for group in groups.values() for n in group]
+    assert len(together) == len(set(together))
+    rest = [n for n in names if n not in together]
+    # What is left are biases of layers without a norm to bring its own.
+    assert all(n.endswith("bias") for n in rest)
+    assert bool(rest) == (layer == "none")
+    for group in groups.values():
+        assert group == [n for n in names if n in group], "not in the model's order"
+    assert groups["classifier"] == ["classifier.weight", "classifier.bias"]
+    if arch == "resnet8":
+        assert all(model.get_parameter(n).dim() == 4 for n in groups["conv"])
+        assert len(groups["conv"]) == 9
+    else:
+        assert groups["conv"] == ["features.0.weight", "features.3.weight"]
+
+
+def test_layer_groups_match_whole_names():
+    model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(12)])
+    assert parameter_group(model, "layer:1") == ["1.weight", "1.bias"]
+    assert parameter_group(model, "layer:10.bias") == ["10.bias"]
+
+
+@pytest.mark.parametrize("group", ["bn", "bn_weight", "bn_bias", "layer:nowhere"])
+def test_an_empty_group_is_an_error(group):
+    with pytest.raises(ValleysError, match=f"'{group}' is empty"):
+        parameter_group(net(norm="none"), group)
+
+
+def test_an_unknown_group_is_an_error():
+    with pytest.raises(ValleysError, match="unknown parameter group 'batch_norm'") as caught:
+        parameter_group(net(), "batch_norm")
+    assert all(name in str(caught.value) for name in GROUPS)
+
+
+# --- gradient ---
+
+
+class Double(nn.Module):
+    """A float64 net with batch norm on the float32 images of a split."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)]
+        self.layers = nn.Sequential(*layers).double()
+        bn = self.layers[1]
+        bn.running_mean.normal_()
+        bn.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        return self.layers(x.flatten(1).double())
+
+
+def full_loss(model, split):
+    return CROSS_ENTROPY(model(split.floats(slice(None))), split.labels).mean()
+
+
+@pytest.mark.parametrize("batch_size", [3, 7, 20, 500])
+def test_gradient_is_that_of_the_mean_loss(tiny_split, batch_size):
+    model = Double()
+    before = copy.deepcopy(model.state_dict())
+    model.train()
+    found = gradient(model, tiny_split, CROSS_ENTROPY, batch_size)
+    assert equal(model.state_dict(), before), "the running statistics were changed"
+    model.eval()
+    expected = torch.autograd.grad(full_loss(model, tiny_split), list(model.parameters()))
+    assert list(found) == [n for n, _ in model.named_parameters()]
+    for d, e in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(d, e, rtol=1e-10, atol=1e-14)
+        assert not d.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradient_equals_finite_differences(tiny_split):
+    model = Double().eval()
+    found = gradient(model, tiny_split, CROSS_ENTROPY)
+    step = 1e-5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            entries = parameter.view(-1)
+            for i in range(0, entries.numel(), 5):
+                value = entries[i].item()
+                sides = []
+                for sign in (1, -1):
+                    entries[i] = value + sign * step
+                    sides.append(full_loss(model, tiny_split).item())
+                entries[i] = value
+                slope = (sides[0] - sides[1]) / (2 * step)
+                assert found[name].view(-1)[i].item() == pytest.approx(slope, rel=1e-5, abs=1e-9), (name, i)
+
+
+# --- principal components ---
+
+
+def trajectory(n=8, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    scale = torch.tensor([5.0, 2.0, 1.0, 0.3, 0.2, 0.1])
+    return [
+        {"a": x[:4].reshape(2, 2), "skipped": torch.full((3,), float(i)), "b": x[4:]}
+        for i, x in enumerate(torch.randn(n, 6, generator=g) * scale + 3)
+    ]
+
+
+def test_principal_components_are_those_of_the_svd():
+    states = trajectory()
+    found = principal_components(iter(states), ["a", "b"], 3)
+    matrix = np.stack([flat(restrict(s, ["a", "b"])).numpy() for s in states])
+    _, sizes, vectors = np.linalg.svd(matrix - matrix.mean(0))
+    for component, size, vector in zip(found, sizes, vectors, strict=False):
+        assert [(n, tuple(d.shape), d.dtype) for n, d in component.items()] == [
+            ("a", (2, 2), torch.float32),
+            ("b", (2,), torch.float32),
+        ]
+        scaled, length = unit(component)
+        assert abs(float(flat(scaled) @ torch.from_numpy(vector))) == pytest.approx(1, abs=1e-6)
+        assert length == pytest.approx(size, rel=1e-5)
+        assert flat(component)[flat(component).abs().argmax()] > 0
+    assert len(found) == 3
+
+
+def test_principal_components_need_enough_iterates():
+    with pytest.raises(ValleysError, match="at least 4 iterates for 3 components, there are 3"):
+        principal_components(trajectory(3), ["a", "b"], 3)
+    assert len(principal_components(trajectory(4), ["a", "b"], 3)) == 3
+
+
+def test_rounding_noise_is_no_component():
+    line = [{"a": torch.tensor([1.0, 2.0, 3.0]) * i} for i in range(6)]
+    (only,) = principal_components(line, ["a"], 1)
+    assert flat(unit(only)[0]).tolist() == pytest.approx([i / math.sqrt(14) for i in (1, 2, 3)])
+    with pytest.raises(ValleysError, match="pca"):
+        principal_components(line, ["a"], 2)
+    with pytest.raises(ValleysError, match="pca"):
+        principal_components([{"a": torch.ones(3)}] * 4, ["a"], 1)
+
+
+# --- differences, and drawing computed kinds ---
+
+
+def test_difference_points_from_start_to_stop():
+    start, stop = (
+        {"a": torch.tensor([1.0]), "b": torch.tensor([5.0])},
+        {"a": torch.tensor([3.0]), "b": torch.zeros(1)},
+    )
+    assert difference(start, stop, ["a"]) == {"a": torch.tensor([2.0])}
+
+
+def test_computed_kinds_are_restricted_and_scaled():
+    w = weights(a=(2,))
+    stored = [{"a": torch.tensor([3.0, 4.0]), "b": torch.ones(9)}, {"a": torch.tensor([0.0, 2.0])}]
+    drawn = list(draw({"kind": "pca", "n": 2, "share": 0.5}, w, "key", stored))
+    assert [(k, length) for k, _, length in drawn] == [(0, 5.0), (1, 2.0)]
+    assert [flat(d).tolist() for _, d, _ in drawn] == [pytest.approx([0.6, 0.8]), [0.0, 1.0]]
+    assert len(list(draw({"kind": "pca", "n": 1, "share": 0.5}, w, "key", stored))) == 1

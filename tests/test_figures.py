@@ -1,0 +1,429 @@
+"""Every figure on small tables that conform to the schemas: drawn, legible, reproducible, told rightly."""
+
+import itertools
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from valleys import figures, tables
+from valleys.errors import ValleysError
+from valleys.stats import mean_interval, wilson
+
+NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "toy-surface", "toy-curves"]
+TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
+SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
+ONE = [("digits", "mlp", "quick")]
+MANY = [
+    ("digits", "resnet8-bn", "quick"),
+    ("fashion-mnist-of-zalando", "preresnet164-wide-without-normalisation", "a_recipe_with_a_long_name"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def fill(table, **values):
+    """A row of a table: the values given, and something of the declared type elsewhere."""
+    blank = {"string": "", "int64": 0, "float64": float("nan"), "bool": False}
+    row = {c["name"]: blank[c["type"]] for c in tables.declared()[table]["columns"]}
+    assert set(values) <= set(row), set(values) - set(row)
+    return row | values
+
+
+def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd", "swa"), n=4):
+    """Rows of every table but claims; what they hold is known in closed form."""
+    rows = {name: [] for name in tables.declared()}
+    for (i, (dataset, model, recipe)), seed in itertools.product(enumerate(cells), seeds):
+        cell = {"dataset": dataset, "model": model, "recipe": recipe, "seed": seed}
+        for epoch in range(1, 9):
+            seen = {"test_loss": 2.0 / epoch + seed, "test_accuracy": 0.8} if epoch % 2 == 0 else {}
+            rows["training"].append(
+                fill("training", **cell, phase="sgd" if epoch <= 4 else "swa", epoch=epoch, lr=0.1,
+                     train_loss=1.0 / epoch, train_accuracy=0.9, **seen)
+            )  # fmt: skip
+        rows["training"].append(fill("training", **cell, phase="descent", epoch=0, train_loss=99.0))
+        for j, solution in enumerate(("sgd", "swa", "descent")):
+            rows["solutions"].append(
+                fill("solutions", **cell, solution=solution, train_loss=0.1 + j,
+                     test_loss=0.2 + j + seed / 10, train_accuracy=0.9, test_accuracy=0.8, bn_policy="refreshed", checksum="c0ffee" * 10)
+            )  # fmt: skip
+        for solution, probe, k in itertools.product(solutions, probes, range(n)):
+            line = {"solution": solution, "probe": probe, "kind": "uniform", "group": "all", "k": k}
+            radius = 2.0 + k + i
+            about = {
+                "radius": radius,
+                "radius_status": "capped" if k == 0 else "found",
+                "bn_policy": "refreshed",
+            }
+            rows["directions"].append(fill("directions", **cell, **line, **about))
+            status = ("asymmetric", "asymmetric", "symmetric", "not_minimum")[k % 4]
+            rows["asymmetry"].append(
+                fill("asymmetry", **cell, **line, status=status, c_star=2.5 + k, rise_minus=4.0,
+                     rise_plus=0.5 + k, radius=radius)
+            )  # fmt: skip
+            for x in np.linspace(-1, 1, 11):
+                loss = 1 + 4 * x * x if x < 0 else 1 + (0.5 + k) * x * x
+                rows["curves"].append(
+                    fill("curves", **cell, **line, bn_policy="refreshed", offset=x * radius, train_loss=loss,
+                         test_loss=loss + 0.2 + 0.1 * x, train_accuracy=0.5, test_accuracy=0.5)
+                )  # fmt: skip
+        for t in np.round(np.arange(-2, 3.01, 0.25), 6):
+            train = 0.1 + 0.04 * (t - 1) ** 2 + 0.1 * seed
+            test = 0.3 + 0.04 * (t - 0.25 - 0.25 * seed) ** 2 + 5e3 * max(t - 2.9, 0)
+            rows["interpolation"].append(
+                fill("interpolation", **cell, line="swa-descent", start="swa", stop="descent", t=t, offset=t,
+                     bn_policy="refreshed", train_loss=train, test_loss=test, train_accuracy=0.9,
+                     test_accuracy=0.8)
+            )  # fmt: skip
+    for recipe, draw in itertools.product(("paper", "converged"), range(4)):
+        status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"
+        rows["toy_2d"].append(
+            fill("toy_2d", recipe=recipe, draw=draw, weight=1.0, bias=0.5, loss=0.3 + 0.1 * draw,
+                 status=status, direction_weight=0.6, direction_bias=0.8, c_star=3.25,
+                 rise_minus=5.0 + draw, rise_plus=0.75)
+        )  # fmt: skip
+        for offset in np.arange(-7.5, 7.6, 2.5):
+            rows["toy_2d_curves"].append(
+                fill(
+                    "toy_2d_curves",
+                    recipe=recipe,
+                    draw=draw,
+                    offset=offset,
+                    loss=0.3 + abs(offset) / (draw + 2),
+                )
+            )
+    for weight, bias in itertools.product(np.linspace(-7.5, 7.5, 9), repeat=2):
+        rows["toy_2d_surface"].append(
+            fill("toy_2d_surface", weight=weight, bias=bias, loss=0.25 + (weight - 1) ** 2 / 9 + bias**2 / 9)
+        )
+    return rows
+
+
+def through_parquet(folder, rows):
+    """Tables as the workflow's scripts meet them: written and read under the declared schema."""
+    frames = {}
+    for name, content in rows.items():
+        tables.write(folder / f"{name}.parquet", name, content)
+        frames[name] = tables.read(folder / f"{name}.parquet", name).to_pandas()
+    return frames
+
+
+@pytest.fixture
+def data(tmp_path):
+    return through_parquet(tmp_path, make_rows())
+
+
+def texts(figure):
+    """Visible texts with their boxes in pixels."""
+    FigureCanvasAgg(figure).draw()
+    boxes = []
+    for text in figure.findobj(Text):
+        words, owner = text.get_text().strip(), text.axes
+        if not (words and text.get_visible()):
+            continue
+        box = text.get_window_extent()
+        if owner is not None and not isinstance(text, figures_annotation()):
+            # A tick label beyond the axis limits exists but is not drawn.
+            frame = owner.get_window_extent()
+            middle = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+            below, beside = middle[1] < frame.y0, middle[0] < frame.x0
+            if below and not frame.x0 - 2 <= middle[0] <= frame.x1 + 2:
+                continue
+            if beside and not frame.y0 - 2 <= middle[1] <= frame.y1 + 2:
+                continue
+        boxes.append((words, box))
+    return boxes
+
+
+def figures_annotation():
+    from matplotlib.text import Annotation
+
+    return Annotation
+
+
+def overlaps(figure):
+    """Pairs of texts that share more than a pixel in both directions."""
+    found = []
+    for (a, x), (b, y) in itertools.combinations(texts(figure), 2):
+        wide = min(x.x1, y.x1) - max(x.x0, y.x0)
+        high = min(x.y1, y.y1) - max(x.y0, y.y0)
+        if wide > 1 and high > 1 and not (a == b and wide > 0.99 * x.width and high > 0.99 * x.height):
+            found.append((a, b))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_and_saves(name, data, tmp_path):
+    figure = figures.draw(name, data, SPEC)
+    png, svg = tmp_path / "out" / "a.png", tmp_path / "out" / "a.svg"
+    figures.save(figure, png, svg, SPEC["style"])
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert b"Matplotlib" not in png.read_bytes()
+    assert "<svg" in svg.read_text()
+    assert "dc:date" not in svg.read_text()
+    assert sorted(p.name for p in png.parent.iterdir()) == ["a.png", "a.svg"]
+    assert any(axes.lines for axes in figure.axes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_cells_do_not_overlap(name, tmp_path):
+    probes = ("uniform", "gaussian", "filter", "sign-half", "hessian_1", "pca_1", "bn-only-gaussian")
+    cells = MANY if name.startswith("prevalence") else [*MANY, ("digits", "resnet8-plain", "quick")]
+    frames = through_parquet(tmp_path, make_rows(cells, seeds=(0, 1), probes=probes))
+    figure = figures.draw(name, frames, SPEC)
+    assert overlaps(figure) == []
+    if not name.startswith("toy"):
+        assert len(figure.axes) == len(cells) * (3 if name.startswith("line") else 2)
+
+
+def test_overlap_check_can_fail():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.51, 0.5, "other")
+    assert overlaps(figure) == [("one", "other")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bytes(name, data, tmp_path):
+    for i in range(2):
+        figures.save(
+            figures.draw(name, data, SPEC), tmp_path / f"{i}.png", tmp_path / f"{i}.svg", SPEC["style"]
+        )
+    assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    other = figures.draw(name, data, {**SPEC, "style": {"dpi": 60, "font_size": 11}})
+    figures.save(other, tmp_path / "2.png", tmp_path / "2.svg", {"dpi": 60, "font_size": 11})
+    assert (tmp_path / "0.svg").read_bytes() != (tmp_path / "2.svg").read_bytes()
+
+
+def test_same_bytes_in_another_process(data, tmp_path):
+    """Nothing in a file hangs on hash seeds or addresses."""
+    code = (
+        "import sys; sys.path[:0] = [{scripts!r}]\n"
+        "from valleys import figures, tables\n"
+        "data = {{'training': tables.read({table!r}, 'training').to_pandas()}}\n"
+        "figure = figures.draw('training', data, {spec!r})\n"
+        "figures.save(figure, {out!r} + '.png', {out!r} + '.svg', {style!r})\n"
+    )
+    table = str(tmp_path / "training.parquet")
+    scripts = str(Path(figures.__file__).parents[1])
+    out = str(tmp_path / "far")
+    code = code.format(scripts=scripts, table=table, spec=SPEC, out=out, style=SPEC["style"])
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONHASHSEED": "7"})
+    figures.save(figures.draw("training", data, SPEC), tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "far.svg").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rows(name, tmp_path):
+    frames = through_parquet(tmp_path, {key: [] for key in tables.declared()})
+    figure = figures.draw(name, frames, SPEC)
+    assert any("Nothing to draw" in t.get_text() for t in figure.texts)
+    assert figures.caption(name, frames, SPEC).startswith("Nothing to draw")
+    figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+
+
+@pytest.mark.parametrize("name", ["curves-other", "line-other"])
+def test_no_such_probe_or_line(name, data):
+    """A probe of the config that applies to no cell."""
+    assert "other" in figures.draw(name, data, SPEC).texts[0].get_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_seed_of_one_direction(name, tmp_path):
+    frames = through_parquet(tmp_path, make_rows(seeds=(5,), solutions=("swa",), n=1))
+    figures.save(figures.draw(name, frames, SPEC), tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+    assert "nan" not in figures.caption(name, frames, SPEC)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e30])
+def test_diverged_run(bad, tmp_path):
+    rows = make_rows()
+    rows["training"][7]["train_loss"] = bad
+    for name in ("curves", "interpolation"):
+        for row in rows[name][:5]:
+            row["train_loss"] = row["test_loss"] = bad
+    rows["asymmetry"][0] |= {"rise_minus": bad, "status": "not_finite"}
+    frames = through_parquet(tmp_path, rows)
+    for name in NAMES[:4]:
+        figure = figures.draw(name, frames, SPEC)
+        figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+        figures.caption(name, frames, SPEC)
+    for axes in figures.draw("curves-uniform", frames, SPEC).axes:
+        assert axes.get_ylim()[1] < 100 or bad == 1e30
+    assert "1 epoch without a finite" in figures.caption("training", frames, SPEC) or bad == 1e30
+
+
+def test_unknown_name(data):
+    for name in ("surface", "curves", "line-"):
+        with pytest.raises(ValleysError, match="not known"):
+            figures.draw(name, data, SPEC)
+
+
+def test_unknown_palette(data):
+    with pytest.raises(ValleysError, match=r"figures\.palette"):
+        figures.draw("training", data, {**SPEC, "style": {"palette": "rainbow"}})
+
+
+@pytest.mark.parametrize("palette", ["petroff10", "tableau-colorblind10", "Dark2"])
+def test_palettes_keep_what_meets_apart(palette):
+    look = figures._Look({**figures.STYLE, "palette": palette})
+    for things in (("train", "test"), ("sgd", "swa", "descent"), ("paper", "converged")):
+        assert len({look.colour(thing) for thing in things}) == len(things)
+
+
+def test_global_style_is_left_alone(data):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.draw("training", data, SPEC)
+    assert dict(mpl.rcParams) == before
+
+
+def test_names_are_not_read_as_mathematics(tmp_path):
+    frames = through_parquet(tmp_path, make_rows([("a$b", "c$_d^", "quick")]))
+    figure = figures.draw("training", frames, SPEC)
+    figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+
+
+# What is drawn --------------------------------------------------------------------------------------
+
+
+def test_training_lines(data):
+    figure = figures.draw("training", data, SPEC)
+    loss = figure.axes[0]
+    mean = next(line for line in loss.lines if line.get_linewidth() == 1.6 and line.get_linestyle() == "--")
+    assert list(mean.get_xdata()) == [2, 4, 6, 8]
+    assert list(mean.get_ydata()) == pytest.approx([2 / e + 1 for e in (2, 4, 6, 8)])
+    assert max(line.get_ydata().max() for line in loss.lines if len(line.get_xdata()) > 2) < 99  # no descent
+    assert any(line.get_xdata()[0] == 4 == line.get_xdata()[1] for line in loss.lines)  # SWA's start
+
+
+def test_curves_are_rises_over_radius(data):
+    figure = figures.draw("curves-uniform", data, SPEC)
+    mean = next(line for line in figure.axes[0].lines if line.get_linewidth() == 1.6)
+    assert mean.get_xdata() == pytest.approx(np.linspace(-1, 1, 11))
+    assert mean.get_ydata()[[0, 5, 10]] == pytest.approx([4, 0, np.mean([0.5, 1.5, 2.5, 3.5])])
+    test = [line for line in figure.axes[0].lines if line.get_linewidth() == 1.6][1]
+    assert test.get_ydata()[[0, 5]] == pytest.approx([3.9, 0])
+
+
+def test_line_band_is_the_t_interval():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    values[0, 1] = np.nan
+    mean, low, high = figures._band(values, 0.9)
+    for k in range(3):
+        expected = mean_interval(values[np.isfinite(values[:, k]), k], 0.9)
+        assert (mean[k], low[k], high[k]) == pytest.approx((expected.estimate, expected.low, expected.high))
+
+
+def test_line_keeps_the_middle_readable(data):
+    """The test loss explodes at t = 3; the axes do not follow it."""
+    loss, change, error = figures.draw("line-swa-descent", data, SPEC).axes
+    assert loss.get_ylim()[1] < 10
+    assert loss.get_ylim()[0] >= 0
+    assert change.get_ylim()[1] < 5
+    assert error.get_ylim()[0] == 0
+    names = {t.get_text() for t in loss.texts}
+    assert names == {"swa", "descent"}
+
+
+def test_prevalence_counts(data):
+    counts = figures.prevalence(data["asymmetry"], 0.95)
+    assert list(counts["solution"]) == ["sgd", "swa"]
+    row = counts.iloc[0]
+    assert (row["n"], row["asymmetric"], row["symmetric"], row["not_minimum"]) == (12, 6, 3, 3)
+    expected = wilson(6, 12)
+    assert (row["asymmetric_low"], row["asymmetric_high"]) == (expected.low, expected.high)
+    labels = [t.get_text() for t in figures.draw("prevalence", data, SPEC).axes[0].texts]
+    assert labels == ["6/12", "6/12"]
+
+
+# What is said ---------------------------------------------------------------------------------------
+
+
+def test_training_caption(data):
+    # Test loss at the last epoch: 2 / 8 + seed, mean over seeds 0, 1, 2.
+    said = figures.caption("training", data, SPEC)
+    assert "digits / mlp: train loss 0.125 nats, test loss 1.25 nats, test accuracy 80 % (3 seeds)" in said
+
+
+def test_prevalence_caption(data):
+    share = wilson(12, 24)
+    bounds = f"{100 * share.low:.1f} % to {100 * share.high:.1f} %"
+    assert f"uniform: 50 % ({bounds}; n = 24)" in figures.caption("prevalence", data, SPEC)
+    changed = data["asymmetry"].assign(status="symmetric")
+    assert "uniform: 0 % (0 % to" in figures.caption("prevalence", {"asymmetry": changed}, SPEC)
+
+
+def test_curves_caption(data):
+    said = figures.caption("curves-uniform", data, SPEC)
+    assert "digits / mlp at sgd: 4 nats at −R and 2 at +R, asymmetric 6 of 12" in said
+    assert "R is 2 to 5 in 2-norm of weights (6 of 24 curves do not reach the target rise)" in said
+
+
+def test_line_caption(data):
+    # Per seed the test minimum lies at 0.25, 0.5, 0.75; the train minimum at 1 in all.
+    said = figures.caption("line-swa-descent", data, SPEC)
+    i = mean_interval([0.25, 0.5, 0.75])
+    low = f"{i.low:.3g}".replace("-", "−")
+    assert f"train at t = 1 (1 to 1), test at t = 0.5 ({low} to {i.high:.3g})" in said
+    assert "train loss at descent − at swa: −0.04 (−0.04 to −0.04) nats" in said
+
+
+def test_toy_captions(data):
+    surface = figures.caption("toy-surface", data, SPEC)
+    assert (
+        f"lowest loss on the grid is {figures.number(data['toy_2d_surface']['loss'].min())} nats" in surface
+    )
+    assert "recipe converged: loss 0.3 nats at weight 1, bias 0.5; rise 5 nats" in surface
+    curves = figures.caption("toy-curves", data, SPEC)
+    assert "recipe paper: 75 % of 4 draws asymmetric" in curves
+    assert "recipe converged: 100 % of 4 draws asymmetric" in curves
+    assert "median rise 6.5 nats at the lower end of the line and 0.75 at the upper" in curves
+
+
+def test_long_findings_are_cut(tmp_path):
+    cells = [("digits", f"m{i}", "quick") for i in range(9)]
+    frames = through_parquet(tmp_path, make_rows(cells, seeds=(0,), n=1))
+    said = figures.caption("training", frames, SPEC)
+    assert "m5:" in said
+    assert "m6:" not in said
+    assert "and 3 more" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (-0.5, "−0.5"),
+        (1234.6, "1235"),
+        (0.12345, "0.123"),
+        (3.2e-7, "3.20 × 10⁻⁷"),
+        (float("nan"), "not finite"),
+    ],
+)
+def test_number(value, text):
+    assert figures.number(value) == text
+
+
+def test_every_figure_of_the_config_is_known(experiment_config):
+    from valleys.config import Experiment
+
+    experiment = Experiment(experiment_config)
+    for name in experiment.figures():
+        assert figures.title(name)
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
+    assert set(figures.CAPTIONS) == set(figures._DRAW) == set(figures._SEEN)

@@ -1,0 +1,276 @@
+"""Lines through weight space: right values, an untouched model, radii, resumption."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from valleys import averaging, directions, files, losses, probe, sgd, solutions
+from valleys.data import Split
+from valleys.errors import ValleysError
+
+LOSS = losses.build({"name": "cross_entropy"})
+BLOCK = {
+    "kind": "uniform",
+    "n": 3,
+    "group": "all",
+    "share": 0.0,
+    "points": 7,
+    "radius": None,
+    "relative": None,
+    "rise": 0.5,
+    "bn": "refreshed",
+}
+
+
+def make_split(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, 1, 8, 8), generator=generator).to(torch.uint8)
+    return Split(images, torch.randint(0, 4, (n,), generator=generator), 4, (0.5,), (0.25,))
+
+
+def make_model(norm="batch"):
+    model = solutions.fresh({"arch": "resnet8", "norm": norm}, (1, 8, 8), 4, seed=3)
+    if norm == "batch":
+        averaging.refresh_bn(model, make_split(60).batches(60))
+    return model.eval()
+
+
+def make_evaluator(norm="batch", **options):
+    return probe.Evaluator(make_model(norm), make_split(60), make_split(30, 1), LOSS, **options)
+
+
+def naive(model, direction, offset, bn, test=False):
+    """Three plain passes: move a copy, refresh batch norm on one whole batch, evaluate."""
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            parameter += offset * direction.get(name, torch.zeros_like(parameter))
+    train = make_split(60)
+    if bn == "refreshed":
+        averaging.refresh_bn(twin, [train.floats(slice(None))])
+    split = make_split(30, 1) if test else train
+    with torch.no_grad():
+        logits = twin.eval()(split.floats(slice(None))).double()
+    accuracy = (logits.argmax(1) == split.labels).double().mean().item()
+    return nn.functional.cross_entropy(logits, split.labels).item(), accuracy
+
+
+def draw(model, k=0, kind="gaussian"):
+    weights = dict(model.named_parameters())
+    return directions.random_direction(kind, weights, key="test", k=k)[0]
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+@pytest.mark.parametrize("batch_size", [1000, 17])
+def test_line_against_a_naive_reference(norm, bn, batch_size):
+    evaluator = make_evaluator(norm, bn=bn, batch_size=batch_size)
+    direction = draw(make_model(norm))
+    rows = probe.probe_line(evaluator, direction, [-2.0, 0.0, 1.5])
+    for row in rows:
+        loss, accuracy = naive(make_model(norm), direction, row["offset"], bn)
+        assert row["train_loss"] == pytest.approx(loss, rel=2e-5)
+        assert row["train_accuracy"] == pytest.approx(accuracy)
+        loss, accuracy = naive(make_model(norm), direction, row["offset"], bn, test=True)
+        assert row["test_loss"] == pytest.approx(loss, rel=2e-5)
+        assert row["test_accuracy"] == pytest.approx(accuracy)
+    assert evaluator.bn == (bn if norm == "batch" else "none")
+
+
+def test_streaming_refresh_is_used_when_asked():
+    streaming = make_evaluator(method="streaming", batch_size=20)
+    exact = make_evaluator(batch_size=20)
+    assert streaming.point().train_loss == pytest.approx(exact.point().train_loss, rel=0.05)
+    assert streaming.point().train_loss != exact.point().train_loss
+
+
+def test_the_callers_model_never_changes():
+    model = make_model().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS)
+    direction = draw(model)
+    probe.probe_line(evaluator, direction, [-1.0, 1.0])
+    probe.find_radius(evaluator, direction, rise=0.5, first=0.1, cap=100.0)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_evaluator_is_back_at_its_start_even_after_an_error():
+    evaluator = make_evaluator()
+    before = evaluator.stored()
+
+    def offsets():
+        yield 3.0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        probe.probe_line(evaluator, draw(make_model()), offsets())
+    assert evaluator.stored() == before
+
+
+def test_a_direction_in_a_group_moves_that_group_only():
+    model = make_model()
+    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS)
+    names = directions.parameter_group(model, "classifier")
+    direction = directions.restrict(draw(model), names)
+    evaluator.move(draw(model, 1), 1.0)  # leave it elsewhere first
+    evaluator.move(direction, 2.0)
+    for name, parameter in evaluator.parameters.items():
+        own = dict(model.named_parameters())[name]
+        assert torch.equal(parameter, own) == (name not in names)
+
+
+def test_interpolation_is_exact_at_both_ends():
+    start, stop = make_model(), solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)
+    evaluator = probe.Evaluator(start, make_split(60), make_split(30, 1), LOSS)
+    for t, model in ((0.0, start), (1.0, stop)):
+        evaluator.between(stop.state_dict(), t)
+        assert all(
+            torch.equal(a, b) for a, b in zip(evaluator.parameters.values(), model.parameters(), strict=True)
+        )
+    evaluator.between(stop.state_dict(), -0.5)
+    for name, a, b in zip(evaluator.parameters, start.parameters(), stop.parameters(), strict=True):
+        torch.testing.assert_close(evaluator.parameters[name], 1.5 * a - 0.5 * b, msg=name)
+
+
+def test_line_offsets_contain_an_exact_zero_and_are_symmetric():
+    offsets = probe.line_offsets(0.7, 41)
+    assert len(offsets) == 41
+    assert offsets[20] == 0.0
+    assert offsets == [-o for o in reversed(offsets)]
+    assert offsets[-1] == pytest.approx(0.7)
+
+
+class Curve:
+    """Stands in for an `Evaluator`: a train loss that is a function of the offset."""
+
+    def __init__(self, phi):
+        self.phi, self.at, self.points = phi, 0.0, 0
+
+    def move(self, direction, offset):
+        self.at = offset
+
+    def train_loss(self):
+        self.points += 1
+        return self.phi(self.at), 0.0
+
+    def reset(self):
+        self.at = 0.0
+
+
+@pytest.mark.parametrize("first", [1e-4, 0.3, 50.0])
+@pytest.mark.parametrize(
+    ("phi", "radius"),
+    [
+        (lambda x: 2 + x * x, 1.0),
+        (lambda x: 5 * max(x, 0) + 0.1 * max(-x, 0), 0.2),
+        (lambda x: 0.1 * max(x, 0) + 5 * max(-x, 0), 0.2),
+        (lambda x: math.exp(min(abs(x), 700)) - 1, math.log(2)),
+        (lambda x: x * x if abs(x) < 3 else math.nan, 1.0),
+    ],
+)
+def test_radius_meets_the_rise(phi, radius, first):
+    curve = Curve(phi)
+    found = probe.find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
+    assert found.status == "found"
+    larger = max(phi(found.radius), phi(-found.radius)) - phi(0.0)
+    assert 0.88 <= larger <= 1.12
+    assert found.radius == pytest.approx(radius, rel=0.12)
+    assert curve.points < 60
+    assert curve.at == 0.0
+
+
+def test_radius_is_capped_where_the_rise_is_never_met():
+    assert probe.find_radius(Curve(lambda x: 0.5), {}, rise=1.0, first=1.0, cap=7.0) == probe.Radius(7.0, "capped")
+    assert probe.find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
+
+
+def solution(evaluator, tmp_path, n=3, **changes):
+    block = {**BLOCK, "n": n, **changes}
+    state = tmp_path / "curves.pt"
+    found = probe.probe_solution(evaluator, block, key="cell", stored=[], check_stored_bn=True, state=state)
+    return list(found)
+
+
+def test_probe_solution_passes_through_the_stored_loss_and_meets_the_rise(tmp_path):
+    evaluator = make_evaluator()
+    own = evaluator.stored().train_loss
+    results = solution(evaluator, tmp_path)
+    assert [row["k"] for _, row in results] == [0, 1, 2]
+    for curve, row in results:
+        assert len(curve) == 7
+        assert curve[3]["offset"] == 0.0
+        assert curve[3]["train_loss"] == pytest.approx(own, rel=1e-5)
+        if row["radius_status"] == "found":
+            rises = [curve[i]["train_loss"] - own for i in (0, -1)]
+            assert max(rises) == pytest.approx(0.5, rel=0.15)
+        assert row["entries"] == sum(p.numel() for p in make_model().parameters())
+        assert row["group_norm"] == pytest.approx(sgd.vector_norm(dict(make_model().named_parameters())))
+        assert row["key"] == "cell"
+
+
+def test_fixed_and_relative_radius(tmp_path):
+    norm = sgd.vector_norm(dict(make_model().named_parameters()))
+    for changes, radius in (({"radius": 0.7}, 0.7), ({"relative": 0.25}, 0.25 * norm)):
+        (_, row), *_ = solution(make_evaluator(), tmp_path / str(radius), **changes)
+        assert row["radius"] == pytest.approx(radius)
+        assert row["radius_status"] == "fixed"
+
+
+def test_self_check_finds_a_line_that_misses_its_solution(tmp_path):
+    evaluator = make_evaluator()
+    for layer in averaging.batch_norms(evaluator.model):
+        layer.running_var.mul_(1.5)  # stored statistics that are not those of the images
+    evaluator.load(evaluator.model.state_dict())
+    with pytest.raises(ValleysError, match="self-check failed: direction 0 at offset 0"):
+        solution(evaluator, tmp_path)
+
+
+def test_more_directions_later_probe_only_the_new_ones(tmp_path):
+    fresh = solution(make_evaluator(), tmp_path / "whole", n=4)
+    first = make_evaluator()
+    solution(first, tmp_path / "grown", n=3)
+    second = make_evaluator()
+    grown = solution(second, tmp_path / "grown", n=4)
+    assert grown == fresh
+    assert second.points < 0.6 * first.points
+    third = make_evaluator()
+    assert solution(third, tmp_path / "grown", n=2) == fresh[:2]
+    assert third.points == 0
+
+
+def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
+    whole = solution(make_evaluator(), tmp_path / "whole")
+    block, state = dict(BLOCK), tmp_path / "killed.pt"
+    options = {"key": "cell", "stored": [], "check_stored_bn": True, "state": state, "save_every_s": 0.0}
+    killed = probe.probe_solution(make_evaluator(), block, **options)
+    next(killed), next(killed)
+    killed.close()
+    assert sorted(files.load_checkpoint(state)) == [0, 1]
+    assert list(probe.probe_solution(make_evaluator(), block, **options)) == whole
+
+
+def test_stored_directions_are_picked_by_solution_and_number():
+    stored = {f"{s}/{k}/w.x": torch.tensor([float(k)]) for s in ("sgd", "swa") for k in range(11)}
+    found = probe.stored_directions(stored, "swa")
+    assert [d["w.x"].item() for d in found] == list(range(11))
+    assert probe.stored_directions(stored, "descent") == []
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_line_between_two_solutions(bn):
+    stop = solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)
+    averaging.refresh_bn(stop, make_split(60).batches(60))
+    evaluator = make_evaluator(bn=bn)
+    line = {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 4}
+    points = probe.line_between(evaluator, stop, line, check_stored_bn=True)
+    assert [p["t"] for p in points] == [i / 4 for i in range(-4, 9)]
+    broken = copy.deepcopy(stop)
+    for layer in averaging.batch_norms(broken):
+        layer.running_var.mul_(1.5)
+    if bn == "refreshed":
+        with pytest.raises(ValleysError, match=r"self-check failed: descent \(t = 1\)"):
+            probe.line_between(make_evaluator(), broken, line, check_stored_bn=True)

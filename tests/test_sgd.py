@@ -1,0 +1,262 @@
+"""The training loop against a plain one, its schedule, and runs that are killed and resumed."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from valleys import files, losses, sgd, solutions
+from valleys.averaging import refresh_bn
+from valleys.data import Split, epoch_batches
+from valleys.errors import ValleysError
+
+SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
+SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
+RECIPE = {
+    "epochs": 6,
+    "batch_size": 16,
+    "lr": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 5e-4,
+    "loss": {"name": "cross_entropy"},
+    "augment": {"shift": 1, "flip": True, "pad_mode": "zero"},
+    "eval_every": 2,
+    "swa": {"start": 3, "lr": 0.05, "every": 1},
+    "descent": {"epochs": 3, "lr": 0.01, "momentum": 0.9},
+}
+
+
+def make_split(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (n,), generator=generator)
+    images = torch.randint(0, 90, (n, 1, 8, 8), generator=generator)
+    images[:, 0, :, 0] += 40 * labels[:, None]  # something to learn
+    return Split(images.to(torch.uint8), labels, 4, (0.3,), (0.2,))
+
+
+def fresh(seed=0):
+    return solutions.fresh(SPEC, (1, 8, 8), 4, seed=seed)
+
+
+def train(state, recipe=RECIPE, **options):
+    model = fresh()
+    rows = sgd.train(model, (make_split(72), make_split(40, 1)), recipe, seed=0, state_dir=state, **options)
+    return model.state_dict(), rows
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_schedule_of_izmailov_et_al():
+    recipe = {"lr": 0.1, "swa": {"start": 100, "lr": 0.05}}
+    rates = [sgd.learning_rate(e, recipe) for e in range(150)]
+    assert rates[:51] == [0.1] * 51
+    assert rates[90:] == [0.05] * 60
+    assert rates[70] == pytest.approx(0.075)
+    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+    # A constant rate above lr in the averaging phase is allowed too.
+    assert sgd.learning_rate(99, {"lr": 0.01, "swa": {"start": 100, "lr": 0.05}}) == 0.05
+
+
+@pytest.mark.parametrize(
+    ("start", "every", "epochs", "kept"),
+    [(3, 1, 6, [4, 5, 6]), (0, 2, 6, [2, 4, 6]), (3, 2, 6, [5]), (5, 1, 6, [6])],
+)
+def test_kept_epochs(start, every, epochs, kept):
+    assert sgd.kept_epochs({"epochs": epochs, "swa": {"start": start, "every": every}}) == kept
+
+
+def test_one_epoch_equals_a_plain_loop(tmp_path):
+    recipe = {**RECIPE, "epochs": 1, "swa": {"start": 0, "lr": 0.1, "every": 1}}
+    trained, rows = train(tmp_path, recipe)
+    model, split = fresh(), make_split(72)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    generator = torch.Generator().manual_seed(files.stable_seed("epoch", 0, 0))
+    order = torch.randperm(72, generator=generator)
+    total = 0.0
+    for x, y in epoch_batches(split, order, 16, generator, RECIPE["augment"]):
+        loss = nn.functional.cross_entropy(model(x), y)
+        total += loss.item() * len(y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert same(trained, model.state_dict())
+    assert rows[0]["train_loss"] == pytest.approx(total / 72, rel=1e-6)
+
+
+def test_it_learns_and_reports(tmp_path):
+    weights, rows = train(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["phase"] for row in rows] == ["sgd"] * 3 + ["swa"] * 3
+    assert [row["test_loss"] is not None for row in rows] == [False, True, False, True, False, True]
+    assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
+    kept = sorted(p.name for p in (tmp_path / "iterates").iterdir())
+    assert kept == [f"epoch-0000{e}.safetensors" for e in (4, 5, 6)]
+    assert same(files.load_weights(tmp_path / "iterates" / kept[-1])[0], weights)
+
+
+def test_training_depends_on_the_seed_and_on_nothing_else(tmp_path):
+    first, _ = train(tmp_path / "a")
+    torch.manual_seed(99)
+    torch.rand(5)
+    second, _ = train(tmp_path / "b", checkpoint_every=1)
+    assert same(first, second)
+    other = solutions.fresh(SPEC, (1, 8, 8), 4, seed=0)
+    sgd.train(other, (make_split(72), make_split(40, 1)), RECIPE, seed=1, state_dir=tmp_path / "c")
+    assert not same(first, other.state_dict())
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at_step", [1, 5, 7, 13, 22])
+def test_resume_in_mid_epoch_is_bit_identical(tmp_path, monkeypatch, at_step):
+    whole, rows = train(tmp_path / "whole")
+    steps = 0
+    step = torch.optim.SGD.step
+
+    def counted(self, *args, **kwargs):
+        nonlocal steps
+        steps += 1
+        if steps == at_step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", counted)
+    with pytest.raises(sgd.Stopped) as stopped:
+        train(tmp_path / "killed")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    weights, again = train(tmp_path / "killed")
+    assert same(whole, weights)
+    assert again == rows
+    for path in (tmp_path / "whole" / "iterates").iterdir():
+        assert path.read_bytes() == (tmp_path / "killed" / "iterates" / path.name).read_bytes()
+
+
+RUN = """
+import json, sys
+sys.path[:0] = [{scripts!r}, {tests!r}]
+import torch
+torch.set_num_threads(1)
+import test_sgd
+from pathlib import Path
+recipe = {{**test_sgd.RECIPE, "epochs": 30, "swa": {{"start": 15, "lr": 0.05, "every": 1}}}}
+weights, rows = test_sgd.train(Path({state!r}), recipe, checkpoint_every=2)
+from valleys import files
+files.save_weights({out!r}, weights)
+"""
+
+
+def run_process(state, out):
+    code = RUN.format(scripts=str(SCRIPTS), tests=str(Path(__file__).parent), state=str(state), out=str(out))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_a_real_run_killed_over_and_over_ends_bit_identical(tmp_path):
+    """SIGKILL and SIGTERM a real process at several moments until it gets through."""
+    undisturbed = run_process(tmp_path / "a", tmp_path / "a.safetensors")
+    assert undisturbed.wait(120) == 0, undisturbed.stdout.read().decode()
+    checkpoint = tmp_path / "b" / "checkpoint.pt"
+    kills = 0
+    for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = run_process(tmp_path / "b", tmp_path / "b.safetensors")
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            # Kill once it has got further than the last time, or the run would never end.
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                time.sleep(0.02 * (kills + 1))
+                process.send_signal(signal_number)
+                break
+            time.sleep(0.005)
+        code = process.wait(60)
+        if code == 0:
+            break
+        assert code in (-signal.SIGKILL, 128 + signal.SIGTERM), process.stdout.read().decode()
+        kills += 1
+        assert not (tmp_path / "b.safetensors").exists()
+    assert kills >= 2
+    final = run_process(tmp_path / "b", tmp_path / "b.safetensors")
+    assert final.wait(120) == 0, final.stdout.read().decode()
+    a, _ = files.load_weights(tmp_path / "a.safetensors")
+    b, _ = files.load_weights(tmp_path / "b.safetensors")
+    assert same(a, b)
+
+
+def test_checkpoint_errors_name_the_file(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValleysError, match=r"checkpoint .*checkpoint.pt is corrupt.*delete it"):
+        train(tmp_path)
+    files.save_checkpoint(tmp_path / "checkpoint.pt", {"model": {}, "optimizer": {}})
+    with pytest.raises(ValleysError, match="does not fit this run"):
+        train(tmp_path)
+
+
+def test_divergence_says_where_and_what_to_lower(tmp_path):
+    recipe = {**RECIPE, "lr": 1e18}
+    model = solutions.fresh({**SPEC, "norm": "none"}, (1, 8, 8), 4, seed=0)
+    with pytest.raises(ValleysError, match=r"not finite at epoch \d+, step \d+ of 5 .*lower the recipe's lr"):
+        sgd.train(model, (make_split(72), make_split(40, 1)), recipe, seed=0, state_dir=tmp_path)
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_descent_lowers_the_train_loss_and_keeps_all_epochs(tmp_path):
+    train(tmp_path / "train")
+    swa = fresh()
+    swa.load_state_dict(files.load_weights(tmp_path / "train" / "iterates" / "epoch-00006.safetensors")[0])
+    splits = make_split(72), make_split(40, 1)
+
+    def refresh(net):
+        refresh_bn(net, splits[0].batches(50))
+
+    refresh(swa)
+    rows = sgd.descend(
+        swa, splits, RECIPE, seed=0, refresh=refresh, state_dir=tmp_path / "d", checkpoint_every=1
+    )
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert {row["phase"] for row in rows} == {"descent"}
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    refresh(swa)
+    loss = losses.build({"name": "cross_entropy"})
+    assert sgd.evaluate(swa, splits[0], loss)[0] == pytest.approx(rows[-1]["train_loss"], rel=1e-5)
+    # A finished descent that is run again resumes at its end and changes nothing.
+    again = sgd.descend(
+        fresh(), splits, RECIPE, seed=0, refresh=refresh, state_dir=tmp_path / "d", checkpoint_every=1
+    )
+    assert again == rows
+
+
+def test_evaluate_accumulates_in_float64_and_keeps_the_mode():
+    model, split = fresh().train(), make_split(40)
+    loss = losses.build({"name": "cross_entropy"})
+    value, accuracy = sgd.evaluate(model, split, loss, batch_size=7)
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(split.floats(slice(None)))
+        expected = nn.functional.cross_entropy(logits.double(), split.labels).item()
+    assert value == pytest.approx(expected, rel=1e-6)
+    assert accuracy == (logits.argmax(1) == split.labels).float().mean().item()
+
+
+def test_state_folder_is_keyed_by_what_decides_the_result(tmp_path):
+    a, b = sgd.state_folder(tmp_path, "train", {"lr": 1}), sgd.state_folder(tmp_path, "train", {"lr": 2})
+    assert a != b
+    assert a == sgd.state_folder(tmp_path, "train", json.loads('{"lr": 1}'))
+
+
+def test_vector_norm():
+    assert sgd.vector_norm({"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]])}) == 5.0
+    assert math.isclose(sgd.vector_norm({"a": torch.full((10**6,), 1e-3)}), 1.0, rel_tol=1e-6)

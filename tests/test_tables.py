@@ -1,0 +1,220 @@
+"""Tables hold what is declared, say what produced them, and are the same bytes for the same rows."""
+
+import math
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from valleys import __version__, tables
+from valleys.errors import ValleysError
+
+NAMES = ("training", "solutions", "directions", "curves", "asymmetry", "interpolation", "toy_2d")
+NAMES += ("toy_2d_curves", "toy_2d_surface", "claims")
+VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}
+POINT = {"recipe": "paper", "draw": 1, "offset": -0.5, "loss": 0.25}
+
+
+def row(table, **values):
+    """A row of a declared table with some value of the right type in each column."""
+    return {c["name"]: VALUES[c["type"]] for c in tables.declared()[table]["columns"]} | values
+
+
+def test_all_tables_are_declared():
+    assert tuple(tables.declared()) == NAMES
+
+
+@pytest.mark.parametrize("table", NAMES)
+def test_every_table_has_a_sound_schema(table):
+    columns = tables.declared()[table]["columns"]
+    names = [c["name"] for c in columns]
+    assert len(set(names)) == len(names)
+    assert tables.declared()[table]["meaning"].endswith(".")
+    schema = tables.schema(table)
+    assert schema.names == names
+    for column, field in zip(columns, schema, strict=True):
+        assert set(column) <= {"name", "type", "unit", "meaning", "optional"}, column
+        assert re.fullmatch("[a-z][a-z0-9_]*", column["name"])
+        assert {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}[
+            field.type
+        ] == column["type"]
+        assert field.nullable == column.get("optional", False)
+        assert field.metadata[b"meaning"].decode() == column["meaning"]
+        assert field.metadata.get(b"unit", b"").decode() == column.get("unit", "")
+
+
+def test_tables_of_cells_begin_with_the_cell():
+    for name in ("training", "solutions", "directions", "curves", "asymmetry", "interpolation"):
+        assert tables.schema(name).names[:4] == ["dataset", "model", "recipe", "seed"]
+
+
+@pytest.mark.parametrize("table", NAMES)
+def test_rows_come_back_as_they_were(tmp_path, table):
+    rows = [row(table), row(table)]
+    tables.write(tmp_path / "t.parquet", table, rows)
+    assert tables.read(tmp_path / "t.parquet", table).to_pylist() == rows
+    assert list(tmp_path.iterdir()) == [tmp_path / "t.parquet"]
+
+
+def test_an_empty_table_has_its_columns(tmp_path):
+    tables.write(tmp_path / "t", "curves", [])
+    data = tables.read(tmp_path / "t", "curves")
+    assert (data.num_rows, data.schema.names) == (0, tables.schema("curves").names)
+
+
+def test_numpy_values_and_special_floats_are_kept(tmp_path):
+    rows = [
+        {"recipe": "paper", "draw": np.int64(2**62 + 1), "offset": np.float64(1e-300), "loss": math.nan},
+        {"recipe": "é", "draw": np.int32(-1), "offset": 2, "loss": -math.inf},
+    ]
+    tables.write(tmp_path / "t", "toy_2d_curves", rows)
+    got = tables.read(tmp_path / "t", "toy_2d_curves").to_pylist()
+    assert math.isnan(got[0].pop("loss"))
+    assert got == [
+        {"recipe": "paper", "draw": 2**62 + 1, "offset": 1e-300},
+        {"recipe": "é", "draw": -1, "offset": 2.0, "loss": -math.inf},
+    ]
+
+
+def test_an_arrow_table_may_have_its_columns_in_any_order(tmp_path):
+    data = pa.table({name: [POINT[name]] for name in reversed(POINT)})
+    tables.write(tmp_path / "t", "toy_2d_curves", data)
+    assert tables.read(tmp_path / "t", "toy_2d_curves").to_pylist() == [POINT]
+    assert tables.read(tmp_path / "t", "toy_2d_curves").schema.names == list(POINT)
+
+
+def refused(path, table, rows, *words):
+    with pytest.raises(ValleysError) as caught:
+        tables.write(path, table, rows)
+    for word in (table, str(path), "tables.yaml", *words):
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_missing_and_unknown_columns_are_named(tmp_path, arrow):
+    bad = {key: value for key, value in POINT.items() if key != "loss"} | {"los": 0.1}
+    rows = pa.table({key: [value] for key, value in bad.items()}) if arrow else [POINT, bad]
+    refused(tmp_path / "t", "toy_2d_curves", rows, "missing loss, unknown los")
+
+
+WRONG = {
+    "text in a float column": ("loss", "0.1", "double"),
+    "text in an int column": ("draw", "1", "int64"),
+    "a float in an int column": ("draw", 1.0, "int64"),
+    "half in an int column": ("draw", 1.5, "int64"),
+    "an int in a string column": ("recipe", 3, "string"),
+    "a bool in a float column": ("loss", True, "double"),
+    "a list in a float column": ("loss", [0.1], "double"),
+}
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+@pytest.mark.parametrize("what", WRONG)
+def test_another_type_is_refused(tmp_path, what, arrow):
+    column, value, want = WRONG[what]
+    bad = POINT | {column: value}
+    rows = pa.table({key: [v] for key, v in bad.items()}) if arrow else [bad]
+    refused(tmp_path / "t", "toy_2d_curves", rows, column, want)
+
+
+def test_a_column_of_mixed_types_is_refused(tmp_path):
+    refused(tmp_path / "t", "toy_2d_curves", [POINT, POINT | {"loss": "high"}], "loss")
+    refused(tmp_path / "t", "toy_2d_curves", [POINT | {"recipe": "a"}, POINT | {"recipe": 1}], "recipe")
+
+
+def test_an_int_in_a_bool_column_is_refused(tmp_path):
+    refused(tmp_path / "t", "toy_2d", [row("toy_2d", separable=1)], "separable", "bool")
+
+
+def test_nulls_are_for_optional_columns(tmp_path):
+    rows = [row("training", test_loss=None), row("training")]
+    tables.write(tmp_path / "t", "training", rows)
+    assert tables.read(tmp_path / "t", "training")["test_loss"].to_pylist() == [None, 0.1]
+    tables.write(tmp_path / "all", "training", rows[:1])  # a column of nothing but nulls
+    assert tables.read(tmp_path / "all", "training")["test_loss"].to_pylist() == [None]
+    refused(
+        tmp_path / "n", "training", [row("training"), row("training", train_loss=None)], "train_loss", "null"
+    )
+    refused(tmp_path / "n", "training", [row("training", recipe=None)], "recipe", "null")
+
+
+def test_provenance_comes_back(tmp_path):
+    config = {"spec": {"c": 2.0, "names": ["a", None]}, "version": 1}
+    tables.write(tmp_path / "t", "toy_2d_curves", [POINT], config)
+    about = tables.about(tmp_path / "t")
+    assert (about["table"], about["config"]) == ("toy_2d_curves", config)
+    assert about["versions"]["valleys"] == __version__
+    assert about["versions"]["pyarrow"] == pa.__version__
+    assert set(about["versions"]) <= set(tables.PACKAGES)
+    assert str(tmp_path) not in str(about)
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path):
+    config = {"b": 1, "a": 2}
+    tables.write(tmp_path / "one", "toy_2d_curves", [POINT] * 3, config)
+    tables.write(tmp_path / "two", "toy_2d_curves", [dict(reversed(POINT.items()))] * 3, {"a": 2, "b": 1})
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    tables.write(tmp_path / "two", "toy_2d_curves", [POINT] * 2 + [POINT | {"loss": 0.3}], config)
+    assert (tmp_path / "one").read_bytes() != (tmp_path / "two").read_bytes()
+
+
+def test_absent_tables_are_an_error(tmp_path):
+    with pytest.raises(ValleysError, match="does not exist; rerun"):
+        tables.read(tmp_path / "none", "curves")
+
+
+def test_truncated_tables_are_always_an_error(tmp_path):
+    path = tmp_path / "t"
+    tables.write(path, "toy_2d_curves", [POINT | {"draw": i} for i in range(50)])
+    whole = path.read_bytes()
+    for length in [0, 3, *range(4, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValleysError, match="truncated or not Parquet") as caught:
+            tables.read(path, "toy_2d_curves")
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_the_data_never_gives_other_numbers(tmp_path):
+    path = tmp_path / "t"
+    numbers = np.random.default_rng(0).normal(size=40)
+    tables.write(path, "toy_2d_curves", [POINT | {"loss": float(x)} for x in numbers])
+    whole = path.read_bytes()
+    pages = pq.read_metadata(path).row_group(0).column(3)
+    first = min(pages.data_page_offset, pages.dictionary_page_offset or pages.data_page_offset)
+    errors = 0
+    for bit in range(8 * first, 8 * (first + pages.total_compressed_size), 13):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = tables.read(path, "toy_2d_curves")["loss"].to_numpy()
+        except ValleysError:
+            errors += 1
+        else:
+            assert (found == numbers).all(), bit
+    assert errors > 100
+
+
+def test_a_table_of_another_kind_is_an_error(tmp_path):
+    tables.write(tmp_path / "t", "toy_2d_curves", [POINT])
+    with pytest.raises(ValleysError, match="does not have the columns declared for curves"):
+        tables.read(tmp_path / "t", "curves")
+    pq.write_table(pa.table({"weight": ["a"], "bias": [0.0], "loss": [0.0]}), tmp_path / "u")
+    with pytest.raises(ValleysError, match="does not have the columns declared for toy_2d_surface"):
+        tables.read(tmp_path / "u", "toy_2d_surface")
+
+
+def test_concat_keeps_the_order_given(tmp_path):
+    for i in (2, 0, 1):
+        rows = [POINT | {"draw": 10 * i + j} for j in range(i)]  # the file of i = 0 has no rows
+        tables.write(tmp_path / str(i), "toy_2d_curves", rows, {"part": i})
+    data = tables.concat((tmp_path / name for name in "201"), "toy_2d_curves")
+    assert data["draw"].to_pylist() == [20, 21, 10]
+    empty = tables.concat([], "toy_2d_curves")
+    assert (empty.num_rows, empty.schema.names) == (0, list(POINT))
+    tables.write(tmp_path / "all", "toy_2d_curves", data)
+    assert tables.read(tmp_path / "all", "toy_2d_curves").num_rows == 3

@@ -1,0 +1,297 @@
+"""The workflow as a user runs it: end to end, incrementally, killed, and with bad input."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from valleys import config as valleys_config
+from valleys import files, tables
+from workflow_runs import ROOT, changed, command, load, planned, snakemake
+
+SMOKE = load("config/smoke.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished smoke run: (folder, output)."""
+    folder = tmp_path_factory.mktemp("smoke")
+    status, text = snakemake(folder, SMOKE, "--cores", "2")
+    assert status == 0, text
+    return folder, text
+
+
+def test_end_to_end(finished):
+    folder, _ = finished
+    results = folder / "results" / "smoke"
+    for name in (*valleys_config.CELL_TABLES, *valleys_config.TOY_TABLES, "claims"):
+        table = tables.read(results / "tables" / f"{name}.parquet", name)
+        assert table.num_rows > 0, name
+        assert tables.about(results / "tables" / f"{name}.parquet")["versions"]["torch"]
+    training = tables.read(results / "tables" / "training.parquet", "training").to_pandas()
+    assert training.groupby("phase").size().to_dict() == {"sgd": 3, "swa": 3, "descent": 3}
+    solutions = tables.read(results / "tables" / "solutions.parquet", "solutions").to_pandas()
+    assert sorted(solutions["solution"]) == ["descent", "sgd", "swa"]
+    assert (solutions["bn_policy"] == "refreshed").all()
+    curves = tables.read(results / "tables" / "curves.parquet", "curves").to_pandas()
+    assert curves.groupby(["probe", "solution", "k"]).size().eq(21).all()
+    # Every line passes through its solution's own loss, to rounding, as the solutions table has it.
+    own = solutions.set_index("solution")["train_loss"]
+    for row in curves[curves["offset"] == 0].itertuples():
+        assert row.train_loss == pytest.approx(own[row.solution], rel=1e-5)
+    line = tables.read(results / "tables" / "interpolation.parquet", "interpolation").to_pandas().set_index("t")
+    assert line.loc[0.0, "test_loss"] == pytest.approx(
+        solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
+    )
+    pictures = sorted(p.suffix for p in (results / "figures").iterdir())
+    assert pictures.count(".png") == pictures.count(".svg") == 7
+    page = (results / "report.html").read_text()
+    claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
+    for statement in claims["statement"].unique():
+        assert statement.replace("'", "&#39;") in page or statement in page
+    logs = list((results / "logs").rglob("*.log"))
+    assert any("epoch 6/6" in log.read_text() for log in logs)
+    assert any("direction 2 of 2" in log.read_text() for log in logs)
+    assert len(list((results / "benchmarks").rglob("*.tsv"))) >= 20
+
+
+def test_nothing_to_do_after_a_finished_run(finished):
+    assert planned(finished[0], SMOKE) == {}
+
+
+def test_execution_keys_rerun_nothing(finished):
+    config = changed(SMOKE, execution__checkpoint_every=5)
+    assert planned(finished[0], config) == {}
+
+
+def test_figure_style_redraws_only(finished):
+    jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
+    assert jobs == {"figures": 7, "report": 1}
+
+
+def test_a_new_seed_trains_just_that_seed(finished):
+    jobs = planned(finished[0], changed(SMOKE, seeds=[0, 1]))
+    once = ("train_sgd", "average", "descend", "evaluate", "directions", "interpolate", "detect")
+    assert {rule: jobs[rule] for rule in once} == dict.fromkeys(once, 1)
+    assert jobs["refresh_bn"] == 3
+    assert jobs["probe"] == 2
+    assert "prepare_dataset" not in jobs
+    assert "toy_2d" not in jobs
+
+
+def test_a_new_direction_kind_probes_just_that(finished):
+    jobs = planned(finished[0], changed(SMOKE, probes__gaussian={"kind": "gaussian", "n": 2, "points": 21}))
+    assert jobs.pop("figures") <= 4  # prevalence and one figure a probe
+    assert jobs == {"probe": 1, "detect": 1, "aggregate": 3, "claims": 1, "report": 1}
+
+
+def test_more_directions_probe_that_kind_again(finished):
+    jobs = planned(finished[0], changed(SMOKE, probes__uniform__n=3))
+    assert jobs["probe"] == 1
+    assert not {"train_sgd", "average", "refresh_bn", "descend", "evaluate", "interpolate"} & set(jobs)
+
+
+def test_another_window_averages_again_and_trains_nothing(finished):
+    jobs = planned(finished[0], changed(SMOKE, recipes__quick__swa__window=2))
+    assert "train_sgd" not in jobs
+    assert "prepare_dataset" not in jobs
+    assert jobs["average"] == jobs["descend"] == jobs["evaluate"] == jobs["interpolate"] == 1
+    assert jobs["refresh_bn"] == 2  # swa and descent; sgd stays
+    assert jobs["probe"] == 1  # the gradient probe reads the sgd solution only
+
+
+def test_other_constants_judge_again_and_probe_nothing(finished):
+    jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
+    assert set(jobs) == {"detect", "toy_2d", "aggregate", "claims", "figures", "report"}
+    assert jobs["aggregate"] == 1
+
+
+def test_a_toy_setting_reruns_the_toy_only(finished):
+    jobs = planned(finished[0], changed(SMOKE, toy_2d__n_draws=6))
+    assert jobs == {"toy_2d": 1, "claims": 1, "figures": 2, "report": 1}
+
+
+def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):
+    """Params carry the algorithm version: what depends on the stage is remade, what it depends on is not."""
+    config = valleys_config.Experiment(_filled(SMOKE))
+    before = config.detect()
+    monkeypatch.setitem(valleys_config.VERSIONS, "detect", valleys_config.VERSIONS["detect"] + 1)
+    assert config.detect() != before
+
+
+def _filled(config):
+    from snakemake.utils import validate
+
+    config = changed(config)
+    validate(config, str(ROOT / "workflow" / "schemas" / "config.schema.yaml"))
+    return config
+
+
+def test_more_directions_keep_those_that_are_done(finished):
+    """Grow a probe for real: the first curves are the same numbers, read back and not probed again."""
+    folder, _ = finished
+    cell = "results/smoke/cells/digits/mlp/quick/seed-0"
+    curves = folder / cell / "probes/uniform/curves.parquet"
+    before = tables.read(curves, "curves").to_pandas()
+    config = changed(SMOKE, probes__uniform__n=3)
+    target = f"{cell}/probes/uniform/curves.parquet"
+    status, text = snakemake(folder, config, target, "--cores", "1")
+    assert status == 0, text
+    after = tables.read(curves, "curves").to_pandas()
+    assert after[after["k"] < 2].reset_index(drop=True).equals(before)
+    assert set(after["k"]) == {0, 1, 2}
+    log = (folder / "results/smoke/logs/digits/mlp/quick/seed-0/probe-uniform.log").read_text()
+    assert "direction 3 of 3" in log
+    assert "direction 1 of 3" not in log
+    status, text = snakemake(folder, SMOKE, "--cores", "2")  # leave the folder as it was for other tests
+    assert status == 0, text
+
+
+LONG = changed(
+    SMOKE,
+    name="long",
+    recipes__quick__epochs=400,
+    recipes__quick__swa__start=380,
+    recipes__quick__eval_every=400,
+)
+CELL = "results/long/cells/digits/mlp/quick/seed-0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_job_resumes_bit_identical(tmp_path, number):
+    """Kill the job of a real Snakemake run; the rerun goes on from the checkpoint and ends with the same bits."""
+    target = f"{CELL}/raw/sgd.safetensors"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    status, text = snakemake(tmp_path / "a", LONG, target, "--cores", "1")
+    assert status == 0, text
+
+    folder = tmp_path / "b"
+    run = subprocess.Popen(
+        command(folder, LONG, target, "--cores", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+    )
+    deadline = time.monotonic() + 120
+    job = None
+    while time.monotonic() < deadline and run.poll() is None:
+        checkpoints = list((folder / CELL / "state").rglob("checkpoint.pt"))
+        job = next(iter(_training_processes(run.pid)), None)
+        if checkpoints and job:
+            time.sleep(0.1)
+            os.kill(job, number)
+            break
+        time.sleep(0.01)
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode != 0, text
+    assert job is not None
+    assert not (folder / target).exists()
+    assert not list(folder.rglob("*.tmp"))
+
+    status, text = snakemake(folder, LONG, target, "--cores", "1")
+    assert status == 0, text
+    log = (folder / "results/long/logs/digits/mlp/quick/seed-0/train_sgd.log").read_text()
+    assert "resumed from" in log
+    assert not list((folder / CELL / "state").glob("train-*"))
+    first, _ = files.load_weights(tmp_path / "a" / target)
+    second, _ = files.load_weights(folder / target)
+    assert all((first[k] == second[k]).all() for k in first)
+    assert (tmp_path / "a" / target).read_bytes() == (folder / target).read_bytes()
+    table = Path(CELL) / "training.parquet"
+    assert (tmp_path / "a" / table).read_bytes() == (folder / table).read_bytes()
+
+
+def _training_processes(parent):
+    """Process ids of the train_sgd script among the descendants of a process."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    family = {str(parent)}
+    grown = True
+    while grown:
+        new = {pid for pid, ppid, _ in rows if ppid in family} - family
+        family |= new
+        grown = bool(new)
+    return [
+        int(pid)
+        for pid, _, args in rows
+        if pid in family and "train_sgd.py" in args and args.split()[0].split("/")[-1].startswith("python")
+    ]
+
+
+# Bad input -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**SMOKE, "sedes": [1]}, "unknown key 'sedes', did you mean 'seeds'?"),
+        (changed(SMOKE, recipes__quick__epcohs=3), "config: recipes.quick: unknown key 'epcohs'"),
+        (changed(SMOKE, models__mlp__arch="resnet88"), "did you mean 'resnet8'"),
+        (changed(SMOKE, datasets__digits__source="digit"), "did you mean 'digits'"),
+        (changed(SMOKE, name="../escape"), "config: name: '../escape' cannot be a name"),
+        (changed(SMOKE, probes__uniform__kind="unifrom"), "did you mean 'uniform'?"),
+    ],
+)
+def test_config_mistakes_fail_at_once_with_one_line(tmp_path, config, message):
+    start = time.monotonic()
+    status, text = snakemake(tmp_path, config, "-n")
+    assert status != 0
+    assert message in text
+    assert "Traceback" not in text
+    assert time.monotonic() - start < 20  # a hang guard; about a second where the machine is idle
+    assert not (tmp_path / "results").exists()
+
+
+def failing(folder, config, target=None):
+    args = [target] if target else []
+    status, text = snakemake(folder, config, *args, "--cores", "2")
+    assert status != 0, text
+    assert "Traceback" not in text, text
+    return text
+
+
+def test_missing_and_truncated_data_files(tmp_path):
+    missing = changed(
+        SMOKE, datasets__digits={"source": "parquet", "train": "nowhere.parquet", "test": "nowhere.parquet"}
+    )
+    text = failing(tmp_path, missing, "results/smoke/data/digits/train.safetensors")
+    assert "nowhere.parquet" in text
+    (tmp_path / "short.parquet").write_bytes(b"PAR1 and no more")
+    short = changed(
+        SMOKE, datasets__digits={"source": "parquet", "train": "short.parquet", "test": "short.parquet"}
+    )
+    text = failing(tmp_path, short, "results/smoke/data/digits/train.safetensors")
+    assert "short.parquet" in text
+
+
+def test_damaged_intermediates_are_named(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    data = folder / "results/smoke/data/digits/train.safetensors"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 4
+    data.write_bytes(content)
+    text = failing(folder, SMOKE)
+    assert "train.safetensors is damaged" in text
+    assert "rerun prepare_dataset" in text
+
+
+def test_divergence_is_explained(tmp_path):
+    config = changed(SMOKE, recipes__quick__lr=1e20, models__mlp__norm="none")
+    text = failing(tmp_path, config, "results/smoke/cells/digits/mlp/quick/seed-0/raw/sgd.safetensors")
+    assert "training diverged" in text
+    assert "lower the recipe's lr" in text
+
+
+def test_unwritable_results_folder(tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    status, text = snakemake(tmp_path, SMOKE, "--cores", "2")
+    assert status != 0
+    assert "results" in text
+    assert "Traceback" not in text

@@ -1,0 +1,74 @@
+"""Helpers that run the real workflow in a folder of its own."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(name):
+    return yaml.safe_load((ROOT / name).read_text())
+
+
+def changed(config, **paths):
+    """A deep copy with dotted keys (dots written as two underscores) set."""
+    config = copy.deepcopy(config)
+    for path, value in paths.items():
+        *parents, last = path.split("__")
+        block = config
+        for key in parents:
+            block = block[key]
+        block[last] = value
+    return config
+
+
+def command(folder, config, *args):
+    path = Path(folder) / "config-under-test.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *args,
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--workflow-profile",
+        str(ROOT / "profiles" / "default"),
+        "--configfile",
+        str(path),
+    ]
+
+
+def snakemake(folder, config, *args, timeout=300):
+    """Run the workflow; return (exit status, output)."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command(folder, config, *args),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        cwd=folder,
+        env=environment,
+    )
+    return done.returncode, done.stdout
+
+
+def planned(folder, config, *args):
+    """Dry run; return {rule: number of jobs}, empty when there is nothing to do."""
+    status, text = snakemake(folder, config, "-n", *args)
+    assert status == 0, text
+    stats = re.search(r"Job stats:\njob +count\n-+ +-+\n(.*?)\n\n", text, re.S)
+    if stats is None:
+        assert "Nothing to be done" in text, text
+        return {}
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.M))
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}

@@ -1,0 +1,272 @@
+"""The paper's claims, each judged from the tables by a rule written here.
+
+A verdict is ``supported``, ``refuted`` or ``inconclusive``. Two rules cover all claims so far:
+
+share
+    The claim says that something is the case more often than not. Supported when the lower end of the Wilson
+    interval of the share is above one half, refuted when the upper end is below it.
+paired
+    The claim says that a difference has a sign. Supported when the exact two-sided sign test over seeds has
+    p < alpha and the difference has the claimed sign in most seeds, refuted when it has the other. With
+    fewer seeds than can reach alpha (six at 0.05) the verdict is always inconclusive, and the note says so.
+
+Claims are judged separately for each data set, model and recipe; p-values are not corrected for the number
+of rows, which each row's note and the report state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valleys import stats
+
+SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+_CELLS = ["dataset", "model", "recipe"]
+
+Row = dict[str, Any]
+Frames = Mapping[str, pd.DataFrame]
+
+
+def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0.95) -> list[Row]:
+    """Return the rows of the ``claims`` table.
+
+    Parameters
+    ----------
+    data
+        The tables ``solutions, asymmetry, interpolation, toy_2d`` as data frames.
+    c
+        Level from which a direction counts as asymmetric.
+    alpha
+        Two-sided significance level of tests.
+    level
+        Confidence level of intervals.
+    """
+    rows = [*prevalence(data["asymmetry"], c, level)]
+    rows += swa(data["solutions"], data["interpolation"], alpha, level)
+    rows += toy(data["toy_2d"], level)
+    return rows
+
+
+def share_verdict(interval: stats.Interval, half: float = 0.5) -> str:
+    """Return the verdict of the share rule for a Wilson interval (NaN bounds: inconclusive)."""
+    if interval.low > half:
+        return SUPPORTED
+    return REFUTED if interval.high < half else INCONCLUSIVE
+
+
+def paired_verdict(paired: stats.Paired, claimed_sign: int, alpha: float) -> str:
+    """Return the verdict of the paired rule; `claimed_sign` is +1 or -1."""
+    if not paired.p_sign < alpha:
+        return INCONCLUSIVE
+    majority = 1 if paired.positive > paired.negative else -1
+    return SUPPORTED if majority == claimed_sign else REFUTED
+
+
+def _share_row(
+    claim: str, experiment: int, scope: str, statement: str, hits: int, n: int, **text: Any
+) -> Row:
+    interval = stats.wilson(hits, n, text.pop("level"))
+    return {
+        "claim": claim,
+        "experiment": experiment,
+        "scope": scope,
+        "statement": statement,
+        "verdict": share_verdict(interval),
+        "measure": text["measure"],
+        "effect": interval.estimate,
+        "unit": "share",
+        "low": interval.low,
+        "high": interval.high,
+        "n": n,
+        "p_value": None,
+        "test": "Wilson interval",
+        "rule": "supported: interval above 0.5; refuted: below 0.5",
+        "note": text.get("note", ""),
+    }
+
+
+def _paired_row(
+    claim: str,
+    scope: str,
+    statement: str,
+    differences: np.ndarray,
+    *,
+    sign: int,
+    measure: str,
+    unit: str,
+    alpha: float,
+    level: float,
+    note: str = "",
+) -> Row:
+    finite = np.isfinite(differences)
+    paired = stats.paired(differences[finite], level=level)
+    least = stats.min_n_sign(alpha)
+    notes = [note] if note else []
+    if not finite.all():
+        left_out = int((~finite).sum())
+        notes.append(f"{left_out} seed{'s' if left_out > 1 else ''} left out: not finite")
+    if paired.n < least:
+        notes.append(f"{paired.n} seeds cannot reach p < {alpha:g} in a sign test; {least} can")
+    notes.append(f"difference above 0 in {paired.positive} of {paired.n} seeds, below in {paired.negative}")
+    return {
+        "claim": claim,
+        "experiment": 2,
+        "scope": scope,
+        "statement": statement,
+        "verdict": paired_verdict(paired, sign, alpha),
+        "measure": measure,
+        "effect": paired.mean,
+        "unit": unit,
+        "low": paired.low,
+        "high": paired.high,
+        "n": paired.n,
+        "p_value": paired.p_sign,
+        "test": "exact sign test; t interval of the paired difference",
+        "rule": f"supported: p < {alpha:g} and {'above' if sign > 0 else 'below'} 0; refuted: the other side",
+        "note": "; ".join(notes),
+    }
+
+
+def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]:
+    """Experiment 1: asymmetric directions at SGD minima, by data set, model, recipe and probe.
+
+    Twice: by Definition 1, which asks for slopes that differ by c throughout a window, and by the rises at
+    -R and R alone. The first is the stricter: a curve whose slope grows within the window by a factor g has
+    c* at most 1/g of the ratio of its slopes.
+    """
+    at_sgd = asymmetry[asymmetry["solution"] == "sgd"]
+    for names, rows in at_sgd.groupby([*_CELLS, "probe"], sort=True):
+        scope = "/".join(map(str, names))
+        hit = rows["status"] == "asymmetric"
+        by_minimum = hit.groupby(rows["seed"]).any()
+        counts = rows["status"].value_counts()
+        others = [f"{counts[s]} {s}" for s in ("not_minimum", "flat", "not_finite") if s in counts]
+        per = rows.groupby("seed").size().max()
+        pooled = f"directions of {len(by_minimum)} minima pooled; those of one minimum are not independent"
+        yield _share_row(
+            "asymmetric_direction_exists",
+            1,
+            scope,
+            f"SGD minima have an asymmetric direction among {per} probed ({rows['kind'].iloc[0]})",
+            int(by_minimum.sum()),
+            len(by_minimum),
+            measure="share of SGD minima (seeds) with at least one asymmetric direction",
+            level=level,
+        )
+        yield _share_row(
+            "directions_are_asymmetric",
+            1,
+            scope,
+            f"a direction at an SGD minimum is asymmetric more often than not ({rows['kind'].iloc[0]})",
+            int(hit.sum()),
+            len(hit),
+            measure="share of directions that are asymmetric",
+            level=level,
+            note="; ".join(
+                [
+                    *others,
+                    f"directions of {len(by_minimum)} minima pooled; those of one minimum are not independent",
+                ]
+            ),
+        )
+
+
+def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 2: SWA against the solution that SGD descends to from it, paired over seeds."""
+    for names, rows in solutions.groupby(_CELLS, sort=True):
+        scope = "/".join(map(str, names))
+        wide = rows.pivot(index="seed", columns="solution")
+        for column, sign, word, unit in (
+            ("train_loss", 1, "train loss is higher", "nats"),
+            ("test_loss", -1, "test loss is lower", "nats"),
+            ("test_accuracy", 1, "test accuracy is higher", "share"),
+        ):
+            yield _paired_row(
+                f"swa_{column}",
+                scope,
+                f"SWA's {word} than that of the solution SGD reaches from it",
+                (wide[column]["swa"] - wide[column]["descent"]).to_numpy(),
+                sign=sign,
+                measure=f"{column.replace('_', ' ')} of swa - of descent",
+                unit=unit,
+                alpha=alpha,
+                level=level,
+            )
+    lines = interpolation[(interpolation["start"] == "swa") & (interpolation["stop"] == "descent")]
+    for names, rows in lines.groupby([*_CELLS, "line"], sort=True):
+        scope = "/".join(map(str, names))
+        measured = pd.DataFrame([line_measures(line) for _, line in rows.groupby("seed")])
+        about = f"BN {rows['bn_policy'].iloc[0]} on the line"
+        if measured["mirror"].notna().any():
+            yield _paired_row(
+                "swa_on_flat_side",
+                scope,
+                "SWA lies on the flat side: beyond the descended solution the train loss rises more steeply",
+                measured["mirror"].to_numpy(),
+                sign=1,
+                measure="train loss at swa's mirror image about descent - at swa",
+                unit="nats",
+                alpha=alpha,
+                level=level,
+                note=about,
+            )
+        yield _paired_row(
+            "test_minimum_towards_swa",
+            scope,
+            "on the line the test loss is least nearer to SWA than the train loss is",
+            measured["argmin"].to_numpy(),
+            sign=-1,
+            measure="t of least test loss - t of least train loss (swa at 0, descent at 1)",
+            unit="distance from swa to descent",
+            alpha=alpha,
+            level=level,
+            note=about,
+        )
+
+
+def line_measures(line: pd.DataFrame) -> dict[str, float]:
+    """Return what one seed's swa-descent line says.
+
+    ``mirror``: train loss at t = 2 less that at t = 0 (swa's mirror image about descent at t = 1; NaN where
+    the line does not reach t = 2). ``argmin``: t of the least test loss less t of the least train loss.
+    """
+    by_t = line.set_index("t")["train_loss"]
+    mirror = by_t[2.0] - by_t[0.0] if 2.0 in by_t.index else np.nan
+    t = line["t"].to_numpy()
+    return {"mirror": mirror, "argmin": t[line["test_loss"].argmin()] - t[line["train_loss"].argmin()]}
+
+
+def toy(toy_2d: pd.DataFrame, level: float) -> Iterator[Row]:
+    """Experiment 7: the 2-D MLP, by recipe."""
+    for recipe, rows in toy_2d.groupby("recipe", sort=True):
+        counts = rows["status"].value_counts()
+        others = [
+            f"{n} {status}" for status, n in counts.items() if status not in ("asymmetric", "symmetric")
+        ]
+        yield _share_row(
+            "toy_2d_asymmetric",
+            7,
+            f"2-D MLP/{recipe}",
+            f"a U(0,1) direction at the solution of one neuron is asymmetric more often than not ({recipe})",
+            int((rows["status"] == "asymmetric").sum()),
+            len(rows),
+            measure="share of data draws whose line is asymmetric",
+            level=level,
+            note=", ".join(others),
+        )
+
+
+def as_text(claims: pd.DataFrame) -> str:
+    """Return the claims as a table for the terminal."""
+    from tabulate import tabulate
+
+    lines = []
+    for row in claims.itertuples():
+        effect = f"{row.effect:+.3g} [{row.low:+.3g}, {row.high:+.3g}] {row.unit}"
+        lines.append([row.verdict, row.claim, row.scope, effect, row.n])
+    return tabulate(lines, headers=["verdict", "claim", "scope", "effect [95 % interval]", "n"])

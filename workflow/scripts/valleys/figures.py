@@ -1,0 +1,965 @@
+"""Figures and their captions, drawn from the tables alone.
+
+`draw` makes a figure by name; `caption` says in words what it plots and what is seen in it, with numbers
+taken from the same tables. Rows of panels are data set / model / recipe, so a larger grid makes a longer
+figure and not a denser one. pyplot is not used: nothing global is changed, and the same tables give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
+from scipy import stats as sps
+
+from valleys import files
+from valleys.errors import ValleysError
+from valleys.stats import mean_interval, wilson
+
+Data = Mapping[str, pd.DataFrame]
+Spec = Mapping[str, Any]
+Floats = NDArray[np.float64]
+
+STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
+CELL = ["dataset", "model", "recipe"]
+DIRECTION = [*CELL, "seed", "solution", "probe", "k"]
+SOLUTIONS = ("sgd", "swa", "descent")
+
+_MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+_SHADE = 0.2
+_GREY, _PALE, _INK = "#5f6368", "#d9dce0", "#202124"
+# Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
+_ROLES = {
+    "petroff10": {"train": 0, "test": 6, "sgd": 6, "swa": 4, "descent": 5, "paper": 6, "converged": 0},
+    "tableau-colorblind10": {
+        "train": 0,
+        "test": 5,
+        "sgd": 1,
+        "swa": 0,
+        "descent": 3,
+        "paper": 5,
+        "converged": 0,
+    },
+    "Dark2": {"train": 0, "test": 1, "sgd": 1, "swa": 2, "descent": 3, "paper": 1, "converged": 2},
+}
+_SPLITS = {"train": "-", "test": "--"}
+_MAX_PIXELS = 60_000  # Agg's limit is 2**16 a side
+_STEPS = [1, 2, 5, 10]  # between ticks
+_LISTED = 6  # findings told one by one in a caption; more are told as a range
+
+CAPTIONS = {
+    "training": (
+        "Training: loss (logarithmic) and accuracy by epoch. Thin lines are seeds, thick lines their mean. "
+        "Train values are those of the epoch as trained (augmented images, batch statistics); test values "
+        "use the running statistics. The shaded epochs are those whose iterates SWA averages."
+    ),
+    "prevalence": (
+        "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), and share along "
+        "which the solution is not a minimum, so that the definition cannot hold (right). Bars are Wilson "
+        "intervals that take directions for independent; figures beside each panel are directions found "
+        "among directions probed, all seeds together."
+    ),
+    "curves": (
+        "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
+        "are means over directions and seeds; shade and thin lines enclose the middle 80 % of them. "
+        "Directions keep the sign they were drawn with. The vertical axis is cut where a few curves leave "
+        "the rest."
+    ),
+    "line": (
+        "Line between two solutions: loss (left; logarithmic where it spans more than a factor of 20), "
+        "change of loss since the start of the line, taken within each seed (middle), and classification "
+        "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
+        "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read."
+    ),
+    "toy-surface": (
+        "2-D MLP, data draw 0: loss surface over weight and bias, with the solution of each recipe and the "
+        "line through it along the probed direction (left); loss along these lines (right)."
+    ),
+    "toy-curves": (
+        "2-D MLP: loss along the probed direction (entries U(0, 1), normalised) through the solution. Thin "
+        "lines are data draws, the thick line is their mean. Recipe paper stops after a fixed number of "
+        "steps, recipe converged at a minimum."
+    ),
+}
+
+
+# Entry points ---------------------------------------------------------------------------------------
+
+
+def draw(name: str, data: Data, spec: Spec) -> Figure:
+    """Draw a figure; tables without rows give a figure that says so.
+
+    Parameters
+    ----------
+    name
+        As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "curves-<probe>",
+        "line-<line>", "toy-surface" or "toy-curves".
+    data
+        The tables named by `valleys.config.Experiment.figure_tables`.
+    spec
+        As returned by `valleys.config.Experiment.figure`.
+
+    Raises
+    ------
+    ValleysError
+        For a name that is none of these.
+    """
+    kind, part = _kind(name)
+    style = _style(spec)
+    with mpl.rc_context(_rc(style)):
+        look = _Look(style)
+        return _DRAW[kind](part, data, spec, look) or _empty(look, _NOTHING[kind].format(part))
+
+
+def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, Any]) -> None:
+    """Write a figure as PNG and SVG, each atomically and with no dates: same figure, same bytes."""
+    style = {**STYLE, **style}
+    dpi = min(float(style["dpi"]), _MAX_PIXELS / max(figure.get_size_inches()))
+    with mpl.rc_context(_rc(style)):
+        with files.atomic(png) as temporary:
+            figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+        with files.atomic(svg) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def caption(name: str, data: Data, spec: Spec) -> str:
+    """Return what a figure plots and what is seen in it; parameters as for `draw`."""
+    kind, part = _kind(name)
+    seen = _SEEN[kind](part, data, spec)
+    return f"{CAPTIONS[kind]}\n{seen}" if seen else _NOTHING[kind].format(part)
+
+
+def title(name: str) -> str:
+    """Return a heading for a figure."""
+    kind, part = _kind(name)
+    return _TITLES[kind].format(part)
+
+
+def prevalence(asymmetry: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Count verdicts by cell (seeds together), probe and solution.
+
+    Parameters
+    ----------
+    asymmetry
+        The table of that name.
+    level
+        Of the Wilson intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns dataset, model, recipe, probe, solution, n, and for each of "asymmetric" and "not_minimum"
+        the count, ``<status>_share``, ``<status>_low`` and ``<status>_high``; then the counts "symmetric",
+        "flat" and "not_finite", and the medians of c_star and asymmetry_index over the rows that have them.
+    """
+    rows = []
+    for key, part in asymmetry.groupby([*CELL, "probe", "solution"], sort=False):
+        row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
+        counts = part["status"].value_counts()
+        for status in ("asymmetric", "not_minimum"):
+            share = wilson(int(counts.get(status, 0)), len(part), level)
+            row |= {status: int(counts.get(status, 0)), f"{status}_share": share.estimate}
+            row |= {f"{status}_low": share.low, f"{status}_high": share.high}
+        row |= {status: int(counts.get(status, 0)) for status in ("symmetric", "flat", "not_finite")}
+        rows.append(
+            row | {"c_star": part["c_star"].median(), "asymmetry_index": part["asymmetry_index"].median()}
+        )
+    return pd.DataFrame(rows)
+
+
+# Style and layout -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Style of one figure: sizes and the colour of each thing that has one everywhere."""
+
+    style: Mapping[str, Any]
+
+    @property
+    def width(self) -> float:
+        return float(self.style["width"])
+
+    def colour(self, thing: str) -> str:
+        palette = self.style["palette"]
+        colours = _colours(palette)
+        return colours[_ROLES.get(palette, _ROLES["petroff10"]).get(thing, 0) % len(colours)]
+
+
+def _colours(palette: str) -> Sequence[Any]:
+    if palette in mpl.color_sequences:
+        return mpl.color_sequences[palette]
+    if palette in mpl.style.library:
+        return mpl.style.library[palette]["axes.prop_cycle"].by_key()["color"]
+    raise ValleysError(f"figures.palette: {palette!r} is not a palette of matplotlib {mpl.__version__}")
+
+
+def _style(spec: Spec) -> dict[str, Any]:
+    return {**STYLE, **spec.get("style", {})}
+
+
+def _rc(style: Mapping[str, Any]) -> dict[str, Any]:
+    size = style["font_size"]
+    return {
+        **{key: mpl.rcParamsDefault[key] for key in ("path.simplify", "agg.path.chunksize", "savefig.bbox")},
+        "font.family": ["DejaVu Sans"],
+        "font.size": size,
+        "axes.titlesize": size,
+        "axes.labelsize": size,
+        "xtick.labelsize": size - 1,
+        "ytick.labelsize": size - 1,
+        "legend.fontsize": size,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": _GREY,
+        "axes.labelcolor": _INK,
+        "text.color": _INK,
+        "xtick.color": _GREY,
+        "ytick.color": _GREY,
+        "xtick.labelcolor": _INK,
+        "ytick.labelcolor": _INK,
+        "axes.linewidth": 0.8,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e8eaed",
+        "grid.linewidth": 0.6,
+        "axes.formatter.useoffset": False,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.constrained_layout.h_pad": 0.06,
+        "text.parse_math": False,  # names may hold any character; ticks are written out below
+        "text.usetex": False,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "valleys",
+    }
+
+
+def _panels(look: _Look, rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
+    width = look.width * (1 if columns == 2 else 1.35 if columns > 2 else 0.62)
+    figure = Figure(figsize=(width, height * rows * look.width / 7 + 0.55), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _empty(look: _Look, sentence: str) -> Figure:
+    figure = Figure(figsize=(look.width, 1.2))
+    wrapped = textwrap.fill(sentence, 80)
+    figure.text(0.5, 0.5, wrapped, ha="center", va="center", color=_GREY)
+    return figure
+
+
+def _legend(figure: Figure, handles: Sequence[Any]) -> None:
+    columns = min(len(handles), 4)
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2)
+
+
+def _cells(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield label, recipe and rows of each cell, seeds together; several recipes are named in the label."""
+    several = frame["recipe"].nunique() > 1
+    for (dataset, model, recipe), part in frame.groupby(CELL, sort=False):
+        yield " / ".join([dataset, model, *([recipe] if several else [])]), recipe, part
+
+
+def _heading(
+    axes: Axes, label: str, right: str = "", colour: str = _INK, room: int = 38, pad: float | None = None
+) -> None:
+    """Write the cell above a panel, broken at its slashes if long, and a short word at the right."""
+    lines = [""]
+    for part in label.split(" / "):
+        joined = f"{lines[-1]} / {part}" if lines[-1] else part
+        if len(joined) > room and lines[-1]:
+            lines[-1] += " /"
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    if right and label and len(lines[-1]) + len(right) > room:
+        lines.append(" ")  # lifts the label above the word
+    axes.set_title("\n".join(lines), loc="left", fontweight="bold", pad=pad)
+    if right:
+        axes.set_title(right, loc="right", color=colour)
+
+
+def _plain(value: float, _position: int = 0) -> str:
+    return f"{value:g}"
+
+
+def _log_axis(axes: Axes, low: float, high: float) -> None:
+    """Make the y axis logarithmic with labels written out, at 1, 2 and 5 when there are few decades."""
+    axes.set_yscale("log")
+    decades = np.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(low / 1.15, high * 1.15)
+
+
+def _linear_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+
+
+def _finite(values: Any) -> Floats:
+    values = np.asarray(values, dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def _band(table: Floats, level: float) -> tuple[Floats, Floats, Floats]:
+    """Return mean and t interval of each column of (seeds, points), over its finite values."""
+    good = np.isfinite(table)
+    n = good.sum(axis=0)
+    safe = np.where(good, table, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = safe.sum(axis=0) / n
+        spread = np.sqrt((np.where(good, table - mean, 0.0) ** 2).sum(axis=0) / (n - 1))
+        half = sps.t.ppf((1 + level) / 2, np.where(n > 1, n - 1, np.nan)) * spread / np.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+# training -------------------------------------------------------------------------------------------
+
+
+def _training(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["training"]
+    table = table[table["phase"] != "descent"]
+    if table.empty:
+        return None
+    cells = list(_cells(table))
+    figure, grid = _panels(look, len(cells), 2, 2.3)
+    for (label, recipe, part), row in zip(cells, grid, strict=True):
+        for axes, measure, scale in ((row[0], "loss", 1.0), (row[1], "accuracy", 100.0)):
+            for split in _SPLITS:
+                column = f"{split}_{measure}"
+                kept = part[np.isfinite(part[column].astype(float))]
+                for _, run in kept.groupby("seed"):
+                    axes.plot(run["epoch"], scale * run[column], color=look.colour(split), lw=0.5, alpha=0.4)
+                mean = kept.groupby("epoch")[column].mean()
+                axes.plot(
+                    mean.index, scale * mean, color=look.colour(split), lw=1.6, ls=_SPLITS[split],
+                    marker="o" if len(mean) < 3 else None, ms=3,
+                )  # fmt: skip
+            last = float(part["epoch"].max())
+            axes.set_xlim(0, max(last, 1))
+            start = _swa_start(recipe, part, spec)
+            if start is not None and start < last:
+                axes.axvspan(start, last, color=_PALE, alpha=0.45, lw=0, zorder=0)
+                axes.axvline(start, color=_GREY, lw=0.8)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
+            axes.set_xlabel("epoch")
+        _heading(row[0], label)
+        losses = _finite(part[["train_loss", "test_loss"]])
+        row[0].set_ylabel("loss [nats]")
+        if len(losses) and losses.min() > 0 and losses.max() / losses.min() > 3:
+            _log_axis(row[0], losses.min(), losses.max())
+        row[1].set_ylabel("accuracy [%]")
+        row[1].set_ylim(*_accuracy_limits(part))
+    _legend(
+        figure,
+        [*_split_handles(look, "train (as trained)", "test"), Patch(fc=_PALE, label="averaged by SWA")],
+    )
+    return figure
+
+
+def _swa_start(recipe: str, part: pd.DataFrame, spec: Spec) -> float | None:
+    start = spec.get("swa_start", {}).get(recipe)
+    if start is not None:
+        return float(start)
+    epochs = part.loc[part["phase"] == "swa", "epoch"]
+    return float(epochs.min()) - 1 if len(epochs) else None
+
+
+def _accuracy_limits(part: pd.DataFrame) -> tuple[float, float]:
+    low = 100 * _finite(part[["train_accuracy", "test_accuracy"]]).min(initial=1.0)
+    return max(0.0, low - 3), 101.0
+
+
+def _split_handles(look: _Look, train: str = "train", test: str = "test") -> list[Line2D]:
+    return [
+        Line2D([], [], color=look.colour(split), lw=1.6, ls=dashes, label=text)
+        for (split, dashes), text in zip(_SPLITS.items(), (train, test), strict=True)
+    ]
+
+
+def _seen_training(_part: str, data: Data, spec: Spec) -> str:
+    table = data["training"][data["training"]["phase"] != "descent"]
+    if table.empty:
+        return ""
+    told = []
+    for label, _, part in _cells(table):
+        ends = part.loc[part.groupby("seed")["epoch"].idxmax()]
+        tests = part[np.isfinite(part["test_loss"].astype(float))]
+        tests = tests.loc[tests.groupby("seed")["epoch"].idxmax()]
+        words = f"train loss {number(_mean(ends['train_loss']))} nats"
+        if len(tests):
+            words += f", test loss {number(_mean(tests['test_loss']))} nats, test accuracy"
+            words += f" {_percent(_mean(tests['test_accuracy']))}"
+        told.append((label, f"{words} ({_count(part['seed'].nunique(), 'seed')})"))
+    diverged = int((~np.isfinite(table["train_loss"].astype(float))).sum())
+    left_out = f"{_count(diverged, 'epoch')} without a finite train loss left out. " if diverged else ""
+    return f"{_recipe_note(table)}{left_out}At the last epoch, mean over seeds:{_list(told)}"
+
+
+# prevalence -----------------------------------------------------------------------------------------
+
+
+def _prevalence(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["asymmetry"]
+    if table.empty:
+        return None
+    counts = prevalence(table, spec["level"])
+    solutions = _ordered(counts["solution"])
+    cells = list(_cells(counts))
+    probes = [list(dict.fromkeys(part["probe"])) for _, _, part in cells]
+    heights = [0.55 + len(names) * (0.1 + 0.17 * len(solutions)) for names in probes]
+    figure, grid = _panels(
+        look, len(cells), 2, sum(heights) / len(cells) + 0.35, height_ratios=heights, sharex=True
+    )
+    titles = {"asymmetric": "asymmetric", "not_minimum": "not a minimum"}
+    for (label, _, part), names, row in zip(cells, probes, grid, strict=True):
+        for axes, status in zip(row, titles, strict=True):
+            _shares(axes, part, status, names, solutions, look)
+            _heading(axes, label if axes is row[0] else "", titles[status], _GREY, room=34)
+        row[1].tick_params(labelleft=False)
+    for axes in grid[-1]:
+        axes.set_xlabel("share of directions [%]")
+    handles = [
+        Line2D([], [], color=look.colour(s), marker=_MARKERS.get(s, "o"), ms=4.5, lw=1.2, label=f"at {s}")
+        for s in solutions
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _shares(
+    axes: Axes, part: pd.DataFrame, status: str, probes: list[str], solutions: list[str], look: _Look
+) -> None:
+    """Draw one panel of shares with intervals: a line a probe, one point a solution."""
+    step = 0.72 / len(solutions)
+    for row in part.to_dict("records"):
+        y = probes.index(row["probe"]) + (solutions.index(row["solution"]) - (len(solutions) - 1) / 2) * step
+        share, low, high = (100 * row[f"{status}_{key}"] for key in ("share", "low", "high"))
+        axes.errorbar(
+            share, y, xerr=[[max(share - low, 0)], [max(high - share, 0)]],
+            color=look.colour(row["solution"]),
+            fmt=_MARKERS.get(row["solution"], "o"), ms=4.5, lw=1.2, capsize=2, clip_on=False, zorder=3,
+        )  # fmt: skip
+        axes.annotate(
+            f"{row[status]}/{row['n']}", (1.04, y), xycoords=("axes fraction", "data"), va="center",
+            fontsize=axes.xaxis.get_label().get_fontsize() * 0.8, color=_GREY, annotation_clip=False,
+        )  # fmt: skip
+    axes.set_yticks(range(len(probes)), probes)
+    axes.set_ylim(len(probes) - 0.45, -0.55)
+    axes.set_xlim(0, 100)
+    axes.grid(False, axis="y")
+    for y in range(1, len(probes)):
+        axes.axhline(y - 0.5, color="#e8eaed", lw=0.6, zorder=0)
+    axes.tick_params(axis="y", length=0)
+
+
+def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
+    table = data["asymmetry"]
+    if table.empty:
+        return ""
+    told = []
+    level, c = spec["level"], spec["c"]
+    for probe, part in table.groupby("probe", sort=False):
+        share = wilson(int((part["status"] == "asymmetric").sum()), len(part), level)
+        bounds = f"{_percent(share.low)} to {_percent(share.high)}"
+        told.append((str(probe), f"{_percent(share.estimate)} ({bounds}; n = {share.n})"))
+    cells = table.groupby(CELL).ngroups
+    others = "".join(
+        f"{_count(int((table['status'] == status).sum()), 'direction')} {words}. "
+        for status, words in (
+            ("flat", "without a rise on either side"),
+            ("not_finite", "with a loss that is not finite"),
+        )
+        if (table["status"] == status).any()
+    )
+    return (
+        f"{_recipe_note(table)}{others}Asymmetric at c* ≥ {c:g}, all solutions of {_count(cells, 'cell')}"
+        f" together ({_percent(level)} intervals):{_list(told, 2 * _LISTED)}"
+    )
+
+
+# curves ---------------------------------------------------------------------------------------------
+
+
+def _rises(probe: str, data: Data) -> pd.DataFrame:
+    """Return the curves of a probe with offset / R as ``x`` and the rises ``train`` and ``test``."""
+    curves = data["curves"][data["curves"]["probe"] == probe]
+    radii = data["directions"].loc[data["directions"]["probe"] == probe, [*DIRECTION, "radius"]]
+    merged = curves.merge(radii, on=DIRECTION, how="inner", validate="many_to_one")
+    merged["x"] = (merged["offset"] / merged["radius"]).round(6)
+    zero = merged.loc[merged["x"] == 0, [*DIRECTION, "train_loss", "test_loss"]]
+    zero = zero.rename(columns={"train_loss": "train_zero", "test_loss": "test_zero"})
+    merged = merged.merge(zero, on=DIRECTION, how="inner", validate="many_to_one")
+    for split in _SPLITS:
+        merged[split] = merged[f"{split}_loss"] - merged[f"{split}_zero"]
+    return merged
+
+
+def _curves(probe: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = _rises(probe, data)
+    if table.empty:
+        return None
+    solutions = _ordered(table["solution"])
+    cells = list(_cells(table))
+    figure, grid = _panels(look, len(cells), len(solutions), 2.3, sharex=True, sharey="row")
+    for (label, _, part), row in zip(cells, grid, strict=True):
+        tops, bottoms = [], []
+        for axes, solution in zip(row, solutions, strict=True):
+            here = part[part["solution"] == solution]
+            for split, dashes in _SPLITS.items():
+                values = here.loc[np.isfinite(here[split]), ["x", split]].groupby("x")[split]
+                if not len(values):
+                    continue
+                mean, low, high = values.mean(), values.quantile(0.1), values.quantile(0.9)
+                colour = look.colour(split)
+                if split == "train":
+                    axes.fill_between(mean.index, low, high, color=colour, alpha=_SHADE, lw=0)
+                else:
+                    for edge in (low, high):
+                        axes.plot(mean.index, edge, color=colour, ls=dashes, lw=0.6)
+                axes.plot(mean.index, mean, color=colour, ls=dashes, lw=1.6)
+                # The mean may be carried off by one direction; the band says what is usual.
+                tops += [float(high.max()), min(float(mean.max()), 3 * float(high.max()))]
+                bottoms += [float(low.min()), float(mean.min())]
+            axes.axvline(0, color=_GREY, lw=0.8)
+            n = here.drop_duplicates(DIRECTION)
+            _heading(axes, label if axes is row[0] else "", f"at {solution} (n = {len(n)})", _GREY)
+        if tops and max(tops) > min(bottoms):
+            room = 0.06 * (max(tops) - min(bottoms))
+            row[0].set_ylim(min(bottoms) - room, max(tops) + room)
+        row[0].set_xlim(-1, 1)
+        row[0].set_xticks([-1, -0.5, 0, 0.5, 1])
+        row[0].set_ylabel("rise in loss [nats]")
+        _linear_axis(row[0])
+    for axes in grid[-1]:
+        axes.set_xlabel("offset l / R")
+    train, test = _split_handles(look)
+    shade = Patch(fc=look.colour("train"), alpha=_SHADE, label="middle 80 %, train")
+    edges = Line2D([], [], color=look.colour("test"), lw=0.6, ls=_SPLITS["test"], label="middle 80 %, test")
+    _legend(figure, [train, test, shade, edges])
+    return figure
+
+
+def _seen_curves(probe: str, data: Data, spec: Spec) -> str:
+    table = data["asymmetry"][data["asymmetry"]["probe"] == probe]
+    if table.empty or _rises(probe, data).empty:
+        return ""
+    told = []
+    for label, _, part in _cells(table):
+        for solution in _ordered(part["solution"]):
+            here = part[part["solution"] == solution]
+            asymmetric = int((here["status"] == "asymmetric").sum())
+            minus, plus = number(here["rise_minus"].median()), number(here["rise_plus"].median())
+            words = f"{minus} nats at −R and {plus} at +R, asymmetric {asymmetric} of {len(here)}"
+            told.append((f"{label} at {solution}", words))
+    about = data["directions"][data["directions"]["probe"] == probe]
+    radius = f"R is {_range(about['radius'])} in 2-norm of weights"
+    capped = int((about["radius_status"] == "capped").sum())
+    if capped:
+        radius += f" ({capped} of {len(about)} curves do not reach the target rise)"
+    policy = ", ".join(dict.fromkeys(about["bn_policy"]))
+    kind = ", ".join(dict.fromkeys(about["kind"] + ", parameter group " + about["group"]))
+    return (
+        f"{_recipe_note(table)}Directions: {kind}; batch-norm statistics: {policy}; {radius}."
+        f" Median rise in train loss:{_list(told, 2 * _LISTED)}"
+    )
+
+
+# line -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One cell's line: positions t, and per measure an array (seeds, points)."""
+
+    t: Floats
+    start: str
+    stop: str
+    values: Mapping[str, Floats]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.values["train_loss"])
+
+    def change(self, split: str) -> Floats:
+        """Return loss minus loss at t = 0, within each seed."""
+        losses = self.values[f"{split}_loss"]
+        return losses - losses[:, [int(np.abs(self.t).argmin())]]
+
+
+def _lines(name: str, data: Data) -> Iterator[tuple[str, _Line]]:
+    table = data["interpolation"][data["interpolation"]["line"] == name]
+    for label, _, part in _cells(table.assign(at=table["t"].round(6))):
+        wide = {m: part.pivot(index="seed", columns="at", values=m) for m in (
+            "train_loss", "test_loss", "train_accuracy", "test_accuracy",
+        )}  # fmt: skip
+        values = {m: np.where(np.isfinite(w.to_numpy()), w.to_numpy(), np.nan) for m, w in wide.items()}
+        t = wide["train_loss"].columns.to_numpy(dtype=np.float64)
+        yield label, _Line(t, part["start"].iloc[0], part["stop"].iloc[0], values)
+
+
+def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    lines = list(_lines(name, data))
+    if not lines:
+        return None
+    figure, grid = _panels(look, len(lines), 3, 2.35)
+    level = spec["level"]
+    for (label, line), row in zip(lines, grid, strict=True):
+        losses, changes, errors = {}, {}, {}
+        for split in _SPLITS:
+            losses[split] = _band(line.values[f"{split}_loss"], level)
+            changes[split] = _band(line.change(split), level)
+            errors[split] = _band(100 * (1 - line.values[f"{split}_accuracy"]), level)
+        for axes, bands in zip(row, (losses, changes, errors), strict=True):
+            _splits(axes, line.t, bands, look, lowest=axes is not row[2])
+            _ends(axes, line)
+        means = _finite(np.concatenate([losses[split][0] for split in _SPLITS]))
+        if len(means) and means.min() > 0 and means.max() / means.min() > 20:
+            _log_axis(row[0], means.min(), means.max())
+            row[0].set_ylim(*_log_limits(losses, means))
+        else:
+            _linear_axis(row[0])
+            _middle(row[0], line.t, losses, reach=2, floor=0.0)
+        _middle(row[1], line.t, changes, reach=2)
+        _linear_axis(row[1])
+        row[1].axhline(0, color=_GREY, lw=0.6)
+        _linear_axis(row[2])
+        row[2].set_ylim(0, min(row[2].get_ylim()[1], 100))
+        for axes, text in zip(
+            row, ("loss [nats]", f"loss − loss at {line.start} [nats]", "error [%]"), strict=True
+        ):
+            axes.set_ylabel(text)
+            axes.set_xlabel("position t on the line")
+        _heading(row[0], label, pad=float(look.style["font_size"]) + 8)
+    shade = f"{_percent(level)} interval over seeds"
+    _legend(
+        figure,
+        [
+            *_split_handles(look),
+            Patch(fc=_PALE, label=shade),
+            Line2D([], [], color=_GREY, marker=7, ls="", ms=6, label="lowest point"),
+        ],
+    )
+    return figure
+
+
+def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: _Look, lowest: bool) -> None:
+    """Draw mean and band of train and test, and a triangle above the lowest point of each mean."""
+    for split, (mean, low, high) in bands.items():
+        colour = look.colour(split)
+        axes.fill_between(t, low, high, color=colour, alpha=_SHADE, lw=0)
+        axes.plot(t, mean, color=colour, ls=_SPLITS[split], lw=1.6)
+        if lowest and np.isfinite(mean).any():
+            k = int(np.nanargmin(mean))
+            marker, side = (6, -1) if split == "train" else (7, 1)  # carets with their tip at the point
+            raised = axes.transData + ScaledTranslation(0, side * 2 / 72, axes.figure.dpi_scale_trans)
+            axes.plot(t[k], mean[k], marker=marker, ms=6, color=colour, ls="", transform=raised, zorder=4)
+    axes.set_xlim(t.min(), t.max())
+
+
+def _ends(axes: Axes, line: _Line) -> None:
+    """Mark both solutions by vertical lines with their names above the panel."""
+    for t, name, side in ((0.0, line.start, "right"), (1.0, line.stop, "left")):
+        axes.axvline(t, color=_GREY, lw=0.8)
+        axes.annotate(
+            name, (t, 1), xycoords=("data", "axes fraction"), xytext=(-2 if side == "right" else 2, 2),
+            textcoords="offset points", ha=side, va="bottom", color=_GREY,
+            fontsize=axes.xaxis.get_label().get_fontsize() - 1,
+        )  # fmt: skip
+
+
+def _middle(axes: Axes, t: Floats, bands: Mapping[str, Any], reach: float, floor: float = -np.inf) -> None:
+    """Cut the y axis at what is seen in t in [-0.5, 1.5], extended `reach` times, and not below `floor`."""
+    inner = (t >= -0.5) & (t <= 1.5)
+    means = _finite(np.concatenate([band[0] for band in bands.values()]))
+    centre = _finite(np.concatenate([np.concatenate([b[inner] for b in band]) for band in bands.values()]))
+    if not len(centre):
+        return
+    low, high = centre.min(), centre.max()
+    span = max(high - low, 1e-12)
+    top = min(max(means.max(), high), high + reach * span)
+    bottom = max(min(means.min(), low), low - reach * span)
+    room = 0.06 * max(top - bottom, span)
+    axes.set_ylim(max(bottom - room, floor), top + room)
+
+
+def _log_limits(bands: Mapping[str, Any], means: Floats) -> tuple[float, float]:
+    lows = _finite(np.concatenate([band[1] for band in bands.values()]))
+    highs = _finite(np.concatenate([band[2] for band in bands.values()]))
+    low = max(lows[lows > 0].min(initial=means.min()), means.min() / 2)
+    return low / 1.15, min(highs.max(initial=means.max()), 2 * means.max()) * 1.15
+
+
+def _seen_line(name: str, data: Data, spec: Spec) -> str:
+    told, level = [], spec["level"]
+    lines = list(_lines(name, data))
+    for label, line in lines:
+        lowest = {split: _lowest(line, split) for split in _SPLITS}
+        words = ", ".join(f"{split} at t = {_interval(lowest[split], level)}" for split in _SPLITS)
+        stop = int(np.abs(line.t - 1).argmin())
+        for split in _SPLITS:
+            change = _finite(line.change(split)[:, stop])
+            words += (
+                f"; {split} loss at {line.stop} − at {line.start}: {_interval(change, level, sign=True)} nats"
+            )
+        told.append((label, f"{words} ({_count(line.seeds, 'seed')})"))
+    if not told:
+        return ""
+    table = data["interpolation"][data["interpolation"]["line"] == name]
+    ends = f"Position t = 0 is {lines[0][1].start}, t = 1 is {lines[0][1].stop}"
+    policy = ", ".join(dict.fromkeys(table["bn_policy"]))
+    return (
+        f"{_recipe_note(table)}{ends}; batch-norm statistics: {policy}. Lowest loss, mean over seeds"
+        f" ({_percent(level)} t interval):{_list(told)}"
+    )
+
+
+def _lowest(line: _Line, split: str) -> Floats:
+    """Return each seed's t of lowest loss, of those with a finite loss anywhere."""
+    losses = line.values[f"{split}_loss"]
+    losses = losses[np.isfinite(losses).any(axis=1)]
+    return line.t[np.nanargmin(losses, axis=1)] if len(losses) else np.empty(0)
+
+
+# toy ------------------------------------------------------------------------------------------------
+
+
+def _toy_surface(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    surface = data["toy_2d_surface"]
+    if surface.empty:
+        return None
+    wide = surface.pivot(index="bias", columns="weight", values="loss")
+    figure, grid = _panels(look, 1, 2, 2.7)
+    left, right = grid[0]
+    z = wide.to_numpy()
+    low, high = max(float(np.nanmin(z)), 1e-6), float(np.nanmax(z))
+    levels = np.geomspace(low, max(high, low * 1.01), 15)
+    z = np.clip(z, levels[0], levels[-1])
+    norm = LogNorm(levels[0], levels[-1])
+    shades = left.contourf(wide.columns, wide.index, z, levels=levels, norm=norm, cmap="Greys_r", alpha=0.75)
+    left.contour(wide.columns, wide.index, z, levels=levels, colors="white", linewidths=0.4)
+    bar = figure.colorbar(shades, ax=left, shrink=0.75, aspect=25, pad=0.02)
+    bar.set_ticks(levels[::2], labels=[f"{v:.2g}" for v in levels[::2]])
+    bar.ax.minorticks_off()
+    bar.ax.set_title("loss [nats]", loc="left", fontsize=left.xaxis.get_label().get_fontsize() - 1)
+    left.set(xlabel="weight", ylabel="bias", xlim=(wide.columns.min(), wide.columns.max()))
+    left.set_ylim(wide.index.min(), wide.index.max())
+    left.grid(False)
+    left.set_aspect("equal")
+    toy, curves = data["toy_2d"], data["toy_2d_curves"]
+    handles = []
+    for i, row in enumerate(toy[toy["draw"] == 0].to_dict("records")):
+        colour, dashes = look.colour(row["recipe"]), ("-", "--")[i % 2]
+        curve = curves[(curves["draw"] == 0) & (curves["recipe"] == row["recipe"])].sort_values("offset")
+        left.plot(
+            row["weight"] + curve["offset"] * row["direction_weight"],
+            row["bias"] + curve["offset"] * row["direction_bias"],
+            color=colour, lw=1.4, ls=dashes, path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+        left.plot(row["weight"], row["bias"], "o", color=colour, mec="white", ms=6, zorder=4)
+        right.plot(curve["offset"], curve["loss"], color=colour, lw=1.6, ls=dashes)
+        right.plot(0, row["loss"], "o", color=colour, mec="white", ms=6, zorder=4)
+        handles.append(
+            Line2D([], [], color=colour, lw=1.6, ls=dashes, marker="o", ms=5, label=f"recipe {row['recipe']}")
+        )
+    right.axvline(0, color=_GREY, lw=0.8)
+    right.set(xlabel="offset l", ylabel="loss [nats]")
+    right.set_ylim(bottom=0)
+    right.set_box_aspect(1)
+    if handles:
+        _legend(figure, handles)
+    return figure
+
+
+def _seen_toy_surface(_part: str, data: Data, spec: Spec) -> str:
+    if data["toy_2d_surface"].empty:
+        return ""
+    surface, toy = data["toy_2d_surface"], data["toy_2d"]
+    told = []
+    for row in toy[toy["draw"] == 0].to_dict("records"):
+        loss, weight, bias, minus, plus = (
+            number(row[key]) for key in ("loss", "weight", "bias", "rise_minus", "rise_plus")
+        )
+        words = (
+            f"loss {loss} nats at weight {weight}, bias {bias}; rise {minus} nats at the lower end of the line"
+            f" and {plus} at the upper; {_verdict(row)}"
+        )
+        told.append((f"recipe {row['recipe']}", words))
+    lowest = f"The lowest loss on the grid is {number(surface['loss'].min())} nats"
+    return f"{lowest}.{_list(told)}"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    words = str(row["status"]).replace("_", " ")
+    return f"{words} (c* = {number(row['c_star'])})" if np.isfinite(row["c_star"]) else words
+
+
+def _toy_curves(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["toy_2d_curves"]
+    if table.empty:
+        return None
+    recipes = list(dict.fromkeys(table["recipe"]))
+    figure, grid = _panels(look, 1, len(recipes), 2.6, sharey=True)
+    for axes, recipe in zip(grid[0], recipes, strict=True):
+        here = table[table["recipe"] == recipe]
+        colour = look.colour(recipe)
+        for _, curve in here.groupby("draw"):
+            axes.plot(curve["offset"], curve["loss"], color=colour, lw=0.5, alpha=0.35)
+        mean = here.groupby("offset")["loss"].mean()
+        axes.plot(mean.index, mean, color=colour, lw=2.2)
+        axes.axvline(0, color=_GREY, lw=0.8)
+        _heading(axes, f"recipe {recipe}", f"n = {here['draw'].nunique()}", _GREY)
+        axes.set_xlabel("offset l")
+        axes.set_xlim(here["offset"].min(), here["offset"].max())
+    grid[0, 0].set_ylabel("loss [nats]")
+    grid[0, 0].set_ylim(bottom=0)
+    handles = [
+        Line2D([], [], color=_GREY, lw=0.5, label="one data draw"),
+        Line2D([], [], color=_GREY, lw=2.2, label="mean of the draws"),
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _seen_toy_curves(_part: str, data: Data, spec: Spec) -> str:
+    if data["toy_2d_curves"].empty:
+        return ""
+    told = []
+    for recipe, part in data["toy_2d"].groupby("recipe", sort=False):
+        share = wilson(int((part["status"] == "asymmetric").sum()), len(part), spec["level"])
+        symmetric, unsettled = (int((part["status"] == s).sum()) for s in ("symmetric", "not_minimum"))
+        loss, minus, plus = (number(part[key].median()) for key in ("loss", "rise_minus", "rise_plus"))
+        words = (
+            f"{_percent(share.estimate)} of {share.n} draws asymmetric at c* ≥ {spec['c']:g}"
+            f" ({_percent(share.low)} to {_percent(share.high)}), {symmetric} symmetric, {unsettled} not at a"
+            f" minimum along the line; median loss {loss} nats at the solution, median"
+            f" rise {minus} nats at the lower end of the line and {plus} at the upper"
+        )
+        told.append((f"recipe {recipe}", words))
+    return f"Verdicts of Definition 1 ({_percent(spec['level'])} Wilson intervals):{_list(told)}"
+
+
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+# Words ----------------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Write a number for people: three significant digits, a true minus sign, powers of ten written out."""
+    if not np.isfinite(value):
+        return "not finite"
+    if value and not 1e-4 <= abs(value) < 1e5:
+        digits, power = f"{value:.2e}".split("e")
+        text = f"{digits} × 10{str(int(power)).translate(_RAISED)}"
+    else:
+        text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %" if np.isfinite(share) else "not finite"
+
+
+def _mean(values: Any) -> float:
+    good = _finite(values)
+    return float(good.mean()) if len(good) else float("nan")
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}{'' if n == 1 else 's'}"
+
+
+def _interval(values: Any, level: float, sign: bool = False) -> str:
+    found = mean_interval(_finite(values), level)
+    plus = "+" if sign and found.estimate > 0 else ""
+    if not np.isfinite(found.low):
+        return f"{plus}{number(found.estimate)}"
+    return f"{plus}{number(found.estimate)} ({number(found.low)} to {number(found.high)})"
+
+
+def _range(values: Any) -> str:
+    good = _finite(values)
+    if not len(good):
+        return "not finite"
+    low, high = number(good.min()), number(good.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _list(told: Sequence[tuple[str, str]], most: int = _LISTED) -> str:
+    """Return findings, one a line; past `most` only so many are written, and how many more there are."""
+    lines = [f"\n• {label}: {words}" for label, words in told[:most]]
+    if len(told) > most:
+        lines.append(f"\n• and {len(told) - most} more (see the tables)")
+    return "".join(lines)
+
+
+def _ordered(names: Any) -> list[str]:
+    found = list(dict.fromkeys(names))
+    return sorted(found, key=lambda n: SOLUTIONS.index(n) if n in SOLUTIONS else len(SOLUTIONS))
+
+
+def _recipe_note(table: pd.DataFrame) -> str:
+    recipes = list(dict.fromkeys(table["recipe"]))
+    return f"Recipe: {recipes[0]}. " if len(recipes) == 1 else ""
+
+
+def _kind(name: str) -> tuple[str, str]:
+    if name in ("training", "prevalence", "toy-surface", "toy-curves"):
+        return name, ""
+    kind, _, part = name.partition("-")
+    if kind in ("curves", "line") and part:
+        return kind, part
+    known = "training, prevalence, curves-<probe>, line-<line>, toy-surface, toy-curves"
+    raise ValleysError(f"figure {name!r} is not known; there are {known}")
+
+
+_DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
+    "training": _training,
+    "prevalence": _prevalence,
+    "curves": _curves,
+    "line": _line,
+    "toy-surface": _toy_surface,
+    "toy-curves": _toy_curves,
+}
+_SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
+    "training": _seen_training,
+    "prevalence": _seen_prevalence,
+    "curves": _seen_curves,
+    "line": _seen_line,
+    "toy-surface": _seen_toy_surface,
+    "toy-curves": _seen_toy_curves,
+}
+_TITLES = {
+    "training": "Training",
+    "prevalence": "Prevalence of asymmetric directions",
+    "curves": "Loss along directions: {}",
+    "line": "Line between solutions: {}",
+    "toy-surface": "2-D MLP: loss surface",
+    "toy-curves": "2-D MLP: loss along a direction, all draws",
+}
+_NOTHING = {
+    "training": "Nothing to draw: the training table has no rows.",
+    "prevalence": "Nothing to draw: no direction was probed.",
+    "curves": "Nothing to draw: no curve was measured for the probe {}.",
+    "line": "Nothing to draw: the line {} was not measured.",
+    "toy-surface": "Nothing to draw: the 2-D surface has no points.",
+    "toy-curves": "Nothing to draw: the 2-D MLP has no curves.",
+}

@@ -1,0 +1,305 @@
+"""The report: one HTML file that holds claims, figures, tables, config and versions, and asks for no other.
+
+Pictures are embedded as ``data:`` images, so that ids in one SVG cannot meet those in another and nothing in
+an SVG can run. Every value passes through Jinja2's autoescape. No times: same tables, same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import yaml
+
+from valleys import figures
+from valleys.stats import mean_interval
+from valleys.tables import declared
+
+TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
+PREVIEW_ROWS = 10
+VERDICTS = ("supported", "refuted", "inconclusive")
+
+Frames = Mapping[str, pd.DataFrame]
+Table = dict[str, Any]
+
+_DASH = "–"
+_TEXTS = ("measure", "test", "rule", "note")
+
+
+def render(
+    tables: Frames, pictures: Mapping[str, str], config: Mapping[str, Any], versions: Mapping[str, str]
+) -> str:
+    """Return the report as one HTML document.
+
+    Parameters
+    ----------
+    tables
+        The experiment's tables by name, as data frames.
+    pictures
+        SVG text by figure name, in the order they are shown.
+    config
+        The experiment's config without style and execution (`valleys.config.Experiment.results`).
+    versions
+        Package versions by name.
+    """
+    spec = figure_spec(config)
+    template = _environment().get_template(TEMPLATE.name)
+    claims = tables.get("claims", pd.DataFrame())
+    level = spec["level"]
+    return template.render(
+        name=config["name"],
+        level=_percent(level),
+        c=f"{spec['c']:g}",
+        scope=_scope(tables.get("solutions")),
+        groups=_groups(claims),
+        tally=[
+            (verdict, int((claims["verdict"] == verdict).sum()) if len(claims) else 0) for verdict in VERDICTS
+        ],
+        n_claims=len(claims),
+        alpha=config.get("claims", {}).get("alpha"),
+        figures=[_picture(name, svg, tables, spec) for name, svg in pictures.items()],
+        summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), level)],
+        previews=[_preview(name, frame, config["name"]) for name, frame in tables.items()],
+        config=yaml.safe_dump(
+            json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True
+        ),
+        versions=dict(versions),
+    )
+
+
+def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what captions need of `valleys.config.Experiment.figure`, from the config itself."""
+    return {
+        "style": {},
+        "swa_start": {name: recipe["swa"]["start"] for name, recipe in config.get("recipes", {}).items()},
+        "c": config.get("asymmetry", {}).get("c", 2.0),
+        "level": config.get("claims", {}).get("level", 0.95),
+    }
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+# Claims ---------------------------------------------------------------------------------------------
+
+
+def _groups(claims: pd.DataFrame) -> list[dict[str, Any]]:
+    """Gather rows of one claim: texts that all of them share are said once, others with their row."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in claims.to_dict("records"):
+        groups.setdefault((row["experiment"], row["claim"], row["statement"]), []).append(row)
+    order = list(dict.fromkeys((experiment, claim) for experiment, claim, _ in groups))
+    found = []
+    for key in sorted(groups, key=lambda key: (key[0], order.index(key[:2]))):
+        rows = groups[key]
+        texts = {text: list(dict.fromkeys(row[text] for row in rows)) for text in _TEXTS}
+        shared = {text: values[0] for text, values in texts.items() if len(values) == 1 and values[0]}
+        own = [text for text, values in texts.items() if len(values) > 1]
+        experiment, claim, statement = key
+        found.append(
+            {
+                "claim": claim,
+                "experiment": experiment,
+                "statement": statement[:1].upper() + statement[1:],
+                "shared": shared,
+                "rows": [_claim(row, own) for row in rows],
+            }
+        )
+    return found
+
+
+def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
+    interval = f"{_number(row['low'])} to {_number(row['high'])}"
+    return {
+        "verdict": row["verdict"],
+        "known": row["verdict"] in VERDICTS,
+        "scope": row["scope"],
+        "effect": _number(row["effect"]),
+        "unit": row["unit"],
+        "interval": _DASH if np.isnan([row["low"], row["high"]]).all() else interval,
+        "n": row["n"],
+        "p": _p_value(row["p_value"]),
+        "more": [(text, row[text]) for text in own if row[text]],
+    }
+
+
+def _p_value(p: float | None) -> str:
+    if p is None or np.isnan(p):
+        return _DASH
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+# Figures --------------------------------------------------------------------------------------------
+
+
+def _picture(name: str, svg: str, tables: Frames, spec: Mapping[str, Any]) -> dict[str, Any]:
+    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
+    width, height = _size(svg)
+    return {
+        "name": name,
+        "title": figures.title(name),
+        "caption": figures.caption(name, tables, spec),
+        "src": f"data:image/svg+xml;base64,{data}",
+        "width": width,
+        "height": height,
+    }
+
+
+def _size(svg: str) -> tuple[int | None, int | None]:
+    """Return the size in CSS pixels that an SVG written by Matplotlib declares in points."""
+    tag = re.search(r"<svg\b[^>]*>", svg)
+    sizes = [re.search(rf'\b{key}="([\d.]+)pt"', tag[0]) if tag else None for key in ("width", "height")]
+    width, height = (round(float(size[1]) * 4 / 3) if size else None for size in sizes)
+    return width, height
+
+
+# Tables ---------------------------------------------------------------------------------------------
+
+
+def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
+    if solutions is None or solutions.empty:
+        return None
+    scope = {key: list(dict.fromkeys(solutions[key])) for key in ("dataset", "model", "recipe")}
+    return scope | {
+        "seeds": int(solutions["seed"].nunique()),
+        "cells": solutions.groupby(figures.CELL).ngroups,
+    }
+
+
+def _table(
+    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], **more: Any
+) -> Table:
+    """Return a table for the template; a column is its name and what it means, numbers stand to the right."""
+    heads = []
+    for i, (column, meaning) in enumerate(columns):
+        kinds = {row[i][1] for row in rows}
+        heads.append({"name": column, "meaning": meaning, "number": kinds == {True}})
+    return {"title": title, "columns": heads, "rows": [[text for text, _ in row] for row in rows], **more}
+
+
+def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
+    """Return mean and t interval over seeds of each solution's measures."""
+    measures = [
+        ("train loss [nats]", "train_loss", 1.0),
+        ("test loss [nats]", "test_loss", 1.0),
+        ("train accuracy [%]", "train_accuracy", 100.0),
+        ("test accuracy [%]", "test_accuracy", 100.0),
+        ("norm of weights", "weight_norm", 1.0),
+        ("distance to swa", "distance_to_swa", 1.0),
+    ]
+    columns = [(name, "") for name in (*figures.CELL, "solution", "seeds")]
+    columns += [
+        (name, f"mean over seeds ± half of the {_percent(level)} t interval") for name, _, _ in measures
+    ]
+    rows = []
+    if frame is not None:
+        for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
+            row = [_cell(value) for value in (*key, part["seed"].nunique())]
+            row += [(_plus_minus(scale * part[column], level), True) for _, column, scale in measures]
+            rows.append(row)
+    text = (
+        f"Each solution: mean over seeds ± half of the {_percent(level)} t interval. BN statistics refreshed."
+    )
+    return _table("Solutions", columns, rows, text=text)
+
+
+def _plus_minus(values: pd.Series, level: float) -> str:
+    values = values.to_numpy(dtype=np.float64)
+    good = values[np.isfinite(values)]
+    found = mean_interval(good, level)
+    if not found.n:
+        return _DASH
+    text = _number(found.estimate)
+    if np.isfinite(found.low):
+        half = (found.high - found.low) / 2
+        if half > 0:
+            # As many decimals as show two digits of the half width.
+            decimals = min(max(1 - int(np.floor(np.log10(half))), 0), 12)
+            text = f"{found.estimate:.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
+        else:
+            text += " ± 0"
+    lost = len(values) - len(good)
+    return f"{text} ({lost} not finite)" if lost else text
+
+
+def _prevalence(frame: pd.DataFrame | None, level: float) -> Table:
+    """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
+    counts = pd.DataFrame() if frame is None or frame.empty else figures.prevalence(frame, level)
+    names = [
+        *figures.CELL,
+        "probe",
+        "solution",
+        "n",
+        "asymmetric",
+        "symmetric",
+        "not_minimum",
+        "flat",
+        "not_finite",
+    ]
+    columns = [(name.replace("_", " "), "") for name in names]
+    columns += [
+        ("share asymmetric [%]", f"with its {_percent(level)} Wilson interval"),
+        ("median c*", "over directions that have one"),
+        ("median asymmetry index", "log of the rise at -R over the rise at +R; 0 is symmetric"),
+    ]
+    rows = []
+    for row in counts.to_dict("records"):
+        share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
+        cells = [_cell(row[name]) for name in names]
+        cells += [(f"{share} ({low} to {high})", True), _cell(row["c_star"]), _cell(row["asymmetry_index"])]
+        rows.append(cells)
+    text = "Verdicts of Definition 1 on every probed direction, seeds together."
+    return _table("Prevalence", columns, rows, text=text)
+
+
+def _preview(name: str, frame: pd.DataFrame, experiment: str) -> Table:
+    about = declared().get(name, {"meaning": "", "columns": []})
+    meanings = {
+        c["name"]: c["meaning"] + (f" [{c['unit']}]" if "unit" in c else "") for c in about["columns"]
+    }
+    columns = [(str(column), meanings.get(column, "")) for column in frame.columns]
+    head = frame.head(PREVIEW_ROWS)
+    rows = [
+        [_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
+        for row in head.to_numpy(dtype=object)
+    ]
+    path = f"results/{experiment}/tables/{name}.parquet"
+    return _table(name, columns, rows, text=about["meaning"], path=path, total=len(frame), shown=len(head))
+
+
+def _cell(value: Any, column: str = "") -> tuple[str, bool]:
+    """Return a value's text and whether it is a number."""
+    if isinstance(value, (bool, np.bool_)):
+        return ("yes" if value else "no"), False
+    if isinstance(value, (int, np.integer)):
+        return str(value).replace("-", "−"), True
+    if value is None or isinstance(value, (float, np.floating)):
+        return _number(value), True
+    text = str(value)
+    return (text[:12] + "…" if column == "checksum" and len(text) > 12 else text), False
+
+
+def _number(value: float | None) -> str:
+    if value is None or np.isnan(value):
+        return _DASH
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return figures.number(float(value))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
