@@ -25,6 +25,6 @@ localrules:
 rule all:
     default_target: True
     input:
-        ROOT + "/report.html",
+        f"{ROOT}/report.html",
         all_tables(),
         all_figures(),

@@ -37,9 +37,7 @@ def images(n, seed=1, shift=0.0):
 
 
 def test_average_is_the_mean_in_float64():
-    states = [
-        {"w": torch.tensor([1.0, 2.0]) * k, "num_batches_tracked": torch.tensor(k)} for k in (1, 2, 6)
-    ]
+    states = [{"w": torch.tensor([1.0, 2.0]) * k, "num_batches_tracked": torch.tensor(k)} for k in (1, 2, 6)]
     mean = average(iter(states))
     assert torch.equal(mean["w"], torch.tensor([3.0, 6.0]))
     assert mean["num_batches_tracked"] == 6

@@ -11,22 +11,28 @@ from valleys.errors import ValleysError
 CELL = {"dataset": "d", "model": "m", "recipe": "r"}
 
 
+RISES = {"asymmetric": (1.0, 5.0), "symmetric": (1.0, 1.0), "not_minimum": (-1.0, 1.0), "flat": (0.0, 0.0)}
+
+
 def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
     """The asymmetry table of seeds 0, 1, ..., each with the statuses of its directions."""
-    return pd.DataFrame(
-        {
-            **CELL,
-            **cell,
-            "seed": seed,
-            "solution": solution,
-            "probe": probe,
-            "kind": "uniform",
-            "k": k,
-            "status": status,
-        }
-        for seed, statuses in enumerate(statuses_by_seed)
-        for k, status in enumerate(statuses)
-    )
+    rows = []
+    for seed, statuses in enumerate(statuses_by_seed):
+        for k, status in enumerate(statuses):
+            plus, minus = RISES[status]
+            ratio = minus / plus if plus > 0 and minus > 0 else math.nan
+            names = {
+                **CELL,
+                **cell,
+                "seed": seed,
+                "solution": solution,
+                "probe": probe,
+                "kind": "uniform",
+                "k": k,
+            }
+            rises = {"rise_plus": plus, "rise_minus": minus, "rise_ratio": ratio}
+            rows.append({**names, "status": status, **rises, "asymmetry_index": math.log(ratio)})
+    return pd.DataFrame(rows)
 
 
 def solutions(differences, column="train_loss", **cell):
@@ -224,6 +230,18 @@ def test_prevalence_counts_sgd_minima_only():
     assert rows["directions_are_asymmetric"]["verdict"] == "refuted"
 
 
+@pytest.mark.parametrize(
+    ("c", "n", "verdict"), [(4.9, 8, "refuted"), (5.1, 0, "refuted"), (0.99, 16, "inconclusive")]
+)
+def test_uneven_rises(c, n, verdict):
+    # Of five directions one rises five times as much at -R, one evenly; the rest, with no ratio, are even.
+    one = ("asymmetric", "symmetric", "flat", "not_minimum", "flat")
+    rows = claims.judge({**EMPTY, "asymmetry": asymmetry(*[one] * 8)}, c=c)
+    (row,) = (row for row in rows if row["claim"] == "rises_are_uneven")
+    assert (row["effect"], row["n"], row["verdict"]) == (n / 40, 40, verdict)
+    assert "steeper on the +u side in 0 of 40" in row["note"]
+
+
 # --- the line ---
 
 
@@ -281,7 +299,16 @@ def test_rows_fit_the_declared_table(tmp_path):
     tables.write(tmp_path / "claims.parquet", "claims", rows)
     found = tables.read(tmp_path / "claims.parquet", "claims")
     assert found["claim"].to_pylist() == [row["claim"] for row in rows]
-    assert len(rows) == 8
+    assert {row["claim"] for row in rows} >= {
+        "asymmetric_direction_exists",
+        "directions_are_asymmetric",
+        "swa_train_loss",
+        "swa_test_loss",
+        "swa_test_accuracy",
+        "swa_on_flat_side",
+        "test_minimum_towards_swa",
+        "toy_2d_asymmetric",
+    }
     assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
     assert all(list(row) == tables.schema("claims").names for row in rows)
 

@@ -184,7 +184,9 @@ def test_radius_meets_the_rise(phi, radius, first):
 
 
 def test_radius_is_capped_where_the_rise_is_never_met():
-    assert probe.find_radius(Curve(lambda x: 0.5), {}, rise=1.0, first=1.0, cap=7.0) == probe.Radius(7.0, "capped")
+    assert probe.find_radius(Curve(lambda x: 0.5), {}, rise=1.0, first=1.0, cap=7.0) == probe.Radius(
+        7.0, "capped"
+    )
     assert probe.find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
 
 

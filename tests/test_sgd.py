@@ -1,5 +1,6 @@
 """The training loop against a plain one, its schedule, and runs that are killed and resumed."""
 
+import itertools
 import json
 import math
 import os
@@ -62,7 +63,7 @@ def test_schedule_of_izmailov_et_al():
     assert rates[:51] == [0.1] * 51
     assert rates[90:] == [0.05] * 60
     assert rates[70] == pytest.approx(0.075)
-    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     # A constant rate above lr in the averaging phase is allowed too.
     assert sgd.learning_rate(99, {"lr": 0.01, "swa": {"start": 100, "lr": 0.05}}) == 0.05
 

@@ -44,7 +44,10 @@ def code(path):
     """A file's syntax tree without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)
 
@@ -78,7 +81,9 @@ def test_no_stage_changed_unnoticed():
     if recorded["python"] != list(sys.version_info[:2]):
         import pytest
 
-        pytest.skip(f"hashes were recorded by Python {recorded['python']}: syntax trees differ between versions")
+        pytest.skip(
+            f"hashes were recorded by Python {recorded['python']}: syntax trees differ between versions"
+        )
     changed = [stage for stage, now in present().items() if recorded["stages"].get(stage) != now]
     assert not changed, (
         f"code of {', '.join(changed)} changed: raise VERSIONS in valleys/stages.py for those whose results "

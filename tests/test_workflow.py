@@ -41,7 +41,9 @@ def test_end_to_end(finished):
     own = solutions.set_index("solution")["train_loss"]
     for row in curves[curves["offset"] == 0].itertuples():
         assert row.train_loss == pytest.approx(own[row.solution], rel=1e-5)
-    line = tables.read(results / "tables" / "interpolation.parquet", "interpolation").to_pandas().set_index("t")
+    line = (
+        tables.read(results / "tables" / "interpolation.parquet", "interpolation").to_pandas().set_index("t")
+    )
     assert line.loc[0.0, "test_loss"] == pytest.approx(
         solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
     )
@@ -161,7 +163,7 @@ CELL = "results/long/cells/digits/mlp/quick/seed-0"
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_job_resumes_bit_identical(tmp_path, number):
-    """Kill the job of a real Snakemake run; the rerun goes on from the checkpoint and ends with the same bits."""
+    """Kill the job of a real Snakemake run; the rerun goes on from its checkpoint, to the same bits."""
     target = f"{CELL}/raw/sgd.safetensors"
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -220,6 +222,39 @@ def _training_processes(parent):
         for pid, _, args in rows
         if pid in family and "train_sgd.py" in args and args.split()[0].split("/")[-1].startswith("python")
     ]
+
+
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
+
+
+@pytest.mark.skipif(not CIFAR.is_dir(), reason=f"the CIFAR-10 parquet files are not at {CIFAR}")
+def test_cifar10_from_parquet_to_verdicts(tmp_path):
+    """Real colour images, a published architecture, both computed and drawn directions."""
+    source = {"source": "parquet", "train": str(CIFAR / "train.parquet"), "test": str(CIFAR / "test.parquet")}
+    config = changed(
+        SMOKE,
+        name="cifar",
+        datasets={"cifar10": {**source, "max_train": 128, "max_test": 64}},
+        models={"preresnet20": {"arch": "preresnet", "depth": 20}},
+        grid=[{"dataset": "cifar10", "model": "preresnet20", "recipe": "quick"}],
+        recipes__quick__epochs=3,
+        recipes__quick__swa__start=1,
+        recipes__quick__augment={"shift": 4, "flip": True},
+        probes={
+            "uniform": {"kind": "uniform", "n": 1, "points": 9, "solutions": ["swa"]},
+            "bn": {"kind": "gaussian", "group": "bn_weight", "n": 1, "points": 9, "solutions": ["swa"]},
+        },
+        bn_refresh={"batch_size": 64},
+    )
+    cell = "results/cifar/cells/cifar10/preresnet20/quick/seed-0"
+    status, text = snakemake(tmp_path, config, f"{cell}/asymmetry.parquet", "--cores", "2")
+    assert status == 0, text
+    rows = tables.read(tmp_path / cell / "asymmetry.parquet", "asymmetry").to_pandas()
+    assert sorted(rows["probe"]) == ["bn", "uniform"]
+    directions = tables.read(tmp_path / cell / "probes/bn/directions.parquet", "directions").to_pandas()
+    assert directions["entries"].item() == 688  # scales of PreResNet-20's batch norms
+    training = tables.read(tmp_path / cell / "training.parquet", "training").to_pandas()
+    assert training["train_loss"].notna().all()
 
 
 # Bad input -----------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ except ValleysError as error:
     raise WorkflowError(str(error))
 
 ROOT = experiment.root
-CELL = ROOT + "/cells/{dataset}/{model}/{recipe}/seed-{seed}"
-LOGS = ROOT + "/logs/{dataset}/{model}/{recipe}/seed-{seed}"
-BENCHMARKS = ROOT + "/benchmarks/{dataset}/{model}/{recipe}/seed-{seed}"
-GPU = 0 if config["execution"]["device"] == "cpu" else int(config["execution"]["device"] == "cuda")
+CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
+LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
+BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
+GPU = int(config["execution"]["device"] == "cuda")
 
 
 wildcard_constraints:
@@ -41,7 +41,7 @@ def cell_folder(cell):
 
 def solution_files(wildcards):
     """The refreshed solutions of a cell, by name."""
-    return {name: CELL.format(**wildcards) + f"/{name}.safetensors" for name in valleys_config.SOLUTIONS}
+    return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in valleys_config.SOLUTIONS}
 
 
 def probed_files(wildcards):
@@ -62,7 +62,9 @@ def probe_tables(wildcards, table):
 
 def table_parts(table):
     """The files that make up one table of the whole experiment."""
-    return [f"{cell_folder(cell)}/{part}" for cell in experiment.cells for part in experiment.parts(cell, table)]
+    return [
+        f"{cell_folder(cell)}/{part}" for cell in experiment.cells for part in experiment.parts(cell, table)
+    ]
 
 
 def all_tables():

@@ -4,19 +4,19 @@ rule prepare_dataset:
         # Originals that are files: replacing one makes the data set anew. An absent one is reported by the job.
         lambda w: experiment.source_files(w.dataset),
     output:
-        train=ROOT + "/data/{dataset}/train.safetensors",
-        test=ROOT + "/data/{dataset}/test.safetensors",
-    params:
-        spec=lambda w: experiment.prepare_dataset(w.dataset),
+        train=f"{ROOT}/data/{{dataset}}/train.safetensors",
+        test=f"{ROOT}/data/{{dataset}}/test.safetensors",
     log:
-        ROOT + "/logs/{dataset}/prepare_dataset.log",
+        f"{ROOT}/logs/{{dataset}}/prepare_dataset.log",
     benchmark:
-        ROOT + "/benchmarks/{dataset}/prepare_dataset.tsv"
+        f"{ROOT}/benchmarks/{{dataset}}/prepare_dataset.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.prepare_dataset(w.dataset),
     script:
         "../scripts/prepare_dataset.py"

@@ -5,21 +5,21 @@ rule directions:
         iterates=rules.train_sgd.output.iterates,
         train=rules.prepare_dataset.output.train,
     output:
-        weights=CELL + "/probes/{probe}/directions.safetensors",
-    params:
-        spec=lambda w: experiment.directions(w.recipe, w.probe),
-        solutions=lambda w: experiment.config["probes"][w.probe]["solutions"],
+        weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
     log:
-        LOGS + "/directions-{probe}.log",
+        f"{LOGS}/directions-{{probe}}.log",
     benchmark:
-        BENCHMARKS + "/directions-{probe}.tsv"
+        f"{BENCHMARKS}/directions-{{probe}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.directions(w.recipe, w.probe),
+        solutions=lambda w: experiment.config["probes"][w.probe]["solutions"],
     script:
         "../scripts/directions.py"
 
@@ -30,46 +30,46 @@ rule probe:
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
-        curves=CELL + "/probes/{probe}/curves.parquet",
-        directions=CELL + "/probes/{probe}/directions.parquet",
-    params:
-        spec=lambda w: experiment.probe(w.recipe, w.probe),
+        curves=f"{CELL}/probes/{{probe}}/curves.parquet",
+        directions=f"{CELL}/probes/{{probe}}/directions.parquet",
     log:
-        LOGS + "/probe-{probe}.log",
+        f"{LOGS}/probe-{{probe}}.log",
     benchmark:
-        BENCHMARKS + "/probe-{probe}.tsv"
+        f"{BENCHMARKS}/probe-{{probe}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.probe(w.recipe, w.probe),
     script:
         "../scripts/probe.py"
 
 
 rule interpolate:
     input:
-        start=lambda w: CELL + f"/{config['lines'][w.line]['start']}.safetensors",
-        stop=lambda w: CELL + f"/{config['lines'][w.line]['stop']}.safetensors",
+        start=lambda w: f"{CELL}/{config['lines'][w.line]['start']}.safetensors",
+        stop=lambda w: f"{CELL}/{config['lines'][w.line]['stop']}.safetensors",
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
-        table=CELL + "/lines/{line}.parquet",
-    params:
-        spec=lambda w: experiment.interpolate(w.recipe, w.line),
+        table=f"{CELL}/lines/{{line}}.parquet",
     log:
-        LOGS + "/interpolate-{line}.log",
+        f"{LOGS}/interpolate-{{line}}.log",
     benchmark:
-        BENCHMARKS + "/interpolate-{line}.tsv"
+        f"{BENCHMARKS}/interpolate-{{line}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.interpolate(w.recipe, w.line),
     script:
         "../scripts/interpolate.py"
 
@@ -80,18 +80,18 @@ rule detect:
         directions=lambda w: probe_tables(w, "directions"),
         solutions=rules.evaluate.output.table,
     output:
-        table=CELL + "/asymmetry.parquet",
-    params:
-        spec=lambda w: experiment.detect(),
+        table=f"{CELL}/asymmetry.parquet",
     log:
-        LOGS + "/detect.log",
+        f"{LOGS}/detect.log",
     benchmark:
-        BENCHMARKS + "/detect.tsv"
+        f"{BENCHMARKS}/detect.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.detect(),
     script:
         "../scripts/detect.py"

@@ -3,21 +3,21 @@ rule aggregate:
     input:
         parts=lambda w: table_parts(w.table),
     output:
-        table=ROOT + "/tables/{table}.parquet",
-    params:
-        config=lambda w: experiment.provenance(w.table),
+        table=f"{ROOT}/tables/{{table}}.parquet",
     log:
-        ROOT + "/logs/aggregate-{table}.log",
+        f"{ROOT}/logs/aggregate-{{table}}.log",
     benchmark:
-        ROOT + "/benchmarks/aggregate-{table}.tsv"
+        f"{ROOT}/benchmarks/aggregate-{{table}}.tsv"
     wildcard_constraints:
         table="|".join(valleys_config.CELL_TABLES),
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        config=lambda w: experiment.provenance(w.table),
     script:
         "../scripts/aggregate.py"
 
@@ -26,20 +26,20 @@ rule claims:
     input:
         **{name: f"{ROOT}/tables/{name}.parquet" for name in experiment.claim_tables()},
     output:
-        table=ROOT + "/tables/claims.parquet",
-    params:
-        spec=experiment.claims(),
-        config=experiment.results(),
+        table=f"{ROOT}/tables/claims.parquet",
     log:
-        ROOT + "/logs/claims.log",
+        f"{ROOT}/logs/claims.log",
     benchmark:
-        ROOT + "/benchmarks/claims.tsv"
+        f"{ROOT}/benchmarks/claims.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=experiment.claims(),
+        config=experiment.results(),
     script:
         "../scripts/claims.py"
 
@@ -48,20 +48,20 @@ rule figures:
     input:
         lambda w: [f"{ROOT}/tables/{name}.parquet" for name in experiment.figure_tables(w.figure)],
     output:
-        png=ROOT + "/figures/{figure}.png",
-        svg=ROOT + "/figures/{figure}.svg",
-    params:
-        spec=lambda w: experiment.figure(w.figure),
+        png=f"{ROOT}/figures/{{figure}}.png",
+        svg=f"{ROOT}/figures/{{figure}}.svg",
     log:
-        ROOT + "/logs/figure-{figure}.log",
+        f"{ROOT}/logs/figure-{{figure}}.log",
     benchmark:
-        ROOT + "/benchmarks/figure-{figure}.tsv"
+        f"{ROOT}/benchmarks/figure-{{figure}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.figure(w.figure),
     script:
         "../scripts/figures.py"
 
@@ -71,19 +71,19 @@ rule report:
         tables=all_tables(),
         figures=all_figures(),
     output:
-        ROOT + "/report.html",
-    params:
-        spec=experiment.report(),
-        config=experiment.results(),
+        f"{ROOT}/report.html",
     log:
-        ROOT + "/logs/report.log",
+        f"{ROOT}/logs/report.log",
     benchmark:
-        ROOT + "/benchmarks/report.tsv"
+        f"{ROOT}/benchmarks/report.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=experiment.report(),
+        config=experiment.results(),
     script:
         "../scripts/report.py"

@@ -1,20 +1,20 @@
 # The 2-D MLP: needs no data set and no torch.
 rule toy_2d:
     output:
-        toy_2d=ROOT + "/tables/toy_2d.parquet",
-        toy_2d_curves=ROOT + "/tables/toy_2d_curves.parquet",
-        toy_2d_surface=ROOT + "/tables/toy_2d_surface.parquet",
-    params:
-        spec=lambda w: experiment.toy_2d(),
+        toy_2d=f"{ROOT}/tables/toy_2d.parquet",
+        toy_2d_curves=f"{ROOT}/tables/toy_2d_curves.parquet",
+        toy_2d_surface=f"{ROOT}/tables/toy_2d_surface.parquet",
     log:
-        ROOT + "/logs/toy_2d.log",
+        f"{ROOT}/logs/toy_2d.log",
     benchmark:
-        ROOT + "/benchmarks/toy_2d.tsv"
+        f"{ROOT}/benchmarks/toy_2d.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.toy_2d(),
     script:
         "../scripts/toy_2d.py"

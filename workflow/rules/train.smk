@@ -4,22 +4,22 @@ rule train_sgd:
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
-        weights=CELL + "/raw/sgd.safetensors",
-        iterates=directory(CELL + "/iterates"),
-        table=CELL + "/training.parquet",
-    params:
-        spec=lambda w: experiment.train_sgd(w.model, w.recipe, w.seed),
+        weights=f"{CELL}/raw/sgd.safetensors",
+        iterates=directory(f"{CELL}/iterates"),
+        table=f"{CELL}/training.parquet",
     log:
-        LOGS + "/train_sgd.log",
+        f"{LOGS}/train_sgd.log",
     benchmark:
-        BENCHMARKS + "/train_sgd.tsv"
+        f"{BENCHMARKS}/train_sgd.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.train_sgd(w.model, w.recipe, w.seed),
     script:
         "../scripts/train_sgd.py"
 
@@ -29,42 +29,42 @@ rule average:
         iterates=rules.train_sgd.output.iterates,
         sgd=rules.train_sgd.output.weights,
     output:
-        weights=CELL + "/raw/swa.safetensors",
-    params:
-        spec=lambda w: experiment.average(w.recipe),
+        weights=f"{CELL}/raw/swa.safetensors",
     log:
-        LOGS + "/average.log",
+        f"{LOGS}/average.log",
     benchmark:
-        BENCHMARKS + "/average.tsv"
+        f"{BENCHMARKS}/average.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.average(w.recipe),
     script:
         "../scripts/average.py"
 
 
 rule refresh_bn:
     input:
-        weights=CELL + "/raw/{solution}.safetensors",
+        weights=f"{CELL}/raw/{{solution}}.safetensors",
         train=rules.prepare_dataset.output.train,
     output:
-        weights=CELL + "/{solution}.safetensors",
-    params:
-        spec=lambda w: experiment.refresh_bn(),
+        weights=f"{CELL}/{{solution}}.safetensors",
     log:
-        LOGS + "/refresh_bn-{solution}.log",
+        f"{LOGS}/refresh_bn-{{solution}}.log",
     benchmark:
-        BENCHMARKS + "/refresh_bn-{solution}.tsv"
+        f"{BENCHMARKS}/refresh_bn-{{solution}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.refresh_bn(),
     script:
         "../scripts/refresh_bn.py"
 
@@ -73,23 +73,23 @@ rule descend:
     input:
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
-        swa=CELL + "/swa.safetensors",
+        swa=f"{CELL}/swa.safetensors",
     output:
-        weights=CELL + "/raw/descent.safetensors",
-        table=CELL + "/descent.parquet",
-    params:
-        spec=lambda w: experiment.descend(w.recipe, w.seed),
+        weights=f"{CELL}/raw/descent.safetensors",
+        table=f"{CELL}/descent.parquet",
     log:
-        LOGS + "/descend.log",
+        f"{LOGS}/descend.log",
     benchmark:
-        BENCHMARKS + "/descend.tsv"
+        f"{BENCHMARKS}/descend.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.descend(w.recipe, w.seed),
     script:
         "../scripts/descend.py"
 
@@ -100,19 +100,19 @@ rule evaluate:
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
-        table=CELL + "/solutions.parquet",
-    params:
-        spec=lambda w: experiment.evaluate(w.recipe),
+        table=f"{CELL}/solutions.parquet",
     log:
-        LOGS + "/evaluate.log",
+        f"{LOGS}/evaluate.log",
     benchmark:
-        BENCHMARKS + "/evaluate.tsv"
+        f"{BENCHMARKS}/evaluate.tsv"
+    conda:
+        "../envs/valleys.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
         gpu=GPU,
-    conda:
-        "../envs/valleys.yaml"
+    params:
+        spec=lambda w: experiment.evaluate(w.recipe),
     script:
         "../scripts/evaluate.py"

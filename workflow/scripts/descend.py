@@ -10,7 +10,7 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import files, sgd, solutions, tables
+    from valleys import sgd, solutions, tables
     from valleys.averaging import refresh_bn
     from valleys.config import Cell
     from valleys.data import load_split, read_metadata

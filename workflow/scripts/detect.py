@@ -1,7 +1,7 @@
 """Judge every probed direction of one cell by Definition 1, and measure the shift of its test curve.
 
-In: ``curves`` (of all probes), ``directions``, ``solutions`` (table). Out: ``table`` (asymmetry). Fails when a
-curve does not pass through its solution's loss.
+In: ``curves`` (of all probes), ``directions``, ``solutions`` (table). Out: ``table`` (asymmetry). Fails
+when a curve was measured from other weights than those stored.
 """
 
 from valleys.jobs import job

@@ -20,7 +20,6 @@ with job(snakemake) as log:
     loss = losses.build(spec["loss"])
     loaded = {name: solutions.load(snakemake.input[name], device)[0] for name in SOLUTIONS}
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in loaded.items()}
-    everything = list(weights["sgd"])
     stored = {}
     for name in snakemake.params.solutions:
         names = directions.parameter_group(loaded[name], spec["probe"]["group"])
@@ -33,7 +32,7 @@ with job(snakemake) as log:
             found = [directions.difference(weights["sgd"], weights["swa"], names)]
         else:
             found = [directions.difference(weights["swa"], weights["descent"], names)]
-        log.info("%s: %d %s direction(s) over %d of %d tensors", name, len(found), kind, len(names), len(everything))
+        log.info("%s: %d %s direction(s) over %d tensors", name, len(found), kind, len(names))
         for k, direction in enumerate(found):
             stored |= {f"{name}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}
     files.save_weights(snakemake.output.weights, stored, {"kind": kind})

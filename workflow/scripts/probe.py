@@ -1,8 +1,8 @@
 """Probe the directions of one probe at the solutions of one cell.
 
-In: ``train``, ``test``, ``solutions`` and, for computed kinds, ``directions``. Out: ``curves``, ``directions``
-(tables). Finished directions are kept beside the outputs: a killed job goes on where it was, and asking for
-more directions later probes only the new ones.
+In: ``train``, ``test``, ``solutions`` and, for computed kinds, ``directions``. Out: ``curves``,
+``directions`` (tables). Finished directions are kept beside the outputs: a killed job goes on where it was,
+and asking for more directions later probes only the new ones.
 """
 
 from valleys.jobs import job, pick_device
@@ -20,7 +20,9 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     train = load_split(snakemake.input.train).to(device).subset(block["train_images"])
     test = load_split(snakemake.input.test).to(device).subset(block["test_images"])
-    stored = files.load_weights(snakemake.input.directions)[0] if "directions" in snakemake.input.keys() else {}
+    path = snakemake.input.get("directions")
+    stored = files.load_weights(path)[0] if path else {}
+    whole = block["train_images"] is None
 
     curves, rows = [], []
     for name in block["solutions"]:
@@ -34,10 +36,9 @@ with job(snakemake) as log:
             method=settings["method"],
             batch_size=settings["batch_size"],
         )
-        whole = block["train_images"] is None
         key = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, spec["loss"], settings]
-        key += [spec["version"], about["checksum"], read_metadata(snakemake.input.train)["checksum"], str(device)]
-        key += [read_metadata(snakemake.input.test)["checksum"], files.checksum(stored)]
+        key += [spec["version"], about["checksum"], files.checksum(stored), str(device)]
+        key += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
         state = sgd.state_folder(Path(snakemake.output.curves).parents[2], f"probe-{w.probe}-{name}", key)
         for curve, row in probe.probe_solution(
             evaluator,

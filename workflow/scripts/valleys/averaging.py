@@ -40,7 +40,7 @@ def average(iterates: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
     last: Mapping[str, Tensor] = {}
     count = 0
-    for count, iterate in enumerate(iterates, start=1):  # noqa: B007
+    for count, iterate in enumerate(iterates, start=1):
         if total and {n: t.shape for n, t in iterate.items()} != {n: t.shape for n, t in total.items()}:
             raise ValleysError(f"iterate {count} has other tensors than iterate 1: they are of two models")
         for name, tensor in iterate.items():
@@ -211,7 +211,9 @@ def _lockstep(model: nn.Module, images: list[Tensor]) -> list[Tensor]:
 
 def _whole(layer: _BatchNorm, x: Tensor) -> Tensor:
     """Normalise one batch that is the whole set, keeping its population statistics: one fused kernel."""
-    out = F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, True, 1.0, layer.eps)
+    out = F.batch_norm(
+        x, layer.running_mean, layer.running_var, layer.weight, layer.bias, True, 1.0, layer.eps
+    )
     count = x.numel() // x.shape[1]
     layer.running_var.mul_((count - 1) / count)  # torch stores the unbiased variance
     layer.num_batches_tracked.fill_(1)

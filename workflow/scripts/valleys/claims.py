@@ -167,12 +167,19 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
             len(hit),
             measure="share of directions that are asymmetric",
             level=level,
-            note="; ".join(
-                [
-                    *others,
-                    f"directions of {len(by_minimum)} minima pooled; those of one minimum are not independent",
-                ]
-            ),
+            note="; ".join([*others, pooled]),
+        )
+        index = rows["asymmetry_index"]
+        yield _share_row(
+            "rises_are_uneven",
+            1,
+            scope,
+            f"at a distance R the loss has risen {c:g} times as much on one side ({rows['kind'].iloc[0]})",
+            int((index.abs() >= math.log(c)).sum()),
+            len(rows),
+            measure=f"share of directions whose rises at -R and R differ by a factor of {c:g} or more",
+            level=level,
+            note=f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}; {pooled}",
         )
 
 

@@ -10,6 +10,7 @@ import difflib
 import glob
 import itertools
 import math
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ def _explain(error: ValidationError) -> str:
         return f"{where}: missing {', '.join(missing)}"
     if error.validator == "enum":
         known = [str(value) for value in error.validator_value]
-        return f"{where}: {error.instance!r}{_nearest(str(error.instance), known)}; choose from {', '.join(known)}"
+        hint = _nearest(str(error.instance), known)
+        return f"{where}: {error.instance!r}{hint}; choose from {', '.join(known)}"
     if error.validator == "pattern":
         return (
             f"{where}: {error.instance!r} cannot be a name; use letters, digits, '_', '-' and '.', "
@@ -215,7 +217,8 @@ class Experiment:
                 )
             if probe["group"] not in GROUPS and not probe["group"].startswith("layer:"):
                 raise ValleysError(
-                    f"{where}.group: unknown group {probe['group']!r}{_nearest(probe['group'], list(GROUPS))}; "
+                    f"{where}.group: unknown group {probe['group']!r}"
+                    f"{_nearest(probe['group'], list(GROUPS))}; "
                     f"choose from {', '.join(GROUPS)}"
                 )
             if probe["kind"] == "filter" and probe["group"].startswith("bn"):
@@ -226,7 +229,6 @@ class Experiment:
                 raise ValleysError(
                     f"{where}.points: {probe['points']} is even; it must be odd, to include offset 0"
                 )
-
             if probe["radius"] is not None and probe["relative"] is not None:
                 raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
 
@@ -238,7 +240,7 @@ class Experiment:
     # What to make -----------------------------------------------------------------------------------
 
     def probes_of(self, cell: Cell) -> list[str]:
-        """Return the probes that apply to a cell: those on normalisation layers need a model that has them."""
+        """Return the probes that apply to a cell: one on normalisation layers needs a model with some."""
         plain = self.models[cell.model].get("norm") == "none"
         return [n for n, p in self.config["probes"].items() if not (plain and p["group"].startswith("bn"))]
 
@@ -248,7 +250,7 @@ class Experiment:
         for key in ("train", "test"):
             value = self.datasets[dataset].get(key) or []
             for pattern in [value] if isinstance(value, str) else value:
-                found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())
+                found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
         return found
 
     def is_computed(self, probe: str) -> bool:
@@ -382,7 +384,7 @@ class Experiment:
         return self._stage("report", figures=self.figures(), tables=self.tables())
 
     def provenance(self, table: str) -> dict[str, Any]:
-        """Return the config blocks that decide a table's content: kept in its metadata, and ``aggregate``'s params."""
+        """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
         more = {
             "training": ("bn_refresh",),

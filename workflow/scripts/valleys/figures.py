@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -82,7 +83,7 @@ CAPTIONS = {
         "the rest."
     ),
     "line": (
-        "Line between two solutions: loss (left; logarithmic where it spans more than a factor of 20), "
+        "Line between two solutions: loss (left; logarithmic if it spans a factor of 20 around them), "
         "change of loss since the start of the line, taken within each seed (middle), and classification "
         "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
         "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read."
@@ -205,8 +206,8 @@ class _Look:
 def _colours(palette: str) -> Sequence[Any]:
     if palette in mpl.color_sequences:
         return mpl.color_sequences[palette]
-    if palette in mpl.style.library:
-        return mpl.style.library[palette]["axes.prop_cycle"].by_key()["color"]
+    if palette in matplotlib.style.library:
+        return matplotlib.style.library[palette]["axes.prop_cycle"].by_key()["color"]
     raise ValleysError(f"figures.palette: {palette!r} is not a palette of matplotlib {mpl.__version__}")
 
 
@@ -244,6 +245,7 @@ def _rc(style: Mapping[str, Any]) -> dict[str, Any]:
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "figure.constrained_layout.h_pad": 0.06,
+        "figure.constrained_layout.wspace": 0.05,
         "text.parse_math": False,  # names may hold any character; ticks are written out below
         "text.usetex": False,
         "svg.fonttype": "path",
@@ -288,11 +290,13 @@ def _heading(
             lines.append(part)
         else:
             lines[-1] = joined
+    size = axes.xaxis.get_label().get_fontsize()
     if right and label and len(lines[-1]) + len(right) > room:
-        lines.append(" ")  # lifts the label above the word
+        pad = 6 + 1.4 * size  # lifts the label above the word
     axes.set_title("\n".join(lines), loc="left", fontweight="bold", pad=pad)
     if right:
-        axes.set_title(right, loc="right", color=colour)
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "baseline"}
+        axes.annotate(right, (1, 1), xytext=(0, 6), color=colour, **place)
 
 
 def _plain(value: float, _position: int = 0) -> str:
@@ -631,10 +635,11 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         for axes, bands in zip(row, (losses, changes, errors), strict=True):
             _splits(axes, line.t, bands, look, lowest=axes is not row[2])
             _ends(axes, line)
-        means = _finite(np.concatenate([losses[split][0] for split in _SPLITS]))
+        inner = _inner(line.t)
+        means = _finite(np.concatenate([losses[split][0][inner] for split in _SPLITS]))
         if len(means) and means.min() > 0 and means.max() / means.min() > 20:
-            _log_axis(row[0], means.min(), means.max())
-            row[0].set_ylim(*_log_limits(losses, means))
+            whole = _finite(np.concatenate([losses[split][0] for split in _SPLITS]))
+            _log_axis(row[0], max(whole.min(), means.min() / 10), min(whole.max(), 10 * means.max()))
         else:
             _linear_axis(row[0])
             _middle(row[0], line.t, losses, reach=2, floor=0.0)
@@ -642,7 +647,10 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         _linear_axis(row[1])
         row[1].axhline(0, color=_GREY, lw=0.6)
         _linear_axis(row[2])
-        row[2].set_ylim(0, min(row[2].get_ylim()[1], 100))
+        highest = _finite(np.concatenate([band for split in _SPLITS for band in errors[split]])).max(
+            initial=1e-3
+        )
+        row[2].set_ylim(0, min(1.06 * highest, 101))
         for axes, text in zip(
             row, ("loss [nats]", f"loss − loss at {line.start} [nats]", "error [%]"), strict=True
         ):
@@ -686,9 +694,14 @@ def _ends(axes: Axes, line: _Line) -> None:
         )  # fmt: skip
 
 
+def _inner(t: Floats) -> NDArray[np.bool_]:
+    """Return which positions lie between the two solutions or close by."""
+    return (t >= -0.5) & (t <= 1.5)
+
+
 def _middle(axes: Axes, t: Floats, bands: Mapping[str, Any], reach: float, floor: float = -np.inf) -> None:
-    """Cut the y axis at what is seen in t in [-0.5, 1.5], extended `reach` times, and not below `floor`."""
-    inner = (t >= -0.5) & (t <= 1.5)
+    """Cut the y axis at what is seen around the solutions, extended `reach` times, not below `floor`."""
+    inner = _inner(t)
     means = _finite(np.concatenate([band[0] for band in bands.values()]))
     centre = _finite(np.concatenate([np.concatenate([b[inner] for b in band]) for band in bands.values()]))
     if not len(centre):
@@ -699,13 +712,6 @@ def _middle(axes: Axes, t: Floats, bands: Mapping[str, Any], reach: float, floor
     bottom = max(min(means.min(), low), low - reach * span)
     room = 0.06 * max(top - bottom, span)
     axes.set_ylim(max(bottom - room, floor), top + room)
-
-
-def _log_limits(bands: Mapping[str, Any], means: Floats) -> tuple[float, float]:
-    lows = _finite(np.concatenate([band[1] for band in bands.values()]))
-    highs = _finite(np.concatenate([band[2] for band in bands.values()]))
-    low = max(lows[lows > 0].min(initial=means.min()), means.min() / 2)
-    return low / 1.15, min(highs.max(initial=means.max()), 2 * means.max()) * 1.15
 
 
 def _seen_line(name: str, data: Data, spec: Spec) -> str:
@@ -799,8 +805,8 @@ def _seen_toy_surface(_part: str, data: Data, spec: Spec) -> str:
             number(row[key]) for key in ("loss", "weight", "bias", "rise_minus", "rise_plus")
         )
         words = (
-            f"loss {loss} nats at weight {weight}, bias {bias}; rise {minus} nats at the lower end of the line"
-            f" and {plus} at the upper; {_verdict(row)}"
+            f"loss {loss} nats at weight {weight}, bias {bias}; rise {minus} nats at the lower end of"
+            f" the line and {plus} at the upper; {_verdict(row)}"
         )
         told.append((f"recipe {row['recipe']}", words))
     lowest = f"The lowest loss on the grid is {number(surface['loss'].min())} nats"

@@ -56,7 +56,7 @@ def set_threads(threads: int) -> None:
 
 
 def pick_device(config: Any) -> Any:
-    """Return the torch device of a job: ``execution.device`` of the config, ``auto`` taking a GPU if there is one.
+    """Return the torch device of a job: ``execution.device``, where ``auto`` takes a GPU if there is one.
 
     Raises
     ------

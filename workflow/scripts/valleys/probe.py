@@ -193,9 +193,12 @@ def probe_line(
 
 
 def interpolate(
-    evaluator: Evaluator, stop: Mapping[str, Tensor], ts: Iterable[float], report: Callable[[int], None] = print
+    evaluator: Evaluator,
+    stop: Mapping[str, Tensor],
+    ts: Iterable[float],
+    report: Callable[[int], None] = print,
 ) -> list[dict[str, float]]:
-    """Return ``t`` and the four values of `Point` on the line from the evaluator's start (t=0) to `stop` (t=1)."""
+    """Return ``t`` and the values of `Point` from the evaluator's start (t = 0) to `stop` (t = 1)."""
     rows = []
     try:
         for t in ts:
@@ -209,7 +212,7 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Radius:
-    """A radius and how it came about: ``fixed``, ``found`` or ``capped`` (the rise was not met within reach)."""
+    """A radius and how it came about: ``fixed``, ``found`` or ``capped`` (rise not met within reach)."""
 
     radius: float
     status: str
@@ -228,9 +231,9 @@ def find_radius(
 
     Bracketing by doubling or halving from `first`; then, as a rise is close to a power of R, the power law
     through the bracket's ends says where to look next (bisection of log R where an end has no finite
-    positive rise, and in every third step, so that the bracket shrinks whatever the curve). Ends when the rise
-    is within `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite loss
-    counts as a rise beyond any target.
+    positive rise, and in every third step, so that the bracket shrinks whatever the curve). Ends when the
+    rise is within `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite
+    loss counts as a rise beyond any target.
 
     Parameters
     ----------
@@ -356,8 +359,8 @@ def probe_solution(
     random = block["kind"] in RANDOM
     done: dict[int, Any] = files.load_checkpoint(state) if state.exists() else {}
     saved_at = time.monotonic()
-    # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat; directions
-    # after the first start from the radius of direction 0, which is the same however many are asked for.
+    # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat. Later
+    # directions start from the radius of direction 0, which is the same however many are asked for.
     first = done[0][1]["radius"] if 0 in done else weight_norm / 50
     own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
     for k, direction, norm in directions.draw(block, weights, key, stored):

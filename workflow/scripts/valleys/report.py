@@ -68,7 +68,10 @@ def render(
         summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), level)],
         previews=[_preview(name, frame, config["name"]) for name, frame in tables.items()],
         config=yaml.safe_dump(
-            json.loads(json.dumps(config, default=str)), sort_keys=False, allow_unicode=True
+            json.loads(json.dumps(config, default=str)),
+            sort_keys=False,
+            default_flow_style=None,
+            allow_unicode=True,
         ),
         versions=dict(versions),
     )
@@ -226,7 +229,7 @@ def _plus_minus(values: pd.Series, level: float) -> str:
     text = _number(found.estimate)
     if np.isfinite(found.low):
         half = (found.high - found.low) / 2
-        if half > 0:
+        if half > 1e-9 * abs(found.estimate):  # else rounding is all there is
             # As many decimals as show two digits of the half width.
             decimals = min(max(1 - int(np.floor(np.log10(half))), 0), 12)
             text = f"{found.estimate:.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
@@ -239,29 +242,21 @@ def _plus_minus(values: pd.Series, level: float) -> str:
 def _prevalence(frame: pd.DataFrame | None, level: float) -> Table:
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     counts = pd.DataFrame() if frame is None or frame.empty else figures.prevalence(frame, level)
-    names = [
-        *figures.CELL,
-        "probe",
-        "solution",
-        "n",
-        "asymmetric",
-        "symmetric",
-        "not_minimum",
-        "flat",
-        "not_finite",
-    ]
-    columns = [(name.replace("_", " "), "") for name in names]
+    cell = [*figures.CELL, "probe", "solution", "n"]
+    verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
+    columns = [(name, "") for name in cell]
     columns += [
-        ("share asymmetric [%]", f"with its {_percent(level)} Wilson interval"),
+        ("asymmetric [%]", f"share, with its {_percent(level)} Wilson interval"),
         ("median c*", "over directions that have one"),
-        ("median asymmetry index", "log of the rise at -R over the rise at +R; 0 is symmetric"),
+        ("median index", "asymmetry index: log of the rise at -R over the rise at +R; 0 is symmetric"),
     ]
+    columns += [(name.replace("_", " "), "directions") for name in verdicts]
     rows = []
     for row in counts.to_dict("records"):
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
-        cells = [_cell(row[name]) for name in names]
+        cells = [_cell(row[name]) for name in cell]
         cells += [(f"{share} ({low} to {high})", True), _cell(row["c_star"]), _cell(row["asymmetry_index"])]
-        rows.append(cells)
+        rows.append(cells + [_cell(row[name]) for name in verdicts])
     text = "Verdicts of Definition 1 on every probed direction, seeds together."
     return _table("Prevalence", columns, rows, text=text)
 

@@ -33,7 +33,9 @@ def learning_rate(epoch: int, recipe: Mapping[str, Any]) -> float:
     if t <= 0.5:
         return recipe["lr"]
     ratio = recipe["swa"]["lr"] / recipe["lr"]
-    return recipe["lr"] * max(1.0 - (1.0 - ratio) * (t - 0.5) / 0.4, ratio) if t < 0.9 else recipe["swa"]["lr"]
+    return (
+        recipe["lr"] * max(1.0 - (1.0 - ratio) * (t - 0.5) / 0.4, ratio) if t < 0.9 else recipe["swa"]["lr"]
+    )
 
 
 def kept_epochs(recipe: Mapping[str, Any]) -> list[int]:
@@ -175,9 +177,9 @@ class Trainer:
         bad = (~torch.isfinite(self.step_losses[: self.step])).nonzero()
         if len(bad):
             raise ValleysError(
-                f"training diverged: the loss is not finite at epoch {self.epoch + 1}, step {int(bad[0]) + 1} "
-                f"of {self.steps} (lr {lr:g}); lower the recipe's lr (now {self.recipe['lr']:g}) or "
-                f"swa.lr, or choose a norm"
+                f"training diverged: the loss is not finite at epoch {self.epoch + 1}, "
+                f"step {int(bad[0]) + 1} of {self.steps} (lr {lr:g}); lower the recipe's lr "
+                f"(now {self.recipe['lr']:g}) or swa.lr, or choose a norm"
             )
 
     def save(self) -> None:
@@ -267,7 +269,9 @@ def _progress(row: Mapping[str, Any], epochs: int) -> str:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000) -> tuple[float, float]:
+def evaluate(
+    model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000
+) -> tuple[float, float]:
     """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
     was_training = model.training
     model.eval()
@@ -325,7 +329,9 @@ def train(
             row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
         if epoch in keep:
             files.save_weights(
-                state_dir / "iterates" / f"epoch-{epoch:05d}.safetensors", model.state_dict(), {"epoch": epoch}
+                state_dir / "iterates" / f"epoch-{epoch:05d}.safetensors",
+                model.state_dict(),
+                {"epoch": epoch},
             )
 
     trainer = Trainer(
@@ -409,4 +415,3 @@ def state_folder(cell: str | Path, stage: str, key: object) -> Path:
 def vector_norm(tensors: Mapping[str, Tensor]) -> float:
     """Return the 2-norm of all entries of `tensors` together, in float64."""
     return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors.values()))
-

@@ -23,11 +23,13 @@ def save(path: str | Path, state: Mapping[str, Tensor], about: Mapping[str, Any]
     more
         Entries that replace those in `about`.
     """
-    files.save_weights(path, state, {key: value for key, value in {**about, **more}.items() if key != "checksum"})
+    files.save_weights(
+        path, state, {key: value for key, value in {**about, **more}.items() if key != "checksum"}
+    )
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """Build the model of a stored solution and load its weights; eval mode, channels-last, on `device`.
+    """Build the model of a stored solution and load its weights; eval mode, on `device`.
 
     Raises
     ------
@@ -59,4 +61,7 @@ def fresh(
     if seed is not None:
         torch.manual_seed(files.stable_seed("init", seed))
     model = models.build(spec, in_shape=in_shape, classes=classes)
-    return model.to(device=device, memory_format=torch.channels_last)
+    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    # Convolutions of 4 channels run at half the speed channels-last on a CPU; wider ones gain from it.
+    narrow = bool(widths) and min(widths) < 8
+    return model.to(device=device, memory_format=torch.contiguous_format if narrow else torch.channels_last)

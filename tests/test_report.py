@@ -1,0 +1,250 @@
+"""The report: whole, self-contained, escaped, and true to the tables."""
+
+import base64
+import html
+import html.parser
+import re
+
+import pytest
+import yaml
+from conftest import fill_defaults, load_config
+from test_figures import NAMES, fill, make_rows, through_parquet
+from valleys import figures, report, tables
+from valleys.stats import mean_interval
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="504pt" height="252pt"><text>{}</text></svg>'
+HOSTILE = "<script>alert('x')</script>"
+
+
+def claim(**values):
+    base = {"claim": "swa_train_loss", "experiment": 2, "scope": "digits/mlp/quick", "verdict": "supported"}
+    base |= {"statement": "swa is above descent", "measure": "train loss of swa - of descent", "unit": "nats"}
+    base |= {"effect": 0.25, "low": 0.125, "high": 0.375, "n": 6, "p_value": 0.03125}
+    base |= {"test": "exact sign test", "rule": "supported: p < 0.05", "note": ""}
+    return fill("claims", **(base | values))
+
+
+NAN = float("nan")
+OTHER = {
+    "claim": "exists",
+    "experiment": 1,
+    "statement": "there is a direction",
+    "unit": "share",
+    "note": "no data",
+}
+CLAIMS = [
+    claim(),
+    claim(
+        scope="digits/cnn/quick", verdict="refuted", effect=-0.5, low=-0.75, high=-0.25, note="one diverged"
+    ),
+    claim(**OTHER, verdict="inconclusive", effect=NAN, low=NAN, high=NAN, n=0, p_value=None),
+]
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with attributes, visible text, and whether tags are balanced."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.stack = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("style", "title"):
+            self.text.append(data)
+
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def config():
+    filled = fill_defaults(load_config("config/smoke.yaml"))
+    return {k: v for k, v in filled.items() if k not in ("figures", "execution")}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    return through_parquet(tmp_path_factory.mktemp("tables"), make_rows() | {"claims": CLAIMS})
+
+
+@pytest.fixture
+def pictures():
+    return {name: SVG.format(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def page(frames, config):
+    pictures = {name: SVG.format(name) for name in NAMES}
+    return report.render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"})
+
+
+def test_is_whole(page):
+    parsed = Page(page)
+    assert parsed.stack == []
+    assert parsed.tags[0][0] == "html"
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a"]
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_asks_for_nothing(page):
+    for tag, attrs in Page(page).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        for key in ("src", "href", "srcset", "poster", "action", "data", "style", "background"):
+            assert (attrs.get(key) or "#").startswith(("#", "data:image/svg+xml;base64,"))
+        assert not any(key.startswith("on") for key in attrs)
+    assert "@import" not in page
+    assert "url(" not in page
+    assert not re.search(r"https?://", page)
+
+
+def test_pictures_are_embedded_in_order(page, pictures):
+    images = [attrs for tag, attrs in Page(page).tags if tag == "img"]
+    found = [base64.b64decode(image["src"].split(",", 1)[1]).decode() for image in images]
+    assert found == list(pictures.values())
+    assert {(image["width"], image["height"]) for image in images} == {("672", "336")}
+    assert all(image["alt"] for image in images)
+
+
+def test_captions_are_those_of_the_figures(page, frames, config):
+    words = Page(page).words()
+    for name in NAMES:
+        said = figures.caption(name, frames, report.figure_spec(config))
+        assert " ".join(said.split()) in words
+        assert figures.title(name) in words
+
+
+def test_figure_spec_is_the_figures_own(experiment_config, config):
+    from valleys.config import Experiment
+
+    spec = Experiment(experiment_config).figure("training")
+    assert {k: v for k, v in spec.items() if k not in ("style", "version")} == {
+        k: v for k, v in report.figure_spec(config).items() if k != "style"
+    }
+
+
+def test_claims(page):
+    body = page[page.index('<h2 id="claims">') : page.index('<h2 id="figures">')]
+    words = Page(body).words()
+    assert body.count('<tr class="verdict') == len(CLAIMS)
+    for row in CLAIMS:
+        for key in ("scope", "verdict", "measure", "test", "rule", "note", "unit", "claim"):
+            assert row[key] in words, key
+        assert row["statement"][1:] in words
+    assert "0.25 nats 0.125 to 0.375 6 0.031" in words
+    assert "−0.5 nats −0.75 to −0.25 6 0.031 note: one diverged" in words
+    assert "– share – 0 –" in words
+    assert "1 supported 1 refuted 1 inconclusive" in words
+    assert words.index("There is a direction") < words.index("Swa is above descent")  # by experiment
+    assert words.count("exact sign test") == 2  # said once for a claim, whatever the number of cells
+
+
+def test_claims_come_first(page):
+    order = [
+        page.index(f'<h2 id="{part}">') for part in ("claims", "figures", "tables", "config", "versions")
+    ]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_claims(frames, pictures, config, missing):
+    frames = frames | {"claims": frames["claims"].iloc[:0]}
+    if missing:
+        del frames["claims"]
+    words = Page(report.render(frames, pictures, config, {})).words()
+    assert "No claim was judged" in words
+
+
+def test_no_rows_at_all(tmp_path, pictures, config):
+    frames = through_parquet(tmp_path, {name: [] for name in tables.declared()})
+    words = Page(report.render(frames, pictures, config, {})).words()
+    assert words.count("Nothing to draw") == len(NAMES)
+    assert "training 0 rows" in words
+
+
+def test_summary_of_solutions(page):
+    # Test loss of sgd: 0.2 + seed / 10 over seeds 0, 1, 2.
+    i = mean_interval([0.2, 0.3, 0.4])
+    assert (
+        f"digits mlp quick sgd 3 0.1 ± 0 {i.estimate:.2f} ± {(i.high - i.low) / 2:.2f} 90 ± 0"
+        in Page(page).words()
+    )
+
+
+def test_summary_of_prevalence(page):
+    assert "digits mlp quick uniform sgd 12 50.0 (25.4 to 74.6) 4 – 6 3 3 0 0" in Page(page).words()
+
+
+def test_previews(page, frames):
+    words = Page(page).words()
+    for name, frame in frames.items():
+        assert f"results/smoke/tables/{name}.parquet" in words
+        assert f"{name} {len(frame):,} row" in words
+    shown = report.PREVIEW_ROWS
+    assert f"First {shown} of {len(frames['curves'])} rows" in words
+    body = page[page.index("<code>curves</code>") :]
+    assert body[: body.index("</table>")].count("<tr>") == 1 + shown
+    assert "c0ffeec0ffee…" in words
+    assert 'title="mean loss on the fixed, un-augmented train images [nats]"' in page
+
+
+def test_config_and_versions(page, config):
+    text = page[page.index("<pre") : page.index("</pre>")]
+    assert yaml.safe_load(html.unescape(text[text.index(">") + 1 :])) == config
+    assert "torch 2.9.1" in Page(page).words()
+
+
+def test_escapes_hostile_names(tmp_path, pictures, config):
+    rows = make_rows([(HOSTILE, HOSTILE, HOSTILE)], probes=("uniform", HOSTILE))
+    texts = ("claim", "scope", "statement", "verdict", "measure", "unit", "test", "rule", "note")
+    evil = dict.fromkeys(texts, HOSTILE)
+    frames = through_parquet(
+        tmp_path, rows | {"claims": [claim(**evil), claim(**evil | {"note": HOSTILE * 2})]}
+    )
+    frames[HOSTILE] = frames["claims"]
+    config = config | {"name": HOSTILE}
+    pictures[f"curves-{HOSTILE}"] = SVG.format(HOSTILE)
+    page = report.render(frames, pictures, config, {HOSTILE: HOSTILE})
+    assert "<script" not in page.lower()
+    assert 'class="badge"' in page  # an unknown verdict gets no class of its own
+    assert HOSTILE in Page(page).words()
+
+
+def test_same_bytes(frames, pictures, config, page):
+    assert report.render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"}) == page
+
+
+def test_schemes_and_widths(page):
+    for needed in ("prefers-color-scheme: dark", "@media print", 'name="viewport"', "overflow-x: auto"):
+        assert needed in page
+    # Every table can be wider than the page, so each sits in a box that scrolls by itself.
+    assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table>")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([0.2, 0.3, 0.4], "0.30 ± 0.25"),
+        ([1500.0, 1700.0], "1600 ± 1271"),
+        ([2.0], "2"),
+        ([], "–"),
+        ([float("nan"), 2.0, 2.0], "2 ± 0 (1 not finite)"),
+    ],
+)
+def test_plus_minus(values, text):
+    import pandas as pd
+
+    assert report._plus_minus(pd.Series(values, dtype=float), 0.95) == text
