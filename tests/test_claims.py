@@ -209,7 +209,7 @@ def test_prevalence_over_minima_and_over_directions():
     assert (exists["verdict"], exists["effect"], exists["n"]) == ("supported", 1.0, 8)
     assert (share["verdict"], share["effect"], share["n"]) == ("refuted", 0.2, 40)
     assert exists["scope"] == "d/m/r/uniform"
-    assert "among 5 probed (uniform)" in exists["statement"]
+    assert exists["note"] == "5 directions a minimum"
     assert "8 not_minimum; 8 flat; directions of 8 minima pooled" in share["note"]
 
 

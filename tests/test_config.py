@@ -54,7 +54,7 @@ def test_defaults_are_filled_in(experiment_config):
     assert recipe["swa"] == {"start": 3, "lr": 0.05, "every": 1, "window": None}
     assert experiment_config["asymmetry"] == {"c": 2, "zeta_max": 0.25, "min_span": 0.25, "noise": 1e-6}
     assert experiment_config["probes"]["uniform"]["solutions"] == ["sgd", "swa"]
-    assert experiment_config["bn_refresh"] == {"method": "exact", "batch_size": 1000}
+    assert experiment_config["bn_refresh"] == {"method": "exact", "batch_size": 250}
 
 
 def test_reading_the_config_imports_no_torch():

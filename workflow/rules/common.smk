@@ -12,6 +12,7 @@ try:
     valleys_config.check(config)
     validate(config, "../schemas/config.schema.yaml")
     experiment = valleys_config.Experiment(config)
+    valleys_config.check_writable(experiment.root)
 except ValleysError as error:
     raise WorkflowError(str(error))
 
@@ -52,6 +53,12 @@ def probed_files(wildcards):
     if experiment.is_computed(wildcards.probe):
         files["directions"] = f"{cell}/probes/{wildcards.probe}/directions.safetensors"
     return files
+
+
+def direction_files(wildcards):
+    """The solutions that a probe's computed directions are made from."""
+    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "probe"})
+    return {name: f"{cell}/{name}.safetensors" for name in experiment.direction_inputs(wildcards.probe)}
 
 
 def probe_tables(wildcards, table):

@@ -1,7 +1,7 @@
 # Lines through the solutions, and what they say about the valley.
 rule directions:
     input:
-        unpack(solution_files),
+        unpack(direction_files),
         iterates=rules.train_sgd.output.iterates,
         train=rules.prepare_dataset.output.train,
     output:

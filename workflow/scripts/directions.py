@@ -1,6 +1,6 @@
 """Compute and store the directions of a probe whose kind is not drawn from a seed.
 
-In: ``train``, ``solutions`` (sgd, swa, descent), ``iterates``. Out: ``weights``: safetensors, tensors named
+In: ``train``, the solutions needed, ``iterates``. Out: ``weights``: safetensors, tensors named
 ``<solution>/<k>/<parameter>``, not normalised. Random kinds need no file: seed and number remake them.
 """
 
@@ -10,7 +10,6 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import directions, files, losses, solutions
-    from valleys.config import SOLUTIONS
     from valleys.data import load_split
 
     spec = snakemake.params.spec
@@ -18,7 +17,11 @@ with job(snakemake) as log:
     device = pick_device(snakemake.config)
     train = load_split(snakemake.input.train).to(device).subset(spec["probe"]["train_images"])
     loss = losses.build(spec["loss"])
-    loaded = {name: solutions.load(snakemake.input[name], device)[0] for name in SOLUTIONS}
+    loaded = {
+        name: solutions.load(path, device)[0]
+        for name, path in snakemake.input.items()
+        if name not in ("train", "iterates")
+    }
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in loaded.items()}
     stored = {}
     for name in snakemake.params.solutions:

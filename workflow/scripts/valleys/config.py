@@ -10,7 +10,7 @@ import difflib
 import glob
 import itertools
 import math
-import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
-from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, SINGLE
+from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
 
@@ -64,6 +64,23 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
+
+
+def check_writable(folder: str | Path) -> None:
+    """Check that `folder` exists and can be written to, or can be made.
+
+    Raises
+    ------
+    ValleysError
+        When what exists of its path is no folder or is not writable.
+    """
+    path = Path(folder)
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        raise ValleysError(f"results folder {folder}: {path} is a file; remove it or run elsewhere")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValleysError(f"results folder {folder}: {path} is not writable; change its mode or run elsewhere")
 
 
 def _explain(error: ValidationError) -> str:
@@ -252,6 +269,11 @@ class Experiment:
             for pattern in [value] if isinstance(value, str) else value:
                 found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
         return found
+
+    def direction_inputs(self, probe: str) -> list[str]:
+        """Return the solutions that a probe's computed directions are made from or for."""
+        spec = self.config["probes"][probe]
+        return sorted({*spec["solutions"], *NEEDS.get(spec["kind"], ())})
 
     def is_computed(self, probe: str) -> bool:
         """Whether a probe's directions are computed and stored by the ``directions`` rule."""

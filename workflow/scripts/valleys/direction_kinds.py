@@ -17,6 +17,11 @@ COMPUTED: dict[str, str] = {
     "sgd_to_swa": "from the sgd to the swa solution",
     "swa_to_descent": "from the swa to the descent solution",
 }
+NEEDS: dict[str, tuple[str, ...]] = {
+    "sgd_to_swa": ("sgd", "swa"),
+    "swa_to_descent": ("swa", "descent"),
+}
+"""Solutions that a computed kind is made from, beside the one it is probed at."""
 SINGLE = frozenset({"constant", "sign_w", "gradient", "sgd_to_swa", "swa_to_descent"})
 """Kinds of which there is just one direction."""
 

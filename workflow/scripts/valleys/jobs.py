@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     set_threads(int(snakemake.threads))
+    keep_memory()
     try:
         yield log
     except ValleysError as error:
@@ -53,6 +55,20 @@ def set_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: activations come and go by the megabyte, a page fault for every page.
+
+    A no-op where the C library is another.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    m_trim_threshold, m_mmap_threshold, one_gib = -1, -3, 1 << 30  # names and numbers of malloc.h
+    mallopt(m_mmap_threshold, one_gib)
+    mallopt(m_trim_threshold, one_gib)
 
 
 def pick_device(config: Any) -> Any:
