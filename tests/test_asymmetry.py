@@ -13,11 +13,11 @@ GRID = np.linspace(-1, 1, 41)
 UNEVEN = np.sort(np.concatenate([[0.0], np.geomspace(0.02, 1, 20), -np.geomspace(0.02, 1, 20)]))
 
 
-def brute_force(offsets, losses, c, zeta_max, min_span, slopes=None, noise=0.0):
+def brute_force(offsets, losses, c, zeta_max, min_span, slopes=None, noise=0.0, minimum_within=0.25):
     """Definition 1 window by window, in plain Python: (status, c_star, side, zeta, r, p)."""
     n, m, radius = len(offsets), len(offsets) // 2, offsets[-1]
     eps = 1e-9 * radius
-    inside = [k for k in range(n) if abs(offsets[k]) <= zeta_max * radius + eps]
+    inside = [k for k in range(n) if abs(offsets[k]) <= min(minimum_within, zeta_max) * radius + eps]
     low = min(inside, key=lambda k: (losses[k], abs(offsets[k])))
     none = (0, math.nan, math.nan, math.nan)
     if min(losses) < losses[low] - noise:
@@ -91,25 +91,28 @@ class TestClosedForms:
     def test_steep_side_that_turns_flat_ends_the_window(self):
         x = GRID
         curve = np.where(x > 0, x, 4 * np.minimum(-x, 0.5) + 0.1 * np.maximum(-x - 0.5, 0))
-        d = detect(x, curve)
+        d = detect(x, curve, zeta_max=0.25)
         assert (d.c_star, d.p, d.zeta, d.r, d.flat_side) == pytest.approx((4, 1, 0.05, 0.5, 1))
+        # Windows that may start further out see only what lies there: slopes 1 and 0.1, the other way round.
+        far = detect(x, curve, zeta_max=0.5)
+        assert (far.c_star, far.zeta, far.r, far.flat_side) == pytest.approx((10, 0.5, 1.0, -1))
 
-    @pytest.mark.parametrize("curvature", [3.0, 4.5, 9.0])
+    @pytest.mark.parametrize("curvature", [2.5, 4.5, 9.0])
     def test_piecewise_quadratic(self, curvature):
         # a l^2 and a curvature l^2: c*(zeta, r) = curvature zeta / r, so the best window starts latest and is
-        # narrowest: zeta = R/4, r = R/2.
+        # narrowest: zeta = R/2, r = 3R/4.
         x = 2 * GRID
         curve = np.where(x > 0, 0.7 * x**2, 0.7 * curvature * x**2)
         slopes = np.where(x > 0, 1.4 * x, 1.4 * curvature * x)
         exact = detect(x, curve, slopes=slopes)
-        assert exact.c_star == pytest.approx(curvature / 2)
-        assert (exact.zeta, exact.r, exact.p) == pytest.approx((0.5, 1.0, 1.4))
-        assert exact.status == ("asymmetric" if curvature >= 4 else "symmetric")
+        assert exact.c_star == pytest.approx(curvature * 2 / 3)
+        assert (exact.zeta, exact.r, exact.p) == pytest.approx((1.0, 1.5, 2.1))
+        assert exact.status == ("asymmetric" if curvature >= 3 else "symmetric")
         # By quotients the slope of an interval is that at its middle: half a step further in at either end.
         step = x[1] - x[0]
         quotients = detect(x, curve)
-        assert quotients.c_star == pytest.approx(curvature * (0.5 + step / 2) / (1.0 - step / 2))
-        assert (quotients.zeta, quotients.r) == pytest.approx((0.5, 1.0))
+        assert quotients.c_star == pytest.approx(curvature * (1.0 + step / 2) / (1.5 - step / 2))
+        assert (quotients.zeta, quotients.r) == pytest.approx((1.0, 1.5))
 
     def test_quotients_bound_the_exact_level_and_converge(self):
         excess = []
@@ -214,6 +217,7 @@ class TestAgainstBruteForce:
         [
             {"c": 2.0, "zeta_max": 0.25, "min_span": 0.25},
             {"c": 1.2, "zeta_max": 0.5, "min_span": 0.5},
+            {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.45},
             {"c": 3.0, "zeta_max": 0.4, "min_span": 0.1, "noise": 0.5},
         ],
     )
@@ -286,7 +290,7 @@ class TestBadInput:
             (GRID, np.where(GRID == 0.5, np.nan, GRID**2), "finite"),
             (GRID, np.where(GRID == 1, np.inf, GRID**2), "finite"),
             (np.where(GRID == 1, np.nan, GRID), GRID**2, "finite"),
-            (np.arange(-2, 3), np.arange(-2, 3) ** 2, "finer"),
+            (np.array([-1, -0.9, 0, 0.9, 1]), np.array([1, 0.8, 0, 0.8, 1]), "finer"),
             (GRID, np.ones((2, 41)), "shape"),
         ],
     )
@@ -301,6 +305,7 @@ class TestBadInput:
             {"c": 1.0},
             {"zeta_max": 0.0},
             {"zeta_max": 1.0},
+            {"minimum_within": 0.0},
             {"min_span": 0},
             {"min_span": 0.8},
             {"noise": -1},

@@ -52,7 +52,13 @@ def test_defaults_are_filled_in(experiment_config):
     assert (recipe["momentum"], recipe["weight_decay"], recipe["nesterov"]) == (0.9, 5e-4, False)
     assert recipe["loss"] == {"name": "cross_entropy", "smoothing": 0.1, "gamma": 2}
     assert recipe["swa"] == {"start": 3, "lr": 0.05, "every": 1, "window": None}
-    assert experiment_config["asymmetry"] == {"c": 2, "zeta_max": 0.25, "min_span": 0.25, "noise": 1e-6}
+    assert experiment_config["asymmetry"] == {
+        "c": 2,
+        "zeta_max": 0.5,
+        "minimum_within": 0.25,
+        "min_span": 0.25,
+        "noise": 1e-6,
+    }
     assert experiment_config["probes"]["uniform"]["solutions"] == ["sgd", "swa"]
     assert experiment_config["bn_refresh"] == {"method": "exact", "batch_size": 250}
 
@@ -103,9 +109,9 @@ MISTAKES = {
     "window too long": (f"{QUICK}.swa.window", 4, [f"{QUICK}.swa.window", "4", "3 iterates"]),
     "nesterov without momentum": (QUICK, RECIPE | {"nesterov": True, "momentum": 0}, [f"{QUICK}.nesterov"]),
     "even points": ("probes.uniform.points", 20, ["probes.uniform.points", "20", "odd"]),
-    "points too few for zeta_max": ("probes.uniform.points", 7, ["uniform.points", "7", "zeta_max", "9"]),
-    "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.75"]),
-    "toy steps too long": ("toy_2d.step", 2.5, ["toy_2d.step", "2.5", "zeta_max", "1.875"]),
+    "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
+    "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),
+    "toy steps too long": ("toy_2d.step", 6, ["toy_2d.step", "6", "zeta_max", "3.75"]),
     "unknown kind": ("probes.uniform.kind", "unifrom", ["probes.uniform.kind", "did you mean 'uniform'?"]),
     "unknown group": ("probes.uniform.group", "batchnorm", ["uniform.group", "classifier"]),
     "filter over batch norm": ("probes.uniform", {"kind": "filter", "group": "bn"}, ["filter", "bn"]),

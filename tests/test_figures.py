@@ -170,7 +170,7 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     figure = figures.draw(name, frames, SPEC)
     assert overlaps(figure) == []
     if not name.startswith("toy"):
-        assert len(figure.axes) == len(cells) * (3 if name.startswith("line") else 2)
+        assert len(figure.axes) == len(cells) * (2 if name.startswith(("training", "curves")) else 3)
 
 
 def test_overlap_check_can_fail():
@@ -329,14 +329,22 @@ def test_line_keeps_the_middle_readable(data):
 
 
 def test_prevalence_counts(data):
-    counts = figures.prevalence(data["asymmetry"], 0.95)
+    counts = figures.prevalence(data["asymmetry"], 0.95, 2.0)
     assert list(counts["solution"]) == ["sgd", "swa"]
     row = counts.iloc[0]
     assert (row["n"], row["asymmetric"], row["symmetric"], row["not_minimum"]) == (12, 6, 3, 3)
     expected = wilson(6, 12)
     assert (row["asymmetric_low"], row["asymmetric_high"]) == (expected.low, expected.high)
     labels = [t.get_text() for t in figures.draw("prevalence", data, SPEC).axes[0].texts]
-    assert labels == ["6/12", "6/12", "asymmetric"]
+    assert labels == ["6/12", "6/12", "asymmetric (c* ≥ 2)"]
+
+
+def test_prevalence_counts_uneven_rises_on_either_side(data):
+    rows = data["asymmetry"][data["asymmetry"]["solution"] == "sgd"]
+    index = np.log([2.0, 0.5, 1.99, 0.51, 7.0]).tolist() + [np.nan] * (len(rows) - 5)
+    counts = figures.prevalence(rows.assign(asymmetry_index=index), 0.95, 2.0).iloc[0]
+    assert (counts["uneven"], counts["n"]) == (3, len(rows))
+    assert counts["uneven_high"] == wilson(3, len(rows)).high
 
 
 # What is said ---------------------------------------------------------------------------------------
@@ -351,7 +359,7 @@ def test_training_caption(data):
 def test_prevalence_caption(data):
     share = wilson(12, 24)
     bounds = f"{100 * share.low:.1f} % to {100 * share.high:.1f} %"
-    assert f"uniform: 50 % ({bounds}; n = 24)" in figures.caption("prevalence", data, SPEC)
+    assert f"uniform: 50 % ({bounds}; n = 24); rises uneven in " in figures.caption("prevalence", data, SPEC)
     changed = data["asymmetry"].assign(status="symmetric")
     assert "uniform: 0 % (0 % to" in figures.caption("prevalence", {"asymmetry": changed}, SPEC)
 

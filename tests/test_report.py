@@ -185,7 +185,7 @@ def test_summary_of_solutions(page):
 
 
 def test_summary_of_prevalence(page):
-    assert "digits mlp quick uniform sgd 12 50.0 (25.4 to 74.6) 4 – 6 3 3 0 0" in Page(page).words()
+    assert "digits mlp quick uniform sgd 12 50.0 (25.4 to 74.6) 0 4 – 6 3 3 0 0" in Page(page).words()
 
 
 def test_previews(page, frames):

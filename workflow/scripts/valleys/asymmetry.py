@@ -44,8 +44,9 @@ class Detection:
     ----------
     status : str
         "asymmetric": ``c_star >= c``. "symmetric": a minimum along u, and ``c_star < c``.
-        "not_minimum": the curve is lower outside ``[-zeta_max R, zeta_max R]`` than inside, by more than
-        the noise, or one side does not rise in any window. "flat": neither side rises by more than the noise.
+        "not_minimum": the curve is lower outside ``[-minimum_within R, minimum_within R]`` than inside, by
+        more than the noise, or one side does not rise in any window. "flat": neither side rises by more than
+        the noise.
     c_star : float
         Strongest level over all windows and both orientations; NaN for "not_minimum" and "flat". At most 1
         (it may be negative) when no window satisfies the definition at any c > 1.
@@ -56,7 +57,8 @@ class Detection:
     p : float
         Largest slope on the flat side in that window, loss per unit of offset. NaN where ``c_star`` is.
     argmin_offset : float
-        Offset of the lowest loss: within ``zeta_max R``, or anywhere for "not_minimum" by a lower outside.
+        Offset of the lowest loss: within ``minimum_within R``, or anywhere where a lower outside makes it
+        "not_minimum".
     rise_plus, rise_minus : float
         ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)``.
     rise_ratio, asymmetry_index : float
@@ -137,8 +139,9 @@ def detect(
     losses: ArrayLike,
     *,
     c: float = 2.0,
-    zeta_max: float = 0.25,
+    zeta_max: float = 0.5,
     min_span: float = 0.25,
+    minimum_within: float = 0.25,
     slopes: ArrayLike | None = None,
     noise: float = 1e-9,
 ) -> Detection:
@@ -157,9 +160,12 @@ def detect(
     c : float
         Level from which a direction counts as asymmetric; > 1.
     zeta_max : float
-        How far from 0 a window may start, and the minimum lie, as a share of R; in (0, 1).
+        How far from 0 a window may start, as a share of R; in (0, 1). The default leaves room for the flat
+        bottom that the curves of deep nets have.
     min_span : float
         Least width of a window as a share of R; positive, and with ``zeta_max`` at most 1.
+    minimum_within : float
+        How far from 0 the minimum may lie, as a share of R (at most `zeta_max` is used); in (0, 1).
     slopes : array_like, shape (n,), optional
         Exact derivatives of the curve at the offsets, used in place of difference quotients.
     noise : float
@@ -175,7 +181,8 @@ def detect(
     if losses.ndim != 1:
         raise ValleysError(f"losses: expected one curve, shape (n,), got shape {losses.shape}")
     slopes = None if slopes is None else np.asarray(slopes, dtype=np.float64)[None]
-    options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "slopes": slopes, "noise": noise}
+    options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
+    options |= {"slopes": slopes, "noise": noise}
     return detect_many(offsets, losses[None], **options)[0]
 
 
@@ -184,8 +191,9 @@ def detect_many(
     losses: ArrayLike,
     *,
     c: float = 2.0,
-    zeta_max: float = 0.25,
+    zeta_max: float = 0.5,
     min_span: float = 0.25,
+    minimum_within: float = 0.25,
     slopes: ArrayLike | None = None,
     noise: float = 1e-9,
 ) -> list[Detection]:
@@ -199,7 +207,7 @@ def detect_many(
         The curves.
     slopes : array_like, shape (B, n), optional
         Exact derivatives.
-    c, zeta_max, min_span, noise
+    c, zeta_max, min_span, minimum_within, noise
         As in `detect`.
 
     Raises
@@ -207,7 +215,7 @@ def detect_many(
     ValleysError
         As in `detect`.
     """
-    _check_options(c, zeta_max, min_span, noise)
+    _check_options(c, zeta_max, min_span, minimum_within, noise)
     losses = np.asarray(losses, dtype=np.float64)
     if losses.ndim != 2:
         raise ValleysError(f"losses: expected curves as rows, shape (B, n), got shape {losses.shape}")
@@ -231,7 +239,16 @@ def detect_many(
     for start in range(0, len(losses), rows):
         part = slice(start, start + rows)
         part_slopes = None if slopes is None else slopes[part]
-        found += _detect_rows(offsets[part], losses[part], part_slopes, c, zeta_max, min_span, noise)
+        found += _detect_rows(
+            offsets[part],
+            losses[part],
+            part_slopes,
+            c,
+            zeta_max,
+            min_span,
+            min(minimum_within, zeta_max),
+            noise,
+        )
     return found
 
 
@@ -376,7 +393,7 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
     return Barrier(float(excess[k]), float(t[k]))
 
 
-def _check_options(c: float, zeta_max: float, min_span: float, noise: float) -> None:
+def _check_options(c: float, zeta_max: float, min_span: float, minimum_within: float, noise: float) -> None:
     """Check the constants of the search."""
     if not (isfinite(c) and c > 1):
         raise ValleysError(f"c: {c!r} is not a level above 1")
@@ -384,6 +401,8 @@ def _check_options(c: float, zeta_max: float, min_span: float, noise: float) -> 
         raise ValleysError(f"zeta_max: {zeta_max!r} is not a share between 0 and 1")
     if not 0 < min_span <= (1 - zeta_max) * (1 + _RELATIVE):
         raise ValleysError(f"min_span: {min_span!r} is not in (0, 1 - zeta_max = {1 - zeta_max:g}]")
+    if not 0 < minimum_within < 1:
+        raise ValleysError(f"minimum_within: {minimum_within!r} is not a share between 0 and 1")
     if not (isfinite(noise) and noise >= 0):
         raise ValleysError(f"noise: {noise!r} is not a finite, non-negative loss")
 
@@ -429,6 +448,7 @@ def _detect_rows(
     c: float,
     zeta_max: float,
     min_span: float,
+    minimum_within: float,
     noise: float,
 ) -> Iterator[Detection]:
     """Detect for checked curves (B, n): every window of every curve at once.
@@ -444,7 +464,7 @@ def _detect_rows(
 
     # The minimum near 0, ties to the nearest; and whether the curve is lower further out.
     order = np.argsort(np.abs(np.arange(n) - middle), kind="stable")
-    near = np.abs(offsets[:, order]) <= (zeta_max * radius + tolerance)[:, None]
+    near = np.abs(offsets[:, order]) <= (minimum_within * radius + tolerance)[:, None]
     lowest = order[np.where(near, losses[:, order], np.inf).argmin(axis=1)]
     lowest_of_all = order[losses[:, order].argmin(axis=1)]
     outside = losses[rows, lowest_of_all] < losses[rows, lowest] - noise

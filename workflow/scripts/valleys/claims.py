@@ -147,7 +147,6 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
         counts = rows["status"].value_counts()
         others = [f"{counts[s]} {s}" for s in ("not_minimum", "flat", "not_finite") if s in counts]
         per = rows.groupby("seed").size().max()
-        pooled = f"directions of {len(by_minimum)} minima pooled; those of one minimum are not independent"
         yield _share_row(
             "asymmetric_direction_exists",
             1,
@@ -166,9 +165,9 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
             "a direction at an SGD minimum is asymmetric (Definition 1) more often than not",
             int(hit.sum()),
             len(hit),
-            measure="share of directions that are asymmetric",
+            measure="share of directions that are asymmetric, minima pooled",
             level=level,
-            note="; ".join([*others, pooled]),
+            note="; ".join(others),
         )
         index = rows["asymmetry_index"]
         yield _share_row(
@@ -178,9 +177,9 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
             f"at the ends of a line through an SGD minimum, one side has risen {c:g} times as much",
             int((index.abs() >= math.log(c)).sum()),
             len(rows),
-            measure=f"share of directions whose rises at -R and R differ by a factor of {c:g} or more",
+            measure=f"share of directions whose rises at -R and R differ {c:g}-fold or more, minima pooled",
             level=level,
-            note=f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}; {pooled}",
+            note=f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
         )
 
 

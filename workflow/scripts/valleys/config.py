@@ -80,7 +80,7 @@ def check_writable(folder: str | Path) -> None:
     if not path.is_dir():
         raise ValleysError(f"results folder {folder}: {path} is a file; remove it or run elsewhere")
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ValleysError(f"results folder {folder}: {path} is not writable; change its mode or run elsewhere")
+        raise ValleysError(f"results folder {folder}: {path} is not writable; make it so or run elsewhere")
 
 
 def _explain(error: ValidationError) -> str:
@@ -384,7 +384,9 @@ class Experiment:
 
     def toy_2d(self) -> dict[str, Any]:
         """Params of ``toy_2d``."""
-        constants = {key: self.config["asymmetry"][key] for key in ("c", "zeta_max", "min_span")}
+        constants = {
+            key: self.config["asymmetry"][key] for key in ("c", "zeta_max", "min_span", "minimum_within")
+        }
         return self._stage("toy_2d", toy_2d={**self.config["toy_2d"], **constants})
 
     def claims(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ bytes.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,9 @@ CAPTIONS = {
         "use the running statistics. The shaded epochs are those whose iterates SWA averages."
     ),
     "prevalence": (
-        "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), and share along "
-        "which the solution is not a minimum, so that the definition cannot hold (right). Bars are Wilson "
+        "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), share whose "
+        "rises at -R and R alone differ that much (middle), and share along which the solution is not a "
+        "minimum, so that the definition cannot hold (right). Bars are Wilson "
         "intervals that take directions for independent; figures beside each panel are directions found "
         "among directions probed, all seeds together."
     ),
@@ -152,8 +154,8 @@ def title(name: str) -> str:
     return _TITLES[kind].format(part)
 
 
-def prevalence(asymmetry: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Count verdicts by cell (seeds together), probe and solution.
+def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
+    """Count verdicts and uneven rises by cell (seeds together), probe and solution.
 
     Parameters
     ----------
@@ -161,21 +163,26 @@ def prevalence(asymmetry: pd.DataFrame, level: float) -> pd.DataFrame:
         The table of that name.
     level
         Of the Wilson intervals.
+    c
+        Rises at -R and R that differ by this factor or more count as uneven.
 
     Returns
     -------
     DataFrame
-        Columns dataset, model, recipe, probe, solution, n, and for each of "asymmetric" and "not_minimum"
-        the count, ``<status>_share``, ``<status>_low`` and ``<status>_high``; then the counts "symmetric",
-        "flat" and "not_finite", and the medians of c_star and asymmetry_index over the rows that have them.
+        Columns dataset, model, recipe, probe, solution, n, and for each of "asymmetric", "uneven" and
+        "not_minimum" the count, ``<status>_share``, ``<status>_low`` and ``<status>_high``; then the counts
+        "symmetric", "flat" and "not_finite", and the medians of c_star and asymmetry_index over the rows
+        that have them.
     """
     rows = []
     for key, part in asymmetry.groupby([*CELL, "probe", "solution"], sort=False):
         row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
         counts = part["status"].value_counts()
-        for status in ("asymmetric", "not_minimum"):
-            share = wilson(int(counts.get(status, 0)), len(part), level)
-            row |= {status: int(counts.get(status, 0)), f"{status}_share": share.estimate}
+        hits = {status: int(counts.get(status, 0)) for status in ("asymmetric", "not_minimum")}
+        hits["uneven"] = int((part["asymmetry_index"].abs() >= math.log(c)).sum())
+        for status, count in hits.items():
+            share = wilson(count, len(part), level)
+            row |= {status: count, f"{status}_share": share.estimate}
             row |= {f"{status}_low": share.low, f"{status}_high": share.high}
         row |= {status: int(counts.get(status, 0)) for status in ("symmetric", "flat", "not_finite")}
         rows.append(
@@ -425,20 +432,25 @@ def _prevalence(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | Non
     table = data["asymmetry"]
     if table.empty:
         return None
-    counts = prevalence(table, spec["level"])
+    counts = prevalence(table, spec["level"], spec["c"])
     solutions = _ordered(counts["solution"])
     cells = list(_cells(counts))
     probes = [list(dict.fromkeys(part["probe"])) for _, _, part in cells]
     heights = [0.55 + len(names) * (0.1 + 0.17 * len(solutions)) for names in probes]
     figure, grid = _panels(
-        look, len(cells), 2, sum(heights) / len(cells) + 0.35, height_ratios=heights, sharex=True
+        look, len(cells), 3, sum(heights) / len(cells) + 0.35, height_ratios=heights, sharex=True
     )
-    titles = {"asymmetric": "asymmetric", "not_minimum": "not a minimum"}
+    titles = {
+        "asymmetric": f"asymmetric (c* ≥ {spec['c']:g})",
+        "uneven": f"rises differ {spec['c']:g}-fold",
+        "not_minimum": "not a minimum",
+    }
     for (label, _, part), names, row in zip(cells, probes, grid, strict=True):
         for axes, status in zip(row, titles, strict=True):
             _shares(axes, part, status, names, solutions, look)
             _heading(axes, label if axes is row[0] else "", titles[status], _GREY, room=34)
-        row[1].tick_params(labelleft=False)
+        for axes in row[1:]:
+            axes.tick_params(labelleft=False)
     for axes in grid[-1]:
         axes.set_xlabel("share of directions [%]")
     handles = [
@@ -484,7 +496,10 @@ def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
     for probe, part in table.groupby("probe", sort=False):
         share = wilson(int((part["status"] == "asymmetric").sum()), len(part), level)
         bounds = f"{_percent(share.low)} to {_percent(share.high)}"
-        told.append((str(probe), f"{_percent(share.estimate)} ({bounds}; n = {share.n})"))
+        uneven = _percent((part["asymmetry_index"].abs() >= math.log(c)).mean())
+        told.append(
+            (str(probe), f"{_percent(share.estimate)} ({bounds}; n = {share.n}); rises uneven in {uneven}")
+        )
     cells = table.groupby(CELL).ngroups
     others = "".join(
         f"{_count(int((table['status'] == status).sum()), 'direction')} {words}. "

@@ -65,7 +65,7 @@ def render(
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
         figures=[_picture(name, svg, tables, spec) for name, svg in pictures.items()],
-        summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), level)],
+        summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), spec)],
         previews=[_preview(name, frame, config["name"]) for name, frame in tables.items()],
         config=yaml.safe_dump(
             json.loads(json.dumps(config, default=str)),
@@ -239,14 +239,16 @@ def _plus_minus(values: pd.Series, level: float) -> str:
     return f"{text} ({lost} not finite)" if lost else text
 
 
-def _prevalence(frame: pd.DataFrame | None, level: float) -> Table:
+def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
-    counts = pd.DataFrame() if frame is None or frame.empty else figures.prevalence(frame, level)
+    level, c = spec["level"], spec["c"]
+    counts = pd.DataFrame() if frame is None or frame.empty else figures.prevalence(frame, level, c)
     cell = [*figures.CELL, "probe", "solution", "n"]
     verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
     columns = [(name, "") for name in cell]
     columns += [
         ("asymmetric [%]", f"share, with its {_percent(level)} Wilson interval"),
+        ("uneven", f"directions whose rises at -R and R differ by a factor of {c:g} or more"),
         ("median c*", "over directions that have one"),
         ("median index", "asymmetry index: log of the rise at -R over the rise at +R; 0 is symmetric"),
     ]
@@ -255,7 +257,12 @@ def _prevalence(frame: pd.DataFrame | None, level: float) -> Table:
     for row in counts.to_dict("records"):
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
         cells = [_cell(row[name]) for name in cell]
-        cells += [(f"{share} ({low} to {high})", True), _cell(row["c_star"]), _cell(row["asymmetry_index"])]
+        cells += [
+            (f"{share} ({low} to {high})", True),
+            _cell(row["uneven"]),
+            _cell(row["c_star"]),
+            _cell(row["asymmetry_index"]),
+        ]
         rows.append(cells + [_cell(row[name]) for name in verdicts])
     text = "Verdicts of Definition 1 on every probed direction, seeds together."
     return _table("Prevalence", columns, rows, text=text)

@@ -36,8 +36,9 @@ DEFAULTS: dict[str, float | int] = {
     "reach": 7.5,
     "surface_points": 61,
     "c": 2.0,
-    "zeta_max": 0.25,
+    "zeta_max": 0.5,
     "min_span": 0.25,
+    "minimum_within": 0.25,
 }
 
 _DATA, _INIT, _DIRECTION = range(3)  # random streams of a draw; never renumber, or every result changes
@@ -202,7 +203,7 @@ def run(spec: dict[str, Any]) -> dict[str, Columns]:
         Any of the keys of `DEFAULTS`, which fill the rest: ``n_draws``, ``n_per_class`` (points per class),
         ``seed``, ``lr`` and ``epochs`` of the paper's recipe, ``step`` and ``reach`` of the line,
         ``surface_points`` per axis (over weight and bias in [-reach, reach]), and the constants ``c``,
-        ``zeta_max``, ``min_span`` of `asymmetry.detect`.
+        ``zeta_max``, ``min_span``, ``minimum_within`` of `asymmetry.detect`.
 
     Returns
     -------
@@ -236,7 +237,8 @@ def run(spec: dict[str, Any]) -> dict[str, Columns]:
         probed = np.flatnonzero(np.isfinite(wb).all(axis=-1))
         losses = line(wb[probed], u[probed], x[probed], y[probed], offsets)
         verdicts: list[dict[str, Any]] = [_no_minimum()] * n_draws
-        found = detect_many(offsets, losses, c=s["c"], zeta_max=s["zeta_max"], min_span=s["min_span"])
+        constants = {key: s[key] for key in ("c", "zeta_max", "min_span", "minimum_within")}
+        found = detect_many(offsets, losses, **constants)
         for draw, detection in zip(probed, found, strict=True):
             verdicts[draw] = detection.asdict()
         with np.errstate(invalid="ignore"):  # NaN parameters, where there is no minimum
