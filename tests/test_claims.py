@@ -254,10 +254,19 @@ def test_line_measures_on_a_known_line():
     assert claims.line_measures(shuffled) == pytest.approx(found)
 
 
-def test_a_line_that_ends_early_has_no_mirror_image():
+def test_the_mirror_image_is_about_the_lines_minimum_wherever_it_lies():
+    # Least at 1.5 and steeper beyond: at t = 3 it is 1.5 * 2.25, at swa 2.25.
+    train = np.where(T > 1.5, 1.5, 1.0) * (T - 1.5) ** 2
+    assert claims.line_measures(line(train, train))["mirror"] == pytest.approx(0.5 * 2.25)
+    # Least at 2: the line ends one step beyond, so both points are at distance 1.
+    train = np.where(T > 2, 3.0, 1.0) * (T - 2) ** 2
+    assert claims.line_measures(line(train, train))["mirror"] == pytest.approx(2.0)
+
+
+def test_a_line_without_a_minimum_beyond_swa_has_no_mirror_image():
     short = np.linspace(0, 1.5, 7)
-    found = claims.line_measures(line(short, short, t=short))
-    assert math.isnan(found["mirror"])
+    for falling in (short, -short):  # least at swa, least at the end
+        assert math.isnan(claims.line_measures(line(falling, falling, t=short))["mirror"])
     rows = judge(interpolation=pd.concat(line(short, short, seed=s, t=short) for s in range(6)))
     assert "swa_on_flat_side" not in rows
     assert rows["test_minimum_towards_swa"]["n"] == 6

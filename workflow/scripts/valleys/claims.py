@@ -213,10 +213,10 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
             yield _paired_row(
                 "swa_on_flat_side",
                 scope,
-                "SWA lies on the flat side: beyond the descended solution the train loss rises more steeply",
+                "SWA lies on the flat side of the minimum on its line to descent",
                 measured["mirror"].to_numpy(),
                 sign=1,
-                measure="train loss at swa's mirror image about descent - at swa",
+                measure="train loss at swa's mirror image about the line's minimum - at swa",
                 unit="nats",
                 alpha=alpha,
                 level=level,
@@ -239,13 +239,17 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
 def line_measures(line: pd.DataFrame) -> dict[str, float]:
     """Return what one seed's swa-descent line says.
 
-    ``mirror``: train loss at t = 2 less that at t = 0 (swa's mirror image about descent at t = 1; NaN where
-    the line does not reach t = 2). ``argmin``: t of the least test loss less t of the least train loss.
+    ``mirror``: with the least train loss at t = m, the train loss at 2 m, which is swa's mirror image, less
+    that at swa (t = 0). Where the line ends before 2 m, both points are as far from m as its end. NaN when m
+    is not beyond swa, or at the line's end: then swa is on no side of a minimum. ``argmin``: t of the least
+    test loss less t of the least train loss.
     """
-    by_t = line.set_index("t")["train_loss"]
-    mirror = by_t[2.0] - by_t[0.0] if 2.0 in by_t.index else np.nan
-    t = line["t"].to_numpy()
-    return {"mirror": mirror, "argmin": t[line["test_loss"].argmin()] - t[line["train_loss"].argmin()]}
+    line = line.sort_values("t")
+    t, train = line["t"].to_numpy(), line["train_loss"].to_numpy()
+    m = t[train.argmin()]
+    reach = min(m, t[-1] - m)
+    mirror = np.interp(m + reach, t, train) - np.interp(m - reach, t, train) if reach > 0 else np.nan
+    return {"mirror": mirror, "argmin": t[line["test_loss"].to_numpy().argmin()] - m}
 
 
 def toy(toy_2d: pd.DataFrame, level: float) -> Iterator[Row]:
