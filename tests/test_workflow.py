@@ -63,6 +63,19 @@ def test_nothing_to_do_after_a_finished_run(finished):
     assert planned(finished[0], SMOKE) == {}
 
 
+def test_named_targets_make_their_own_part(tmp_path):
+    toy = planned(tmp_path, SMOKE, "toy")
+    assert toy == {"toy_2d": 1, "figures": 2}
+    prevalence = planned(tmp_path, SMOKE, "prevalence")
+    assert prevalence["figures"] == 3  # prevalence itself and a figure for each of two probes
+    assert prevalence["probe"] == 2
+    assert "interpolate" not in prevalence
+    swa = planned(tmp_path, SMOKE, "swa")
+    assert swa["interpolate"] == 1
+    assert swa["figures"] == 2
+    assert not {"probe", "detect", "toy_2d", "claims", "report"} & set(swa)
+
+
 def test_execution_keys_rerun_nothing(finished):
     config = changed(SMOKE, execution__checkpoint_every=5)
     assert planned(finished[0], config) == {}

@@ -63,12 +63,12 @@ def snakemake(folder, config, *args, timeout=300):
 
 
 def planned(folder, config, *args):
-    """Dry run; return {rule: number of jobs}, empty when there is nothing to do."""
-    status, text = snakemake(folder, config, "-n", *args)
+    """Dry run (of targets, if given); return {rule: number of jobs}, empty when there is nothing to do."""
+    status, text = snakemake(folder, config, *args, "-n")
     assert status == 0, text
     stats = re.search(r"Job stats:\njob +count\n-+ +-+\n(.*?)\n\n", text, re.S)
     if stats is None:
         assert "Nothing to be done" in text, text
         return {}
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", stats.group(1), re.M))
-    return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all", *args)}

@@ -79,6 +79,13 @@ def all_tables():
     return [f"{ROOT}/tables/{name}.parquet" for name in experiment.tables()]
 
 
+def experiment_files(name):
+    """The tables and figures of one named experiment."""
+    tables, figures = experiment.named(name)
+    pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
+    return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
+
+
 def all_figures():
     """Every figure of the experiment, as PNG and SVG."""
     return [f"{ROOT}/figures/{name}.{kind}" for name in experiment.figures() for kind in ("png", "svg")]

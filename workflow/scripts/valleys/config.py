@@ -304,6 +304,15 @@ class Experiment:
         needs |= {f"line-{line}": ["interpolation"] for line in self.config["lines"]}
         return needs | {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
 
+    def named(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the tables and the figures of one experiment, by the name of its target."""
+        tables, first_words = {
+            "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
+            "swa": (("training", "solutions", "interpolation"), ("training", "line")),
+            "toy": (TOY_TABLES, ("toy",)),
+        }[name]
+        return list(tables), [figure for figure in self.figures() if figure.split("-")[0] in first_words]
+
     def figures(self) -> list[str]:
         """Return the names of the figures this experiment makes."""
         return list(self.figure_needs())
