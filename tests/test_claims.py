@@ -58,11 +58,29 @@ def toy(*statuses, recipe="paper"):
     return pd.DataFrame({"recipe": recipe, "draw": i, "status": s} for i, s in enumerate(statuses))
 
 
+def average(*rows, shape="linear"):
+    """The theory_average table; of each row c, mean, bound and loss_change, all with standard error 0.01."""
+    about = {"lr": 0.1, "noise": "uniform", "level": 1.0, "flat_share": 0.9, "average_loss": 1.0}
+    about |= {"iterate_loss": 2.0, "loss_kept": 0.25, "mean_se": 0.01, "loss_change_se": 0.01}
+    keys = ("c", "mean", "bound", "loss_change")
+    found = [{"shape": shape, **about, **dict(zip(keys, row, strict=True))} for row in rows]
+    return pd.DataFrame([{**row, "bound_applies": math.isfinite(row["bound"])} for row in found])
+
+
+def gain(*rows, shape="linear"):
+    """The theory_gain table; of each row c, bias, gain and bound, with limit 1 and standard error 0.01."""
+    keys = ("c", "bias", "gain", "bound")
+    about = {"shape": shape, "gain_se": 0.01, "limit": 1.0}
+    return pd.DataFrame([{**about, **dict(zip(keys, row, strict=True))} for row in rows])
+
+
 EMPTY = {
     "asymmetry": asymmetry(("symmetric",)).iloc[:0],
     "solutions": solutions([0.0]).iloc[:0],
     "interpolation": line(T, T).iloc[:0],
     "toy_2d": toy("flat").iloc[:0],
+    "theory_average": average((1.0, 0.0, 0.0, 0.0)).iloc[:0],
+    "theory_gain": gain((1.0, 0.0, 0.0, 0.0)).iloc[:0],
 }
 
 
@@ -291,6 +309,79 @@ def test_verdicts_on_the_line(steep, least, verdicts):
     assert all("BN refreshed on the line" in row["note"] for row in found)
 
 
+# --- simulations ---
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict", "effect"),
+    [
+        ((0.5, 0.1), "supported", 0.1),
+        ((0.5, 0.021), "inconclusive", 0.021),  # 2.1 standard errors: enough for one row, not for two
+        ((0.5, -0.021), "inconclusive", -0.021),
+        ((0.5, -0.1), "refuted", -0.1),
+        ((0.021,), "supported", 0.021),
+    ],
+)
+def test_grid_rule(means, verdict, effect):
+    table = average((1.0, -0.9, math.nan, -0.5), *((2.0, mean, math.nan, -0.5) for mean in means))
+    row = judge(theory_average=table)["average_on_flat_side"]
+    assert (row["verdict"], row["effect"], row["n"]) == (verdict, effect, len(means))
+    z = 2.241403 if len(means) == 2 else 1.959964  # normal quantile at 1 - 0.025 / rows
+    assert (row["low"], row["high"]) == pytest.approx((effect - 0.01 * z, effect + 0.01 * z), abs=1e-6)
+    assert (row["scope"], row["experiment"]) == ("simulation/linear", 3)
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict", "above"),
+    [(0.1, "supported", 1), (0.2, "supported", 0), (0.21, "supported", 0), (0.24, "refuted", 0)],
+)
+def test_bound_rule(bound, verdict, above):
+    table = average((2.0, 0.2, bound, -0.5), (2.0, 0.2, math.nan, -0.5))
+    row = judge(theory_average=table)["average_bound_holds"]
+    assert (row["verdict"], row["n"]) == (verdict, 1)
+    assert f"clearly above in {above} of 1 rows; the bound applies in 1 of 2 rows" in row["note"]
+    row = judge(theory_gain=gain((2.0, 2.0, 0.2, bound)))["gain_bound_holds"]
+    assert (row["verdict"], row["n"], row["experiment"]) == (verdict, 1, 4)
+
+
+def test_a_vacuous_bound_is_counted_as_such():
+    row = judge(theory_average=average((2.0, 0.2, -0.1, -0.5)))["average_bound_holds"]
+    assert "positive in 0" in row["note"]
+    assert "average_bound_holds" not in judge(theory_average=average((2.0, 0.2, math.nan, -0.5)))
+
+
+def test_training_loss_under_averaging_is_judged_apart_for_symmetric_valleys():
+    data = {**EMPTY, "theory_average": average((1.0, 0.0, math.nan, -0.5), (2.0, 0.2, math.nan, 0.5))}
+    rows = [row for row in claims.judge(data) if row["claim"] == "averaging_lowers_train_loss"]
+    assert [(row["scope"], row["verdict"], row["effect"]) for row in rows] == [
+        ("simulation/linear/symmetric", "supported", -0.5),
+        ("simulation/linear/asymmetric", "refuted", 0.5),
+    ]
+
+
+def test_gains_are_claimed_below_the_limit_in_asymmetric_valleys():
+    rows = [(2.0, 0.5, 0.1, 0.0), (2.0, 1.0, -0.3, -0.5), (1.0, 0.5, -0.3, -0.5)]
+    row = judge(theory_gain=gain(*rows))["bias_to_flat_side_gains"]
+    assert (row["verdict"], row["effect"], row["n"]) == ("supported", 0.1, 1)
+    assert "1 of 2 biases are below the limit; of the others 1 lose" in row["note"]
+    worse = judge(theory_gain=gain((2.0, 0.5, -0.1, -0.2)))["bias_to_flat_side_gains"]
+    assert worse["verdict"] == "refuted"
+    assert "bias_to_flat_side_gains" not in judge(theory_gain=gain(*rows[1:]))
+
+
+def test_shapes_are_judged_apart():
+    both = pd.concat([average((2.0, 0.5, 0.1, -1.0)), average((2.0, -0.5, 0.1, -1.0), shape="softplus")])
+    rows = [
+        r for r in claims.judge({**EMPTY, "theory_average": both}) if r["claim"] == "average_on_flat_side"
+    ]
+    assert [r["verdict"] for r in rows] == ["supported", "refuted"]
+
+
+def test_no_rows_are_inconclusive():
+    assert claims.grid_verdict(np.array([]), np.array([]), 1) == "inconclusive"
+    assert claims.bound_verdict(np.array([])) == "inconclusive"
+
+
 # --- the table ---
 
 
@@ -300,6 +391,8 @@ def everything():
         "solutions": solutions([0.1]),  # one seed: no interval
         "interpolation": pd.concat(line((T - 1) ** 2, T**2, seed=s) for s in range(2)),
         "toy_2d": toy("asymmetric"),
+        "theory_average": average((1.0, 0.0, 0.0, -0.5), (2.0, 0.2, 0.1, -0.5)),
+        "theory_gain": gain((2.0, 0.5, 0.1, 0.05)),
     }
 
 
@@ -317,6 +410,11 @@ def test_rows_fit_the_declared_table(tmp_path):
         "swa_on_flat_side",
         "test_minimum_towards_swa",
         "toy_2d_asymmetric",
+        "average_on_flat_side",
+        "average_bound_holds",
+        "averaging_lowers_train_loss",
+        "bias_to_flat_side_gains",
+        "gain_bound_holds",
     }
     assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
     assert all(list(row) == tables.schema("claims").names for row in rows)

@@ -112,6 +112,10 @@ MISTAKES = {
     "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),
     "toy steps too long": ("toy_2d.step", 6, ["toy_2d.step", "6", "zeta_max", "3.75"]),
+    "steps too long for a valley": ("theory.rates", [0.1, 0.5], ["theory.rates", "0.5", "below 0.5"]),
+    "steep side that is flat": ("theory.ratios", [0.5], ["theory.ratios.0", "0.5"]),
+    "unknown shape": ("theory.shapes", ["linaer"], ["theory.shapes.0", "did you mean 'linear'?"]),
+    "noise that is none": ("theory.levels", [0], ["theory.levels.0", "0"]),
     "unknown kind": ("probes.uniform.kind", "unifrom", ["probes.uniform.kind", "did you mean 'uniform'?"]),
     "unknown group": ("probes.uniform.group", "batchnorm", ["uniform.group", "classifier"]),
     "filter over batch norm": ("probes.uniform", {"kind": "filter", "group": "bn"}, ["filter", "bn"]),
@@ -241,7 +245,7 @@ def slices(found):
             params[f"directions {probe}"] = found.directions(recipe, probe)
         params |= {f"interpolate {line}": found.interpolate(recipe, line) for line in config["lines"]}
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
-    for stage in ("refresh_bn", "detect", "toy_2d", "claims", "report"):
+    for stage in ("refresh_bn", "detect", "toy_2d", "simulate_theory", "claims", "report"):
         params[stage] = getattr(found, stage)()
     return copy.deepcopy(params)
 
@@ -254,6 +258,7 @@ def differences(*changes):
 
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
 FIGURES |= {"figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
+FIGURES |= {"figure theory-average", "figure theory-gain"}
 RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
 LOSS = {f"train_sgd {RUN}", f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
@@ -290,6 +295,7 @@ CHANGES = {
     "level c": ("asymmetry.c", 3, {"detect", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
+    "theory": ("theory.chains", 1001, {"simulate_theory"}),
     "batch norm": ("bn_refresh.method", "streaming", REFRESH),
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from valleys.errors import ValleysError
 from valleys.stats import mean_interval, wilson
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "toy-surface", "toy-curves"]
+NAMES += ["theory-average", "theory-gain"]
 TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
 ONE = [("digits", "mlp", "quick")]
@@ -106,6 +107,24 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
         rows["toy_2d_surface"].append(
             fill("toy_2d_surface", weight=weight, bias=bias, loss=0.25 + (weight - 1) ** 2 / 9 + bias**2 / 9)
         )
+    grid = itertools.product(("linear", "quadratic", "softplus"), (1.0, 2.0, 4.0), (0.5, 4.0))
+    for (shape, c, level), lr, kind in itertools.product(grid, (0.03, 0.1), ("uniform", "rademacher")):
+        mean = lr * (c - 1) * level
+        bound = mean / 2 if c == 2 else -1.0 if shape == "linear" else float("nan")
+        rows["theory_average"].append(
+            fill("theory_average", shape=shape, c=c, lr=lr, noise=kind, level=level, chains=1000, iterates=20,
+                 burn_in=10, mean=mean, mean_se=0.001, flat_share=0.9, average_loss=0.5, average_loss_se=0.01,
+                 iterate_loss=2.0, iterate_loss_se=0.01, loss_kept=0.1 * c, loss_kept_se=0.01,
+                 bound_applies=bool(np.isfinite(bound)), bound=bound)
+        )  # fmt: skip
+    grid = itertools.product(("linear", "softplus"), (1.0, 2.0, 4.0), ("uniform", "rademacher"), (0.5, 2.0))
+    for (shape, c, kind, scale), x in itertools.product(grid, (0.25, 1.0, 2.0)):
+        gain = scale * x * ((c - 1) / 2 - x)
+        exact = gain if shape == "linear" else float("nan")
+        rows["theory_gain"].append(
+            fill("theory_gain", shape=shape, c=c, shift=kind, scale=scale, bias=x * scale, draws=500,
+                 gain=gain + 0.02, gain_se=0.01, exact=exact, bound=gain - x, limit=0.5 * scale * (c > 1))
+        )  # fmt: skip
     return rows
 
 
@@ -169,7 +188,7 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     frames = through_parquet(tmp_path, make_rows(cells, seeds=(0, 1), probes=probes))
     figure = figures.draw(name, frames, SPEC)
     assert overlaps(figure) == []
-    if not name.startswith("toy"):
+    if not name.startswith(("toy", "theory")):
         assert len(figure.axes) == len(cells) * (2 if name.startswith(("training", "curves")) else 3)
 
 
@@ -389,6 +408,35 @@ def test_toy_captions(data):
     assert "recipe paper: 75 % of 4 draws asymmetric" in curves
     assert "recipe converged: 100 % of 4 draws asymmetric" in curves
     assert "median rise 6.5 nats at the lower end of the line and 0.75 at the upper" in curves
+
+
+def test_theory_captions(data):
+    said = figures.caption("theory-average", data, SPEC)
+    assert "1000 chains a row, 20 iterates averaged after 10 others. 48 of 72 rows are asymmetric" in said
+    assert (
+        "linear: the mean is on the flat side in 16 of 16 rows with c > 1; 2 times the bound in the 8" in said
+    )
+    assert "there 0.2 to 0.4 of the iterates' training loss stays" in said
+    assert (
+        "with c = 1 the mean is 0 standard errors from 0; the average has 0.25 of the iterates' loss" in said
+    )
+    said = figures.caption("theory-gain", data, SPEC)
+    # gain > 0 at c = 2: 0.25; at c = 4: 0.25, 1; twice for shifts and scales each. The limit is 0.5 d.
+    assert "linear: a gain for 8 of 8 biases below the limit and for 4 of 16 others" in said
+    assert "at most 2 standard errors from the closed form" in said
+    assert "drawn for d = 2, told of all 2 values of d" in said
+
+
+def test_theory_figures_show_what_the_tables_hold(data):
+    top = figures.draw("theory-average", data, SPEC).axes[0]
+    assert top.get_yscale() == "log"
+    bounds = [line for line in top.lines if line.get_marker() == "_"]
+    assert len(bounds) == 4  # a noise each, of its positive bounds only
+    assert all(len(line.get_xdata()) == 1 for line in bounds)
+    axes = figures.draw("theory-gain", data, SPEC).axes
+    assert len(axes) == 4
+    limits = [line.get_xdata()[0] for line in axes[0].lines if line.get_marker() == "|"]
+    assert limits == [0.5, 0.5]
 
 
 def test_long_findings_are_cut(tmp_path):

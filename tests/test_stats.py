@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from valleys.errors import ValleysError
-from valleys.stats import bootstrap_interval, mean_interval, min_n_sign, paired, wilson
+from valleys.stats import bootstrap_interval, mean_interval, min_n_sign, paired, simultaneous, wilson
 
 Z = 1.959963984540054
 
@@ -152,3 +152,12 @@ def test_coverage():
     assert 0.93 < np.mean([i.low <= 1 <= i.high for i in means]) < 0.97
     shares = [wilson(k, 50) for k in rng.binomial(50, 0.3, 500)]
     assert 0.92 < np.mean([i.low <= 0.3 <= i.high for i in shares]) < 0.98
+
+
+def test_simultaneous_intervals_are_bonferronis():
+    low, high = simultaneous([1.0, 2.0], [0.1, 0.0], 0.9)
+    assert low == pytest.approx([1 - 1.959964 * 0.1, 2.0])  # 0.95 for each of two
+    assert high == pytest.approx([1 + 1.959964 * 0.1, 2.0])
+    assert len(simultaneous([], [])[0]) == 0
+    with pytest.raises(ValleysError):
+        simultaneous([1.0], [1.0], 1.0)

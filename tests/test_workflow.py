@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 def test_end_to_end(finished):
     folder, _ = finished
     results = folder / "results" / "smoke"
-    for name in (*valleys_config.CELL_TABLES, *valleys_config.TOY_TABLES, "claims"):
+    for name in valleys_config.Experiment(_filled(SMOKE)).tables():
         table = tables.read(results / "tables" / f"{name}.parquet", name)
         assert table.num_rows > 0, name
         assert tables.about(results / "tables" / f"{name}.parquet")["versions"]["torch"]
@@ -48,7 +48,7 @@ def test_end_to_end(finished):
         solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
     )
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 7
+    assert pictures.count(".png") == pictures.count(".svg") == 9
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -83,7 +83,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 7, "report": 1}
+    assert jobs == {"figures": 9, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -93,7 +93,7 @@ def test_a_new_seed_trains_just_that_seed(finished):
     assert jobs["refresh_bn"] == 3
     assert jobs["probe"] == 2
     assert "prepare_dataset" not in jobs
-    assert "toy_2d" not in jobs
+    assert not {"toy_2d", "simulate_theory"} & set(jobs)
 
 
 def test_a_new_direction_kind_probes_just_that(finished):
@@ -126,6 +126,11 @@ def test_other_constants_judge_again_and_probe_nothing(finished):
 def test_a_toy_setting_reruns_the_toy_only(finished):
     jobs = planned(finished[0], changed(SMOKE, toy_2d__n_draws=6))
     assert jobs == {"toy_2d": 1, "claims": 1, "figures": 2, "report": 1}
+
+
+def test_a_theory_setting_reruns_the_simulations_only(finished):
+    jobs = planned(finished[0], changed(SMOKE, theory__ratios=[1, 2]))
+    assert jobs == {"simulate_theory": 1, "claims": 1, "figures": 2, "report": 1}
 
 
 def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):

@@ -1,4 +1,4 @@
-# The 2-D MLP: needs no data set and no torch.
+# The 2-D MLP and the simulations of the theorems: no data set and no torch.
 rule toy_2d:
     output:
         toy_2d=f"{ROOT}/tables/toy_2d.parquet",
@@ -18,3 +18,23 @@ rule toy_2d:
         spec=lambda w: experiment.toy_2d(),
     script:
         "../scripts/toy_2d.py"
+
+
+rule simulate_theory:
+    output:
+        theory_average=f"{ROOT}/tables/theory_average.parquet",
+        theory_gain=f"{ROOT}/tables/theory_gain.parquet",
+    log:
+        f"{ROOT}/logs/simulate_theory.log",
+    benchmark:
+        f"{ROOT}/benchmarks/simulate_theory.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        spec=lambda w: experiment.simulate_theory(),
+    script:
+        "../scripts/simulate_theory.py"

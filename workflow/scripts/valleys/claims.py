@@ -1,6 +1,6 @@
 """The paper's claims, each judged from the tables by a rule written here.
 
-A verdict is ``supported``, ``refuted`` or ``inconclusive``. Two rules cover all claims so far:
+A verdict is ``supported``, ``refuted`` or ``inconclusive``. Four rules cover all claims so far:
 
 share
     The claim says that something is the case more often than not. Supported when the lower end of the Wilson
@@ -9,9 +9,19 @@ paired
     The claim says that a difference has a sign. Supported when the exact two-sided sign test over seeds has
     p < alpha and the difference has the claimed sign in most seeds, refuted when it has the other. With
     fewer seeds than can reach alpha (six at 0.05) the verdict is always inconclusive, and the note says so.
+grid
+    The claim says that a simulated number has a sign wherever it is simulated. Each row of the simulation has
+    a normal interval from its Monte Carlo standard error, wide enough for all rows to hold together
+    (Bonferroni). Supported when all intervals are on the claimed side of 0, refuted when one is on the other.
+bound
+    The claim says that a simulated number is not below a bound proved in docs/theory.md. With intervals as
+    for grid: refuted when one row's interval is below its bound, else supported. A bound may be exact, and
+    then the number lies on either side of it by chance; the note says in how many rows it is clearly above.
 
-Claims are judged separately for each data set, model and recipe; p-values are not corrected for the number
-of rows, which each row's note and the report state.
+The effect of the last two is that of the row nearest to failing, counted in standard errors.
+
+Claims are judged separately for each data set, model and recipe, simulations for each shape of valley;
+p-values are not corrected for the number of rows, which each row's note and the report state.
 """
 
 from __future__ import annotations
@@ -28,6 +38,8 @@ from valleys import stats
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 _CELLS = ["dataset", "model", "recipe"]
 
+_ROUNDING = 1e-12  # of a simulated number that equals its bound in every draw
+
 Row = dict[str, Any]
 Frames = Mapping[str, pd.DataFrame]
 
@@ -38,7 +50,8 @@ def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0
     Parameters
     ----------
     data
-        The tables ``solutions, asymmetry, interpolation, toy_2d`` as data frames.
+        The tables ``solutions, asymmetry, interpolation, toy_2d, theory_average, theory_gain`` as data
+        frames.
     c
         Level from which a direction counts as asymmetric.
     alpha
@@ -49,6 +62,8 @@ def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
     rows += toy(data["toy_2d"], level)
+    rows += averaging(data["theory_average"], level)
+    rows += gains(data["theory_gain"], level)
     return rows
 
 
@@ -65,6 +80,22 @@ def paired_verdict(paired: stats.Paired, claimed_sign: int, alpha: float) -> str
         return INCONCLUSIVE
     majority = 1 if paired.positive > paired.negative else -1
     return SUPPORTED if majority == claimed_sign else REFUTED
+
+
+def grid_verdict(low: np.ndarray, high: np.ndarray, claimed_sign: int) -> str:
+    """Return the verdict of the grid rule for simultaneous intervals; `claimed_sign` is +1 or -1."""
+    if claimed_sign < 0:
+        low, high = -high, -low
+    if (high < 0).any():
+        return REFUTED
+    return SUPPORTED if len(low) and (low > 0).all() else INCONCLUSIVE
+
+
+def bound_verdict(high: np.ndarray) -> str:
+    """Return the verdict of the bound rule for upper ends of what lies above the bound."""
+    if not len(high):
+        return INCONCLUSIVE
+    return REFUTED if (high < -_ROUNDING).any() else SUPPORTED
 
 
 def _share_row(
@@ -269,6 +300,143 @@ def toy(toy_2d: pd.DataFrame, level: float) -> Iterator[Row]:
             measure="share of data draws whose line is asymmetric",
             level=level,
             note=", ".join(others),
+        )
+
+
+def _grid_row(
+    claim: str,
+    experiment: int,
+    scope: str,
+    statement: str,
+    estimates: pd.Series,
+    errors: pd.Series,
+    *,
+    measure: str,
+    unit: str,
+    level: float,
+    sign: int = 1,
+    bound: bool = False,
+    note: str = "",
+) -> Row:
+    """Return the row of a claim about each of several simulated numbers, of which there is at least one."""
+    low, high = stats.simultaneous(estimates, errors, level)
+    at = int(np.argmin(sign * estimates.to_numpy() / np.maximum(errors.to_numpy(), 1e-300)))
+    side = "above" if sign > 0 else "below"
+    rule = f"supported: all intervals {side} 0; refuted: one on the other side"
+    if bound:
+        rule = "refuted: one interval below 0; else supported"
+        above = f"clearly above in {int((low > 0).sum())} of {len(low)} rows"
+        note = f"{above}; {note}" if note else above
+    return {
+        "claim": claim,
+        "experiment": experiment,
+        "scope": scope,
+        "statement": statement,
+        "verdict": bound_verdict(high) if bound else grid_verdict(low, high, sign),
+        "measure": f"{measure}; of the row nearest to failing",
+        "effect": float(estimates.iloc[at]),
+        "unit": unit,
+        "low": float(low[at]),
+        "high": float(high[at]),
+        "n": len(low),
+        "p_value": None,
+        "test": "normal intervals of all rows together (Bonferroni)",
+        "rule": rule,
+        "note": note,
+    }
+
+
+def _span(values: pd.Series) -> str:
+    return f"{values.min():.2g} to {values.max():.2g}"
+
+
+def averaging(theory_average: pd.DataFrame, level: float) -> Iterator[Row]:
+    """Experiment 3: the average of SGD's iterates in simulated valleys, by shape."""
+    for shape, rows in theory_average.groupby("shape", sort=False):
+        scope = f"simulation/{shape}"
+        uneven, even = rows[rows["c"] > 1], rows[rows["c"] == 1]
+        if len(uneven):
+            yield _grid_row(
+                "average_on_flat_side",
+                3,
+                scope,
+                "in an asymmetric valley the mean of averaged SGD iterates lies on the flat side",
+                uneven["mean"],
+                uneven["mean_se"],
+                measure="mean of the average, flat side positive",
+                unit="x",
+                level=level,
+                note=f"share of averages on the flat side: {_span(uneven['flat_share'])}",
+            )
+        bounded = uneven[uneven["bound_applies"]]
+        if len(bounded):
+            positive = int((bounded["bound"] > 0).sum())
+            yield _grid_row(
+                "average_bound_holds",
+                3,
+                scope,
+                "the mean of averaged SGD iterates is not below the bound proved for it",
+                bounded["mean"] - bounded["bound"],
+                bounded["mean_se"],
+                measure="mean of the average - bound",
+                unit="x",
+                level=level,
+                bound=True,
+                note=f"the bound applies in {len(bounded)} of {len(uneven)} rows with c > 1, "
+                f"positive in {positive}",
+            )
+        for name, part in (("symmetric", even), ("asymmetric", uneven)):
+            if len(part):
+                ratio, kept = part["average_loss"] / part["iterate_loss"], part["loss_kept"]
+                yield _grid_row(
+                    "averaging_lowers_train_loss",
+                    3,
+                    f"{scope}/{name}",
+                    "averaging SGD's iterates lowers the training loss",
+                    part["loss_change"],
+                    part["loss_change_se"],
+                    sign=-1,
+                    measure="training loss at the average - mean over its iterates",
+                    unit="loss",
+                    level=level,
+                    note=f"lowered to {_span(ratio)} of it; at the mean of all averages {_span(kept)} stays",
+                )
+
+
+def gains(theory_gain: pd.DataFrame, level: float) -> Iterator[Row]:
+    """Experiment 4: the expected gain of a bias under a random symmetric shift, by shape."""
+    for shape, rows in theory_gain.groupby("shape", sort=False):
+        scope = f"simulation/{shape}"
+        uneven = rows[rows["c"] > 1]
+        near = uneven[uneven["bias"] < uneven["limit"]]
+        if len(near):
+            far = uneven[uneven["bias"] >= uneven["limit"]]
+            yield _grid_row(
+                "bias_to_flat_side_gains",
+                4,
+                scope,
+                "under a random symmetric shift a bias to the flat side, up to the stated limit, lowers the "
+                "expected loss",
+                near["gain"],
+                near["gain_se"],
+                measure="expected loss at the minimum - at the bias",
+                unit="loss",
+                level=level,
+                note=f"{len(near)} of {len(uneven)} biases are below the limit; of the others "
+                f"{int((far['gain'] < 0).sum())} lose",
+            )
+        yield _grid_row(
+            "gain_bound_holds",
+            4,
+            scope,
+            "the expected gain is not below the bound proved for it",
+            rows["gain"] - rows["bound"],
+            rows["gain_se"],
+            measure="gain - bound",
+            unit="loss",
+            level=level,
+            bound=True,
+            note=f"symmetric valleys included; bound positive in {int((rows['bound'] > 0).sum())} rows",
         )
 
 

@@ -29,6 +29,7 @@ SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "interpolation")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
+THEORY_TABLES = ("theory_average", "theory_gain")
 
 Config = Mapping[str, Any]
 
@@ -155,6 +156,7 @@ class Experiment:
         self._check_windows()
         self._check_probes()
         self._check_lines()
+        self._check_theory()
 
     def _named(self, block: str, check_one: Any) -> dict[str, Any]:
         checked = {}
@@ -254,6 +256,15 @@ class Experiment:
             if line["start"] == line["stop"]:
                 raise ValleysError(f"config: lines.{name}: start and stop are both {line['start']!r}")
 
+    def _check_theory(self) -> None:
+        theory = self.config["theory"]
+        steepest = max(theory["ratios"]) * theory["slope"]
+        if "quadratic" in theory["shapes"] and max(theory["rates"]) * steepest >= 2:
+            raise ValleysError(
+                f"config: theory.rates: {max(theory['rates'])} diverges in a quadratic valley of curvature "
+                f"{steepest:g}; it must be below {2 / steepest:g}"
+            )
+
     # What to make -----------------------------------------------------------------------------------
 
     def probes_of(self, cell: Cell) -> list[str]:
@@ -291,18 +302,19 @@ class Experiment:
 
     def tables(self) -> list[str]:
         """Return the names of the tables this experiment makes."""
-        return [*CELL_TABLES, *TOY_TABLES, "claims"]
+        return [*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, "claims"]
 
     def claim_tables(self) -> list[str]:
         """Return the names of the tables that claims are judged from."""
-        return ["solutions", "asymmetry", "interpolation", "toy_2d"]
+        return ["solutions", "asymmetry", "interpolation", "toy_2d", *THEORY_TABLES]
 
     def figure_needs(self) -> dict[str, list[str]]:
         """Return the figures this experiment makes, each with the tables it is drawn from."""
         needs = {"training": ["training"], "prevalence": ["asymmetry"]}
         needs |= {f"curves-{probe}": ["curves", "directions", "asymmetry"] for probe in self.config["probes"]}
         needs |= {f"line-{line}": ["interpolation"] for line in self.config["lines"]}
-        return needs | {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
+        needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
+        return needs | {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
         """Return the tables and the figures of one experiment, by the name of its target."""
@@ -397,6 +409,10 @@ class Experiment:
             key: self.config["asymmetry"][key] for key in ("c", "zeta_max", "min_span", "minimum_within")
         }
         return self._stage("toy_2d", toy_2d={**self.config["toy_2d"], **constants})
+
+    def simulate_theory(self) -> dict[str, Any]:
+        """Params of ``simulate_theory``."""
+        return self._stage("simulate_theory", theory=self.config["theory"])
 
     def claims(self) -> dict[str, Any]:
         """Params of ``claims``."""

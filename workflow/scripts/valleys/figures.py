@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 from scipy import stats as sps
@@ -60,6 +60,7 @@ _ROLES = {
     },
     "Dark2": {"train": 0, "test": 1, "sgd": 1, "swa": 2, "descent": 3, "paper": 1, "converged": 2},
 }
+_APART = {"petroff10": (0, 1, 6, 2, 4, 5, 7, 8, 9, 3), "tableau-colorblind10": (0, 1, 5, 3, 2, 6, 4)}
 _SPLITS = {"train": "-", "test": "--"}
 _MAX_PIXELS = 60_000  # Agg's limit is 2**16 a side
 _STEPS = [1, 2, 5, 10]  # between ticks
@@ -99,6 +100,21 @@ CAPTIONS = {
         "lines are data draws, the thick line is their mean. Recipe paper stops after a fixed number of "
         "steps, recipe converged at a minimum."
     ),
+    "theory-average": (
+        "SGD with bounded noise in a one-dimensional valley whose flat side is x > 0 and whose other side "
+        "is c times as steep. Above, a row of panels for each step size: mean over chains of the average "
+        "of the iterates (markers; intervals are smaller than these where none is seen) and the lower "
+        "bound proved for it (lines, where it is positive). Below, for the greatest step size: training "
+        "loss at the average (filled) and at the mean of all averages (hollow), both divided by that of "
+        "the iterates: what is hollow stays however long one averages."
+    ),
+    "theory-gain": (
+        "By how much the expected loss at a point biased to the flat side is below that at the minimum, "
+        "when the loss is shifted at random by up to d to either side: simulated (markers), in closed "
+        "form (lines between its values there) and the lower bound proved for it (dashed). Below 0 the "
+        "bias costs. Ticks on the zero line mark the limit up to which a gain is proved: where the "
+        "expected loss is least."
+    ),
 }
 
 
@@ -112,7 +128,7 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     ----------
     name
         As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "curves-<probe>",
-        "line-<line>", "toy-surface" or "toy-curves".
+        "line-<line>", "toy-surface", "toy-curves", "theory-average" or "theory-gain".
     data
         The tables named by `valleys.config.Experiment.figure_tables`.
     spec
@@ -203,6 +219,12 @@ class _Look:
     @property
     def width(self) -> float:
         return float(self.style["width"])
+
+    def nth(self, i: int) -> str:
+        """Return the palette's i-th colour, in an order in which the first ones are well apart."""
+        colours = _colours(self.style["palette"])
+        order = _APART.get(self.style["palette"], range(len(colours)))
+        return colours[list(order)[i % len(order)]]
 
     def colour(self, thing: str) -> str:
         palette = self.style["palette"]
@@ -878,6 +900,180 @@ def _seen_toy_curves(_part: str, data: Data, spec: Spec) -> str:
     return f"Verdicts of Definition 1 ({_percent(spec['level'])} Wilson intervals):{_list(told)}"
 
 
+# theory ---------------------------------------------------------------------------------------------
+
+
+def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
+    """Make the x axis that of c: logarithmic, with a tick at each value."""
+    axes.set_xscale("log")
+    axes.set_xticks(ratios, [_plain(c) for c in ratios])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(min(ratios) / 1.25, max(ratios) * 1.25)
+
+
+def _theory_average(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["theory_average"]
+    if table.empty:
+        return None
+    shapes, rates = list(dict.fromkeys(table["shape"])), list(dict.fromkeys(table["lr"]))
+    noises = list(dict.fromkeys(zip(table["noise"], table["level"], strict=True)))
+    kinds, levels = (list(dict.fromkeys(column)) for column in zip(*noises, strict=True))
+    figure, grid = _panels(look, len(rates) + 1, len(shapes), 2.0, sharex=True)
+    ratios = sorted(set(table["c"]))
+    z = sps.norm.ppf((1 + spec["level"]) / 2)
+    looks = [
+        (kind, level, look.nth(levels.index(level)), kinds.index(kind), 1.05 ** (i - (len(noises) - 1) / 2))
+        for i, (kind, level) in enumerate(noises)
+    ]  # the last: points side by side
+    for row, lr in zip(grid, rates, strict=False):
+        for axes, shape in zip(row, shapes, strict=True):
+            here = table[(table["shape"] == shape) & (table["lr"] == lr) & (table["c"] > 1)]
+            for kind, level, colour, k, beside in looks:
+                part = here[(here["noise"] == kind) & (here["level"] == level)].sort_values("c")
+                seen, bound = part[part["mean"] > 0], part[part["bound"] > 0]
+                axes.errorbar(
+                    seen["c"] * beside, seen["mean"], yerr=z * seen["mean_se"], color=colour, fmt="os"[k],
+                    ms=4, lw=1,
+                )  # fmt: skip
+                style = {"ls": ("-", "--")[k], "lw": 1.2, "marker": "_", "ms": 5}
+                axes.plot(bound["c"] * beside, bound["bound"], color=colour, **style)
+            values = _finite([*here["mean"], *here["bound"]])
+            if (values > 0).any():
+                _log_axis(axes, values[values > 0].min() / 1.2, 1.2 * values.max())
+            _heading(axes, shape if lr == rates[0] else "", f"step size {lr:g}", _GREY)
+        row[0].set_ylabel("mean of the average [x]")
+    for axes, shape in zip(grid[-1], shapes, strict=True):
+        here = table[(table["shape"] == shape) & (table["lr"] == max(rates))]
+        for kind, level, colour, k, beside in looks:
+            part = here[(here["noise"] == kind) & (here["level"] == level)]
+            x, style = part["c"] * beside, {"color": colour, "marker": "os"[k], "ls": ""}
+            axes.plot(x, part["average_loss"] / part["iterate_loss"], ms=3, **style)
+            axes.plot(x, part["loss_kept"], ms=6, mfc="none", mew=0.8, **style)
+        axes.set_ylim(-0.04, 1)
+        _linear_axis(axes)
+        _heading(axes, "", f"step size {max(rates):g}", _GREY)
+        _ratio_axis(axes, ratios)
+        axes.set_xlabel("slope ratio c")
+    grid[-1][0].set_ylabel("train loss / of iterates")
+    handles = [
+        Line2D([], [], color=look.nth(i), lw=3, label=f"noise up to {level:g}")
+        for i, level in enumerate(levels)
+    ]
+    handles += [
+        Line2D([], [], color=_GREY, marker="os"[i], ls=("-", "--")[i], ms=4, lw=1.2, label=f"{kind}; bound")
+        for i, kind in enumerate(kinds)
+    ]
+    handles += [
+        Line2D([], [], color=_GREY, marker="o", ls="", ms=3, label="at the average"),
+        Line2D([], [], color=_GREY, marker="o", ls="", ms=6, mfc="none", label="at the mean of averages"),
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _seen_theory_average(_part: str, data: Data, spec: Spec) -> str:
+    table = data["theory_average"]
+    if table.empty:
+        return ""
+    told = []
+    for shape, rows in table.groupby("shape", sort=False):
+        uneven, even = rows[rows["c"] > 1], rows[rows["c"] == 1]
+        words = []
+        if len(uneven):
+            flat = int((uneven["mean"] > 0).sum())
+            words.append(f"the mean is on the flat side in {flat} of {len(uneven)} rows with c > 1")
+            bound = uneven[uneven["bound"] > 0]
+            if len(bound):
+                ratio = _range(bound["mean"] / bound["bound"])
+                words.append(f"{ratio} times the bound in the {len(bound)} where this is positive")
+            else:
+                words.append("no bound is positive")
+            words.append(f"there {_range(uneven['loss_kept'])} of the iterates' training loss stays")
+        if len(even):
+            far = _range(even["mean"].abs() / even["mean_se"])
+            words.append(f"with c = 1 the mean is {far} standard errors from 0")
+            words.append(
+                f"the average has {_range(even['average_loss'] / even['iterate_loss'])} of the iterates' loss"
+            )
+        told.append((str(shape), "; ".join(words)))
+    about = table.iloc[0]
+    return (
+        f"{about['chains']} chains a row, {about['iterates']} iterates averaged after {about['burn_in']}"
+        f" others. {table['c'].gt(1).sum()} of {len(table)} rows are asymmetric.{_list(told)}"
+    )
+
+
+def _theory_gain(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["theory_gain"]
+    if table.empty:
+        return None
+    scale = table["scale"].max()
+    table = table[table["scale"] == scale]
+    shapes, shifts = list(dict.fromkeys(table["shape"])), list(dict.fromkeys(table["shift"]))
+    ratios = sorted(set(table["c"]))
+    figure, grid = _panels(look, len(shifts), len(shapes), 2.3, sharex=True)
+    z = sps.norm.ppf((1 + spec["level"]) / 2)
+    for row, shift in zip(grid, shifts, strict=True):
+        for axes, shape in zip(row, shapes, strict=True):
+            here = table[(table["shape"] == shape) & (table["shift"] == shift)]
+            axes.axhline(0, color=_GREY, lw=0.8)
+            for i, c in enumerate(ratios):
+                part = here[here["c"] == c].sort_values("bias")
+                x = part["bias"] / scale
+                colour = look.nth(i)
+                axes.errorbar(x, part["gain"], yerr=z * part["gain_se"], color=colour, fmt="o", ms=3.5, lw=1)
+                axes.plot(x, part["exact"], color=colour, lw=1.2)
+                axes.plot(x, part["bound"], color=colour, lw=0.9, ls="--")
+                if c > 1 and len(part):
+                    axes.plot(part["limit"].iloc[0] / scale, 0, "|", color=colour, ms=11, mew=1.6, zorder=4)
+            values = _finite([*here["gain"], *here["exact"]])
+            if len(values) and values.max() > 0:  # losses may be many times the gains
+                axes.set_ylim(
+                    max(values.min(), -1.2 * values.max()) - 0.05 * values.max(), 1.1 * values.max()
+                )
+            _linear_axis(axes)
+            _heading(axes, shape if shift == shifts[0] else "", f"shift {shift}", _GREY)
+        row[0].set_ylabel("expected gain [loss]")
+    for axes in grid[-1]:
+        axes.set_xlabel("bias / d")
+    handles = [Line2D([], [], color=look.nth(i), lw=3, label=f"c = {c:g}") for i, c in enumerate(ratios)]
+    handles += [
+        Line2D([], [], color=_GREY, marker="o", ms=3.5, ls="", label="simulated"),
+        Line2D([], [], color=_GREY, lw=1.2, label="closed form"),
+        Line2D([], [], color=_GREY, lw=0.9, ls="--", label="bound"),
+        Line2D([], [], color=_GREY, marker="|", ms=11, mew=1.6, ls="", label="limit"),
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _seen_theory_gain(_part: str, data: Data, spec: Spec) -> str:
+    table = data["theory_gain"]
+    if table.empty:
+        return ""
+    told = []
+    for shape, rows in table.groupby("shape", sort=False):
+        uneven, even = rows[rows["c"] > 1], rows[rows["c"] == 1]
+        near, far = (
+            uneven[side] for side in (uneven["bias"] < uneven["limit"], uneven["bias"] >= uneven["limit"])
+        )
+        words = [
+            f"a gain for {int((near['gain'] > 0).sum())} of {len(near)} biases below the limit and for"
+            f" {int((far['gain'] > 0).sum())} of {len(far)} others"
+        ]
+        if len(even):
+            words.append(f"for {int((even['gain'] > 0).sum())} of {len(even)} where c = 1")
+        exact = rows[np.isfinite(rows["exact"])]
+        if len(exact):
+            off = (exact["gain"] - exact["exact"]).abs() / exact["gain_se"]
+            words.append(f"at most {number(off.max())} standard errors from the closed form")
+        told.append((str(shape), "; ".join(words)))
+    return (
+        f"{table['draws'].iloc[0]} shifts a row; drawn for d = {number(table['scale'].max())}, told of all"
+        f" {table['scale'].nunique()} values of d.{_list(told)}"
+    )
+
+
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 # Words ----------------------------------------------------------------------------------------------
@@ -943,12 +1139,13 @@ def _recipe_note(table: pd.DataFrame) -> str:
 
 
 def _kind(name: str) -> tuple[str, str]:
-    if name in ("training", "prevalence", "toy-surface", "toy-curves"):
+    if name in ("training", "prevalence", "toy-surface", "toy-curves", "theory-average", "theory-gain"):
         return name, ""
     kind, _, part = name.partition("-")
     if kind in ("curves", "line") and part:
         return kind, part
-    known = "training, prevalence, curves-<probe>, line-<line>, toy-surface, toy-curves"
+    known = "training, prevalence, curves-<probe>, line-<line>, toy-surface, toy-curves, theory-average, "
+    known += "theory-gain"
     raise ValleysError(f"figure {name!r} is not known; there are {known}")
 
 
@@ -959,6 +1156,8 @@ _DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
     "line": _line,
     "toy-surface": _toy_surface,
     "toy-curves": _toy_curves,
+    "theory-average": _theory_average,
+    "theory-gain": _theory_gain,
 }
 _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "training": _seen_training,
@@ -967,6 +1166,8 @@ _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "line": _seen_line,
     "toy-surface": _seen_toy_surface,
     "toy-curves": _seen_toy_curves,
+    "theory-average": _seen_theory_average,
+    "theory-gain": _seen_theory_gain,
 }
 _TITLES = {
     "training": "Training",
@@ -975,6 +1176,8 @@ _TITLES = {
     "line": "Line between solutions: {}",
     "toy-surface": "2-D MLP: loss surface",
     "toy-curves": "2-D MLP: loss along a direction, all draws",
+    "theory-average": "Averaged SGD in simulated valleys",
+    "theory-gain": "Gain of a bias to the flat side under a random shift",
 }
 _NOTHING = {
     "training": "Nothing to draw: the training table has no rows.",
@@ -983,4 +1186,6 @@ _NOTHING = {
     "line": "Nothing to draw: the line {} was not measured.",
     "toy-surface": "Nothing to draw: the 2-D surface has no points.",
     "toy-curves": "Nothing to draw: the 2-D MLP has no curves.",
+    "theory-average": "Nothing to draw: no chain was simulated.",
+    "theory-gain": "Nothing to draw: no gain was simulated.",
 }

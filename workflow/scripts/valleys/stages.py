@@ -19,6 +19,7 @@ VERSIONS: dict[str, int] = {
     "interpolate": 1,
     "detect": 1,
     "toy_2d": 1,
+    "simulate_theory": 1,
     "aggregate": 1,
     "figures": 1,
     "claims": 1,

@@ -116,6 +116,24 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def simultaneous(
+    estimates: ArrayLike, errors: ArrayLike, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ends of normal intervals that hold all together at `level` (Bonferroni: under any dependence).
+
+    Parameters
+    ----------
+    estimates, errors : array_like, shape (n,)
+        Estimates of large samples, and their standard errors.
+    level : float
+        Of all intervals together.
+    """
+    estimates, errors = np.asarray(estimates, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    _check_level(level)
+    half = sps.norm.isf((1 - level) / 2 / max(len(estimates), 1)) * errors
+    return estimates - half, estimates + half
+
+
 def paired(differences: ArrayLike, *, alternative: str = "two-sided", level: float = 0.95) -> Paired:
     """Summarise and test paired differences.
 
