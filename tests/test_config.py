@@ -22,6 +22,8 @@ def changed(raw, path, value):
         at = at[key] if isinstance(at, list) else at.setdefault(key, {})
     if value is ...:
         del at[last]
+    elif isinstance(at, list) and last == len(at):
+        at.append(value)
     else:
         at[last] = value
     return new
@@ -119,6 +121,7 @@ MISTAKES = {
     "unknown kind": ("probes.uniform.kind", "unifrom", ["probes.uniform.kind", "did you mean 'uniform'?"]),
     "unknown group": ("probes.uniform.group", "batchnorm", ["uniform.group", "classifier"]),
     "filter over batch norm": ("probes.uniform", {"kind": "filter", "group": "bn"}, ["filter", "bn"]),
+    "to_seed with one seed": ("probes.other", {"kind": "to_seed"}, ["probes.other", "second seed"]),
     "name with a path": ("name", "../x", ["name", "'../x'", "cannot be a name"]),
     "name with a line end": ("name", "x\n", ["name", "cannot be a name"]),
     "probe name with a path": ("probes.a/b", {"kind": "uniform"}, ["probes", "'a/b'", "cannot be a name"]),
@@ -197,6 +200,48 @@ def test_probes_on_norm_parameters_are_skipped_without_norm():
     assert found.parts(by_model["plain"], "curves") == [
         f"probes/{p}/curves.parquet" for p in ("whole", "head")
     ]
+
+
+def seeded(*seeds, n=2, **probe):
+    """An experiment that probes towards other seeds."""
+    return experiment(("seeds", list(seeds)), ("probes.other", {"kind": "to_seed", "n": n, **probe}))
+
+
+def targets(found):
+    return {cell.seed: found.target_seeds(cell, "other") for cell in found.cells}
+
+
+def test_directions_to_other_seeds_go_to_smaller_ones_first():
+    assert targets(seeded(3, 7, 5, 0)) == {0: [3, 5], 3: [0, 5], 5: [3, 0], 7: [5, 3]}
+    assert targets(seeded(0, 1, 2, n=1)) == {0: [1], 1: [0], 2: [1]}
+    assert targets(seeded(4, 9, n=10)) == {4: [9], 9: [4]}, "fewer than n when there are no more"
+    found = seeded(0, 1)
+    assert all(found.target_seeds(cell, "gradient") == [] for cell in found.cells)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_greater_seed_leaves_complete_targets_as_they_were(n):
+    for count in range(2, 6):
+        before, after = targets(seeded(*range(count), n=n)), targets(seeded(*range(count + 1), n=n))
+        changed = {seed for seed in before if before[seed] != after[seed]}
+        assert changed == {seed for seed in before if len(before[seed]) < n}
+        # Directions already probed keep their numbers.
+        assert all(after[seed][: len(before[seed])] == before[seed] for seed in before)
+
+
+def test_a_cell_without_other_seeds_has_no_direction_to_one():
+    found = experiment(
+        ("seeds", [0, 1]),
+        ("probes.other", {"kind": "to_seed"}),
+        ("models.alone", {"arch": "mlp"}),
+        ("grid.1", {"dataset": "digits", "model": "alone", "recipe": "quick", "seeds": [5]}),
+    )
+    applies = {cell.path: "other" in found.probes_of(cell) for cell in found.cells}
+    assert applies == {
+        "digits/alone/quick/seed-5": False,
+        "digits/mlp/quick/seed-0": True,
+        "digits/mlp/quick/seed-1": True,
+    }
 
 
 def test_parts_and_figures_name_tables_that_are_declared():

@@ -262,6 +262,14 @@ def test_stored_directions_are_picked_by_solution_and_number():
     assert probe.stored_directions(stored, "descent") == []
 
 
+def test_columns_of_some_kinds_are_null_for_the_others():
+    header = {"columns": {"swa": [{"eigenvalue": 3.5}, {"to_seed": 4}]}}
+    assert probe.stored_columns(header, "swa", 0) == {"eigenvalue": 3.5, "to_seed": None}
+    assert probe.stored_columns(header, "swa", 1) == {"eigenvalue": None, "to_seed": 4}
+    null = {"eigenvalue": None, "to_seed": None}
+    assert probe.stored_columns(header, "sgd", 0) == probe.stored_columns({}, "sgd", 0) == null
+
+
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 def test_line_between_two_solutions(bn):
     stop = solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)

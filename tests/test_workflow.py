@@ -169,6 +169,98 @@ def test_more_directions_keep_those_that_are_done(finished):
     assert status == 0, text
 
 
+SEEDS = changed(
+    SMOKE,
+    name="seeds",
+    seeds=[0, 1],
+    datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
+    probes={
+        "hessian": {"kind": "hessian", "n": 2, "points": 9, "bn": "frozen", "train_images": 60},
+        "head": {"kind": "hessian", "n": 1, "points": 9, "group": "classifier", "solutions": ["sgd"]},
+        "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
+    },
+)
+
+
+def seed_targets(*seeds):
+    cells = [f"results/seeds/cells/digits/mlp/quick/seed-{seed}" for seed in seeds]
+    return [f"{cell}/probes/{probe}/directions.parquet" for cell in cells for probe in SEEDS["probes"]]
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """The probes of two seeds, by computed directions: folder."""
+    folder = tmp_path_factory.mktemp("seeds")
+    status, text = snakemake(folder, SEEDS, *seed_targets(0, 1), "--cores", "2")
+    assert status == 0, text
+    return folder
+
+
+def test_hessian_directions_carry_their_eigenvalues(two_seeds):
+    cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
+    rows = tables.read(cell / "probes/hessian/directions.parquet", "directions").to_pandas()
+    curves = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
+    _, header = files.load_weights(cell / "probes/hessian/directions.safetensors")
+    assert len(rows) == 4  # two at each of sgd and swa
+    for solution, found in rows.groupby("solution"):
+        values = found.sort_values("k")["eigenvalue"].tolist()
+        assert values == [row["eigenvalue"] for row in header["columns"][solution]]
+        assert values[0] > values[1] > 0
+    assert rows["to_seed"].isna().all()
+    assert rows["norm"].tolist() == pytest.approx([1] * 4)
+    # Their loss, BN frozen, has a second difference near the eigenvalue: the offsets are not small.
+    for row in rows.itertuples():
+        line = curves[(curves["solution"] == row.solution) & (curves["k"] == row.k)].sort_values("offset")
+        before, at, after = line["train_loss"].iloc[3:6]
+        assert (before - 2 * at + after) / (row.radius / 4) ** 2 == pytest.approx(row.eigenvalue, rel=0.5)
+    head = tables.read(cell / "probes/head/directions.parquet", "directions").to_pandas()
+    assert head["entries"].item() == 170  # 16 x 10 weights, 10 biases
+    assert head["eigenvalue"].notna().all()
+
+
+def test_directions_to_another_seed_lead_there(two_seeds):
+    cells = {seed: two_seeds / f"results/seeds/cells/digits/mlp/quick/seed-{seed}" for seed in (0, 1)}
+    swa = {seed: files.load_weights(cell / "swa.safetensors")[0] for seed, cell in cells.items()}
+    for seed, other in ((0, 1), (1, 0)):
+        found, _ = files.load_weights(cells[seed] / "probes/other/directions.safetensors")
+        assert found.keys() == {f"swa/0/{n}" for n in swa[0] if "running" not in n and "num_batches" not in n}
+        for name, tensor in found.items():
+            parameter = name.split("/")[-1]
+            assert (tensor == swa[other][parameter] - swa[seed][parameter]).all()
+        (row,) = tables.read(cells[seed] / "probes/other/directions.parquet", "directions").to_pylist()
+        assert (row["kind"], row["to_seed"], row["eigenvalue"]) == ("to_seed", other, None)
+        assert row["norm"] == pytest.approx(sum(float(t.square().sum()) for t in found.values()) ** 0.5)
+
+
+def test_a_new_seed_leaves_the_directions_of_others(two_seeds):
+    assert planned(two_seeds, SEEDS, *seed_targets(0, 1)) == {}
+    three = changed(SEEDS, seeds=[0, 1, 2])
+    assert planned(two_seeds, three, *seed_targets(0, 1)) == {}
+    jobs = planned(two_seeds, three, *seed_targets(0, 1, 2))
+    assert jobs["train_sgd"] == 1
+    assert jobs["directions"] == jobs["probe"] == 3
+    # Only where a probe asks for more other seeds than there were does the new one make it go again.
+    two = changed(three, probes__other__n=2)
+    before = planned(two_seeds, changed(SEEDS, probes__other__n=2), *seed_targets(0, 1))
+    assert before == {"directions": 2, "probe": 2}  # its n has changed
+    jobs = planned(two_seeds, two, *seed_targets(0, 1))
+    assert jobs["directions"] == jobs["probe"] == 2
+    assert jobs["train_sgd"] == 1
+
+
+def test_hessian_of_too_many_directions_is_explained(two_seeds):
+    probe = {"kind": "hessian", "n": 16, "group": "bn_weight", "points": 9, "solutions": ["sgd"]}
+    target = "results/seeds/cells/digits/mlp/quick/seed-0/probes/scale/directions.safetensors"
+    text = failing(two_seeds, changed(SEEDS, probes__scale=probe), target)
+    assert "at most 15 eigenvectors over a group of 16 parameters, not 16" in text
+
+
+def test_a_hessian_probe_is_planned_beside_the_others(finished):
+    jobs = planned(finished[0], changed(SMOKE, probes__hessian={"kind": "hessian", "n": 2, "points": 21}))
+    assert jobs.pop("figures") <= 4
+    assert jobs == {"directions": 1, "probe": 1, "detect": 1, "aggregate": 3, "claims": 1, "report": 1}
+
+
 LONG = changed(
     SMOKE,
     name="long",

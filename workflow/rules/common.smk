@@ -1,5 +1,6 @@
 # The checked experiment, and the input functions that the rules share.
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str((Path(str(workflow.current_basedir)) / "../scripts").resolve()))
@@ -40,6 +41,11 @@ def cell_folder(cell):
     return f"{ROOT}/cells/{cell.path}"
 
 
+def cell_of(wildcards):
+    """The cell that a job works on."""
+    return valleys_config.Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+
+
 def solution_files(wildcards):
     """The refreshed solutions of a cell, by name."""
     return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in valleys_config.SOLUTIONS}
@@ -58,12 +64,22 @@ def probed_files(wildcards):
 def direction_files(wildcards):
     """The solutions that a probe's computed directions are made from."""
     cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "probe"})
-    return {name: f"{cell}/{name}.safetensors" for name in experiment.direction_inputs(wildcards.probe)}
+    files = {name: f"{cell}/{name}.safetensors" for name in experiment.direction_inputs(wildcards.probe)}
+    for seed in target_seeds(wildcards):
+        other = cell_folder(replace(cell_of(wildcards), seed=seed))
+        for name in config["probes"][wildcards.probe]["solutions"]:
+            files[f"{name}_of_seed_{seed}"] = f"{other}/{name}.safetensors"
+    return files
+
+
+def target_seeds(wildcards):
+    """The seeds whose solutions a probe's directions lead to; none for most kinds."""
+    return experiment.target_seeds(cell_of(wildcards), wildcards.probe)
 
 
 def probe_tables(wildcards, table):
     """One table of every probe that applies to a cell."""
-    cell = valleys_config.Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+    cell = cell_of(wildcards)
     return [f"{cell_folder(cell)}/probes/{probe}/{table}.parquet" for probe in experiment.probes_of(cell)]
 
 

@@ -15,11 +15,12 @@ rule directions:
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=240,
         gpu=GPU,
     params:
         spec=lambda w: experiment.directions(w.recipe, w.probe),
         solutions=lambda w: experiment.config["probes"][w.probe]["solutions"],
+        seeds=lambda w: target_seeds(w),
     script:
         "../scripts/directions.py"
 

@@ -1,7 +1,9 @@
 """Compute and store the directions of a probe whose kind is not drawn from a seed.
 
-In: ``train``, the solutions needed, ``iterates``. Out: ``weights``: safetensors, tensors named
-``<solution>/<k>/<parameter>``, not normalised. Random kinds need no file: seed and number remake them.
+In: ``train``, the solutions needed, ``iterates``; for kind ``to_seed``, ``<solution>_of_seed_<seed>``. Out:
+``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``, not normalised; ``columns`` in the
+header has what the ``directions`` table says of each besides. Random kinds need no file: seed and number
+remake them.
 """
 
 from valleys.jobs import job, pick_device
@@ -10,6 +12,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import directions, files, losses, solutions
+    from valleys.config import SOLUTIONS
     from valleys.data import load_split
 
     spec = snakemake.params.spec
@@ -18,19 +21,27 @@ with job(snakemake) as log:
     train = load_split(snakemake.input.train).to(device).subset(spec["probe"]["train_images"])
     loss = losses.build(spec["loss"])
     loaded = {
-        name: solutions.load(path, device)[0]
-        for name, path in snakemake.input.items()
-        if name not in ("train", "iterates")
+        name: solutions.load(path, device)[0] for name, path in snakemake.input.items() if name in SOLUTIONS
     }
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in loaded.items()}
-    stored = {}
+    stored, columns = {}, {}
     for name in snakemake.params.solutions:
         names = directions.parameter_group(loaded[name], spec["probe"]["group"])
         if kind == "gradient":
             found = [directions.restrict(directions.gradient(loaded[name], train, loss), names)]
+        elif kind == "hessian":
+            from valleys import hessian  # imports curvlinops, which no other kind needs
+
+            found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
+            columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
             paths = sorted(Path(snakemake.input.iterates).glob("epoch-*.safetensors"))
             found = directions.principal_components((files.load_weights(p)[0] for p in paths), names, n)
+        elif kind == "to_seed":
+            own = {m: weights[name][m].cpu() for m in names}
+            paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
+            found = [directions.difference(own, files.load_weights(path)[0], names) for path in paths]
+            columns[name] = [{"to_seed": seed} for seed in snakemake.params.seeds]
         elif kind == "sgd_to_swa":
             found = [directions.difference(weights["sgd"], weights["swa"], names)]
         else:
@@ -38,4 +49,4 @@ with job(snakemake) as log:
         log.info("%s: %d %s direction(s) over %d tensors", name, len(found), kind, len(names))
         for k, direction in enumerate(found):
             stored |= {f"{name}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}
-    files.save_weights(snakemake.output.weights, stored, {"kind": kind})
+    files.save_weights(snakemake.output.weights, stored, {"kind": kind, "columns": columns})

@@ -21,7 +21,7 @@ with job(snakemake) as log:
     train = load_split(snakemake.input.train).to(device).subset(block["train_images"])
     test = load_split(snakemake.input.test).to(device).subset(block["test_images"])
     path = snakemake.input.get("directions")
-    stored = files.load_weights(path)[0] if path else {}
+    stored, header = files.load_weights(path) if path else ({}, {})
     whole = block["train_images"] is None
 
     curves, rows = [], []
@@ -51,6 +51,7 @@ with job(snakemake) as log:
             label = {**cell.columns(), "solution": name, "probe": w.probe}
             label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
             curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
+            row |= probe.stored_columns(header, name, row["k"])
             rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
     tables.write(snakemake.output.curves, "curves", curves, spec)
     tables.write(snakemake.output.directions, "directions", rows, spec)

@@ -126,6 +126,11 @@ class Cell:
         """The cell's folder below ``results/<name>/cells``."""
         return f"{self.dataset}/{self.model}/{self.recipe}/seed-{self.seed}"
 
+    @property
+    def kin(self) -> tuple[str, str, str]:
+        """All but the seed."""
+        return self.dataset, self.model, self.recipe
+
     def columns(self) -> dict[str, Any]:
         """Return the columns that name the cell in every table."""
         return {"dataset": self.dataset, "model": self.model, "recipe": self.recipe, "seed": self.seed}
@@ -250,6 +255,10 @@ class Experiment:
                 )
             if probe["radius"] is not None and probe["relative"] is not None:
                 raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
+            if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.cells):
+                raise ValleysError(
+                    f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
+                )
 
     def _check_lines(self) -> None:
         for name, line in self.config["lines"].items():
@@ -268,9 +277,33 @@ class Experiment:
     # What to make -----------------------------------------------------------------------------------
 
     def probes_of(self, cell: Cell) -> list[str]:
-        """Return the probes that apply to a cell: one on normalisation layers needs a model with some."""
+        """Return the probes that apply to a cell.
+
+        One on normalisation layers needs a model with some, and one towards other seeds needs another seed.
+        """
         plain = self.models[cell.model].get("norm") == "none"
-        return [n for n, p in self.config["probes"].items() if not (plain and p["group"].startswith("bn"))]
+        alone = not self._other_seeds(cell)
+        return [
+            name
+            for name, probe in self.config["probes"].items()
+            if not (plain and probe["group"].startswith("bn")) and not (alone and probe["kind"] == "to_seed")
+        ]
+
+    def _other_seeds(self, cell: Cell) -> list[int]:
+        """Return the other seeds of a cell's data set, model and recipe: nearest smaller first, then greater.
+
+        Seeds are mostly added above those there are. In this order, such a seed comes after all targets that
+        a cell has, so that only cells with fewer than n targets get another and are probed again. (Greater
+        ones first would change the last n cells each time, a cyclic order some of the first as well.)
+        """
+        there = [c.seed for c in self.cells if c.kin == cell.kin]
+        smaller = sorted((seed for seed in there if seed < cell.seed), reverse=True)
+        return smaller + sorted(seed for seed in there if seed > cell.seed)
+
+    def target_seeds(self, cell: Cell, probe: str) -> list[int]:
+        """Return the seeds that a probe's directions lead to, in order; none but for kind ``to_seed``."""
+        spec = self.config["probes"][probe]
+        return self._other_seeds(cell)[: spec["n"]] if spec["kind"] == "to_seed" else []
 
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (none for sources that are folders)."""

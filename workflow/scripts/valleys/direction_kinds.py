@@ -13,15 +13,17 @@ RANDOM: dict[str, str] = {
 }
 COMPUTED: dict[str, str] = {
     "gradient": "gradient of the train loss at the solution",
+    "hessian": "top eigenvectors of the train loss's Hessian at the solution, its BN statistics fixed",
     "pca": "principal components of the iterates",
     "sgd_to_swa": "from the sgd to the swa solution",
     "swa_to_descent": "from the swa to the descent solution",
+    "to_seed": "to the same solution of n other seeds: smaller ones from the nearest, then greater ones",
 }
 NEEDS: dict[str, tuple[str, ...]] = {
     "sgd_to_swa": ("sgd", "swa"),
     "swa_to_descent": ("swa", "descent"),
 }
-"""Solutions that a computed kind is made from, beside the one it is probed at."""
+"""Solutions of a cell that a computed kind is made from, beside the one it is probed at."""
 SINGLE = frozenset({"constant", "sign_w", "gradient", "sgd_to_swa", "swa_to_descent"})
 """Kinds of which there is just one direction."""
 

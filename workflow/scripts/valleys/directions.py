@@ -214,7 +214,7 @@ def draw(
     weights
         The group's weights, in the model's order.
     computed
-        For computed kinds (``gradient``, ``pca``, differences of solutions), the stored directions.
+        For computed kinds (``gradient``, ``hessian``, ``pca``, differences of solutions), those stored.
     """
     if spec["kind"] in COMPUTED:
         for k, direction in enumerate((computed or [])[: spec["n"]]):

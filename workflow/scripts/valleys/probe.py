@@ -317,6 +317,12 @@ def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[
     return [found[k] for k in sorted(found)]
 
 
+def stored_columns(header: Mapping[str, Any], solution: str, k: int) -> dict[str, Any]:
+    """Return the columns that just some computed kinds have, out of a direction file's header; else null."""
+    rows = header.get("columns", {}).get(solution, [])
+    return {"eigenvalue": None, "to_seed": None} | (rows[k] if k < len(rows) else {})
+
+
 def probe_solution(
     evaluator: Evaluator,
     block: Mapping[str, Any],
