@@ -15,7 +15,9 @@ def names(path):
 
 
 def pins():
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")]
+    lines = [
+        line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
     return dict(line.lower().split("==") for line in lines)
 
 
