@@ -14,6 +14,9 @@ CELL = {"dataset": "d", "model": "m", "recipe": "r"}
 RISES = {"asymmetric": (1.0, 5.0), "symmetric": (1.0, 1.0), "not_minimum": (-1.0, 1.0), "flat": (0.0, 0.0)}
 
 
+NO_SHIFT = dict.fromkeys(("radius", "shift", "shift_gap", "shift_free", "shift_free_gap"), math.nan)
+
+
 def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
     """The asymmetry table of seeds 0, 1, ..., each with the statuses of its directions."""
     rows = []
@@ -28,9 +31,11 @@ def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
                 "solution": solution,
                 "probe": probe,
                 "kind": "uniform",
+                "group": "all",
                 "k": k,
             }
             rises = {"rise_plus": plus, "rise_minus": minus, "rise_ratio": ratio}
+            rises |= NO_SHIFT
             rows.append({**names, "status": status, **rises, "asymmetry_index": math.log(ratio)})
     return pd.DataFrame(rows)
 
@@ -74,7 +79,45 @@ def gain(*rows, shape="linear"):
     return pd.DataFrame([{**about, **dict(zip(keys, row, strict=True))} for row in rows])
 
 
+def shifted(*shares, deltas=None, flat=1, free=None, probe="uniform", kind="uniform", solution="sgd", **cell):
+    """The shift and asymmetry tables of seeds whose directions' best shifts remove these shares of the gap.
+
+    `deltas` are delta* / R, by seed and direction, at b = 0; the flatter side is `flat`; `free`: with b free.
+    """
+    curves, verdicts = [], []
+    for seed, row in enumerate(shares):
+        for k, share in enumerate(row):
+            names = {**CELL, **cell, "seed": seed, "solution": solution, "probe": probe, "kind": kind}
+            names |= {"group": "all", "k": k}
+            other = share if free is None else free[seed][k]
+            for policy, zero, left in (("fixed", 2.0, 1 - share), ("free", 0.5, 1 - other)):
+                for delta, relative in ((-0.25, 3.0), (0.0, 1.0), (0.25, left)):
+                    gaps = {"gap": zero * relative, "relative_gap": relative}
+                    curves.append({**names, "policy": policy, "delta_over_r": delta, **gaps})
+            delta = 4.0 * (0.1 if deltas is None else deltas[seed][k])
+            best = {"shift": delta, "shift_gap": 2 * (1 - share), "shift_free": delta, "shift_free_b": 1.5}
+            rises = {"rise_plus": 2.0 - flat, "rise_minus": 2.0 + flat, "asymmetry_index": flat * math.log(3)}
+            best |= {"shift_free_gap": 0.5 * (1 - other), "radius": 4.0, "status": "symmetric", **rises}
+            verdicts.append({**names, **best})
+    return {"shift": pd.DataFrame(curves), "asymmetry": pd.DataFrame(verdicts)}
+
+
+def signed(*seeds, group="all", solution="sgd", kind="sign"):
+    """The directions and asymmetry tables of seeds with directions of given (sign agreement, index)."""
+    known, verdicts = [], []
+    rises = {"rise_plus": math.nan, "rise_minus": math.nan}
+    for seed, points in enumerate(seeds):
+        for k, (agreement, index) in enumerate(points):
+            names = {**CELL, "seed": seed, "solution": solution, "probe": f"s-{group}-{k // 2}", "kind": kind}
+            names |= {"group": group, "k": k % 2}
+            known.append({**names, "sign_agreement": agreement})
+            verdicts.append({**names, **NO_SHIFT, **rises, "asymmetry_index": index, "status": "symmetric"})
+    return {"directions": pd.DataFrame(known), "asymmetry": pd.DataFrame(verdicts)}
+
+
 EMPTY = {
+    "shift": shifted((0.5,))["shift"].iloc[:0],
+    "directions": signed([(0.5, 0.0)])["directions"].iloc[:0],
     "asymmetry": asymmetry(("symmetric",)).iloc[:0],
     "solutions": solutions([0.0]).iloc[:0],
     "interpolation": line(T, T).iloc[:0],
@@ -260,6 +303,172 @@ def test_uneven_rises(c, n, verdict):
     assert "steeper on the +u side in 0 of 40" in row["note"]
 
 
+def test_prevalence_leaves_kind_sign_to_its_own_experiment():
+    rows = claims.judge({**EMPTY, **signed([(0.5, 1.0)])})
+    assert {row["experiment"] for row in rows} == {12}
+
+
+# --- the shift ---
+
+
+SHIFTED = ("test_loss_is_shifted", "test_loss_is_shifted_and_lifted")
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdict"),
+    [
+        ([(0.6, 0.8)] * 6, "supported"),
+        ([(0.4, 0.2)] * 6, "refuted"),
+        ([(0.6, 0.8)] * 5, "inconclusive"),
+        ([(0.6, 0.8)] * 5 + [(0.1, 0.2)], "inconclusive"),
+        ([(0.5, 0.5)] * 8, "inconclusive"),
+        # Of 60 directions 54 lose more than half, but in each minimum the mean is below one half.
+        ([(0.51,) * 9 + (0.0,)] * 6, "refuted"),
+    ],
+)
+def test_share_of_the_gap_that_a_shift_removes(shares, verdict):
+    rows = judge(**shifted(*shares))
+    means = [np.mean(row) for row in shares]
+    for claim in SHIFTED:
+        row = rows[claim]
+        assert (row["verdict"], row["n"], row["experiment"]) == (verdict, len(shares), 5)
+        assert row["effect"] == pytest.approx(np.mean(means))
+        assert row["low"] <= row["effect"] <= row["high"]
+        assert row["scope"] == "d/m/r/uniform"
+        assert "above 0.5" in row["rule"]
+        assert f"directions a minimum: {len(shares[0])}" in row["note"]
+
+
+def test_b_fixed_and_b_free_are_judged_apart():
+    rows = judge(**shifted(*[(0.2,)] * 6, free=[(0.9,)] * 6))
+    assert [rows[claim]["verdict"] for claim in SHIFTED] == ["refuted", "supported"]
+    assert "the constant alone removes 75% of the gap" in rows[SHIFTED[1]]["note"]
+    assert "|delta*| is 0.1 R (median), at the bound of R/4 in 0" in rows[SHIFTED[0]]["note"]
+    assert (
+        "at the bound of R/4 in 6"
+        in judge(**shifted(*[(0.2,)] * 6, deltas=[(-0.25,)] * 6))[SHIFTED[0]]["note"]
+    )
+
+
+def test_the_shift_is_judged_at_sgd_and_by_probe():
+    parts = [
+        shifted(*[(0.9,)] * 6),
+        shifted(*[(0.1,)] * 6, solution="swa"),
+        shifted(*[(0.1,)] * 6, probe="other"),
+        shifted(*[(0.1,)] * 6, probe="s", kind="sign"),
+    ]
+    data = {name: pd.concat([part[name] for part in parts]) for name in ("shift", "asymmetry")}
+    data["directions"] = signed(*[[(0.5, 0.0)]] * 6)["directions"].assign(probe="s")
+    rows = [row for row in claims.judge({**EMPTY, **data}) if row["claim"] == SHIFTED[0]]
+    assert [(row["scope"], row["verdict"]) for row in rows] == [
+        ("d/m/r/other", "refuted"),
+        ("d/m/r/uniform", "supported"),
+    ]
+
+
+def test_no_gap_and_curves_that_are_not_finite_count_for_nothing():
+    data = shifted(*[(0.9, 0.8, 0.7)] * 6)
+    for table, columns in (("shift", ["gap"]), ("asymmetry", ["shift", "shift_gap", "shift_free_gap"])):
+        rows = data[table]
+        rows.loc[rows["k"] == 1, columns] = math.nan
+        rows.loc[rows["k"] == 2, [c for c in columns if "gap" in c]] = 0.0
+    row = judge(**data)[SHIFTED[0]]
+    assert (row["verdict"], row["effect"]) == ("supported", pytest.approx(0.9))
+    assert "directions without a finite gap, left out: 12" in row["note"]
+
+
+@pytest.mark.parametrize(
+    ("towards", "against", "verdict"),
+    [
+        (6, 6, "supported"),
+        (7, 7, "supported"),
+        (6, 0, "refuted"),
+        (0, 6, "refuted"),
+        (5, 1, "inconclusive"),
+        (3, 3, "inconclusive"),
+        (3, 0, "inconclusive"),
+        (20, 6, "refuted"),
+    ],
+)
+@pytest.mark.parametrize("flat", [1, -1])
+def test_symmetry_of_the_shift(towards, against, verdict, flat):
+    # Two of three directions of a minimum one way: minima are counted, not directions.
+    lean = [(0.1, 0.1, -0.1)] * towards + [(0.1, -0.1, -0.1)] * against
+    data = shifted(*[(0.5,) * 3] * len(lean), deltas=flat * np.array(lean), flat=flat)
+    row = judge(**data)["shift_is_symmetric"]
+    n = towards + against
+    assert (row["verdict"], row["n"], row["effect"]) == (verdict, n, pytest.approx(towards / n))
+    assert f"of directions, {2 * towards + against} of {3 * n} with b = 0" in row["note"]
+    assert ("cannot show symmetry; 12 can" in row["note"]) == (n < 12)
+
+
+def test_minima_that_lean_to_no_side_are_left_out():
+    row = judge(**shifted(*[(0.5, 0.5)] * 3, deltas=[(0.1, -0.1), (0.0, 0.0), (0.1, 0.1)]))[
+        "shift_is_symmetric"
+    ]
+    assert (row["n"], row["effect"], row["verdict"]) == (1, 1.0, "inconclusive")
+    assert "left out: 2" in row["note"]
+
+
+# --- signs ---
+
+RISING = [(0.5, 0.1), (0.5, -0.2), (0.75, 0.5), (1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "verdict"),
+    [
+        ([RISING] * 6, "supported"),
+        ([[(a, -i) for a, i in RISING]] * 6, "refuted"),
+        ([RISING] * 5, "inconclusive"),
+        ([RISING] * 3 + [[(a, -i) for a, i in RISING]] * 3, "inconclusive"),
+    ],
+)
+def test_agreement_in_sign_against_asymmetry(seeds, verdict):
+    row = judge(**signed(*seeds))["matching_signs_flattens"]
+    assert (row["verdict"], row["n"], row["experiment"], row["scope"]) == (
+        verdict,
+        len(seeds),
+        12,
+        "d/m/r/all",
+    )
+    assert -1 <= row["low"] <= row["effect"] <= row["high"] <= 1
+    assert "directions a minimum: 4, each as u and as -u" in row["note"]
+
+
+def test_each_direction_counts_as_u_and_as_minus_u():
+    """All probed ones agree in half or more, so that the other half of the range comes from their mirrors."""
+    found = judge(**signed([(0.6, 1.0), (0.9, 3.0)]))["matching_signs_flattens"]
+    assert found["effect"] == pytest.approx(1.0)  # (0.1, -3), (0.4, -1), (0.6, 1), (0.9, 3)
+    found = judge(**signed([(1.0, 1.0), (1.0, 1.0)]))["matching_signs_flattens"]  # one share is enough
+    assert found["effect"] == pytest.approx(1.0)
+
+
+def test_groups_are_judged_apart_and_other_directions_do_not_count():
+    down = [(a, -i) for a, i in RISING]
+    parts = [
+        signed(*[RISING] * 6),
+        signed(*[down] * 6, group="conv"),
+        signed(*[down] * 6, solution="swa"),
+        signed(*[down] * 6, group="bn", kind="gaussian"),
+    ]
+    data = {name: pd.concat([part[name] for part in parts]) for name in ("directions", "asymmetry")}
+    rows = [r for r in claims.judge({**EMPTY, **data}) if r["claim"] == "matching_signs_flattens"]
+    assert [(r["scope"], r["verdict"]) for r in rows] == [
+        ("d/m/r/all", "supported"),
+        ("d/m/r/conv", "refuted"),
+    ]
+
+
+def test_directions_without_an_index_are_left_out():
+    row = judge(**signed(*[[*RISING, (0.9, math.nan)]] * 6))["matching_signs_flattens"]
+    assert row["verdict"] == "supported"
+    assert "6 of 30 directions left out: a side does not rise" in row["note"]
+    row = judge(**signed(*[[(0.9, math.nan)]] * 6))["matching_signs_flattens"]
+    assert (row["verdict"], row["n"]) == ("inconclusive", 0)
+    assert "6 seeds left out: not finite" in row["note"]
+
+
 # --- the line ---
 
 
@@ -386,8 +595,12 @@ def test_no_rows_are_inconclusive():
 
 
 def everything():
+    parts = [signed([(0.5, 1.0)]), shifted((0.5,), (0.1,), probe="other")]
+    parts.append({"asymmetry": asymmetry(("asymmetric", "flat"), ("symmetric", "symmetric"))})
     return {
-        "asymmetry": asymmetry(("asymmetric", "flat"), ("symmetric", "symmetric")),
+        "asymmetry": pd.concat([part["asymmetry"] for part in parts]),
+        "directions": parts[0]["directions"],
+        "shift": parts[1]["shift"],
         "solutions": solutions([0.1]),  # one seed: no interval
         "interpolation": pd.concat(line((T - 1) ** 2, T**2, seed=s) for s in range(2)),
         "toy_2d": toy("asymmetric"),
@@ -415,6 +628,10 @@ def test_rows_fit_the_declared_table(tmp_path):
         "averaging_lowers_train_loss",
         "bias_to_flat_side_gains",
         "gain_bound_holds",
+        "test_loss_is_shifted",
+        "test_loss_is_shifted_and_lifted",
+        "shift_is_symmetric",
+        "matching_signs_flattens",
     }
     assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
     assert all(list(row) == tables.schema("claims").names for row in rows)

@@ -257,6 +257,30 @@ def test_parts_and_figures_name_tables_that_are_declared():
         assert set(found.figure_tables(figure)) <= set(tables.declared())
 
 
+def test_probes_of_kind_sign_have_one_figure_together():
+    assert "sign" not in experiment().figures()
+    probes = {
+        "a": {"kind": "sign", "share": 1},
+        "b": {"kind": "sign", "group": "conv"},
+        "sign": {"kind": "uniform"},
+    }
+    found = experiment(("probes", probes)).figures()
+    assert [name for name in found if name.startswith(("curves", "sign"))] == ["curves-sign", "sign"]
+
+
+def test_the_default_probes_signs_and_controls():
+    probes = Experiment(fill_defaults(load_config("config.yaml"))).config["probes"]
+    signs = {(p["group"], p["share"]) for p in probes.values() if p["kind"] == "sign"}
+    shares = {"all": (0.25, 0.5, 0.75, 1)} | dict.fromkeys(("bn_weight", "conv", "classifier"), (0.5, 1))
+    assert signs == {(group, share) for group, some in shares.items() for share in some}
+    controls = {"uniform_symmetric", "constant", "sign_w", "gaussian"}
+    assert controls < {p["kind"] for p in probes.values()}
+    rule = [probes["uniform"][key] for key in ("radius", "relative", "rise", "bn")]
+    for probe in probes.values():
+        if probe["kind"] in controls | {"sign"}:
+            assert [probe[key] for key in ("radius", "relative", "rise", "bn")] == rule
+
+
 def test_source_files_are_those_that_exist(tmp_path):
     for name in ("b.parquet", "a.parquet", "test.parquet"):
         (tmp_path / name).write_bytes(b"")
@@ -302,7 +326,7 @@ def differences(*changes):
 
 
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
-FIGURES |= {"figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
+FIGURES |= {"figure shift", "figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
 FIGURES |= {"figure theory-average", "figure theory-gain"}
 RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
@@ -330,6 +354,10 @@ CHANGES = {
     "another probe": (
         "probes.new", {"kind": "gaussian"},
         {"probe new", "directions new", "figure curves-new", "report"},
+    ),
+    "another probe of kind sign": (
+        "probes.new", {"kind": "sign"},
+        {"probe new", "directions new", "figure sign", "report"},
     ),
     "more directions": ("probes.uniform.n", 3, {"probe uniform", "directions uniform"}),
     "more of one direction": ("probes.gradient.n", 3, set()),
@@ -379,6 +407,6 @@ def test_provenance_of_a_table_is_what_decides_it():
     for table in config.CELL_TABLES:
         about = found.provenance(table)
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
-        assert ("probes" in about) == (table in ("directions", "curves", "asymmetry"))
+        assert ("probes" in about) == (table in ("directions", "curves", "asymmetry", "shift"))
         assert ("lines" in about) == (table == "interpolation")
         assert about["recipes"] == found.config["recipes"]

@@ -147,5 +147,54 @@ def test_a_curve_without_its_direction_or_solution_is_an_error():
         )
 
 
+def shift_rows(curves):
+    points = [
+        {**name(k), "offset": x, "train_loss": a, "test_loss": b}
+        for k, (train, test) in curves.items()
+        for x, a, b in zip(OFFSETS, train, test, strict=True)
+    ]
+    return detection.shift_curves(make("curves", points))
+
+
+def test_the_shift_curve_of_a_shifted_and_lifted_valley(tmp_path):
+    # The test valley is moved by 0.3 = 0.15 R and lifted by 0.05: with b free nothing is left at 0.15.
+    rows = shift_rows({0: (OFFSETS**2, (OFFSETS - 0.3) ** 2 + 0.05)})
+    tables.write(tmp_path / "t", "shift", rows)
+    assert {key: rows[0][key] for key in name()} == name()
+    found = {(row["policy"], round(row["delta_over_r"], 6)): row for row in rows}
+    deltas = [delta for policy, delta in found if policy == "free"]
+    assert deltas == pytest.approx(list(np.linspace(-0.25, 0.25, 21)))
+    assert len(found) == len(rows) == 42
+    assert found["free", 0.15]["gap"] == pytest.approx(0, abs=0.01)
+    assert found["fixed", 0.15]["gap"] == pytest.approx(0.05, abs=0.01)
+    # At no shift the difference at l is 0.09 - 0.6 l + 0.05, with l up to 1.5: midrange 0.14.
+    assert found["free", 0.0]["gap"] == pytest.approx(0.9, abs=0.01)
+    assert found["fixed", 0.0]["gap"] == pytest.approx(1.04, abs=0.01)
+    for (policy, _), row in found.items():
+        assert row["relative_gap"] == pytest.approx(row["gap"] / found[policy, 0.0]["gap"])
+
+
+def test_the_shift_curve_and_the_best_shift_agree():
+    curves = {0: (valley(1, 5), 1.1 * valley(1, 4, at=0.1)), 1: (OFFSETS**2, OFFSETS**2 + 0.1 * OFFSETS)}
+    rows, verdicts = shift_rows(curves), judge(curves)
+    for verdict in verdicts:
+        for policy, best in (("fixed", "shift"), ("free", "shift_free")):
+            gaps = [row["gap"] for row in rows if (row["k"], row["policy"]) == (verdict["k"], policy)]
+            assert verdict[f"{best}_gap"] <= min(gaps) + 1e-8
+            at = 4 * verdict[best] / 2.0 * 10 + 10  # where among the shifts of the table the best one lies
+            assert abs(at - np.argmin(gaps)) < 1
+
+
+def test_shift_curves_without_a_gap_or_not_finite(tmp_path):
+    bad = OFFSETS**2
+    bad[0] = math.inf
+    rows = shift_rows({0: (OFFSETS**2, OFFSETS**2), 1: (OFFSETS**2, bad)})
+    tables.write(tmp_path / "t", "shift", rows)
+    assert len(rows) == 84
+    assert all(math.isnan(row["relative_gap"]) for row in rows)
+    assert all(math.isnan(row["gap"]) == (row["k"] == 1) for row in rows)
+
+
 def test_no_curves_make_no_rows():
     assert judge({}) == []
+    assert shift_rows({}) == []

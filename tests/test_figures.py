@@ -15,7 +15,7 @@ from valleys import figures, tables
 from valleys.errors import ValleysError
 from valleys.stats import mean_interval, wilson
 
-NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "toy-surface", "toy-curves"]
+NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
 NAMES += ["theory-average", "theory-gain"]
 TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
@@ -68,10 +68,23 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
             }
             rows["directions"].append(fill("directions", **cell, **line, **about))
             status = ("asymmetric", "asymmetric", "symmetric", "not_minimum")[k % 4]
+            best = {
+                "shift": 0.1 * radius,
+                "shift_gap": 0.2,
+                "shift_free": 0.1 * radius,
+                "shift_free_gap": 0.05,
+            }
             rows["asymmetry"].append(
                 fill("asymmetry", **cell, **line, status=status, c_star=2.5 + k, rise_minus=4.0,
-                     rise_plus=0.5 + k, radius=radius)
+                     rise_plus=0.5 + k, radius=radius, **best)
             )  # fmt: skip
+            for policy, delta in itertools.product(("fixed", "free"), np.arange(-10, 11) / 40):
+                left = 10 * abs(delta - 0.1) + (0.5 if policy == "fixed" else 0.25)
+                zero = 1.5 if policy == "fixed" else 1.25
+                rows["shift"].append(
+                    fill("shift", **cell, **line, policy=policy, delta_over_r=delta, gap=left * 0.4 / zero,
+                         relative_gap=left / zero)
+                )  # fmt: skip
             for x in np.linspace(-1, 1, 11):
                 loss = 1 + 4 * x * x if x < 0 else 1 + (0.5 + k) * x * x
                 rows["curves"].append(
@@ -103,6 +116,11 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                     loss=0.3 + abs(offset) / (draw + 2),
                 )
             )
+    return rows | make_simulations()
+
+
+def make_simulations():
+    rows = {name: [] for name in ("toy_2d_surface", "theory_average", "theory_gain")}
     for weight, bias in itertools.product(np.linspace(-7.5, 7.5, 9), repeat=2):
         rows["toy_2d_surface"].append(
             fill("toy_2d_surface", weight=weight, bias=bias, loss=0.25 + (weight - 1) ** 2 / 9 + bias**2 / 9)
@@ -126,6 +144,26 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                  gain=gain + 0.02, gain_se=0.01, exact=exact, bound=gain - x, limit=0.5 * scale * (c > 1))
         )  # fmt: skip
     return rows
+
+
+def make_signs(cells=ONE, seeds=(0, 1, 2), groups=("all", "conv"), shares=(0.25, 0.5, 1.0), n=2):
+    """Rows of directions of kind sign whose index is 4 (share - 1/2) + seed / 10."""
+    rows = {"asymmetry": [], "directions": [], "shift": []}
+    for (dataset, model, recipe), seed, group, share, k in itertools.product(
+        cells, seeds, groups, shares, range(n)
+    ):
+        names = {"dataset": dataset, "model": model, "recipe": recipe, "seed": seed, "solution": "sgd"}
+        names |= {"probe": f"sign-{group}-{share}", "kind": "sign", "group": group, "k": k}
+        index = 4 * (share - 0.5) + seed / 10
+        rows["asymmetry"].append(fill("asymmetry", **names, status="symmetric", asymmetry_index=index))
+        rows["directions"].append(fill("directions", **names, sign_agreement=share))
+        rows["shift"].append(fill("shift", **names, policy="fixed", delta_over_r=0.0, gap=1.0))
+    return rows
+
+
+def with_signs(folder, **choices):
+    rows, more = make_rows(), make_signs(**choices)
+    return through_parquet(folder, {name: rows[name] + more.get(name, []) for name in rows})
 
 
 def through_parquet(folder, rows):
@@ -189,7 +227,8 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     figure = figures.draw(name, frames, SPEC)
     assert overlaps(figure) == []
     if not name.startswith(("toy", "theory")):
-        assert len(figure.axes) == len(cells) * (2 if name.startswith(("training", "curves")) else 3)
+        panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
+        assert len(figure.axes) == len(cells) * panels.get(name, 3)
 
 
 def test_overlap_check_can_fail():
@@ -233,7 +272,7 @@ def test_same_bytes_in_another_process(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "far.svg").read_bytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "sign"])
 def test_no_rows(name, tmp_path):
     frames = through_parquet(tmp_path, {key: [] for key in tables.declared()})
     figure = figures.draw(name, frames, SPEC)
@@ -287,7 +326,7 @@ def test_unknown_palette(data):
 @pytest.mark.parametrize("palette", ["petroff10", "tableau-colorblind10", "Dark2"])
 def test_palettes_keep_what_meets_apart(palette):
     look = figures._Look({**figures.STYLE, "palette": palette})
-    for things in (("train", "test"), ("sgd", "swa", "descent"), ("paper", "converged")):
+    for things in (("train", "test"), ("sgd", "swa", "descent"), ("paper", "converged"), ("fixed", "free")):
         assert len({look.colour(thing) for thing in things}) == len(things)
 
 
@@ -358,6 +397,65 @@ def test_prevalence_counts(data):
     assert labels == ["6/12", "6/12", "asymmetric (c* ≥ 2)"]
 
 
+def test_shift_curves_are_medians(data):
+    figure = figures.draw("shift", data, SPEC)
+    (panel,) = figure.axes
+    fixed, free = (line for line in panel.lines if line.get_linewidth() == 1.6)
+    assert fixed.get_xdata() == pytest.approx(np.arange(-10, 11) / 40)
+    assert fixed.get_ydata()[[10, 14]] == pytest.approx([1, 0.5 / 1.5])
+    assert free.get_ydata()[[10, 14]] == pytest.approx([1, 0.2])
+    assert [t.get_text() for t in panel.texts] == ["n = 12", "uniform"]  # three seeds of four, sgd only
+
+
+def test_shift_leaves_out_kind_sign_and_what_is_not_finite(tmp_path):
+    frames = with_signs(tmp_path)
+    assert len(figures.draw("shift", frames, SPEC).axes) == 1
+    bad = frames["shift"]["delta_over_r"].where(frames["shift"]["k"] == 0, np.nan) * np.nan
+    for table in (frames["shift"].assign(relative_gap=bad, gap=bad),):
+        figures.draw("shift", frames | {"shift": table}, SPEC)
+        assert "no gap to remove" in figures.caption("shift", frames | {"shift": table}, SPEC)
+
+
+def test_signs(tmp_path):
+    frames = with_signs(tmp_path)
+    figure = figures.draw("sign", frames, SPEC)
+    figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+    assert overlaps(figure) == []
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        (means,) = (line for line in axes.lines if line.get_linewidth() == 0.8 and len(line.get_xdata()) > 2)
+        # -u of share 1 is drawn at 0; that of 0.25 too, at 75; at 50 there are directions probed.
+        assert means.get_xdata() == pytest.approx([0, 25, 50, 75, 100])
+        assert means.get_ydata() == pytest.approx([-2.1, -0.9, 0.1, 0.9, 2.1])
+
+
+def test_signs_of_several_cells_do_not_overlap(tmp_path):
+    cells = [*MANY, ("digits", "resnet8-plain", "quick")]
+    rows = make_signs(cells, groups=("all", "bn_weight", "conv", "classifier"))
+    for name in ("asymmetry", "directions"):  # a cell without a group
+        rows[name] = [r for r in rows[name] if (r["model"], r["group"]) != ("resnet8-plain", "bn_weight")]
+    figure = figures.draw("sign", through_parquet(tmp_path, rows), SPEC)
+    assert overlaps(figure) == []
+    assert len(figure.axes) == 12
+    assert [t.get_text() for axes in figure.axes for t in axes.texts].count("not probed") == 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1e30])
+def test_signs_without_an_index(tmp_path, bad):
+    frames = with_signs(tmp_path, seeds=(0,), n=1)
+    for rows in (slice(-1, None), slice(None)):
+        table = frames["asymmetry"].copy()
+        table.loc[table.index[rows], "asymmetry_index"] = bad
+        figures.draw("sign", frames | {"asymmetry": table}, SPEC)
+        assert "nan" not in figures.caption("sign", frames | {"asymmetry": table}, SPEC)
+
+
+def test_prevalence_leaves_out_kind_sign(tmp_path, data):
+    frames = with_signs(tmp_path)
+    assert figures.caption("prevalence", frames, SPEC) == figures.caption("prevalence", data, SPEC)
+    assert len(figures.draw("prevalence", frames, SPEC).axes[0].texts) == 3
+
+
 def test_prevalence_counts_uneven_rises_on_either_side(data):
     rows = data["asymmetry"][data["asymmetry"]["solution"] == "sgd"]
     index = np.log([2.0, 0.5, 1.99, 0.51, 7.0]).tolist() + [np.nan] * (len(rows) - 5)
@@ -387,6 +485,21 @@ def test_curves_caption(data):
     said = figures.caption("curves-uniform", data, SPEC)
     assert "digits / mlp at sgd: 4 nats at −R and 2 at +R, asymmetric 6 of 12" in said
     assert "R is 2 to 5 in 2-norm of weights (6 of 24 curves do not reach the target rise)" in said
+
+
+def test_shift_caption(data):
+    # gap at no shift 0.4 in both; 0.2 and 0.05 at the best.
+    said = figures.caption("shift", data, SPEC)
+    assert (
+        "digits / mlp, uniform: b = 0: 50 % left at |δ*| = 0.1 R; b free: 12.5 % left at |δ*| = 0.1 R" in said
+    )
+    assert "Directions at sgd" in said
+
+
+def test_sign_caption(tmp_path):
+    said = figures.caption("sign", with_signs(tmp_path), SPEC)
+    assert "digits / mlp, conv: −0.9 at 25 %, 0.1 at 50 %, 2.1 at 100 %" in said
+    assert "(3 seeds)" in said
 
 
 def test_line_caption(data):

@@ -41,6 +41,9 @@ def test_end_to_end(finished):
     own = solutions.set_index("solution")["train_loss"]
     for row in curves[curves["offset"] == 0].itertuples():
         assert row.train_loss == pytest.approx(own[row.solution], rel=1e-5)
+    shift = tables.read(results / "tables" / "shift.parquet", "shift").to_pandas()
+    assert shift.groupby(["probe", "solution", "k", "policy"]).size().eq(21).all()
+    assert (shift.loc[shift["delta_over_r"] == 0, "relative_gap"] == 1).all()
     line = (
         tables.read(results / "tables" / "interpolation.parquet", "interpolation").to_pandas().set_index("t")
     )
@@ -48,7 +51,7 @@ def test_end_to_end(finished):
         solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
     )
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 9
+    assert pictures.count(".png") == pictures.count(".svg") == 10
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -83,7 +86,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 9, "report": 1}
+    assert jobs == {"figures": 10, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -98,8 +101,8 @@ def test_a_new_seed_trains_just_that_seed(finished):
 
 def test_a_new_direction_kind_probes_just_that(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__gaussian={"kind": "gaussian", "n": 2, "points": 21}))
-    assert jobs.pop("figures") <= 4  # prevalence and one figure a probe
-    assert jobs == {"probe": 1, "detect": 1, "aggregate": 3, "claims": 1, "report": 1}
+    assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
+    assert jobs == {"probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
 
 
 def test_more_directions_probe_that_kind_again(finished):
@@ -120,7 +123,7 @@ def test_another_window_averages_again_and_trains_nothing(finished):
 def test_other_constants_judge_again_and_probe_nothing(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
     assert set(jobs) == {"detect", "toy_2d", "aggregate", "claims", "figures", "report"}
-    assert jobs["aggregate"] == 1
+    assert jobs["aggregate"] == 2  # asymmetry and shift, which detect writes together
 
 
 def test_a_toy_setting_reruns_the_toy_only(finished):

@@ -82,6 +82,7 @@ rule detect:
         solutions=rules.evaluate.output.table,
     output:
         table=f"{CELL}/asymmetry.parquet",
+        shift=f"{CELL}/shift.parquet",
     log:
         f"{LOGS}/detect.log",
     benchmark:

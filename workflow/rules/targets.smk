@@ -2,7 +2,10 @@
 localrules:
     prevalence,
     swa,
+    shift,
+    sign,
     toy,
+    theory,
 
 
 rule prevalence:
@@ -13,6 +16,21 @@ rule prevalence:
 rule swa:
     input:
         experiment_files("swa"),
+
+
+rule shift:
+    input:
+        experiment_files("shift"),
+
+
+rule sign:
+    input:
+        experiment_files("sign"),
+
+
+rule theory:
+    input:
+        experiment_files("theory"),
 
 
 rule toy:

@@ -1,6 +1,6 @@
 """The paper's claims, each judged from the tables by a rule written here.
 
-A verdict is ``supported``, ``refuted`` or ``inconclusive``. Four rules cover all claims so far:
+A verdict is ``supported``, ``refuted`` or ``inconclusive``. Five rules cover all claims so far:
 
 share
     The claim says that something is the case more often than not. Supported when the lower end of the Wilson
@@ -9,6 +9,10 @@ paired
     The claim says that a difference has a sign. Supported when the exact two-sided sign test over seeds has
     p < alpha and the difference has the claimed sign in most seeds, refuted when it has the other. With
     fewer seeds than can reach alpha (six at 0.05) the verdict is always inconclusive, and the note says so.
+    Also for one value a seed that the claim puts above a given one: the difference is then taken from that.
+symmetric
+    The claim says that something is the case as often as not. Refuted when the Wilson interval of the share
+    leaves out one half; else supported when it lies within 1/4 and 3/4, which takes 12 minima or more.
 grid
     The claim says that a simulated number has a sign wherever it is simulated. Each row of the simulation has
     a normal interval from its Monte Carlo standard error, wide enough for all rows to hold together
@@ -18,7 +22,22 @@ bound
     for grid: refuted when one row's interval is below its bound, else supported. A bound may be exact, and
     then the number lies on either side of it by chance; the note says in how many rows it is clearly above.
 
-The effect of the last two is that of the row nearest to failing, counted in standard errors.
+Directions of one minimum are not independent: they share the weights, the images and, for most kinds, a mean
+direction. The claims of experiments 5 and 12 therefore take one value a minimum (seed) first, and n counts
+minima. The rules of these claims:
+
+``test_loss_is_shifted`` (b = 0) and ``test_loss_is_shifted_and_lifted`` (b free), experiment 5
+    A direction's value is the share of the shift gap that the best shift removes, 1 - xi_delta* / xi_0, which
+    is never below 0; a minimum's is the mean over its directions. Paired rule against one half: supported
+    when a shift removes most of the gap in significantly many minima, refuted when less than half.
+``shift_is_symmetric`` (b = 0), experiment 5
+    A minimum counts when delta* points to the side where the train loss rises less in more of its directions
+    than it points to the other (ties are left out). Symmetric rule.
+``matching_signs_flattens``, experiment 12
+    A minimum's value is Spearman's correlation of sign agreement and asymmetry index, over all directions of
+    kind sign in one parameter group, each counted as u and as -u. Paired rule against 0.
+
+The effect of a grid or bound claim is that of the row nearest to failing, counted in standard errors.
 
 Claims are judged separately for each data set, model and recipe, simulations for each shape of valley;
 p-values are not corrected for the number of rows, which each row's note and the report state.
@@ -33,7 +52,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import stats
+from valleys import measures, stats
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 _CELLS = ["dataset", "model", "recipe"]
@@ -50,8 +69,8 @@ def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0
     Parameters
     ----------
     data
-        The tables ``solutions, asymmetry, interpolation, toy_2d, theory_average, theory_gain`` as data
-        frames.
+        The tables ``solutions, directions, asymmetry, shift, interpolation, toy_2d, theory_average,
+        theory_gain`` as data frames.
     c
         Level from which a direction counts as asymmetric.
     alpha
@@ -61,7 +80,9 @@ def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0
     """
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
+    rows += shift(data["shift"], data["asymmetry"], alpha, level)
     rows += toy(data["toy_2d"], level)
+    rows += sign(data["asymmetry"], data["directions"], alpha, level)
     rows += averaging(data["theory_average"], level)
     rows += gains(data["theory_gain"], level)
     return rows
@@ -96,6 +117,13 @@ def bound_verdict(high: np.ndarray) -> str:
     if not len(high):
         return INCONCLUSIVE
     return REFUTED if (high < -_ROUNDING).any() else SUPPORTED
+
+
+def symmetric_verdict(interval: stats.Interval, low: float = 0.25, high: float = 0.75) -> str:
+    """Return the verdict of the symmetric rule for a Wilson interval (NaN bounds: inconclusive)."""
+    if interval.low > 0.5 or interval.high < 0.5:
+        return REFUTED
+    return SUPPORTED if interval.low > low and interval.high < high else INCONCLUSIVE
 
 
 def _share_row(
@@ -133,7 +161,19 @@ def _paired_row(
     alpha: float,
     level: float,
     note: str = "",
+    experiment: int = 2,
+    at: float | None = None,
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Row:
+    """Return a row of the paired rule.
+
+    With `at`, of values that the claim puts above or below it; the interval ends at `limits`, which values
+    cannot pass.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    what, base = ("difference", 0.0) if at is None else ("value", at)
+    side = "above" if sign > 0 else "below"
+    differences = differences - base
     finite = np.isfinite(differences)
     paired = stats.paired(differences[finite], level=level)
     least = stats.min_n_sign(alpha)
@@ -143,22 +183,24 @@ def _paired_row(
         notes.append(f"{left_out} seed{'s' if left_out > 1 else ''} left out: not finite")
     if paired.n < least:
         notes.append(f"{paired.n} seeds cannot reach p < {alpha:g} in a sign test; {least} can")
-    notes.append(f"difference above 0 in {paired.positive} of {paired.n} seeds, below in {paired.negative}")
+    notes.append(
+        f"{what} above {base:g} in {paired.positive} of {paired.n} seeds, below in {paired.negative}"
+    )
     return {
         "claim": claim,
-        "experiment": 2,
+        "experiment": experiment,
         "scope": scope,
         "statement": statement,
         "verdict": paired_verdict(paired, sign, alpha),
         "measure": measure,
-        "effect": paired.mean,
+        "effect": paired.mean + base,
         "unit": unit,
-        "low": paired.low,
-        "high": paired.high,
+        "low": float(np.clip(paired.low + base, *limits)),
+        "high": float(np.clip(paired.high + base, *limits)),
         "n": paired.n,
         "p_value": paired.p_sign,
-        "test": "exact sign test; t interval of the paired difference",
-        "rule": f"supported: p < {alpha:g} and {'above' if sign > 0 else 'below'} 0; refuted: the other side",
+        "test": f"exact sign test; t interval of the {'paired difference' if at is None else 'mean'}",
+        "rule": f"supported: p < {alpha:g} and {side} {base:g}; refuted: the other side",
         "note": "; ".join(notes),
     }
 
@@ -168,9 +210,9 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
 
     Twice: by Definition 1, which asks for slopes that differ by c throughout a window, and by the rises at
     -R and R alone. The first is the stricter: a curve whose slope grows within the window by a factor g has
-    c* at most 1/g of the ratio of its slopes.
+    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12.
     """
-    at_sgd = asymmetry[asymmetry["solution"] == "sgd"]
+    at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & (asymmetry["kind"] != "sign")]
     for names, rows in at_sgd.groupby([*_CELLS, "probe"], sort=True):
         scope = "/".join(map(str, names))
         hit = rows["status"] == "asymmetric"
@@ -281,6 +323,132 @@ def line_measures(line: pd.DataFrame) -> dict[str, float]:
     reach = min(m, t[-1] - m)
     mirror = np.interp(m + reach, t, train) - np.interp(m - reach, t, train) if reach > 0 else np.nan
     return {"mirror": mirror, "argmin": t[line["test_loss"].to_numpy().argmin()] - m}
+
+
+def shift(shift: pd.DataFrame, asymmetry: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 5: whether the test loss along a direction is the train loss shifted, by cell and probe."""
+    found = measures.shifts(shift, asymmetry)
+    for names, rows in found.groupby([*_CELLS, "probe"], sort=True):
+        scope = "/".join(map(str, names))
+        fixed, free = (rows[rows["policy"] == policy] for policy in ("fixed", "free"))
+        left = free["gap_zero"].reset_index(drop=True) / fixed["gap_zero"].reset_index(drop=True)
+        yield _shifted_row(
+            fixed,
+            claim="test_loss_is_shifted",
+            scope=scope,
+            statement="along a direction the test loss is the train loss shifted",
+            measure="share of the gap between test and train loss that the best shift removes, b = 0",
+            alpha=alpha,
+            level=level,
+        )
+        yield _shifted_row(
+            free,
+            claim="test_loss_is_shifted_and_lifted",
+            scope=scope,
+            statement="along a direction the test loss is the train loss shifted and lifted by a constant",
+            measure="share of the gap left by the best constant that the best shift removes, b free",
+            note=f"the constant alone removes {1 - _median(left):.0%} of the gap (median)",
+            alpha=alpha,
+            level=level,
+        )
+        yield _symmetric_row(fixed, free, scope, level)
+
+
+def _shifted_row(rows: pd.DataFrame, *, note: str = "", **text: Any) -> Row:
+    by_minimum = rows.groupby("seed")["share"].mean()  # of the directions that have a gap to remove
+    notes = [note] if note else []
+    notes.append(f"directions a minimum: {rows.groupby('seed').size().max()}")
+    lost = int(rows["share"].isna().sum())
+    if lost:
+        notes.append(f"directions without a finite gap, left out: {lost}")
+    size = rows["delta"].abs()
+    notes.append(
+        f"|delta*| is {_median(size):.2g} R (median), at the bound of R/4 in {(size > 0.2499).sum()}"
+    )
+    return _paired_row(
+        differences=by_minimum.to_numpy(),
+        sign=1,
+        unit="share",
+        note="; ".join(notes),
+        experiment=5,
+        at=0.5,
+        limits=(0, 1),
+        **text,
+    )
+
+
+def _symmetric_row(fixed: pd.DataFrame, free: pd.DataFrame, scope: str, level: float) -> Row:
+    lean = fixed.groupby("seed")["towards_flat"].sum()  # NaN, where a loss is not finite, counts for nothing
+    hits, n = int((lean > 0).sum()), int((lean != 0).sum())
+    interval = stats.wilson(hits, n, level)
+    notes = [
+        f"of directions, {_of(rows['towards_flat'] > 0, rows['towards_flat'] != 0)} {policy}"
+        for rows, policy in ((fixed, "with b = 0"), (free, "with b free"))
+    ]
+    if n < len(lean):
+        notes.append(f"minima with as many on either side, left out: {len(lean) - n}")
+    least = _least_symmetric(level)
+    if n < least:
+        notes.append(f"{n} minima cannot show symmetry; {least} can")
+    return {
+        "claim": "shift_is_symmetric",
+        "experiment": 5,
+        "scope": scope,
+        "statement": "the test loss is shifted towards the flatter side as often as towards the steeper",
+        "verdict": symmetric_verdict(interval),
+        "measure": "share of SGD minima (seeds) where most delta* are towards the flatter side",
+        "effect": interval.estimate,
+        "unit": "share",
+        "low": interval.low,
+        "high": interval.high,
+        "n": n,
+        "p_value": None,
+        "test": "Wilson interval",
+        "rule": "refuted: interval leaves out 0.5; else supported: interval within 0.25 and 0.75",
+        "note": "; ".join(notes),
+    }
+
+
+def _of(hit: pd.Series, counted: pd.Series) -> str:
+    return f"{int(hit.sum())} of {int(counted.sum())}"
+
+
+def _least_symmetric(level: float) -> int:
+    """Return the least (even) number of minima that can show symmetry."""
+    return next(
+        n for n in range(2, 1000, 2) if symmetric_verdict(stats.wilson(n // 2, n, level)) == SUPPORTED
+    )
+
+
+def _median(values: Any) -> float:
+    values = np.asarray(values, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def sign(asymmetry: pd.DataFrame, directions: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 12: the asymmetry of a direction against its agreement in sign with w, by cell and group."""
+    for names, rows in measures.signs(asymmetry, directions).groupby([*_CELLS, "group"], sort=True):
+        probed = rows[~rows["mirrored"]]
+        lost = int((~np.isfinite(probed["index"])).sum())
+        notes = [f"directions a minimum: {probed.groupby('seed').size().max()}, each as u and as -u"]
+        if lost:
+            notes.append(f"{lost} of {len(probed)} directions left out: a side does not rise")
+        yield _paired_row(
+            "matching_signs_flattens",
+            "/".join(map(str, names)),
+            "the more entries of a direction have the sign of w, the flatter is its + side",
+            measures.correlations(rows).to_numpy(),
+            sign=1,
+            measure="rank correlation of sign agreement and asymmetry index within a minimum (Spearman)",
+            unit="correlation",
+            alpha=alpha,
+            level=level,
+            note="; ".join(notes),
+            experiment=12,
+            at=0.0,
+            limits=(-1, 1),
+        )
 
 
 def toy(toy_2d: pd.DataFrame, level: float) -> Iterator[Row]:

@@ -27,7 +27,7 @@ from valleys.stages import VERSIONS
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
-CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "interpolation")
+CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
 
@@ -339,13 +339,20 @@ class Experiment:
 
     def claim_tables(self) -> list[str]:
         """Return the names of the tables that claims are judged from."""
-        return ["solutions", "asymmetry", "interpolation", "toy_2d", *THEORY_TABLES]
+        return [
+            *("solutions", "directions", "asymmetry", "shift", "interpolation", "toy_2d"),
+            *THEORY_TABLES,
+        ]
 
     def figure_needs(self) -> dict[str, list[str]]:
         """Return the figures this experiment makes, each with the tables it is drawn from."""
+        probes = self.config["probes"]
+        sign = [name for name, spec in probes.items() if spec["kind"] == "sign"]  # have one figure together
         needs = {"training": ["training"], "prevalence": ["asymmetry"]}
-        needs |= {f"curves-{probe}": ["curves", "directions", "asymmetry"] for probe in self.config["probes"]}
+        needs |= {f"curves-{p}": ["curves", "directions", "asymmetry"] for p in probes if p not in sign}
         needs |= {f"line-{line}": ["interpolation"] for line in self.config["lines"]}
+        needs |= {"shift": ["shift", "asymmetry"]}
+        needs |= {"sign": ["asymmetry", "directions"]} if sign else {}
         needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
         return needs | {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
 
@@ -354,7 +361,10 @@ class Experiment:
         tables, first_words = {
             "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
             "swa": (("training", "solutions", "interpolation"), ("training", "line")),
+            "shift": (("curves", "asymmetry", "shift"), ("shift",)),
+            "sign": (("directions", "asymmetry"), ("sign",)),
             "toy": (TOY_TABLES, ("toy",)),
+            "theory": (THEORY_TABLES, ("theory",)),
         }[name]
         return list(tables), [figure for figure in self.figures() if figure.split("-")[0] in first_words]
 
@@ -474,6 +484,7 @@ class Experiment:
             "directions": ("bn_refresh", "probes"),
             "curves": ("bn_refresh", "probes"),
             "asymmetry": ("bn_refresh", "probes", "asymmetry"),
+            "shift": ("bn_refresh", "probes"),
             "interpolation": ("bn_refresh", "lines"),
         }
         return {key: self.config[key] for key in (*cells, *more[table])}

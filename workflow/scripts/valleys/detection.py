@@ -1,4 +1,4 @@
-"""From curves to rows of the ``asymmetry`` table: Definition 1 and the shift, direction by direction."""
+"""From curves to rows of the ``asymmetry`` and ``shift`` tables, direction by direction."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from valleys import asymmetry
 from valleys.errors import ValleysError
+from valleys.measures import POLICIES
 from valleys.tables import declared
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
+SHIFTS = np.arange(-10, 11) / 40
+"""Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `asymmetry.shift` tries, to 1/4."""
 _SHIFT = ("shift", "shift_gap", "shift_free", "shift_free_b", "shift_free_gap")
 
 
@@ -55,6 +58,40 @@ def judge(
         offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
         rows.append(row | _verdict(offsets, train, test, constants))
+    return rows
+
+
+def shift_curves(curves: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of the ``shift`` table: the gap at each of `SHIFTS`, with b = 0 and with b free.
+
+    Parameters
+    ----------
+    curves
+        The table of that name, of one or more cells; `judge` checks it.
+    """
+    rows = []
+    for names, curve in curves.to_pandas().groupby(_DIRECTION, sort=False):
+        curve = curve.sort_values("offset")
+        offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
+        finite = np.isfinite(train).all() and np.isfinite(test).all()
+        for policy in POLICIES:
+            gaps = np.full(len(SHIFTS), math.nan)
+            if finite:
+                gaps = asymmetry.shift_curve(
+                    offsets,
+                    train,
+                    test,
+                    SHIFTS * offsets[-1],
+                    max_shift=offsets[-1] / 4,
+                    free_offset=policy == "free",
+                )
+            zero = float(gaps[SHIFTS == 0].item())
+            rows += [
+                dict(zip(_DIRECTION, names, strict=True))
+                | {"policy": policy, "delta_over_r": float(delta), "gap": float(gap)}
+                | {"relative_gap": float(gap) / zero if zero > 0 else math.nan}
+                for delta, gap in zip(SHIFTS, gaps, strict=True)
+            ]
     return rows
 
 

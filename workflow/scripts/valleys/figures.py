@@ -30,9 +30,9 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from valleys import files
+from valleys import files, measures
 from valleys.errors import ValleysError
-from valleys.stats import mean_interval, wilson
+from valleys.stats import Interval, mean_interval, wilson
 
 Data = Mapping[str, pd.DataFrame]
 Spec = Mapping[str, Any]
@@ -48,7 +48,17 @@ _SHADE = 0.2
 _GREY, _PALE, _INK = "#5f6368", "#d9dce0", "#202124"
 # Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
 _ROLES = {
-    "petroff10": {"train": 0, "test": 6, "sgd": 6, "swa": 4, "descent": 5, "paper": 6, "converged": 0},
+    "petroff10": {
+        "train": 0,
+        "test": 6,
+        "sgd": 6,
+        "swa": 4,
+        "descent": 5,
+        "paper": 6,
+        "converged": 0,
+        "fixed": 6,
+        "free": 0,
+    },
     "tableau-colorblind10": {
         "train": 0,
         "test": 5,
@@ -57,8 +67,20 @@ _ROLES = {
         "descent": 3,
         "paper": 5,
         "converged": 0,
+        "fixed": 5,
+        "free": 0,
     },
-    "Dark2": {"train": 0, "test": 1, "sgd": 1, "swa": 2, "descent": 3, "paper": 1, "converged": 2},
+    "Dark2": {
+        "train": 0,
+        "test": 1,
+        "sgd": 1,
+        "swa": 2,
+        "descent": 3,
+        "paper": 1,
+        "converged": 2,
+        "fixed": 1,
+        "free": 2,
+    },
 }
 _APART = {"petroff10": (0, 1, 6, 2, 4, 5, 7, 8, 9, 3), "tableau-colorblind10": (0, 1, 5, 3, 2, 6, 4)}
 _SPLITS = {"train": "-", "test": "--"}
@@ -77,7 +99,7 @@ CAPTIONS = {
         "rises at -R and R alone differ that much (middle), and share along which the solution is not a "
         "minimum, so that the definition cannot hold (right). Bars are Wilson "
         "intervals that take directions for independent; figures beside each panel are directions found "
-        "among directions probed, all seeds together."
+        "among directions probed, all seeds together. Probes of kind sign have a figure of their own."
     ),
     "curves": (
         "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
@@ -90,6 +112,20 @@ CAPTIONS = {
         "change of loss since the start of the line, taken within each seed (middle), and classification "
         "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
         "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read."
+    ),
+    "shift": (
+        "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
+        "direction is compared with the train loss δ further back; δ in units of the curve's radius R. The "
+        "gap ξ is the largest |test − train − b| over the inner three quarters of the curve, with b = 0 or "
+        "with the best b for each δ. Lines are medians over directions and seeds; shade and thin lines "
+        "enclose the middle 80 % of them. If the test loss were the train loss shifted, the line would touch "
+        "0 at that shift. The vertical axis is cut at 1.5."
+    ),
+    "sign": (
+        "Signs: asymmetry index of a direction u, log of the rise at -R over the rise at +R (above 0: + is "
+        "the flatter side), against the share of its entries that have the sign of w. Small points are "
+        "directions, large ones means over seeds with their t intervals. Hollow: -u of directions probed, "
+        "whose curve is that of u reversed, where none was probed."
     ),
     "toy-surface": (
         "2-D MLP, data draw 0: loss surface over weight and bias, with the solution of each recipe and the "
@@ -128,7 +164,7 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     ----------
     name
         As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "curves-<probe>",
-        "line-<line>", "toy-surface", "toy-curves", "theory-average" or "theory-gain".
+        "line-<line>", "shift", "sign", "toy-surface", "toy-curves", "theory-average" or "theory-gain".
     data
         The tables named by `valleys.config.Experiment.figure_tables`.
     spec
@@ -296,7 +332,7 @@ def _empty(look: _Look, sentence: str) -> Figure:
 
 
 def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    columns = min(len(handles), 4)
+    columns = min(len(handles), 4 if figure.get_figwidth() > 5 else 2)
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2)
 
 
@@ -451,7 +487,7 @@ def _seen_training(_part: str, data: Data, spec: Spec) -> str:
 
 
 def _prevalence(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
-    table = data["asymmetry"]
+    table = data["asymmetry"][data["asymmetry"]["kind"] != "sign"]
     if table.empty:
         return None
     counts = prevalence(table, spec["level"], spec["c"])
@@ -510,7 +546,7 @@ def _shares(
 
 
 def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
-    table = data["asymmetry"]
+    table = data["asymmetry"][data["asymmetry"]["kind"] != "sign"]
     if table.empty:
         return ""
     told = []
@@ -780,6 +816,223 @@ def _lowest(line: _Line, split: str) -> Floats:
     losses = line.values[f"{split}_loss"]
     losses = losses[np.isfinite(losses).any(axis=1)]
     return line.t[np.nanargmin(losses, axis=1)] if len(losses) else np.empty(0)
+
+
+# shift ----------------------------------------------------------------------------------------------
+
+
+_WIDE = 4  # panels in a row
+_CUT = 1.5
+_POLICIES = {"fixed": ("-", "b = 0"), "free": ("--", "b free")}
+
+
+def _at_first(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Return the first solution that a table has, and its rows at it."""
+    solution = next(iter(_ordered(table["solution"])), "sgd")
+    return solution, table[table["solution"] == solution]
+
+
+def _shift_rows(data: Data) -> tuple[str, pd.DataFrame]:
+    """Return the shift curves at the first solution, without those of kind sign."""
+    table = data["shift"]
+    return _at_first(table[table["kind"] != "sign"])
+
+
+def _shift(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    _, table = _shift_rows(data)
+    if table.empty:
+        return None
+    cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in _cells(table)]
+    columns = min(_WIDE, max(len(probes) for _, probes in cells))
+    rows = [
+        (label if start == 0 else "", probes[start : start + columns])
+        for label, probes in cells
+        for start in range(0, len(probes), columns)
+    ]
+    figure, grid = _panels(look, len(rows), columns, 1.75 if columns > 2 else 2.3, sharey=True)
+    raised = 6 + 1.5 * float(look.style["font_size"])
+    for (label, probes), panels in zip(rows, grid, strict=True):
+        for axes, (probe, here) in zip(panels, probes, strict=False):
+            _shift_panel(axes, here, look)
+            _heading(axes, label if axes is panels[0] else "", str(probe), _GREY, room=200, pad=raised)
+            axes.set_xlabel("shift δ / R")
+        for axes in panels[len(probes) :]:
+            axes.remove()
+        panels[0].set_ylabel("gap ξδ / ξ0")
+    grid[0, 0].set_ylim(0, _CUT)
+    grid[0, 0].yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+    _legend(figure, [
+        *(
+            Line2D([], [], color=look.colour(policy), ls=dashes, lw=1.6, label=f"{text}, median")
+            for policy, (dashes, text) in _POLICIES.items()
+        ),
+        Patch(fc=look.colour("fixed"), alpha=_SHADE, label="middle 80 %, b = 0"),
+        Line2D([], [], color=look.colour("free"), lw=0.6, ls="--", label="middle 80 %, b free"),
+    ])  # fmt: skip
+    return figure
+
+
+def _shift_panel(axes: Axes, here: pd.DataFrame, look: _Look) -> None:
+    axes.axvline(0, color=_GREY, lw=0.8)
+    axes.axhline(1, color=_GREY, lw=0.8)
+    for policy, (dashes, _) in _POLICIES.items():
+        good = here[(here["policy"] == policy) & np.isfinite(here["relative_gap"])]
+        values = good.groupby("delta_over_r")["relative_gap"]
+        if not len(values):
+            continue
+        middle, low, high = values.median(), values.quantile(0.1), values.quantile(0.9)
+        colour = look.colour(policy)
+        if policy == "fixed":
+            axes.fill_between(middle.index, low, high, color=colour, alpha=_SHADE, lw=0)
+        else:
+            for edge in (low, high):
+                axes.plot(middle.index, edge, color=colour, ls=dashes, lw=0.6)
+        axes.plot(middle.index, middle, color=colour, ls=dashes, lw=1.6)
+    axes.set_xlim(here["delta_over_r"].min(), here["delta_over_r"].max())
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+    n = len(here.drop_duplicates(DIRECTION))
+    axes.annotate(
+        f"n = {n}", (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", color=_GREY,
+        fontsize=axes.xaxis.get_label().get_fontsize() * 0.9,
+    )  # fmt: skip
+
+
+def _seen_shift(_part: str, data: Data, spec: Spec) -> str:
+    solution, table = _shift_rows(data)
+    if table.empty:
+        return ""
+    found = measures.shifts(table, data["asymmetry"], solution)
+    told = []
+    for label, _, part in _cells(found):
+        for probe, here in part.groupby("probe", sort=False):
+            words = []
+            for policy, (_, text) in _POLICIES.items():
+                rows = here[here["policy"] == policy]
+                left = _finite(1 - rows["share"])
+                size = _finite(rows["delta"].abs())
+                if len(left) and len(size):
+                    words.append(
+                        f"{text}: {_percent(float(np.median(left)))} left at |δ*| = "
+                        f"{number(float(np.median(size)))} R"
+                    )
+            told.append((f"{label}, {probe}", "; ".join(words) or "no gap to remove"))
+    step = np.diff(np.unique(table["delta_over_r"])).min(initial=1.0)
+    return (
+        f"{_recipe_note(table)}Directions at {solution}. The best shift δ* is found for each direction, finer"
+        f" than the {number(step)} R between the points drawn; one much smaller than that does not show."
+        f" Medians over directions:{_list(told, 4 * _LISTED)}"
+    )
+
+
+# sign -----------------------------------------------------------------------------------------------
+
+
+def _sign_points(data: Data) -> tuple[str, pd.DataFrame]:
+    """Return the first solution, and its directions of kind sign as u and as -u."""
+    probed = data["asymmetry"][data["asymmetry"]["kind"] == "sign"]
+    solution, _ = _at_first(probed)
+    return solution, measures.signs(probed, data["directions"], solution)
+
+
+def _sign(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    _, points = _sign_points(data)
+    if points.empty:
+        return None
+    cells = list(_cells(points))
+    groups = list(dict.fromkeys(points["group"]))
+    figure, grid = _panels(look, len(cells), len(groups), 2.1, sharex=True, sharey=True)
+    colour = look.colour("sgd")
+    raised = 6 + 1.5 * float(look.style["font_size"])
+    for (label, _, part), row in zip(cells, grid, strict=True):
+        for axes, group in zip(row, groups, strict=True):
+            here = part[part["group"] == group]
+            _heading(axes, label if axes is row[0] else "", str(group), _GREY, room=200, pad=raised)
+            if here.empty:
+                axes.annotate(
+                    "not probed", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=_GREY
+                )
+                continue
+            axes.axhline(0, color=_GREY, lw=0.8)
+            axes.axvline(50, color=_GREY, lw=0.8)
+            _sign_panel(axes, here, spec["level"], colour)
+        row[0].set_ylabel("asymmetry index")
+    for axes in grid[-1]:
+        axes.set_xlabel("agreement in sign [%]")
+    grid[0, 0].set_xlim(-6, 106)
+    grid[0, 0].set_xticks([0, 25, 50, 75, 100])
+    grid[0, 0].yaxis.set_major_locator(MaxNLocator(7, steps=_STEPS))
+    _legend(figure, [
+        Line2D([], [], color=colour, marker="o", ms=2.5, alpha=0.5, ls="", label="one direction"),
+        Line2D(
+            [], [], color=colour, marker="o", ms=6, lw=1.2,
+            label=f"mean, {_percent(spec['level'])} interval over seeds",
+        ),
+        Line2D([], [], color=colour, marker="o", ms=6, mfc="white", ls="", label="the same directions as -u"),
+    ])  # fmt: skip
+    return figure
+
+
+def _sign_panel(axes: Axes, points: pd.DataFrame, level: float, colour: Any) -> None:
+    """Draw the directions of one cell and group: those probed, and -u of those where none was probed near."""
+    points = points[np.isfinite(points["index"])]
+    probed = _sign_means(points[~points["mirrored"]], level)
+    shown = [(probe, at, interval, colour) for probe, at, interval in probed]
+    for probe, at, interval in _sign_means(points[points["mirrored"]], level):
+        if all(abs(at - other) > 0.1 for _, other, _ in probed):
+            shown.append((probe, at, interval, "white"))
+    shown = sorted(shown, key=lambda item: item[1])
+    axes.plot([100 * at for _, at, _, _ in shown], [i.estimate for _, _, i, _ in shown], color=colour, lw=0.8)
+    for probe, at, interval, face in shown:
+        here = points[(points["probe"] == probe) & (points["mirrored"] == (face == "white"))]
+        axes.plot(
+            100 * here["agreement"], here["index"], "o", color=colour, mfc=face, ms=2.5, mew=0.5, alpha=0.45
+        )
+        bars = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+        axes.errorbar(
+            100 * at, interval.estimate, yerr=bars if np.isfinite(bars).all() else None, color=colour,
+            fmt="o", ms=5, mfc=face, lw=1.2, capsize=2.5, zorder=3,
+        )  # fmt: skip
+
+
+def _sign_means(points: pd.DataFrame, level: float) -> list[tuple[str, float, Interval]]:
+    """Return each probe's name, mean agreement and mean index with its interval over seeds, by agreement."""
+    found = [
+        (
+            str(probe),
+            float(rows["agreement"].mean()),
+            mean_interval(rows.groupby("seed")["index"].mean(), level),
+        )
+        for probe, rows in points[np.isfinite(points["index"])].groupby("probe")
+    ]
+    return sorted(found, key=lambda item: item[1])
+
+
+def _seen_sign(_part: str, data: Data, spec: Spec) -> str:
+    solution, points = _sign_points(data)
+    if points.empty:
+        return ""
+    told = []
+    for label, _, part in _cells(points):
+        for group, here in part.groupby("group", sort=False):
+            probed = here[~here["mirrored"]]
+            means = ", ".join(
+                f"{number(i.estimate)} at {_percent(at)}" for _, at, i in _sign_means(probed, spec["level"])
+            )
+            lost = int((~np.isfinite(probed["index"])).sum())
+            left_out = f"; {lost} of {len(probed)} directions have none" if lost else ""
+            rho = _interval(measures.correlations(here), spec["level"], limits=(-1, 1))
+            told.append(
+                (
+                    f"{label}, {group}",
+                    f"{means or 'none'}; rank correlation within a minimum {rho}"
+                    f" ({_count(here['seed'].nunique(), 'seed')}{left_out})",
+                )
+            )
+    level = _percent(spec["level"])
+    return (
+        f"{_recipe_note(points)}Directions at {solution}. Mean index by share of entries with the sign of w,"
+        f" and their rank correlation with its {level} t interval:{_list(told, 2 * _LISTED)}"
+    )
 
 
 # toy ------------------------------------------------------------------------------------------------
@@ -1104,12 +1357,15 @@ def _count(n: int, thing: str) -> str:
     return f"{n} {thing}{'' if n == 1 else 's'}"
 
 
-def _interval(values: Any, level: float, sign: bool = False) -> str:
+def _interval(
+    values: Any, level: float, sign: bool = False, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> str:
     found = mean_interval(_finite(values), level)
     plus = "+" if sign and found.estimate > 0 else ""
     if not np.isfinite(found.low):
         return f"{plus}{number(found.estimate)}"
-    return f"{plus}{number(found.estimate)} ({number(found.low)} to {number(found.high)})"
+    low, high = (number(float(np.clip(end, *limits))) for end in (found.low, found.high))
+    return f"{plus}{number(found.estimate)} ({low} to {high})"
 
 
 def _range(values: Any) -> str:
@@ -1139,13 +1395,15 @@ def _recipe_note(table: pd.DataFrame) -> str:
 
 
 def _kind(name: str) -> tuple[str, str]:
-    if name in ("training", "prevalence", "toy-surface", "toy-curves", "theory-average", "theory-gain"):
+    if name in ("training", "prevalence", "shift", "sign", "toy-surface", "toy-curves"):
+        return name, ""
+    if name in ("theory-average", "theory-gain"):
         return name, ""
     kind, _, part = name.partition("-")
     if kind in ("curves", "line") and part:
         return kind, part
-    known = "training, prevalence, curves-<probe>, line-<line>, toy-surface, toy-curves, theory-average, "
-    known += "theory-gain"
+    known = "training, prevalence, curves-<probe>, line-<line>, shift, sign, toy-surface, toy-curves, "
+    known += "theory-average, theory-gain"
     raise ValleysError(f"figure {name!r} is not known; there are {known}")
 
 
@@ -1154,6 +1412,8 @@ _DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
     "prevalence": _prevalence,
     "curves": _curves,
     "line": _line,
+    "shift": _shift,
+    "sign": _sign,
     "toy-surface": _toy_surface,
     "toy-curves": _toy_curves,
     "theory-average": _theory_average,
@@ -1164,6 +1424,8 @@ _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "prevalence": _seen_prevalence,
     "curves": _seen_curves,
     "line": _seen_line,
+    "shift": _seen_shift,
+    "sign": _seen_sign,
     "toy-surface": _seen_toy_surface,
     "toy-curves": _seen_toy_curves,
     "theory-average": _seen_theory_average,
@@ -1174,6 +1436,8 @@ _TITLES = {
     "prevalence": "Prevalence of asymmetric directions",
     "curves": "Loss along directions: {}",
     "line": "Line between solutions: {}",
+    "shift": "Shift between train and test loss",
+    "sign": "Asymmetry and agreement in sign with the weights",
     "toy-surface": "2-D MLP: loss surface",
     "toy-curves": "2-D MLP: loss along a direction, all draws",
     "theory-average": "Averaged SGD in simulated valleys",
@@ -1184,6 +1448,8 @@ _NOTHING = {
     "prevalence": "Nothing to draw: no direction was probed.",
     "curves": "Nothing to draw: no curve was measured for the probe {}.",
     "line": "Nothing to draw: the line {} was not measured.",
+    "shift": "Nothing to draw: no direction was probed.",
+    "sign": "Nothing to draw: no direction of kind sign was probed.",
     "toy-surface": "Nothing to draw: the 2-D surface has no points.",
     "toy-curves": "Nothing to draw: the 2-D MLP has no curves.",
     "theory-average": "Nothing to draw: no chain was simulated.",

@@ -1,0 +1,84 @@
+"""What claims and figures both take from the tables, direction by direction: shifts, and signs against w."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+CELL = ["dataset", "model", "recipe"]
+DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
+POLICIES = ("fixed", "free")
+"""Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
+
+
+def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
+    """Return one row a direction and policy: the best shift and what it removes of the gap.
+
+    Probes of kind ``sign`` are left out: they have an experiment of their own.
+
+    Parameters
+    ----------
+    shift, asymmetry
+        The tables of those names.
+    solution
+        Directions at this solution only.
+
+    Returns
+    -------
+    DataFrame
+        The names of the direction, ``policy``, ``gap_zero`` and ``gap`` (at no shift and at delta*),
+        ``share`` (1 - gap / gap_zero; NaN where there is no gap to remove), ``delta`` (delta* / R) and
+        ``towards_flat``: the sign of delta*, positive towards the side on which the train loss rises less.
+    """
+    at_zero = shift.loc[
+        (shift["delta_over_r"] == 0) & (shift["solution"] == solution) & (shift["kind"] != "sign"),
+        [*DIRECTION, "policy", "gap"],
+    ].rename(columns={"gap": "gap_zero"})
+    both = at_zero.merge(asymmetry, on=DIRECTION, how="inner", validate="many_to_one")
+    free = both["policy"] == "free"
+    best = both["shift"].where(~free, both["shift_free"])
+    gap = both["shift_gap"].where(~free, both["shift_free_gap"])
+    there = both["gap_zero"] > 0
+    return both[[*DIRECTION, "policy", "gap_zero"]].assign(
+        gap=gap,
+        share=1 - (gap / both["gap_zero"].where(there)),
+        delta=best / both["radius"],
+        towards_flat=np.sign(best) * np.sign(both["rise_minus"] - both["rise_plus"]),
+    )
+
+
+def signs(asymmetry: pd.DataFrame, directions: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
+    """Return the probed directions of kind ``sign``, each as u and as -u.
+
+    The curve along -u is that along u reversed: its entries agree in sign with w where those of u do not, and
+    its asymmetry index is minus that of u. So both are known from one probe.
+
+    Returns
+    -------
+    DataFrame
+        The names of the direction, ``agreement`` (measured share of entries with the sign of w), ``index``
+        (positive: steeper on the -u side; NaN where a rise is not positive) and ``mirrored`` (whether the row
+        is -u of the probed direction).
+    """
+    probed = asymmetry[(asymmetry["kind"] == "sign") & (asymmetry["solution"] == solution)]
+    about = directions[[*DIRECTION, "sign_agreement"]]
+    rows = probed[[*DIRECTION, "asymmetry_index"]].merge(about, on=DIRECTION, validate="one_to_one")
+    rows = rows.rename(columns={"sign_agreement": "agreement", "asymmetry_index": "index"})
+    mirror = rows.assign(agreement=1 - rows["agreement"], index=-rows["index"], mirrored=True)
+    return pd.concat([rows.assign(mirrored=False), mirror], ignore_index=True)
+
+
+def rank_correlation(points: pd.DataFrame) -> float:
+    """Return Spearman's correlation of ``agreement`` and ``index``; NaN where one of them does not vary."""
+    points = points[np.isfinite(points["index"]) & np.isfinite(points["agreement"])]
+    if points["agreement"].nunique() < 2 or points["index"].nunique() < 2:
+        return math.nan
+    return float(sps.spearmanr(points["agreement"], points["index"]).statistic)
+
+
+def correlations(points: pd.DataFrame) -> pd.Series:
+    """Return `rank_correlation` by seed, for rows of `signs` of one cell and group."""
+    return pd.Series({seed: rank_correlation(rows) for seed, rows in points.groupby("seed")}, dtype=float)
