@@ -364,3 +364,15 @@ def test_the_same_state_makes_the_same_checkpoint(tmp_path):
         (tmp_path / name).mkdir()
         files.save_checkpoint(tmp_path / name / "state", checkpoint())
     assert (tmp_path / "a" / "state").read_bytes() == (tmp_path / "b" / "state").read_bytes()
+
+
+def test_publish_folder_leaves_out_what_a_kill_left_behind(tmp_path):
+    source, target = tmp_path / "state" / "iterates", tmp_path / "cell" / "iterates"
+    source.mkdir(parents=True)
+    target.mkdir(parents=True)
+    (target / "old").write_text("stale")
+    (source / "epoch-00001.safetensors").write_text("whole")
+    (source / ".epoch-00002.safetensors.x1y2.tmp").write_text("half")
+    files.publish_folder(source, target)
+    assert [p.name for p in target.iterdir()] == ["epoch-00001.safetensors"]
+    assert not source.exists()

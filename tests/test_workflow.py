@@ -311,7 +311,7 @@ def test_a_killed_training_job_resumes_bit_identical(tmp_path, number):
     log = (folder / "results/long/logs/digits/mlp/quick/seed-0/train_sgd.log").read_text()
     assert "resumed from" in log
     assert not list((folder / CELL / "state").glob("train-*"))
-    # A SIGKILL may leave a temporary file of a checkpoint behind; it goes with the state when the run is done.
+    # SIGKILL may leave a temporary file behind; it is gone when the run is done.
     assert not list(folder.rglob("*.tmp"))
     first, _ = files.load_weights(tmp_path / "a" / target)
     second, _ = files.load_weights(folder / target)

@@ -185,7 +185,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def publish_folder(source: Path, target: Path) -> None:
-    """Move a finished folder to its final name in one rename, replacing what stood there."""
+    """Move a finished folder to its final name in one rename, replacing what stood there.
+
+    Temporary files that a SIGKILL left in it are removed first.
+    """
+    for stray in source.glob(".*.tmp"):
+        stray.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         shutil.rmtree(target)
