@@ -6,7 +6,7 @@ In: ``train``, ``test``, ``solutions`` (sgd, swa, descent). Out: ``table`` (solu
 from valleys.jobs import job, pick_device
 
 with job(snakemake) as log:
-    from valleys import files, losses, sgd, solutions, tables
+    from valleys import losses, sgd, solutions, tables
     from valleys.config import SOLUTIONS, Cell
     from valleys.data import load_split
     from valleys.directions import difference
@@ -30,7 +30,7 @@ with job(snakemake) as log:
             )
         row["parameters"] = sum(p.numel() for p in model.parameters())
         row |= {"bn_policy": about["bn_policy"], "n_train": len(train), "n_test": len(test)}
-        row |= {"iterates": about["iterates"], "checksum": files.checksum(model.state_dict())}
+        row |= {"iterates": about["iterates"], "checksum": about["checksum"]}
         rows.append(row)
         log.info("%s: train loss %.6f, test loss %.6f", name, row["train_loss"], row["test_loss"])
     tables.write(snakemake.output.table, "solutions", rows, spec)

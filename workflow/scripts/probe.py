@@ -23,6 +23,8 @@ with job(snakemake) as log:
     path = snakemake.input.get("directions")
     stored, header = files.load_weights(path) if path else ({}, {})
     whole = block["train_images"] is None
+    inputs = [files.checksum(stored), str(device)]
+    inputs += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
 
     curves, rows = [], []
     for name in block["solutions"]:
@@ -37,8 +39,7 @@ with job(snakemake) as log:
             batch_size=settings["batch_size"],
         )
         key = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, spec["loss"], settings]
-        key += [spec["version"], about["checksum"], files.checksum(stored), str(device)]
-        key += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+        key += [spec["version"], about["checksum"], *inputs]
         state = sgd.state_folder(Path(snakemake.output.curves).parents[2], f"probe-{w.probe}-{name}", key)
         for curve, row in probe.probe_solution(
             evaluator,
