@@ -31,6 +31,8 @@ wildcard_constraints:
     seed=r"\d+",
     solution="sgd|swa|descent",
     probe=r"[^/]+",
+    bundle=r"[^/]+",
+    study="|".join(experiment.studies) or "none",
     line=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
@@ -47,27 +49,42 @@ def cell_of(wildcards):
 
 
 def solution_files(wildcards):
-    """The refreshed solutions of a cell, by name."""
-    return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in valleys_config.SOLUTIONS}
+    """The refreshed solutions of a cell that are wanted, by name."""
+    names = experiment.solutions_of(cell_of(wildcards))
+    return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in names}
+
+
+def start_files(wildcards):
+    """The weights that training starts from, when they are another recipe's."""
+    start = experiment.recipe(wildcards.recipe).get("start_from")
+    if start is None:
+        return {}
+    cell = replace(cell_of(wildcards), recipe=start["recipe"])
+    return {"start": f"{cell_folder(cell)}/{start['solution']}.safetensors"}
 
 
 def probed_files(wildcards):
-    """What a probe reads beside the data: its solutions and, if they are not drawn from a seed, its directions."""
-    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "probe"})
-    probe = config["probes"][wildcards.probe]
-    files = {name: f"{cell}/{name}.safetensors" for name in probe["solutions"]}
-    if experiment.is_computed(wildcards.probe):
-        files["directions"] = f"{cell}/probes/{wildcards.probe}/directions.safetensors"
+    """What a job of probes reads beside the data: solutions, and directions that are not drawn from a seed."""
+    cell = cell_of(wildcards)
+    probes = experiment.bundles_of(cell)[wildcards.bundle]
+    names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
+    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in sorted(names)}
+    files["directions"] = [
+        f"{cell_folder(cell)}/probes/{probe}/directions.safetensors"
+        for probe in probes
+        if experiment.is_computed(probe)
+    ]
     return files
 
 
 def direction_files(wildcards):
     """The solutions that a probe's computed directions are made from."""
-    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "probe"})
-    files = {name: f"{cell}/{name}.safetensors" for name in experiment.direction_inputs(wildcards.probe)}
+    cell, probe = cell_of(wildcards), wildcards.probe
+    names = experiment.direction_inputs(cell, probe)
+    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in names}
     for seed in target_seeds(wildcards):
-        other = cell_folder(replace(cell_of(wildcards), seed=seed))
-        for name in config["probes"][wildcards.probe]["solutions"]:
+        other = cell_folder(replace(cell, seed=seed))
+        for name in experiment.probed_solutions(cell, probe):
             files[f"{name}_of_seed_{seed}"] = f"{other}/{name}.safetensors"
     return files
 
@@ -77,16 +94,18 @@ def target_seeds(wildcards):
     return experiment.target_seeds(cell_of(wildcards), wildcards.probe)
 
 
-def probe_tables(wildcards, table):
-    """One table of every probe that applies to a cell."""
+def cell_parts(wildcards, table):
+    """The files that make up one table of a cell."""
     cell = cell_of(wildcards)
-    return [f"{cell_folder(cell)}/probes/{probe}/{table}.parquet" for probe in experiment.probes_of(cell)]
+    return [f"{cell_folder(cell)}/{part}" for part in experiment.parts(cell, table)]
 
 
-def table_parts(table):
-    """The files that make up one table of the whole experiment."""
+def table_parts(table, of=None):
+    """The files that make up one table of the whole experiment, or of the cells `of` another one is about."""
     return [
-        f"{cell_folder(cell)}/{part}" for cell in experiment.cells for part in experiment.parts(cell, table)
+        f"{cell_folder(cell)}/{part}"
+        for cell in experiment.cells_of(of or table)
+        for part in experiment.parts(cell, table)
     ]
 
 

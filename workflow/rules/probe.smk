@@ -19,7 +19,7 @@ rule directions:
         gpu=GPU,
     params:
         spec=lambda w: experiment.directions(w.recipe, w.probe),
-        solutions=lambda w: experiment.config["probes"][w.probe]["solutions"],
+        solutions=lambda w: experiment.probed_solutions(cell_of(w), w.probe),
         seeds=lambda w: target_seeds(w),
     script:
         "../scripts/directions.py"
@@ -31,12 +31,12 @@ rule probe:
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
-        curves=f"{CELL}/probes/{{probe}}/curves.parquet",
-        directions=f"{CELL}/probes/{{probe}}/directions.parquet",
+        curves=f"{CELL}/probes/{{bundle}}/curves.parquet",
+        directions=f"{CELL}/probes/{{bundle}}/directions.parquet",
     log:
-        f"{LOGS}/probe-{{probe}}.log",
+        f"{LOGS}/probe-{{bundle}}.log",
     benchmark:
-        f"{BENCHMARKS}/probe-{{probe}}.tsv"
+        f"{BENCHMARKS}/probe-{{bundle}}.tsv"
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -45,7 +45,7 @@ rule probe:
         runtime=240,
         gpu=GPU,
     params:
-        spec=lambda w: experiment.probe(w.recipe, w.probe),
+        spec=lambda w: experiment.probe(cell_of(w), w.bundle),
     script:
         "../scripts/probe.py"
 
@@ -77,8 +77,8 @@ rule interpolate:
 
 rule detect:
     input:
-        curves=lambda w: probe_tables(w, "curves"),
-        directions=lambda w: probe_tables(w, "directions"),
+        curves=lambda w: cell_parts(w, "curves"),
+        directions=lambda w: cell_parts(w, "directions"),
         solutions=rules.evaluate.output.table,
     output:
         table=f"{CELL}/asymmetry.parquet",

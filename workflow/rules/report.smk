@@ -9,7 +9,7 @@ rule aggregate:
     benchmark:
         f"{ROOT}/benchmarks/aggregate-{{table}}.tsv"
     wildcard_constraints:
-        table="|".join(valleys_config.CELL_TABLES),
+        table="|".join([*valleys_config.CELL_TABLES, r"[a-z0-9_]+_lines"]),
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -20,6 +20,30 @@ rule aggregate:
         config=lambda w: experiment.provenance(w.table),
     script:
         "../scripts/aggregate.py"
+
+
+rule study:
+    input:
+        curves=lambda w: table_parts("curves", of=w.study),
+        directions=lambda w: table_parts("directions", of=w.study),
+        solutions=lambda w: table_parts("solutions", of=w.study),
+    output:
+        table=f"{ROOT}/tables/{{study}}.parquet",
+    log:
+        f"{ROOT}/logs/study-{{study}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/study-{{study}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        spec=lambda w: experiment.study(w.study),
+        config=lambda w: experiment.provenance(w.study),
+    script:
+        "../scripts/study.py"
 
 
 rule claims:

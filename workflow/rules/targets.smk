@@ -36,3 +36,14 @@ rule theory:
 rule toy:
     input:
         experiment_files("toy"),
+
+
+# Each study is a target of its own name.
+for study in experiment.studies:
+
+    rule:
+        name:
+            study
+        input:
+            experiment_files(study),
+        localrule: True

@@ -1,6 +1,7 @@
 # From a seed to three solutions: sgd, swa (average, BN refreshed) and descent, and their losses.
 rule train_sgd:
     input:
+        unpack(start_files),
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:

@@ -6,6 +6,7 @@ with job(snakemake) as log:
     from valleys import tables
 
     table = snakemake.wildcards.table
-    rows = tables.concat(snakemake.input.parts, table)
-    tables.write(snakemake.output.table, table, rows, snakemake.params.config)
+    schema = "interpolation" if table.endswith("_lines") else table  # lines of a study's cells
+    rows = tables.concat(snakemake.input.parts, schema)
+    tables.write(snakemake.output.table, schema, rows, snakemake.params.config)
     log.info("%s: %d rows from %d files", table, len(rows), len(snakemake.input.parts))

@@ -6,7 +6,7 @@ with job(snakemake) as log:
     from valleys import claims, tables
 
     spec = snakemake.params.spec
-    data = {name: tables.read(path, name).to_pandas() for name, path in snakemake.input.items()}
+    data = tables.frames(path for _, path in snakemake.input.items())
     rows = claims.judge(data, **spec["claims"])
     tables.write(snakemake.output.table, "claims", rows, snakemake.params.config)
     log.info("%d claims", len(rows))

@@ -3,11 +3,9 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from pathlib import Path
-
     from valleys import figures, tables
 
-    data = {Path(path).stem: tables.read(path, Path(path).stem).to_pandas() for path in snakemake.input}
+    data = tables.frames(snakemake.input)
     figure = figures.draw(snakemake.wildcards.figure, data, snakemake.params.spec)
     figures.save(figure, snakemake.output.png, snakemake.output.svg, snakemake.params.spec["style"])
     log.info("%s from %s", snakemake.wildcards.figure, ", ".join(data))

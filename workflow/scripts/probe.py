@@ -1,8 +1,9 @@
-"""Probe the directions of one probe at the solutions of one cell.
+"""Probe the directions of one or more probes at the solutions of one cell.
 
-In: ``train``, ``test``, ``solutions`` and, for computed kinds, ``directions``. Out: ``curves``,
-``directions`` (tables). Finished directions are kept beside the outputs: a killed job goes on where it was,
-and asking for more directions later probes only the new ones.
+In: ``train``, ``test``, solutions by name and ``directions`` (files, one for each probe of a computed kind,
+in the order of the probes). Out: ``curves``, ``directions`` (tables). Finished directions are kept beside the
+outputs: a killed job goes on where it was, and asking for more directions, or for another probe in the same
+job, probes only the new ones.
 """
 
 from valleys.jobs import job, pick_device
@@ -13,46 +14,49 @@ with job(snakemake) as log:
     from valleys import files, losses, probe, sgd, solutions, tables
     from valleys.config import Cell
     from valleys.data import load_split, read_metadata
+    from valleys.direction_kinds import COMPUTED
 
     spec, w = snakemake.params.spec, snakemake.wildcards
-    block, settings = spec["probe"], spec["bn_refresh"]
+    settings = spec["bn_refresh"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train = load_split(snakemake.input.train).to(device).subset(block["train_images"])
-    test = load_split(snakemake.input.test).to(device).subset(block["test_images"])
-    path = snakemake.input.get("directions")
-    stored, header = files.load_weights(path) if path else ({}, {})
-    whole = block["train_images"] is None
-    inputs = [files.checksum(stored), str(device)]
-    inputs += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+    folder = Path(snakemake.output.curves).parents[2]
+    data = [snakemake.input.train, snakemake.input.test]
+    splits = [load_split(path).to(device) for path in data]
+    inputs = [read_metadata(path)["checksum"] for path in data]
+    computed = iter(snakemake.input.get("directions", []))
 
     curves, rows = [], []
-    for name in block["solutions"]:
-        model, about = solutions.load(snakemake.input[name], device)
-        evaluator = probe.Evaluator(
-            model,
-            train,
-            test,
-            losses.build(spec["loss"]),
-            bn=block["bn"],
-            method=settings["method"],
-            batch_size=settings["batch_size"],
-        )
-        key = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, spec["loss"], settings]
-        key += [spec["version"], about["checksum"], *inputs]
-        state = sgd.state_folder(Path(snakemake.output.curves).parents[2], f"probe-{w.probe}-{name}", key)
-        for curve, row in probe.probe_solution(
-            evaluator,
-            block,
-            key=f"{cell.path}/{block['group']}",
-            stored=probe.stored_directions(stored, name),
-            check_stored_bn=whole,
-            state=state / "curves.pt",
-        ):
-            label = {**cell.columns(), "solution": name, "probe": w.probe}
-            label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
-            curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
-            row |= probe.stored_columns(header, name, row["k"])
-            rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
+    for probe_name, block in spec["probes"].items():
+        stored, header = files.load_weights(next(computed)) if block["kind"] in COMPUTED else ({}, {})
+        train, test = splits[0].subset(block["train_images"]), splits[1].subset(block["test_images"])
+        for name in block["solutions"]:
+            model, about = solutions.load(snakemake.input[name], device)
+            evaluator = probe.Evaluator(
+                model,
+                train,
+                test,
+                losses.build(spec["loss"]),
+                bn=block["bn"],
+                method=settings["method"],
+                batch_size=settings["batch_size"],
+            )
+            log.info("probe %s at %s", probe_name, name)
+            key = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, spec["loss"], settings]
+            key += [spec["version"], about["checksum"], files.checksum(stored), str(device), *inputs]
+            state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
+            for curve, row in probe.probe_solution(
+                evaluator,
+                block,
+                key=f"{cell.path}/{block['group']}",
+                stored=probe.stored_directions(stored, name),
+                check_stored_bn=block["train_images"] is None,
+                state=state / "curves.pt",
+            ):
+                label = {**cell.columns(), "solution": name, "probe": probe_name}
+                label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
+                curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
+                row |= probe.stored_columns(header, name, row["k"])
+                rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
     tables.write(snakemake.output.curves, "curves", curves, spec)
     tables.write(snakemake.output.directions, "directions", rows, spec)

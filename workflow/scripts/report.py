@@ -8,7 +8,8 @@ with job(snakemake) as log:
     from valleys import files, report, tables
 
     data = {
-        Path(path).stem: tables.read(path, Path(path).stem).to_pandas() for path in snakemake.input.tables
+        Path(path).stem: tables.read(path, tables.name_in(path)).to_pandas()
+        for path in snakemake.input.tables
     }
     pictures = {
         Path(p).stem: Path(p).read_text("utf-8") for p in snakemake.input.figures if p.endswith(".svg")

@@ -1,8 +1,8 @@
 """Train one cell from its seed, keeping the iterates of the averaging phase.
 
-In: ``train``, ``test``. Out: ``weights`` (the sgd solution, BN as training left it), ``iterates`` (folder of
-safetensors, one an epoch of the averaging phase), ``table`` (training). Killed at any moment, a rerun goes on
-from the last checkpoint.
+In: ``train``, ``test`` and, for recipes that start from another, ``start``. Out: ``weights`` (the sgd
+solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase),
+``table`` (training). Killed at any moment, a rerun goes on from the last checkpoint.
 """
 
 from valleys.jobs import job, pick_device
@@ -19,10 +19,16 @@ with job(snakemake) as log:
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
-    model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    start, begun = snakemake.input.get("start"), None
+    if start:
+        model, begun = solutions.load(start, device)
+        log.info("starting from %s of %s", begun["solution"], begun["cell"])
+    else:
+        model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
     key = [spec, read_metadata(snakemake.input.train)["checksum"], str(device)]
+    key += [begun["checksum"]] if begun else []
     state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
     rows = sgd.train(
         model,

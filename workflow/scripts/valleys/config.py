@@ -7,12 +7,13 @@ rule's params hold just the keys that change its result.
 from __future__ import annotations
 
 import difflib
+import functools
 import glob
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
+from valleys.studies import Expansion
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
+TARGETS = ("prevalence", "swa", "shift", "sign", "toy", "theory", "all")
+LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
 
@@ -136,6 +140,21 @@ class Cell:
         return {"dataset": self.dataset, "model": self.model, "recipe": self.recipe, "seed": self.seed}
 
 
+@dataclass
+class Wanted:
+    """What is to be made of a cell: names of solutions, probes and lines."""
+
+    solutions: set[str] = field(default_factory=set)
+    probes: set[str] = field(default_factory=set)
+    lines: set[str] = field(default_factory=set)
+
+    def add(self, solutions: Iterable[str], probes: Iterable[str], lines: Iterable[str]) -> None:
+        """Want these as well."""
+        self.solutions.update(solutions)
+        self.probes.update(probes)
+        self.lines.update(lines)
+
+
 class Experiment:
     """A checked config with defaults filled in: its cells and the slice each stage depends on.
 
@@ -154,9 +173,16 @@ class Experiment:
         self.config = config
         self.name: str = config["name"]
         self.root = f"results/{self.name}"
-        self.models = self._named("models", lambda name, spec: validate_spec(spec))
         self.datasets = self._named("datasets", validate_dataset)
+        expansion = Expansion(config, self._named("models", lambda name, spec: validate_spec(spec)))
+        self.models, self.recipes = expansion.models, expansion.recipes
+        self._check_names()
+        self.wanted: dict[Cell, Wanted] = {}
         self.cells = sorted(self._cells())
+        self.studies = {
+            study: self._study(config["studies"][study], variants)
+            for study, variants in expansion.variants.items()
+        }
         self._check_recipes()
         self._check_windows()
         self._check_probes()
@@ -190,12 +216,54 @@ class Experiment:
                 axes.append(names)
             for values in itertools.product(*axes, entry.get("seeds", self.config["seeds"])):
                 cell = Cell(*values)
+                self._want(cell, entry)
                 if cell not in seen:
                     seen.add(cell)
                     yield cell
 
+    def _want(self, cell: Cell, entry: Mapping[str, Any]) -> None:
+        """Note what an entry of the grid, or a study, wants of a cell."""
+        probes, lines = (entry.get(key, list(self.config[key])) for key in ("probes", "lines"))
+        solutions = entry.get("solutions", SOLUTIONS)
+        self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines)
+
+    def _study(self, spec: Mapping[str, Any], variants: list[Any]) -> dict[Cell, Mapping[str, Any]]:
+        """Return the cells of a study, each with the levels of its factors."""
+        found: dict[Cell, Mapping[str, Any]] = {}
+        for variant in variants:
+            for seed in variant.seeds:
+                cell = Cell(variant.dataset, variant.model, variant.recipe, seed)
+                self._want(cell, spec)
+                found[cell] = variant.levels
+        return found
+
+    def _check_names(self) -> None:
+        """Check that what grid entries and studies choose from exists, and that studies' names are free."""
+        entries = [(f"grid.{i}", entry) for i, entry in enumerate(self.config["grid"])]
+        entries += [(f"studies.{name}", spec) for name, spec in self.config["studies"].items()]
+        for where, entry in entries:
+            for key in ("probes", "lines"):
+                known = list(self.config[key])
+                for name in entry.get(key, ()):
+                    if name not in known:
+                        raise ValleysError(
+                            f"config: {where}.{key}: {name!r} is not among {key}{_nearest(name, known)}; "
+                            f"there are {', '.join(known) or 'none'}"
+                        )
+        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "study"}
+        for name in self.config["studies"]:
+            if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
+                raise ValleysError(
+                    f"config: studies: {name!r} is the name of a table or target; choose another"
+                )
+
     def _check_recipes(self) -> None:
-        for name, recipe in self.config["recipes"].items():
+        schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+        variants = {k: v for k, v in self.recipes.items() if k not in self.config["recipes"]}
+        check({**self.config, "recipes": {**self.config["recipes"], **variants}}, schema)
+        for name, recipe in self.recipes.items():
+            if "start_from" in recipe:
+                self._check_start(name)
             swa, where = recipe["swa"], f"config: recipes.{name}"
             if swa["start"] + swa["every"] > recipe["epochs"]:
                 raise ValleysError(
@@ -209,6 +277,20 @@ class Experiment:
                 )
             if recipe["nesterov"] and recipe["momentum"] == 0:
                 raise ValleysError(f"{where}.nesterov: needs momentum above 0")
+
+    def _check_start(self, name: str) -> None:
+        """Check that the recipes which `name` starts from, one after the other, exist and end somewhere."""
+        where, known = f"config: recipes.{name}.start_from.recipe", list(self.recipes)
+        passed = [name]
+        while start := self.recipes[passed[-1]].get("start_from"):
+            if start["recipe"] not in known:
+                raise ValleysError(
+                    f"{where}: {start['recipe']!r} is not among recipes{_nearest(start['recipe'], known)}; "
+                    f"there are {', '.join(known)}"
+                )
+            if start["recipe"] in passed:
+                raise ValleysError(f"{where}: goes in a circle: {' -> '.join([*passed, start['recipe']])}")
+            passed.append(start["recipe"])
 
     def _check_windows(self) -> None:
         zeta_max, min_span = (self.config["asymmetry"][key] for key in ("zeta_max", "min_span"))
@@ -255,7 +337,7 @@ class Experiment:
                 )
             if probe["radius"] is not None and probe["relative"] is not None:
                 raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
-            if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.cells):
+            if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.all_cells):
                 raise ValleysError(
                     f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
                 )
@@ -276,18 +358,50 @@ class Experiment:
 
     # What to make -----------------------------------------------------------------------------------
 
+    @property
+    def all_cells(self) -> list[Cell]:
+        """The cells of the grid and of all studies."""
+        return sorted(self.wanted)
+
+    def solutions_of(self, cell: Cell) -> list[str]:
+        """Return the solutions made of a cell: those asked for, and the ends of its lines."""
+        wanted = set(self.wanted[cell].solutions)
+        for name in self.lines_of(cell):
+            wanted |= {self.config["lines"][name][end] for end in ("start", "stop")}
+        return [name for name in SOLUTIONS if name in wanted]
+
+    def lines_of(self, cell: Cell) -> list[str]:
+        """Return the lines that apply to a cell."""
+        return [name for name in self.config["lines"] if name in self.wanted[cell].lines]
+
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
 
-        One on normalisation layers needs a model with some, and one towards other seeds needs another seed.
+        One on normalisation layers needs a model with some, one towards other seeds needs another seed, and
+        all need one of their solutions.
         """
         plain = self.models[cell.model].get("norm") == "none"
         alone = not self._other_seeds(cell)
         return [
             name
             for name, probe in self.config["probes"].items()
-            if not (plain and probe["group"].startswith("bn")) and not (alone and probe["kind"] == "to_seed")
+            if name in self.wanted[cell].probes
+            and not (plain and "bn" in probe["group"].split("_"))
+            and not (alone and probe["kind"] == "to_seed")
+            and self.probed_solutions(cell, name)
         ]
+
+    def probed_solutions(self, cell: Cell, probe: str) -> list[str]:
+        """Return the solutions of a cell that a probe looks at."""
+        made = self.solutions_of(cell)
+        return [name for name in self.config["probes"][probe]["solutions"] if name in made]
+
+    def bundles_of(self, cell: Cell) -> dict[str, list[str]]:
+        """Return the jobs that probe a cell: name to probes (``execution.probe_jobs``)."""
+        probes = self.probes_of(cell)
+        if self.config["execution"]["probe_jobs"] == "together":
+            return {"together": probes} if probes else {}
+        return {name: [name] for name in probes}
 
     def _other_seeds(self, cell: Cell) -> list[int]:
         """Return the other seeds of a cell's data set, model and recipe: nearest smaller first, then greater.
@@ -296,9 +410,17 @@ class Experiment:
         a cell has, so that only cells with fewer than n targets get another and are probed again. (Greater
         ones first would change the last n cells each time, a cyclic order some of the first as well.)
         """
-        there = [c.seed for c in self.cells if c.kin == cell.kin]
-        smaller = sorted((seed for seed in there if seed < cell.seed), reverse=True)
-        return smaller + sorted(seed for seed in there if seed > cell.seed)
+        there = self._seeds_of[cell.kin]
+        smaller = [seed for seed in reversed(there) if seed < cell.seed]
+        return smaller + [seed for seed in there if seed > cell.seed]
+
+    @functools.cached_property
+    def _seeds_of(self) -> dict[tuple[str, str, str], list[int]]:
+        """Seeds by data set, model and recipe, in order."""
+        found: dict[tuple[str, str, str], list[int]] = {}
+        for cell in self.all_cells:
+            found.setdefault(cell.kin, []).append(cell.seed)
+        return found
 
     def target_seeds(self, cell: Cell, probe: str) -> list[int]:
         """Return the seeds that a probe's directions lead to, in order; none but for kind ``to_seed``."""
@@ -314,10 +436,10 @@ class Experiment:
                 found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
         return found
 
-    def direction_inputs(self, probe: str) -> list[str]:
+    def direction_inputs(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions that a probe's computed directions are made from or for."""
         spec = self.config["probes"][probe]
-        return sorted({*spec["solutions"], *NEEDS.get(spec["kind"], ())})
+        return sorted({*self.probed_solutions(cell, probe), *NEEDS.get(spec["kind"], ())})
 
     def is_computed(self, probe: str) -> bool:
         """Whether a probe's directions are computed and stored by the ``directions`` rule."""
@@ -326,38 +448,62 @@ class Experiment:
     def parts(self, cell: Cell, table: str) -> list[str]:
         """Return the files, below a cell's folder, that hold its rows of a table."""
         if table == "training":
-            return ["training.parquet", "descent.parquet"]
+            descent = ["descent.parquet"] if "descent" in self.solutions_of(cell) else []
+            return ["training.parquet", *descent]
         if table in ("curves", "directions"):
-            return [f"probes/{probe}/{table}.parquet" for probe in self.probes_of(cell)]
-        if table == "interpolation":
-            return [f"lines/{line}.parquet" for line in self.config["lines"]]
+            return [f"probes/{bundle}/{table}.parquet" for bundle in self.bundles_of(cell)]
+        if table == "interpolation" or table.endswith(LINES):
+            return [f"lines/{line}.parquet" for line in self.lines_of(cell)]
         return [f"{table}.parquet"]
+
+    def cells_of(self, table: str) -> list[Cell]:
+        """Return the cells whose rows a table stacks: the grid's, or a study's."""
+        study = table.removesuffix(LINES)
+        return sorted(self.studies[study]) if study in self.studies else self.cells
+
+    def study_tables(self) -> list[str]:
+        """Return the names of the tables of studies."""
+        lines = [study for study in self.studies if self._study_lines(study)]
+        return [*self.studies, *(f"{study}{LINES}" for study in lines)]
 
     def tables(self) -> list[str]:
         """Return the names of the tables this experiment makes."""
-        return [*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, "claims"]
+        return [*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *self.study_tables(), "claims"]
 
     def claim_tables(self) -> list[str]:
         """Return the names of the tables that claims are judged from."""
         return [
             *("solutions", "directions", "asymmetry", "shift", "interpolation", "toy_2d"),
             *THEORY_TABLES,
+            *self.study_tables(),
         ]
 
     def figure_needs(self) -> dict[str, list[str]]:
         """Return the figures this experiment makes, each with the tables it is drawn from."""
-        probes = self.config["probes"]
+        used = {name for cell in self.cells for name in self.probes_of(cell)}
+        probes = {name: spec for name, spec in self.config["probes"].items() if name in used}
         sign = [name for name, spec in probes.items() if spec["kind"] == "sign"]  # have one figure together
         needs = {"training": ["training"], "prevalence": ["asymmetry"]}
         needs |= {f"curves-{p}": ["curves", "directions", "asymmetry"] for p in probes if p not in sign}
-        needs |= {f"line-{line}": ["interpolation"] for line in self.config["lines"]}
+        for line in self.config["lines"]:
+            tables = ["interpolation"] if any(line in self.lines_of(cell) for cell in self.cells) else []
+            tables += [f"{study}{LINES}" for study in self.studies if line in self._study_lines(study)]
+            needs |= {f"line-{line}": tables} if tables else {}
         needs |= {"shift": ["shift", "asymmetry"]}
         needs |= {"sign": ["asymmetry", "directions"]} if sign else {}
         needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
-        return needs | {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
+        needs |= {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
+        return needs | {f"study-{study}": [study] for study in self.studies}
+
+    def _study_lines(self, study: str) -> list[str]:
+        return self.config["studies"][study]["lines"]
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
         """Return the tables and the figures of one experiment, by the name of its target."""
+        if name in self.studies:
+            lines = self._study_lines(name)
+            figures = [f"study-{name}", *(f"line-{line}" for line in lines)]
+            return [name, *([f"{name}{LINES}"] if lines else [])], figures
         tables, first_words = {
             "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
             "swa": (("training", "solutions", "interpolation"), ("training", "line")),
@@ -383,7 +529,7 @@ class Experiment:
 
     def recipe(self, name: str) -> dict[str, Any]:
         """Return a recipe's block with its defaults."""
-        return self.config["recipes"][name]
+        return self.recipes[name]
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """Params of ``prepare_dataset``."""
@@ -422,16 +568,18 @@ class Experiment:
         kept["n"] = 1 if spec["kind"] in SINGLE else spec["n"]
         return self._stage("directions", probe=kept, loss=self.recipe(recipe)["loss"])
 
-    def probe(self, recipe: str, probe: str) -> dict[str, Any]:
-        """Params of ``probe``."""
-        spec = dict(self.config["probes"][probe])
-        if spec["kind"] in SINGLE:
-            spec["n"] = 1
-        if spec["kind"] != "sign":
-            spec["share"] = 0.0
-        return self._stage(
-            "probe", probe=spec, loss=self.recipe(recipe)["loss"], bn_refresh=self.config["bn_refresh"]
-        )
+    def probe(self, cell: Cell, bundle: str) -> dict[str, Any]:
+        """Params of ``probe``: the blocks of the probes that one job does, by name."""
+        blocks = {}
+        for name in self.bundles_of(cell)[bundle]:
+            block = dict(self.config["probes"][name], solutions=self.probed_solutions(cell, name))
+            if block["kind"] in SINGLE:
+                block["n"] = 1
+            if block["kind"] != "sign":
+                block["share"] = 0.0
+            blocks[name] = block
+        loss = self.recipe(cell.recipe)["loss"]
+        return self._stage("probe", probes=blocks, loss=loss, bn_refresh=self.config["bn_refresh"])
 
     def interpolate(self, recipe: str, line: str) -> dict[str, Any]:
         """Params of ``interpolate``."""
@@ -445,6 +593,20 @@ class Experiment:
     def detect(self) -> dict[str, Any]:
         """Params of ``detect``."""
         return self._stage("detect", asymmetry=self.config["asymmetry"])
+
+    def study(self, study: str) -> dict[str, Any]:
+        """Params of ``study``: its probes, and levels and weight decay of each of its cells."""
+        spec = self.config["studies"][study]
+        cells = [
+            {
+                **cell.columns(),
+                "levels": dict(levels),
+                "weight_decay": self.recipe(cell.recipe)["weight_decay"] if spec["penalty"] else None,
+            }
+            for cell, levels in sorted(self.studies[study].items(), key=lambda item: item[0])
+        ]
+        probes = spec.get("probes", list(self.config["probes"]))
+        return self._stage("study", asymmetry=self.config["asymmetry"], probes=probes, cells=cells)
 
     def toy_2d(self) -> dict[str, Any]:
         """Params of ``toy_2d``."""
@@ -466,7 +628,7 @@ class Experiment:
         return self._stage(
             "figures",
             style=self.config["figures"],
-            swa_start={name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
+            swa_start={name: r["swa"]["start"] for name, r in self.recipes.items()},
             c=self.config["asymmetry"]["c"],
             level=self.config["claims"]["level"],
         )
@@ -478,6 +640,8 @@ class Experiment:
     def provenance(self, table: str) -> dict[str, Any]:
         """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
+        if table in self.study_tables():
+            table, cells = "asymmetry" if table in self.studies else "interpolation", (*cells, "studies")
         more = {
             "training": ("bn_refresh",),
             "solutions": ("bn_refresh",),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from valleys import asymmetry
 from valleys.errors import ValleysError
@@ -17,6 +20,7 @@ from valleys.tables import declared
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHIFTS = np.arange(-10, 11) / 40
 """Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `asymmetry.shift` tries, to 1/4."""
+_POINT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _SHIFT = ("shift", "shift_gap", "shift_free", "shift_free_b", "shift_free_gap")
 
 
@@ -59,6 +63,70 @@ def judge(
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
         rows.append(row | _verdict(offsets, train, test, constants))
     return rows
+
+
+def study(
+    curves: pa.Table, directions: pa.Table, solutions: pa.Table, spec: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the rows of a ``study`` table: `judge`'s verdicts with the levels of the study's factors.
+
+    Where the study has ``penalty``, each curve is judged a second time with what SGD descends beside the
+    loss, ``weight_decay / 2 |w + l u|^2``. It is known without another probe: up to a constant it is
+    ``weight_decay (l <w, u> + l^2 / 2)``.
+
+    Parameters
+    ----------
+    curves, directions, solutions
+        Tables of the study's cells; rows of other probes are left out.
+    spec
+        ``asymmetry`` (constants), ``probes`` (names) and ``cells``: their names with ``levels`` and
+        ``weight_decay`` (None where no penalty is asked for).
+
+    Raises
+    ------
+    ValleysError
+        As `judge`.
+    """
+    wanted = pa.array(spec["probes"], pa.string())
+    curves, directions = (t.filter(pc.is_in(t["probe"], wanted)) for t in (curves, directions))
+    cells = {tuple(cell[key] for key in _DIRECTION[:4]): cell for cell in spec["cells"]}
+    about = directions.to_pandas().set_index(_DIRECTION)
+    losses = solutions.to_pandas().set_index([*_DIRECTION[:4], "solution"])
+    passes = [(False, judge(curves, directions, solutions, spec["asymmetry"]))]
+    if any(cell["weight_decay"] for cell in spec["cells"]):
+        decays = {names: cell["weight_decay"] or 0.0 for names, cell in cells.items()}
+        penalised = _with_penalty(curves, about["projection"], decays)
+        found = judge(penalised, directions, solutions, spec["asymmetry"])
+        passes.append((True, [row for row in found if decays[tuple(row[key] for key in _DIRECTION[:4])]]))
+    rows = []
+    for penalty, verdicts in passes:
+        for verdict in verdicts:
+            names = tuple(verdict[key] for key in _DIRECTION)
+            own, direction = losses.loc[names[:5]], about.loc[names]
+            row = {key: value for key, value in verdict.items() if not key.startswith("shift")}
+            row |= {"levels": json.dumps(cells[names[:4]]["levels"]), "penalty": penalty}
+            row |= {key: float(own[key]) for key in ("weight_norm", *_POINT)}
+            row |= {"bn_policy": direction["bn_policy"], "sign_agreement": float(direction["sign_agreement"])}
+            row["eigenvalue"] = None if pd.isna(direction["eigenvalue"]) else float(direction["eigenvalue"])
+            rise, gain = None, None
+            if {(*names[:4], "swa"), (*names[:4], "descent")} <= set(losses.index):
+                swa, descent = (losses.loc[(*names[:4], name)] for name in ("swa", "descent"))
+                rise = float(swa["train_loss"] - descent["train_loss"])
+                gain = float(descent["test_loss"] - swa["test_loss"])
+            rows.append(row | {"swa_rise": rise, "swa_gain": gain})
+    return rows
+
+
+def _with_penalty(curves: pa.Table, projection: pd.Series, decays: Mapping[Any, float]) -> pa.Table:
+    """Add the change of the penalty along each curve to its losses."""
+    frame = curves.to_pandas()
+    decay = np.array([decays[key] for key in zip(*(frame[c] for c in _DIRECTION[:4]), strict=True)])
+    along = projection.loc[pd.MultiIndex.from_frame(frame[_DIRECTION])].to_numpy()
+    l = frame["offset"].to_numpy()  # noqa: E741 (the paper's letter)
+    change = decay * (l * along + l**2 / 2)
+    for column in ("train_loss", "test_loss"):
+        frame[column] += change
+    return pa.Table.from_pandas(frame, schema=curves.schema, preserve_index=False)
 
 
 def shift_curves(curves: pa.Table) -> list[dict[str, Any]]:

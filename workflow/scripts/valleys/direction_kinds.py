@@ -28,4 +28,4 @@ SINGLE = frozenset({"constant", "sign_w", "gradient", "sgd_to_swa", "swa_to_desc
 """Kinds of which there is just one direction."""
 
 KINDS = {**RANDOM, **COMPUTED}
-GROUPS = ("all", "bn", "bn_weight", "bn_bias", "conv", "classifier", "layer:<name>")
+GROUPS = ("all", "not_bn", "bn", "bn_weight", "bn_bias", "conv", "classifier", "layer:<name>")

@@ -28,7 +28,8 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
     """Return the names of the parameters in a group, in the model's order.
 
     Groups: ``all``; ``bn``, ``bn_weight``, ``bn_bias`` (scale and shift of every normalisation layer);
-    ``conv`` (weights of convolutions, or of hidden linear layers in a net without convolutions);
+    ``not_bn`` (all but ``bn``); ``conv`` (weights of convolutions, or of hidden linear layers in a net
+    without convolutions);
     ``classifier`` (last linear layer); ``layer:<name>`` (parameters whose dotted name starts with <name>).
 
     Raises
@@ -41,6 +42,8 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
     head = classifier_name(model) + "."
     if group == "all":
         chosen = names
+    elif group == "not_bn":
+        chosen = [n for n in names if n not in norms]
     elif group == "bn":
         chosen = [n for n in names if n in norms]
     elif group in ("bn_weight", "bn_bias"):
@@ -139,6 +142,11 @@ def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor
         same += int((product > 0).sum())
         total += int((product != 0).sum())
     return same / total if total else math.nan
+
+
+def inner(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Return the inner product of a direction with weights, over the direction's entries, in float64."""
+    return sum(float((d.double() * weights[n].to(d.device).double()).sum()) for n, d in direction.items())
 
 
 def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) -> Direction:

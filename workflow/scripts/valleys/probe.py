@@ -388,6 +388,7 @@ def probe_solution(
                 "norm": norm,
                 "entries": sum(w.numel() for w in weights.values()),
                 "group_norm": group_norm,
+                "projection": directions.inner(direction, weights),
                 "sign_agreement": directions.sign_agreement(direction, weights),
                 "radius": radius.radius,
                 "radius_status": radius.status,

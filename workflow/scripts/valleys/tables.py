@@ -165,6 +165,42 @@ def about(path: str | Path) -> dict[str, Any]:
     return json.loads(pq.read_schema(path).metadata[b"valleys"])
 
 
+def name_in(path: str | Path) -> str:
+    """Return the name under which a table file's columns are declared, as its metadata say.
+
+    Raises
+    ------
+    ValleysError
+        When the file is no table of this workflow.
+    """
+    try:
+        name = about(path)["table"]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValleysError(f"table {path} does not say what it holds; delete it and rerun") from error
+    if name not in declared():
+        raise ValleysError(f"table {path} holds {name!r}, which is not declared in {SCHEMA_FILE.name}")
+    return name
+
+
+def frames(paths: Iterable[str | Path]) -> dict[str, Any]:
+    """Read tables into data frames by the name of their declaration, for claims and figures.
+
+    Files with the same columns are stacked: those of several studies, with a column ``study`` (the file's
+    name), and lines of the grid's cells with those of studies (rows that are in both are kept once).
+    """
+    found: dict[str, list[Any]] = {}
+    for path in map(Path, paths):
+        name = name_in(path)
+        frame = read(path, name).to_pandas()
+        found.setdefault(name, []).append(frame.assign(study=path.stem) if name == "study" else frame)
+    import pandas as pd
+
+    return {
+        name: parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True).drop_duplicates()
+        for name, parts in found.items()
+    }
+
+
 def concat(paths: Iterable[str | Path], table: str) -> pa.Table:
     """Read and stack files of one declared table, in the order given; an empty table when there are none."""
     parts = [read(path, table).replace_schema_metadata(None) for path in paths]
