@@ -74,6 +74,8 @@ def test_reading_the_config_imports_no_torch():
 
 QUICK = "recipes.quick"
 RECIPE = BASE["recipes"]["quick"]
+STUDY = {"dataset": "digits", "model": "mlp", "recipe": "quick"}
+
 MISTAKES = {
     "unknown top-level key": ("seedz", [0], ["top level", "'seedz'", "did you mean 'seeds'?"]),
     "mistyped recipe key": (f"{QUICK}.epcohs", 6, [QUICK, "'epcohs'", "did you mean 'epochs'?"]),
@@ -127,6 +129,32 @@ MISTAKES = {
     "probe name with a path": ("probes.a/b", {"kind": "uniform"}, ["probes", "'a/b'", "cannot be a name"]),
     "recipe name with a space": ("recipes.a b", RECIPE, ["'a b'", "cannot be a name"]),
     "hidden model name": ("models..x", {}, ["models"]),
+    "grid with an unknown probe": ("grid.0.probes", ["unifrom"], ["grid.0.probes", "mean 'uniform'?"]),
+    "grid with an unknown line": ("grid.0.lines", ["x"], ["grid.0.lines", "'x'", "swa-descent"]),
+    "start that is none": (f"{QUICK}.start_from", {"recipe": "quik"}, [QUICK, "did you mean 'quick'?"]),
+    "start from itself": (f"{QUICK}.start_from", {"recipe": "quick"}, [QUICK, "circle: quick -> quick"]),
+    "study with an unknown model": ("studies.s", STUDY | {"model": "m"}, ["studies.s.model", "'m'", "mlp"]),
+    "study with an unknown probe": ("studies.s", STUDY | {"probes": ["m"]}, ["studies.s.probes", "'m'"]),
+    "study named as a table": ("studies.curves", STUDY, ["studies", "'curves'", "table or target"]),
+    "study named as a target": ("studies.swa", STUDY, ["studies", "'swa'", "table or target"]),
+    "study with a bad name": ("studies.S-1", STUDY, ["studies", "'S-1'", "name"]),
+    "factor that is none": ("studies.s", STUDY | {"factors": {"width": [1]}}, ["'width'", "model.<option>"]),
+    "factor of no model": ("studies.s", STUDY | {"factors": {"model.widht": [1]}}, ["studies.s", "widht"]),
+    "factor of no recipe": ("studies.s", STUDY | {"factors": {"recipe.lrr": [1]}}, ["recipe.lrr", "lr"]),
+    "level that is none": ("studies.s", STUDY | {"factors": {"model.norm": ["bacth"]}}, ["'bacth'", "batch"]),
+    "level of another type": ("studies.s", STUDY | {"factors": {"recipe.epochs": ["x"]}}, ["epochs", "'x'"]),
+    "level out of range": ("studies.s", STUDY | {"factors": {"recipe.epochs": [2]}}, ["swa.start", "2"]),
+    "named level that is none": ("studies.s", STUDY | {"factors": {"recipe": ["x"]}}, ["factors.recipe"]),
+    "sample without runs": (
+        "studies.s", STUDY | {"design": "sample", "factors": {"model.norm": ["batch"]}}, ["runs", "missing"],
+    ),
+    "runs without sample": ("studies.s", STUDY | {"runs": 3}, ["studies.s.runs", "only for design 'sample'"]),
+    "sample of nothing": ("studies.s", STUDY | {"design": "sample", "runs": 2}, ["s.design", "factors"]),
+    "sample with seeds": (
+        "studies.s",
+        STUDY | {"design": "sample", "runs": 2, "seeds": [1], "factors": {"model.norm": ["batch"]}},
+        ["studies.s.seeds", "seed of its own"],
+    ),
     "line to itself": ("lines.swa-descent.stop", "swa", ["lines.swa-descent", "'swa'"]),
 }  # fmt: skip
 
@@ -296,6 +324,79 @@ def test_source_files_are_those_that_exist(tmp_path):
     assert found.source_files("digits") == []
 
 
+# --- what is wanted of a cell ---
+
+
+def test_a_grid_entry_chooses_solutions_probes_and_lines():
+    found = experiment(("grid.0.solutions", ["sgd"]), ("grid.0.probes", ["uniform"]), ("grid.0.lines", []))
+    cell = found.cells[0]
+    assert found.solutions_of(cell) == ["sgd"]
+    assert found.probes_of(cell) == ["uniform"]
+    assert found.probe(cell, "uniform")["probes"]["uniform"]["solutions"] == ["sgd"]
+    assert found.parts(cell, "training") == ["training.parquet"]
+    assert found.parts(cell, "interpolation") == []
+    assert "curves-gradient" not in found.figures()
+    assert "line-swa-descent" not in found.figures()
+
+
+def test_a_line_makes_its_ends():
+    found = experiment(("grid.0.solutions", ["sgd"]))
+    assert found.solutions_of(found.cells[0]) == ["sgd", "swa", "descent"]
+
+
+def test_entries_for_one_cell_add_up():
+    one = {"dataset": "digits", "model": "mlp", "recipe": "quick", "solutions": ["sgd"], "lines": []}
+    grid = [one | {"probes": ["gradient"]}, one | {"probes": ["uniform"], "solutions": ["swa"]}]
+    found = experiment(("grid", grid))
+    assert len(found.cells) == 1
+    assert found.probes_of(found.cells[0]) == ["uniform", "gradient"]
+    assert found.solutions_of(found.cells[0]) == ["sgd", "swa"]
+
+
+def test_probes_together_are_one_job_with_the_same_blocks():
+    apart, together = experiment(), experiment(("execution.probe_jobs", "together"))
+    cell = apart.cells[0]
+    assert apart.bundles_of(cell) == {"uniform": ["uniform"], "gradient": ["gradient"]}
+    assert together.bundles_of(cell) == {"together": ["uniform", "gradient"]}
+    blocks = {name: apart.probe(cell, name)["probes"][name] for name in ("uniform", "gradient")}
+    assert together.probe(cell, "together")["probes"] == blocks
+    assert together.parts(cell, "curves") == ["probes/together/curves.parquet"]
+
+
+def test_a_started_recipe_trains_from_its_start():
+    found = experiment(("recipes.more", BASE["recipes"]["quick"] | {"start_from": {"recipe": "quick"}}))
+    assert found.train_sgd("mlp", "more", 0)["recipe"]["start_from"] == {"recipe": "quick", "solution": "sgd"}
+    assert "start_from" not in found.train_sgd("mlp", "quick", 0)["recipe"]
+
+
+def study(**keys):
+    """The smoke experiment with one study of some factors."""
+    return experiment(("studies.s", STUDY | keys))
+
+
+def test_a_study_has_tables_figures_and_a_target_of_its_own():
+    found = study(factors={"recipe.weight_decay": [0, 0.1]}, solutions=["sgd", "swa"], lines=["swa-descent"])
+    assert {"s", "s_lines"} < set(found.tables())
+    assert found.named("s") == (["s", "s_lines"], ["study-s", "line-swa-descent"])
+    assert found.cells == experiment().cells  # other tables are of the grid's cells alone
+    assert [cell.recipe for cell in found.cells_of("s")] == [
+        "quick", "quick.weight_decay-0", "quick.weight_decay-0.1",
+    ]  # fmt: skip
+    base = found.cells[0]
+    assert base in found.studies["s"]  # shared: trained once
+    assert found.figure_needs()["line-swa-descent"] == ["interpolation", "s_lines"]
+    params = found.study("s")
+    assert [cell["levels"]["recipe.weight_decay"] for cell in params["cells"]] == [0.0005, 0, 0.1]
+    assert found.train_sgd("mlp", "quick.weight_decay-0.1", 0)["recipe"]["weight_decay"] == 0.1
+
+
+def test_a_study_of_another_level_trains_just_that():
+    few = study(factors={"model.activation": ["relu", "tanh"]})
+    more = study(factors={"model.activation": ["relu", "tanh", "gelu"]})
+    assert {c.model for c in set(more.all_cells) - set(few.all_cells)} == {"mlp.activation-gelu"}
+    assert set(few.all_cells) < set(more.all_cells)
+
+
 # --- slices ---
 
 
@@ -307,14 +408,15 @@ def slices(found):
         at = f"{cell.model}/{cell.recipe}/{cell.seed}"
         params[f"train_sgd {at}"] = found.train_sgd(cell.model, cell.recipe, cell.seed)
         params[f"descend {at}"] = found.descend(cell.recipe, cell.seed)
+        params |= {f"probe {bundle}": found.probe(cell, bundle) for bundle in found.bundles_of(cell)}
     for recipe in config["recipes"]:
         params[f"average {recipe}"] = found.average(recipe)
         params[f"evaluate {recipe}"] = found.evaluate(recipe)
         for probe in config["probes"]:
-            params[f"probe {probe}"] = found.probe(recipe, probe)
             params[f"directions {probe}"] = found.directions(recipe, probe)
         params |= {f"interpolate {line}": found.interpolate(recipe, line) for line in config["lines"]}
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
+    params |= {f"study {name}": found.study(name) for name in found.studies}
     for stage in ("refresh_bn", "detect", "toy_2d", "simulate_theory", "claims", "report"):
         params[stage] = getattr(found, stage)()
     return copy.deepcopy(params)
@@ -370,6 +472,7 @@ CHANGES = {
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
+    "jobs": ("execution.probe_jobs", "separate", set()),
     "batch norm": ("bn_refresh.method", "streaming", REFRESH),
 }  # fmt: skip
 
@@ -382,11 +485,11 @@ def test_a_change_reaches_just_the_stages_it_decides(what):
 
 def test_share_counts_for_the_kind_sign():
     first, second = (
-        experiment(("probes", {"s": {"kind": "sign", "share": share}})).probe("quick", "s")
-        for share in (0.1, 0.9)
+        found.probe(found.cells[0], "s")
+        for found in (experiment(("probes", {"s": {"kind": "sign", "share": share}})) for share in (0.1, 0.9))
     )
     assert first != second
-    assert (first["probe"]["share"], second["probe"]["share"]) == (0.1, 0.9)
+    assert (first["probes"]["s"]["share"], second["probes"]["s"]["share"]) == (0.1, 0.9)
 
 
 def test_every_slice_carries_its_stages_version(monkeypatch):

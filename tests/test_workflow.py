@@ -172,6 +172,56 @@ def test_more_directions_keep_those_that_are_done(finished):
     assert status == 0, text
 
 
+STUDY = changed(
+    SMOKE,
+    name="study",
+    datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
+    recipes__more={**SMOKE["recipes"]["quick"], "epochs": 2, "swa": {"start": 1, "lr": 0.05}}
+    | {"start_from": {"recipe": "quick"}},
+    execution__probe_jobs="together",
+    studies={
+        "l2": {"dataset": "digits", "model": "mlp", "recipe": "quick", "penalty": True}
+        | {"factors": {"recipe.weight_decay": [5e-4, 0.01]}, "probes": ["uniform"]},
+        "pair": {"dataset": "digits", "model": "mlp", "recipe": "quick", "probes": ["uniform"]}
+        | {"factors": {"recipe": ["quick", "more"]}},
+    },
+)
+
+
+def test_studies_and_probes_together(tmp_path):
+    """Two studies that share a cell, one of them with a recipe that starts from another's solution."""
+    targets = [f"results/study/tables/{name}.parquet" for name in ("l2", "pair")]
+    status, text = snakemake(tmp_path, STUDY, *targets, "--cores", "2")
+    assert status == 0, text
+    cells = tmp_path / "results/study/cells/digits/mlp"
+    assert sorted(p.name for p in cells.iterdir()) == ["more", "quick", "quick.weight_decay-0.01"]
+    l2, pair = (tables.read(tmp_path / path, "study").to_pandas() for path in targets)
+    assert l2.groupby(["recipe", "penalty"]).size().tolist() == [2] * 4  # of n = 2, at sgd alone
+    assert set(pair["recipe"]) == {"quick", "more"}
+    assert set(l2["probe"]) | set(pair["probe"]) == {"uniform"}
+    # What starts from a solution begins with its loss, not with that of fresh weights.
+    training = {
+        name: tables.read(cells / name / "seed-0/training.parquet", "training").to_pandas()["train_loss"]
+        for name in ("quick", "more")
+    }
+    assert training["more"].iloc[0] < (training["quick"].iloc[0] + training["quick"].iloc[-1]) / 2
+    assert planned(tmp_path, STUDY, *targets) == {}
+    # Another probe in the same job: the job runs again, and reads back what is done.
+    shared = cells / "quick/seed-0/probes/together"
+    before = tables.read(shared / "curves.parquet", "curves").to_pandas()
+    more = changed(
+        STUDY, probes__gaussian={"kind": "gaussian", "n": 1, "points": 21}, studies__pair__probes=["gaussian"]
+    )
+    status, text = snakemake(tmp_path, more, targets[1], "--cores", "2")
+    assert status == 0, text
+    after = tables.read(shared / "curves.parquet", "curves").to_pandas()
+    assert after[after["probe"] != "gaussian"].reset_index(drop=True).equals(before)
+    log = (tmp_path / "results/study/logs/digits/mlp/quick/seed-0/probe-together.log").read_text()
+    assert log.count("direction 1 of 1") == log.count("direction ") == 2  # the new one, at sgd and swa
+    alone = planned(tmp_path, changed(more, execution__probe_jobs="separate"), targets[1])
+    assert set(alone) == {"directions", "probe", "study"}  # nothing is trained for it
+
+
 SEEDS = changed(
     SMOKE,
     name="seeds",

@@ -606,7 +606,8 @@ class Experiment:
             for cell, levels in sorted(self.studies[study].items(), key=lambda item: item[0])
         ]
         probes = spec.get("probes", list(self.config["probes"]))
-        return self._stage("study", asymmetry=self.config["asymmetry"], probes=probes, cells=cells)
+        chosen = {"probes": probes, "solutions": list(spec["solutions"])}
+        return self._stage("study", asymmetry=self.config["asymmetry"], cells=cells, **chosen)
 
     def toy_2d(self) -> dict[str, Any]:
         """Params of ``toy_2d``."""
@@ -628,7 +629,7 @@ class Experiment:
         return self._stage(
             "figures",
             style=self.config["figures"],
-            swa_start={name: r["swa"]["start"] for name, r in self.recipes.items()},
+            swa_start={name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
             c=self.config["asymmetry"]["c"],
             level=self.config["claims"]["level"],
         )

@@ -77,18 +77,19 @@ def study(
     Parameters
     ----------
     curves, directions, solutions
-        Tables of the study's cells; rows of other probes are left out.
+        Tables of the study's cells; rows of other probes and solutions are left out.
     spec
-        ``asymmetry`` (constants), ``probes`` (names) and ``cells``: their names with ``levels`` and
-        ``weight_decay`` (None where no penalty is asked for).
+        ``asymmetry`` (constants), ``probes`` and ``solutions`` (names) and ``cells``: their names with
+        ``levels`` and ``weight_decay`` (None where no penalty is asked for).
 
     Raises
     ------
     ValleysError
         As `judge`.
     """
-    wanted = pa.array(spec["probes"], pa.string())
-    curves, directions = (t.filter(pc.is_in(t["probe"], wanted)) for t in (curves, directions))
+    for column, key in (("probe", "probes"), ("solution", "solutions")):
+        wanted = pa.array(spec[key], pa.string())
+        curves, directions = (t.filter(pc.is_in(t[column], wanted)) for t in (curves, directions))
     cells = {tuple(cell[key] for key in _DIRECTION[:4]): cell for cell in spec["cells"]}
     about = directions.to_pandas().set_index(_DIRECTION)
     losses = solutions.to_pandas().set_index([*_DIRECTION[:4], "solution"])
@@ -109,7 +110,7 @@ def study(
             row |= {"bn_policy": direction["bn_policy"], "sign_agreement": float(direction["sign_agreement"])}
             row["eigenvalue"] = None if pd.isna(direction["eigenvalue"]) else float(direction["eigenvalue"])
             rise, gain = None, None
-            if {(*names[:4], "swa"), (*names[:4], "descent")} <= set(losses.index):
+            if {"swa", "descent"} <= set(spec["solutions"]):
                 swa, descent = (losses.loc[(*names[:4], name)] for name in ("swa", "descent"))
                 rise = float(swa["train_loss"] - descent["train_loss"])
                 gain = float(descent["test_loss"] - swa["test_loss"])

@@ -136,6 +136,10 @@ class Expansion:
             if factor in NAMED:
                 for level in levels:
                     self._named(f"{where}.factors.{factor}", factor, level)
+            elif head == "model":
+                self._model(f"{where}.factors", spec["model"], {factor.removeprefix("model."): levels[0]})
+            else:
+                self._recipe(f"{where}.factors", spec["recipe"], {factor.removeprefix("recipe."): levels[0]})
         if spec["design"] == "sample" and not spec["factors"]:
             raise ValleysError(f"{where}.design: 'sample' needs factors to sample from")
         if spec["design"] == "sample" and "seeds" in spec:
@@ -162,8 +166,10 @@ class Expansion:
             if key:
                 parts[head][key] = level
         where = f"config: studies.{study}.factors"
-        model = self._model(where, names["model"], parts["model"])
-        recipe = self._recipe(where, names["recipe"], parts["recipe"])
+        model = self._store(self.models, names["model"], *self._model(where, names["model"], parts["model"]))
+        recipe = self._store(
+            self.recipes, names["recipe"], *self._recipe(where, names["recipe"], parts["recipe"])
+        )
         full = {}
         for factor in spec["factors"]:
             head, _, key = factor.partition(".")
@@ -173,16 +179,17 @@ class Expansion:
                 full[factor] = _get({"model": self.models[model], "recipe": self.recipes[recipe]}, factor)
         return Variant(names["dataset"], model, recipe, seeds, full)
 
-    def _model(self, where: str, base: str, options: Mapping[str, Any]) -> str:
+    def _model(self, where: str, base: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return a model's spec with other options, and those that differ from the base's."""
         own = self.models[base]
         try:
             spec = validate_spec({**own, **options})
         except ValleysError as error:
             raise ValleysError(f"{where}: {error}") from None
-        changed = {key: spec[key] for key in options if spec[key] != own[key]}
-        return self._store(self.models, base, spec, changed)
+        return spec, {key: spec[key] for key in options if spec[key] != own[key]}
 
-    def _recipe(self, where: str, base: str, keys: Mapping[str, Any]) -> str:
+    def _recipe(self, where: str, base: str, keys: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return a recipe with other values of some keys, and those that differ from the base's."""
         own = self.recipes[base]
         recipe = copy.deepcopy(dict(own))
         for key, value in keys.items():
@@ -195,8 +202,7 @@ class Expansion:
                     f"{where}: recipe.{key} is no key of recipe {base!r}; keys: {', '.join(own)}"
                 )
             at[last] = value
-        changed = {key: value for key, value in keys.items() if _get(own, key) != value}
-        return self._store(self.recipes, base, recipe, changed)
+        return recipe, {key: value for key, value in keys.items() if _get(own, key) != value}
 
     @staticmethod
     def _store(blocks: dict[str, Any], base: str, block: Any, changed: Mapping[str, Any]) -> str:
