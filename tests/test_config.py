@@ -417,7 +417,8 @@ def slices(found):
         params |= {f"interpolate {line}": found.interpolate(recipe, line) for line in config["lines"]}
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
     params |= {f"study {name}": found.study(name) for name in found.studies}
-    for stage in ("refresh_bn", "detect", "toy_2d", "simulate_theory", "claims", "report"):
+    params["refresh_bn"] = found.refresh_bn("mlp")
+    for stage in ("detect", "toy_2d", "simulate_theory", "claims", "report"):
         params[stage] = getattr(found, stage)()
     return copy.deepcopy(params)
 

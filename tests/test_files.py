@@ -287,6 +287,41 @@ def test_swapped_values_do_not_pass_without_the_checksum(tmp_path):
     assert files.load_weights(path, verify=False)[0]["w"].tolist() == [2.0, 1.0]
 
 
+def test_relabelled_weights_are_what_save_weights_would_write(tmp_path):
+    tensors = state() | {"half": torch.ones(2, dtype=torch.bfloat16), "none": torch.zeros(0)}
+    files.save_weights(tmp_path / "a", tensors, {"model": {"arch": "é"}, "n": 1})
+    files.relabel(tmp_path / "a", tmp_path / "b", n=2, more=[None])
+    files.save_weights(tmp_path / "c", tensors, {"model": {"arch": "é"}, "n": 2, "more": [None]})
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
+def test_damaged_weights_are_not_relabelled(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w"
+    files.save_weights(path, {"w": torch.arange(9.0), "n": torch.tensor(1)}, {"epoch": 3})
+    whole = path.read_bytes()
+    damaged = [whole[:length] for length in range(0, len(whole), 3)] + [whole + b"\0"]
+    damaged += [content for _, content in flips(whole, step=3)]
+    silent = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            files.relabel(path, tmp_path / "copy")
+        except ValleysError as error:
+            assert "\n" not in str(error)
+            assert str(path) in str(error)
+        else:  # spaces of the header, say: nothing that was said has changed
+            silent += 1
+            assert files.load_weights(tmp_path / "copy")[0]["w"].tolist() == list(range(9))
+    assert silent * 20 < len(damaged)
+    save_file({"w": torch.ones(2)}, str(path), metadata={"format": "pt"})
+    with pytest.raises(ValleysError, match="corrupt"):
+        files.relabel(path, tmp_path / "copy")
+    with pytest.raises(ValleysError, match="does not exist"):
+        files.relabel(tmp_path / "none", tmp_path / "copy")
+
+
 # --- checkpoints ---
 
 

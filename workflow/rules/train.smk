@@ -65,7 +65,7 @@ rule refresh_bn:
         runtime=30,
         gpu=GPU,
     params:
-        spec=lambda w: experiment.refresh_bn(),
+        spec=lambda w: experiment.refresh_bn(w.model),
     script:
         "../scripts/refresh_bn.py"
 

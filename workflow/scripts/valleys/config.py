@@ -546,9 +546,10 @@ class Experiment:
         """Params of ``average``."""
         return self._stage("average", window=self.recipe(recipe)["swa"]["window"])
 
-    def refresh_bn(self) -> dict[str, Any]:
-        """Params of ``refresh_bn``."""
-        return self._stage("refresh_bn", bn_refresh=self.config["bn_refresh"])
+    def refresh_bn(self, model: str) -> dict[str, Any]:
+        """Params of ``refresh_bn``: how, or None for a model without batch norm."""
+        there = self.models[model].get("norm", "batch") == "batch"
+        return self._stage("refresh_bn", bn_refresh=self.config["bn_refresh"] if there else None)
 
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""

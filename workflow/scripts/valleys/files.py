@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 _HEADER = "valleys"  # the one entry of a weights file's header
 _SEAL = "fingerprint"  # of the other metadata
+_TORCH_TYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "I64": "torch.int64",
+    "I32": "torch.int32",
+    "U8": "torch.uint8",
+    "BOOL": "torch.bool",
+}
 
 
 @contextlib.contextmanager
@@ -143,6 +153,56 @@ def load_weights(path: str | Path, verify: bool = True) -> tuple[dict[str, Tenso
     if verify and not right:
         raise ValleysError(f"weights file {path} does not match its checksum; delete it and rerun")
     return tensors, metadata
+
+
+def relabel(source: str | Path, target: str | Path, **more: Any) -> None:
+    """Copy a weights file with other metadata, checked against its checksum, without importing torch.
+
+    The bytes are those that `save_weights` would write. Starting torch takes most of a second, which a job
+    that leaves the weights as they are need not pay.
+
+    Parameters
+    ----------
+    more
+        Entries that replace those in the source's metadata.
+
+    Raises
+    ------
+    ValleysError
+        As `load_weights`, and when the source is no file of `save_weights`.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise ValleysError(f"weights file {source} does not exist; rerun the rule that makes it")
+    content = memoryview(source.read_bytes())
+    try:
+        length = int.from_bytes(content[:8], "little")
+        entries = json.loads(bytes(content[8 : 8 + length]))
+        about = json.loads(entries.pop("__metadata__")[_HEADER])
+        data = content[8 + length :]
+        digest = hashlib.sha256()
+        for name in sorted(entries):
+            kind, shape, (start, stop) = (entries[name][key] for key in ("dtype", "shape", "data_offsets"))
+            digest.update(f"{name}\x1f{_TORCH_TYPES[kind]}\x1f{tuple(shape)}\x1f".encode())
+            digest.update(data[start:stop])
+        if sum(stop - start for start, stop in (e["data_offsets"] for e in entries.values())) != len(data):
+            raise ValueError("more data than tensors")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValleysError(f"weights file {source} is truncated or corrupt; delete it and rerun") from error
+    seal = about.pop(_SEAL, None)
+    if seal != fingerprint(about) or about.get("checksum") != digest.hexdigest():
+        raise ValleysError(f"weights file {source} does not match its checksum; delete it and rerun")
+    about = json.loads(json.dumps(about | more))
+    about[_SEAL] = fingerprint(about)
+    header = json.dumps(
+        {"__metadata__": {_HEADER: json.dumps(about, sort_keys=True)}, **entries}, separators=(",", ":")
+    )
+    encoded = header.encode()
+    encoded += b" " * (-len(encoded) % 8)  # the format starts tensors at a multiple of 8
+    with atomic(target) as temporary, temporary.open("wb") as stream:
+        stream.write(len(encoded).to_bytes(8, "little"))
+        stream.write(encoded)
+        stream.write(data)
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
