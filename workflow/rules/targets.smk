@@ -2,6 +2,7 @@
 localrules:
     prevalence,
     swa,
+    basin,
     shift,
     sign,
     toy,
@@ -16,6 +17,11 @@ rule prevalence:
 rule swa:
     input:
         experiment_files("swa"),
+
+
+rule basin:
+    input:
+        experiment_files("basin"),
 
 
 rule shift:
