@@ -1,7 +1,7 @@
 """Train the bends of a path between two solutions, each held where it is.
 
-In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any moment, a rerun goes on from the
-last checkpoint.
+In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any moment, a rerun goes on from
+the last checkpoint.
 """
 
 from valleys.jobs import job, pick_device

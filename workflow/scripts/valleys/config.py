@@ -293,12 +293,13 @@ class Experiment:
         for key, end in (("first", 0), ("last", 1)):
             if line[key] not in (None, end):
                 raise ValleysError(
-                    f"{where}.{key}: {line[key]} is beyond the ends of a {line['path']} path, which runs from "
-                    f"t = 0 to t = 1; leave the key out"
+                    f"{where}.{key}: {line[key]} is beyond the ends of a {line['path']} path, which runs "
+                    "from t = 0 to t = 1; leave the key out"
                 )
         if line["bn"] != "refreshed":
             raise ValleysError(
-                f"{where}.bn: {line['bn']!r} would take one end's statistics for a trained path; use 'refreshed'"
+                f"{where}.bn: {line['bn']!r} would take one end's statistics for a trained path; "
+                "use 'refreshed'"
             )
 
     def _check_theory(self) -> None:

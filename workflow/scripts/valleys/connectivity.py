@@ -18,6 +18,7 @@ Every kind of path here is a sum of control points with coefficients that depend
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -119,7 +120,7 @@ class WeightPath:
         found = torch.zeros((n, n), dtype=torch.float64)
         for name in self.points[0]:
             points = [point[name].detach().double().cpu().reshape(-1) for point in self.points]
-            steps = torch.stack([b - a for a, b in zip(points, points[1:], strict=False)])
+            steps = torch.stack([b - a for a, b in itertools.pairwise(points)])
             found += steps @ steps.T
         return found.numpy()
 
@@ -196,8 +197,8 @@ class CurveNet(nn.Module):
 def bend_rate(epoch: int, epochs: int, lr: float) -> float:
     """Return the rate of 0-based `epoch`: that of Garipov et al.'s code.
 
-    `lr` for the first half, then linear down to a hundredth of it at nine tenths. At a constant rate the bends
-    would end as noisy as an iterate, and with them the height of the barrier.
+    `lr` for the first half, then linear down to a hundredth of it at nine tenths. At a constant rate the
+    bends would end as noisy as an iterate, and with them the height of the barrier.
     """
     share = epoch / epochs
     return lr * (1.0 - 0.99 * min(max(share - 0.5, 0.0) / 0.4, 1.0))
@@ -218,7 +219,8 @@ def connect(
     """Train the bends of a path between two networks and return them.
 
     Loss, augmentation, batch size and momentum are the recipe's, and its weight decay as told at `CurveNet`;
-    every step is at one t, as in Garipov et al. A run that was stopped goes on from `state`, to the same bits.
+    every step is at one t, as in Garipov et al. A run that was stopped goes on from `state`, to the same
+    bits.
 
     Parameters
     ----------
@@ -280,9 +282,7 @@ def save_bends(path: str | Path, bends: Sequence[Weights], about: Mapping[str, A
     files.save_weights(path, tensors, {**about, "bends": len(bends)})
 
 
-def load_path(
-    path: str | Path, start: Weights, stop: Weights, about: Mapping[str, Any]
-) -> WeightPath:
+def load_path(path: str | Path, start: Weights, stop: Weights, about: Mapping[str, Any]) -> WeightPath:
     """Read the bends that `save_bends` wrote and return the path from `start` to `stop`, on their device.
 
     Raises
@@ -294,7 +294,8 @@ def load_path(
     wrong = [key for key in ("path", "start", "stop") if header.get(key) != about[key]]
     if wrong or not stored:
         raise ValleysError(
-            f"bends file {path} has another {' and '.join(wrong) or 'content'} than this line; delete it and rerun"
+            f"bends file {path} has another {' and '.join(wrong) or 'content'} than this line; delete it and "
+            "rerun"
         )
     bends = [
         {name: stored[f"{k}/{name}"].to(tensor) for name, tensor in start.items()}
