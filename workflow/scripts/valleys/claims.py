@@ -364,8 +364,8 @@ _JOINED = {  # claim, whether it says that there is a barrier, statement; by `me
     "recipe": (
         "one_basin",
         False,
-        "a solution and the one that another recipe reaches from it, or from the same initial weights, lie in "
-        "one basin: no barrier on the straight line between them",
+        "a solution and the one that another recipe reaches from it, or from the same initial weights, lie "
+        "in one basin: no barrier on the straight line between them",
     ),
     "seed": (
         "seeds_are_apart",
