@@ -112,8 +112,8 @@ CAPTIONS = {
         "change of loss since the start of the line, taken within each seed (middle), and classification "
         "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
         "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read. On a "
-        "path with trained bends, thin dotted lines are the straight line between the same ends, if that was "
-        "measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
+        "path with trained bends, dotted lines at the left are the straight line between the same ends, if that "
+        "was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
     ),
     "shift": (
         "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
@@ -740,10 +740,14 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         inner = _inner(line.t)
         means = _finite(np.concatenate([losses[split][0][inner] for split in _SPLITS]))
         straight = _straight(line, data)
-        if straight is not None:
+        if straight is not None:  # beside the loss itself only: in the other panels it would flatten the path
             compared = True
-            losses, changes = _draw_straight(row, line, straight, losses, changes, look, level)
-            means = _finite(np.concatenate([losses[split][0] for split in losses]))
+            for split in _SPLITS:
+                mean = _band(straight.values[f"{split}_loss"], level)[0]
+                row[0].plot(straight.t, mean, color=look.colour(split), lw=0.8, ls=":")
+                mean = np.interp(line.t, straight.t, mean)
+                losses[f"straight {split}"] = (mean, mean, mean)  # for the axis
+            means = _finite(np.concatenate([bands[0] for bands in losses.values()]))
         if len(means) and means.min() > 0 and means.max() / means.min() > 20:
             whole = _finite(np.concatenate([losses[split][0] for split in losses]))
             _log_axis(row[0], max(whole.min(), means.min() / 10), min(whole.max(), 10 * means.max()))
@@ -759,7 +763,13 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         )
         row[2].set_ylim(0, min(1.06 * highest, 101))
         for axes, text in zip(
-            row, ("loss [nats]", f"loss − loss at {line.start} [nats]", "error [%]"), strict=True
+            row,
+            (
+                "loss [nats]",
+                f"loss − loss at {'t = 0' if any(line.where) else line.start} [nats]",
+                "error [%]",
+            ),
+            strict=True,
         ):
             axes.set_ylabel(text)
             axes.set_xlabel(f"position t on the {_word(line)}")
@@ -786,32 +796,6 @@ def _straight(line: _Line, data: Data) -> _Line | None:
     twin = measures.straight_twin(data["interpolation"], line.rows)
     twin = twin[twin["t"].between(-1e-9, 1 + 1e-9)]
     return _as_line(twin) if len(twin) else None
-
-
-def _draw_straight(
-    row: Sequence[Axes],
-    line: _Line,
-    straight: _Line,
-    losses: Mapping[str, Any],
-    changes: Mapping[str, Any],
-    look: _Look,
-    level: float,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw the means of a straight line thinly; return losses and changes with its own, at the path's t."""
-    losses, changes = dict(losses), dict(changes)
-    for split in _SPLITS:
-        means = [
-            straight.values[f"{split}_loss"],
-            straight.change(split),
-            100 * (1 - straight.values[f"{split}_accuracy"]),
-        ]
-        for axes, values in zip(row, means, strict=True):
-            mean = _band(values, level)[0]
-            axes.plot(straight.t, mean, color=look.colour(split), lw=0.8, ls=":")
-        for bands, values in ((losses, means[0]), (changes, means[1])):
-            mean = np.interp(line.t, straight.t, _band(values, level)[0])
-            bands[f"straight {split}"] = (mean, mean, mean)
-    return losses, changes
 
 
 def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: _Look, lowest: bool) -> None:
@@ -879,9 +863,8 @@ def _seen_line(name: str, data: Data, spec: Spec) -> str:
         stop = int(np.abs(line.t - 1).argmin())
         for split in _SPLITS:
             change = _finite(line.change(split)[:, stop])
-            words += (
-                f"; {split} loss at {line.stop} − at {line.start}: {_interval(change, level, sign=True)} nats"
-            )
+            first, last = ("t = 0", "t = 1") if any(line.where) else (line.start, line.stop)
+            words += f"; {split} loss at {last} − at {first}: {_interval(change, level, sign=True)} nats"
         words += f"; barrier: {_barrier(line, level)}"
         straight = _straight(line, data)
         if straight is not None:
