@@ -112,8 +112,8 @@ CAPTIONS = {
         "change of loss since the start of the line, taken within each seed (middle), and classification "
         "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
         "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read. On a "
-        "path with trained bends, dotted lines at the left are the straight line between the same ends, if that "
-        "was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
+        "path with trained bends, dotted lines at the left are the straight line between the same ends, if "
+        "that was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
     ),
     "shift": (
         "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "

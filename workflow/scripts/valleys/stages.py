@@ -24,5 +24,5 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 3,
     "claims": 3,
-    "report": 2,
+    "report": 3,
 }
