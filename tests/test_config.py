@@ -76,6 +76,7 @@ QUICK = "recipes.quick"
 RECIPE = BASE["recipes"]["quick"]
 STUDY = {"dataset": "digits", "model": "mlp", "recipe": "quick"}
 
+PATH = {"start": "swa", "stop": "descent", "path": "bezier"}
 MISTAKES = {
     "unknown top-level key": ("seedz", [0], ["top level", "'seedz'", "did you mean 'seeds'?"]),
     "mistyped recipe key": (f"{QUICK}.epcohs", 6, [QUICK, "'epcohs'", "did you mean 'epochs'?"]),
@@ -155,7 +156,17 @@ MISTAKES = {
         STUDY | {"design": "sample", "runs": 2, "seeds": [1], "factors": {"model.norm": ["batch"]}},
         ["studies.s.seeds", "seed of its own"],
     ),
-    "line to itself": ("lines.swa-descent.stop", "swa", ["lines.swa-descent", "'swa'"]),
+    "line to itself": ("lines.swa-descent.stop", "swa", ["lines.swa-descent", "'swa'", "stop_recipe"]),
+    "line to no recipe": ("lines.swa-descent.stop_recipe", "quik", ["stop_recipe", "did you mean 'quick'?"]),
+    "line to its own recipe": ("lines.swa-descent.stop_recipe", "quick", ["swa-descent", "'quick'", "grid"]),
+    "line to no seed": ("lines.swa-descent.stop_seed", "next", ["lines.swa-descent", "greater seed"]),
+    "line to a seed by number": ("lines.swa-descent.stop_seed", 1, ["stop_seed", "1", "own, next"]),
+    "unknown path": ("lines.swa-descent.path", "beziér", ["lines.swa-descent.path", "'bezier'?"]),
+    "path beyond its ends": ("lines.x", PATH | {"last": 2}, ["lines.x.last", "2", "bezier", "leave"]),
+    "path before its start": ("lines.x", PATH | {"first": -1}, ["lines.x.first", "-1", "bezier", "leave"]),
+    "path with frozen statistics": ("lines.x", PATH | {"bn": "frozen"}, ["lines.x.bn", "'refreshed'"]),
+    "path without bends": ("lines.x", PATH | {"bends": 0}, ["lines.x.bends", "0"]),
+    "line that starts in itself": ("lines.swa-descent.last", 0.5, ["swa-descent.last", "0.5"]),
 }  # fmt: skip
 
 
@@ -272,6 +283,94 @@ def test_a_cell_without_other_seeds_has_no_direction_to_one():
     }
 
 
+def lined(*seeds, **lines):
+    """An experiment of two recipes, the second without the greatest seed, with these lines."""
+    return experiment(
+        ("seeds", list(seeds)),
+        ("recipes.wide", RECIPE),
+        ("grid.1", {"dataset": "digits", "model": "mlp", "recipe": "wide", "seeds": sorted(seeds)[:-1]}),
+        ("lines", lines),
+    )
+
+
+def stops(found, line):
+    """Where a line that starts in each cell stops."""
+    ends = {(cell.recipe, cell.seed): found.stop_cell(cell, line) for cell in found.cells}
+    assert {at for at, stop in ends.items() if stop} == {
+        (cell.recipe, cell.seed) for cell in found.cells if line in found.lines_of(cell)
+    }
+    return {at: (stop.recipe, stop.seed) for at, stop in ends.items() if stop}
+
+
+def test_lines_apply_where_the_other_end_exists():
+    swa = {"start": "swa", "stop": "swa"}
+    found = lined(
+        3,
+        7,
+        5,
+        own={"start": "swa", "stop": "descent"},
+        recipe=swa | {"stop_recipe": "wide"},
+        next=swa | {"stop_seed": "next"},
+        both={"start": "sgd", "stop": "swa", "stop_recipe": "wide", "stop_seed": "next"},
+    )
+    cells = [("quick", 3), ("quick", 5), ("quick", 7), ("wide", 3), ("wide", 5)]
+    assert stops(found, "own") == {cell: cell for cell in cells}
+    assert stops(found, "recipe") == {("quick", 3): ("wide", 3), ("quick", 5): ("wide", 5)}
+    assert stops(found, "next") == {
+        ("quick", 3): ("quick", 5),
+        ("quick", 5): ("quick", 7),
+        ("wide", 3): ("wide", 5),
+    }
+    assert stops(found, "both") == {("quick", 3): ("wide", 5)}
+    quick = {cell.seed: cell for cell in found.cells if cell.recipe == "quick"}
+    assert found.parts(quick[7], "interpolation") == ["lines/own.parquet"]
+    assert found.interpolate(quick[3], "both")["line"]["stop_recipe"] == "wide"
+    assert found.interpolate(quick[3], "both")["line"]["stop_seed"] == 5
+    with pytest.raises(ValleysError, match="line next: no cell for its stop"):
+        found.interpolate(quick[7], "next")
+
+
+def test_greater_seeds_change_no_line_to_the_next():
+    line = {"next": {"start": "swa", "stop": "swa", "stop_seed": "next"}}
+    for count in range(2, 6):
+        before, after = (stops(lined(*range(n), **line), "next") for n in (count, count + 2))
+        assert before.items() <= after.items()
+        assert len(before) == (count - 1) + (count - 2)
+
+
+def test_default_ends_of_straight_lines_and_of_paths():
+    found = experiment(
+        ("lines.straight", {"start": "swa", "stop": "sgd"}),
+        ("lines.path", PATH),
+        ("lines.chain", PATH | {"path": "chain", "first": 0, "last": 1.0, "lr": 0.3, "bends": 2}),
+    )
+    (cell,) = found.cells
+    ends = {line: found.interpolate(cell, line)["line"] for line in found.config["lines"]}
+    assert {line: (spec["first"], spec["last"]) for line, spec in ends.items()} == {
+        "swa-descent": (-1, 2),
+        "straight": (-2, 3),
+        "path": (0, 1),
+        "chain": (0, 1),
+    }
+    assert found.connect(cell, "path")["line"] == {"path": "bezier", "bends": 1, "epochs": 10, "lr": 0.05}
+    assert found.connect(cell, "chain")["line"] == {"path": "chain", "bends": 2, "epochs": 10, "lr": 0.3}
+
+
+def test_lines_within_a_cell_are_for_swa_and_others_for_basin():
+    assert experiment().named("basin") == (["interpolation"], [])
+    swa = {"start": "swa", "stop": "swa"}
+    found = lined(
+        0,
+        1,
+        own={"start": "swa", "stop": "descent"},
+        path=PATH,
+        recipe=swa | {"stop_recipe": "wide"},
+        next=swa | {"stop_seed": "next"},
+    )
+    assert found.named("swa")[1] == ["training", "line-own"]
+    assert found.named("basin")[1] == ["line-path", "line-recipe", "line-next"]
+
+
 def test_parts_and_figures_name_tables_that_are_declared():
     from valleys import tables
 
@@ -305,8 +404,8 @@ def test_the_default_probes_signs_and_controls():
     controls = {"uniform_symmetric", "constant", "sign_w", "gaussian"}
     assert controls < {p["kind"] for p in probes.values()}
     rule = [probes["uniform"][key] for key in ("radius", "relative", "rise", "bn")]
-    for probe in probes.values():
-        if probe["kind"] in controls | {"sign"}:
+    for name, probe in probes.items():
+        if probe["kind"] in controls | {"sign"} and name != "far-control":
             assert [probe[key] for key in ("radius", "relative", "rise", "bn")] == rule
 
 
@@ -409,12 +508,15 @@ def slices(found):
         params[f"train_sgd {at}"] = found.train_sgd(cell.model, cell.recipe, cell.seed)
         params[f"descend {at}"] = found.descend(cell.recipe, cell.seed)
         params |= {f"probe {bundle}": found.probe(cell, bundle) for bundle in found.bundles_of(cell)}
+        for line in found.lines_of(cell):
+            params.setdefault(f"interpolate {line}", found.interpolate(cell, line))  # of the first cell
+            if found.is_trained(line):
+                params.setdefault(f"connect {line}", found.connect(cell, line))
     for recipe in config["recipes"]:
         params[f"average {recipe}"] = found.average(recipe)
         params[f"evaluate {recipe}"] = found.evaluate(recipe)
         for probe in config["probes"]:
             params[f"directions {probe}"] = found.directions(recipe, probe)
-        params |= {f"interpolate {line}": found.interpolate(recipe, line) for line in config["lines"]}
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
     params |= {f"study {name}": found.study(name) for name in found.studies}
     params["refresh_bn"] = found.refresh_bn("mlp")
@@ -468,6 +570,8 @@ CHANGES = {
     "share of another kind": ("probes.uniform.share", 0.9, set()),
     "points": ("probes.gradient.points", 31, {"probe gradient"}),
     "line": ("lines.swa-descent.divisions", 5, {"interpolate swa-descent"}),
+    "another path": ("lines.new", PATH, {"interpolate new", "connect new", "figure line-new", "report"}),
+    "barrier": ("claims.barrier", 0.2, {"claims"}),
     "noise": ("asymmetry.noise", 1e-5, {"detect"}),
     "level c": ("asymmetry.c", 3, {"detect", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
@@ -482,6 +586,25 @@ CHANGES = {
 def test_a_change_reaches_just_the_stages_it_decides(what):
     path, value, expected = CHANGES[what]
     assert differences((path, value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reached"),
+    [
+        ("lines.p.epochs", 20, {"connect p"}),
+        ("lines.p.bends", 2, {"connect p"}),
+        ("lines.p.lr", 0.5, {"connect p"}),
+        ("lines.p.divisions", 9, {"interpolate p"}),
+        ("lines.p.path", "chain", {"connect p", "interpolate p"}),
+        ("recipes.quick.swa.lr", 0.06, {f"train_sgd {RUN}", "connect p"}),
+        ("recipes.quick.momentum", 0.8, {f"train_sgd {RUN}", "connect p"}),
+        ("bn_refresh.method", "streaming", REFRESH | {"interpolate p"}),
+        ("lines.swa-descent.epochs", 20, set()),  # a straight line has no bends
+    ],
+)
+def test_a_change_of_a_path_reaches_just_what_it_decides(path, value, reached):
+    old, new = (slices(experiment(("lines.p", PATH), *more)) for more in ((), ((path, value),)))
+    assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == reached
 
 
 def test_share_counts_for_the_kind_sign():

@@ -95,9 +95,9 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
             train = 0.1 + 0.04 * (t - 1) ** 2 + 0.1 * seed
             test = 0.3 + 0.04 * (t - 0.25 - 0.25 * seed) ** 2 + 5e3 * max(t - 2.9, 0)
             rows["interpolation"].append(
-                fill("interpolation", **cell, line="swa-descent", start="swa", stop="descent", t=t, offset=t,
-                     bn_policy="refreshed", train_loss=train, test_loss=test, train_accuracy=0.9,
-                     test_accuracy=0.8)
+                fill("interpolation", **cell, line="swa-descent", path="linear", start="swa", stop="descent",
+                     stop_recipe=recipe, stop_seed=seed, t=t, offset=t, bn_policy="refreshed",
+                     train_loss=train, test_loss=test, train_accuracy=0.9, test_accuracy=0.8)
             )  # fmt: skip
     for recipe, draw in itertools.product(("paper", "converged"), range(4)):
         status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"
@@ -164,6 +164,31 @@ def make_signs(cells=ONE, seeds=(0, 1, 2), groups=("all", "conv"), shares=(0.25,
 def with_signs(folder, **choices):
     rows, more = make_rows(), make_signs(**choices)
     return through_parquet(folder, {name: rows[name] + more.get(name, []) for name in rows})
+
+
+def make_between(cells=ONE, seeds=(0, 1, 2), recipe_name="large-batch"):
+    """Lines from SWA to the SWA of another recipe and of the next seed, and a path with trained bends."""
+    rows = []
+    straight, inner = np.round(np.arange(-2, 3.01, 0.25), 6), np.round(np.arange(0, 1.01, 0.125), 6)
+    for (dataset, model, recipe), seed in itertools.product(cells, seeds):
+        cell = {"dataset": dataset, "model": model, "recipe": recipe, "seed": seed}
+        for name, path, stop_recipe, stop_seed, height, ts in (
+            ("to-recipe", "linear", recipe_name, seed, 0.01, straight),
+            ("to-seed", "linear", recipe, seed + 1, 2.0 + seed, straight),
+            ("curve", "bezier", recipe, seed + 1, 0.02, inner),
+        ):
+            for t in ts:
+                train = 0.01 + 0.01 * t + height * max(4 * t * (1 - t), -3)
+                rows.append(
+                    fill("interpolation", **cell, line=name, path=path, start="swa", stop="swa",
+                         stop_recipe=stop_recipe, stop_seed=stop_seed, t=t, offset=10 * t,
+                         bn_policy="refreshed", train_loss=max(train, 0.001), test_loss=max(train, 0.0) + 0.1,
+                         train_accuracy=0.9, test_accuracy=0.8)
+                )  # fmt: skip
+    return {"interpolation": rows}
+
+
+BETWEEN = ("line-to-recipe", "line-to-seed", "line-curve")
 
 
 def through_parquet(folder, rows):
@@ -373,6 +398,52 @@ def test_line_band_is_the_t_interval():
     for k in range(3):
         expected = mean_interval(values[np.isfinite(values[:, k]), k], 0.9)
         assert (mean[k], low[k], high[k]) == pytest.approx((expected.estimate, expected.low, expected.high))
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (4,)])
+def test_lines_between_cells_say_where_their_ends_are(name, seeds, tmp_path):
+    cells = [*MANY, ("digits", "resnet8-plain", "quick")]
+    frames = through_parquet(
+        tmp_path, make_between(cells, seeds, recipe_name="large-batch-and-a-rather-long-name")
+    )
+    figure = figures.draw(name, frames, SPEC)
+    assert overlaps(figure) == []
+    figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
+    seen = [text for text, _ in texts(figure)]
+    first, second = ("seed 4", "seed 5") if len(seeds) == 1 else ("a seed", "the next seed")
+    if name == "line-to-recipe":
+        first, second = "quick", "large-batch-and-a…"
+    assert f"swa\n{first}" in seen
+    assert f"swa\n{second}" in seen
+    caption = figures.caption(name, frames, SPEC)
+    full = "large-batch-and-a-rather-long-name" if name == "line-to-recipe" else second
+    assert f"t = 0 is swa of {first}, t = 1 is swa of {full}" in caption
+
+
+def test_barriers_are_told_with_their_intervals(tmp_path):
+    frames = through_parquet(tmp_path, make_between())
+    found = mean_interval([2.0, 3.0, 4.0], SPEC["level"])
+    mean, low, high = (figures.number(value) for value in (found.estimate, found.low, found.high))
+    numbers = f"{mean} ({low} to {high})"
+    caption = figures.caption("line-to-seed", frames, SPEC)
+    assert f"barrier: train {numbers}, test {numbers} nats" in caption
+    caption = figures.caption("line-curve", frames, SPEC)
+    assert "barrier: train 0.02 (0.02 to 0.02)" in caption
+    assert f"on the straight line train {numbers}" in caption
+
+
+def test_a_path_is_drawn_with_the_straight_line_between_its_ends(tmp_path):
+    def dotted(frames):
+        loss = figures.draw("line-curve", frames, SPEC).axes[0]
+        return [line for line in loss.lines if line.get_linestyle() == ":"]
+
+    rows = make_between()
+    train, _ = dotted(through_parquet(tmp_path, rows))
+    assert train.get_xdata() == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert train.get_ydata().max() == pytest.approx(3.0 + 0.015)
+    rows["interpolation"] = [row for row in rows["interpolation"] if row["line"] != "to-seed"]
+    assert dotted(through_parquet(tmp_path, rows)) == []
 
 
 def test_line_keeps_the_middle_readable(data):

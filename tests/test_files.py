@@ -303,18 +303,18 @@ def test_damaged_weights_are_not_relabelled(tmp_path):
     whole = path.read_bytes()
     damaged = [whole[:length] for length in range(0, len(whole), 3)] + [whole + b"\0"]
     damaged += [content for _, content in flips(whole, step=3)]
-    silent = 0
+    silent, messages = 0, set()
     for content in damaged:
         path.write_bytes(content)
         try:
             files.relabel(path, tmp_path / "copy")
         except ValleysError as error:
-            assert "\n" not in str(error)
-            assert str(path) in str(error)
+            messages.add(str(error))
         else:  # spaces of the header, say: nothing that was said has changed
             silent += 1
             assert files.load_weights(tmp_path / "copy")[0]["w"].tolist() == list(range(9))
     assert silent * 20 < len(damaged)
+    assert all(str(path) in message and "\n" not in message for message in messages)
     save_file({"w": torch.ones(2)}, str(path), metadata={"format": "pt"})
     with pytest.raises(ValleysError, match="corrupt"):
         files.relabel(path, tmp_path / "copy")

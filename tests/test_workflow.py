@@ -77,6 +77,8 @@ def test_named_targets_make_their_own_part(tmp_path):
     assert swa["interpolate"] == 1
     assert swa["figures"] == 2
     assert not {"probe", "detect", "toy_2d", "claims", "report"} & set(swa)
+    assert planned(tmp_path, SMOKE, "basin")["interpolate"] == 1  # its table; no line leaves a cell here
+    assert "figures" not in planned(tmp_path, SMOKE, "basin")
 
 
 def test_execution_keys_rerun_nothing(finished):
@@ -312,6 +314,113 @@ def test_a_hessian_probe_is_planned_beside_the_others(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__hessian={"kind": "hessian", "n": 2, "points": 21}))
     assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
     assert jobs == {"directions": 1, "probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
+
+
+PATHS = changed(
+    SMOKE,
+    name="paths",
+    seeds=[0, 1],
+    datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
+    recipes__wide={**SMOKE["recipes"]["quick"], "batch_size": 25},
+    grid=[{"dataset": "digits", "model": "mlp", "recipe": ["quick", "wide"]}],
+    probes={},
+    lines={
+        "own": {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 2},
+        "recipe": {"start": "swa", "stop": "swa", "stop_recipe": "wide", "divisions": 2},
+        "seeds": {"start": "swa", "stop": "swa", "stop_seed": "next", "first": 0, "last": 1, "divisions": 4},
+        "curve": {
+            **{"start": "swa", "stop": "swa", "stop_seed": "next", "divisions": 4},
+            **{"path": "bezier", "epochs": 30, "lr": 0.1},
+        },
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory):
+    """Lines and paths between the cells of two recipes and two seeds, with claims and figures: folder."""
+    folder = tmp_path_factory.mktemp("paths")
+    status, text = snakemake(folder, PATHS, "basin", "results/paths/tables/claims.parquet", "--cores", "2")
+    assert status == 0, text
+    return folder
+
+
+def test_lines_and_paths_between_cells(joined):
+    """From trained cells to verdicts: the ends of each line have the losses that `evaluate` found there."""
+    found = joined / "results/paths/tables"
+    rows = tables.read(found / "interpolation.parquet", "interpolation").to_pandas()
+    solutions = tables.read(found / "solutions.parquet", "solutions").to_pandas()
+    own = solutions.set_index(["recipe", "seed", "solution"])["train_loss"]
+    lines = rows.groupby("line").apply(lambda r: sorted({*zip(r.recipe, r.seed, strict=True)}))
+    quick, wide = ([(recipe, 0), (recipe, 1)] for recipe in ("quick", "wide"))
+    assert lines.to_dict() == {
+        "own": quick + wide,
+        "recipe": quick,
+        "seeds": [("quick", 0), ("wide", 0)],
+        "curve": [("quick", 0), ("wide", 0)],
+    }
+    for row in rows.itertuples():
+        if row.t == 0:
+            assert row.train_loss == pytest.approx(own[row.recipe, row.seed, row.start], rel=1e-5)
+            assert row.offset == 0
+        if row.t == 1:
+            assert row.train_loss == pytest.approx(own[row.stop_recipe, row.stop_seed, row.stop], rel=1e-5)
+    assert rows.groupby("line")["path"].first()["curve"] == "bezier"
+    assert rows[rows["line"] == "recipe"]["t"].agg(["min", "max"]).tolist() == [-2, 3]
+    ends = rows[rows["t"] == 1].set_index(["line", "recipe", "seed"])["offset"]
+    for recipe in ("quick", "wide"):  # a straight line is the shortest path
+        assert ends["curve", recipe, 0] > 1.001 * ends["seeds", recipe, 0] > 0
+    claims = tables.read(found / "claims.parquet", "claims").to_pandas()
+    basin = claims[claims["experiment"] == 6].groupby("claim")["scope"].apply(list).to_dict()
+    assert basin == {
+        "one_basin": ["digits/mlp/quick/recipe"],
+        "line_looks_sharp_from_one_side": ["digits/mlp/quick/recipe"],
+        "seeds_are_apart": ["digits/mlp/quick/seeds", "digits/mlp/wide/seeds"],
+        "seeds_are_connected": ["digits/mlp/quick/curve", "digits/mlp/wide/curve"],
+    }
+    between = rows[rows["t"].between(0.01, 0.99)].groupby(["line", "recipe"])["train_loss"].max()
+    for recipe in ("quick", "wide"):
+        assert between["curve", recipe] < between["seeds", recipe]
+    figures = {path.stem for path in (joined / "results/paths/figures").glob("*.svg")}
+    assert figures == {"line-recipe", "line-seeds", "line-curve"}
+    assert not list((joined / "results/paths/cells").rglob("connect-*"))  # state, removed when done
+
+
+def test_a_new_seed_measures_just_its_own_lines(joined):
+    assert planned(joined, PATHS, "basin") == {}
+    jobs = planned(joined, changed(PATHS, seeds=[0, 1, 2]), "basin")
+    assert jobs["train_sgd"] == 2
+    assert jobs["connect"] == 2  # from seed 1 to seed 2, of both recipes
+    assert jobs["interpolate"] == 2 + 1 + 2 + 2  # own, recipe, seeds, curve
+
+
+def test_settings_of_a_path_train_its_bends_again_and_nothing_else(joined):
+    jobs = planned(joined, changed(PATHS, lines__curve__epochs=31), "basin")
+    assert jobs == {"connect": 2, "interpolate": 2, "aggregate": 1, "figures": 3}
+    jobs = planned(joined, changed(PATHS, lines__curve__divisions=5), "basin")
+    assert jobs == {"interpolate": 2, "aggregate": 1, "figures": 3}
+    target = "results/paths/tables/claims.parquet"
+    assert planned(joined, changed(PATHS, claims={"barrier": 0.2}), target)["claims"] == 1
+
+
+def test_bends_of_other_ends_are_refused(joined, tmp_path):
+    import shutil
+
+    cells = "results/paths/cells/digits/mlp"
+    shutil.copytree(joined / "results", tmp_path / "results")
+    bends = [
+        tmp_path / cells / recipe / "seed-0/lines/curve-bends.safetensors" for recipe in ("quick", "wide")
+    ]
+    shutil.copy(bends[1], bends[0])
+    text = failing(tmp_path, PATHS, f"{cells}/quick/seed-0/lines/curve.parquet")
+    assert "has another start and stop than this line; delete it and rerun" in text
+
+
+def test_a_line_from_the_greatest_seed_is_explained(joined):
+    target = "results/paths/cells/digits/mlp/quick/seed-1/lines/seeds.parquet"
+    status, text = snakemake(joined, PATHS, target, "-n")
+    assert status != 0
+    assert "line seeds: no cell for its stop when it starts in digits/mlp/quick/seed-1" in text
 
 
 LONG = changed(

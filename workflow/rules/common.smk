@@ -89,6 +89,26 @@ def direction_files(wildcards):
     return files
 
 
+def line_ends(wildcards):
+    """The two solutions that a line runs between; the second may be of another cell."""
+    cell, line = cell_of(wildcards), config["lines"][wildcards.line]
+    stop = experiment.stop_cell(cell, wildcards.line)
+    if stop is None:
+        raise ValleysError(f"line {wildcards.line}: no cell for its stop when it starts in {cell.path}")
+    return {
+        "start": f"{cell_folder(cell)}/{line['start']}.safetensors",
+        "stop": f"{cell_folder(stop)}/{line['stop']}.safetensors",
+    }
+
+
+def line_files(wildcards):
+    """What a line is measured from beside the data: its ends and, of a trained path, its bends."""
+    files = line_ends(wildcards)
+    if experiment.is_trained(wildcards.line):
+        files["bends"] = f"{cell_folder(cell_of(wildcards))}/lines/{wildcards.line}-bends.safetensors"
+    return files
+
+
 def target_seeds(wildcards):
     """The seeds whose solutions a probe's directions lead to; none for most kinds."""
     return experiment.target_seeds(cell_of(wildcards), wildcards.probe)

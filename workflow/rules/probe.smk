@@ -50,10 +50,32 @@ rule probe:
         "../scripts/probe.py"
 
 
+rule connect:
+    input:
+        unpack(line_ends),
+        train=rules.prepare_dataset.output.train,
+    output:
+        bends=f"{CELL}/lines/{{line}}-bends.safetensors",
+    log:
+        f"{LOGS}/connect-{{line}}.log",
+    benchmark:
+        f"{BENCHMARKS}/connect-{{line}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    params:
+        spec=lambda w: experiment.connect(cell_of(w), w.line),
+    script:
+        "../scripts/connect.py"
+
+
 rule interpolate:
     input:
-        start=lambda w: f"{CELL}/{config['lines'][w.line]['start']}.safetensors",
-        stop=lambda w: f"{CELL}/{config['lines'][w.line]['stop']}.safetensors",
+        unpack(line_files),
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:
@@ -70,7 +92,7 @@ rule interpolate:
         runtime=240,
         gpu=GPU,
     params:
-        spec=lambda w: experiment.interpolate(w.recipe, w.line),
+        spec=lambda w: experiment.interpolate(cell_of(w), w.line),
     script:
         "../scripts/interpolate.py"
 

@@ -2,6 +2,7 @@
 localrules:
     prevalence,
     swa,
+    basin,
     shift,
     sign,
     toy,
@@ -16,6 +17,11 @@ rule prevalence:
 rule swa:
     input:
         experiment_files("swa"),
+
+
+rule basin:
+    input:
+        experiment_files("basin"),
 
 
 rule shift:
@@ -38,8 +44,8 @@ rule toy:
         experiment_files("toy"),
 
 
-# Each study is a target of its own name.
-for study in experiment.studies:
+# Each study is a target of its own name; a study "basin" is part of the one above.
+for study in [name for name in experiment.studies if name != "basin"]:
 
     rule:
         name:

@@ -1,15 +1,15 @@
-"""Loss and accuracy on the line through two solutions of one cell.
+"""Loss and accuracy on the line through two solutions, or on a path with trained bends between them.
 
-In: ``train``, ``test``, ``start``, ``stop``. Out: ``table`` (interpolation).
+In: ``train``, ``test``, ``start``, ``stop`` (of the same cell or another) and, for a trained path, ``bends``.
+Out: ``table`` (interpolation).
 """
 
 from valleys.jobs import job, pick_device
 
 with job(snakemake) as log:
-    from valleys import losses, probe, sgd, solutions, tables
+    from valleys import connectivity, losses, probe, solutions, tables
     from valleys.config import Cell
     from valleys.data import load_split
-    from valleys.directions import difference
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     line, settings = spec["line"], spec["bn_refresh"]
@@ -17,8 +17,13 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     train = load_split(snakemake.input.train).to(device).subset(line["train_images"])
     test = load_split(snakemake.input.test).to(device).subset(line["test_images"])
-    start, _ = solutions.load(snakemake.input.start, device)
-    stop, _ = solutions.load(snakemake.input.stop, device)
+    (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
+    weights = [{n: p.detach() for n, p in net.named_parameters()} for net in (start, stop)]
+    bends = snakemake.input.get("bends")
+    path = connectivity.WeightPath("linear", weights)
+    if bends:
+        ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
+        path = connectivity.load_path(bends, *weights, ends)
     evaluator = probe.Evaluator(
         start,
         train,
@@ -29,13 +34,16 @@ with job(snakemake) as log:
         batch_size=settings["batch_size"],
     )
     whole = line["train_images"] is None
-    points = probe.line_between(evaluator, stop, line, whole)
-    weights = [{n: p.detach() for n, p in net.named_parameters()} for net in (start, stop)]
-    length = sgd.vector_norm(difference(*weights, list(weights[0])))
-    about = {"line": w.line, "start": line["start"], "stop": line["stop"], "bn_policy": evaluator.bn}
+    points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)
+    keys = ("path", "start", "stop", "stop_recipe", "stop_seed")
+    about = {"line": w.line, "bn_policy": evaluator.bn, **{key: line[key] for key in keys}}
+    lengths = path.lengths([point["t"] for point in points])
     tables.write(
         snakemake.output.table,
         "interpolation",
-        [{**cell.columns(), **about, **point, "offset": point["t"] * length} for point in points],
+        [
+            {**cell.columns(), **about, **point, "offset": length}
+            for point, length in zip(points, lengths, strict=True)
+        ],
         spec,
     )

@@ -1,6 +1,6 @@
 """The paper's claims, each judged from the tables by a rule written here.
 
-A verdict is ``supported``, ``refuted`` or ``inconclusive``. Five rules cover all claims so far:
+A verdict is ``supported``, ``refuted`` or ``inconclusive``. Six rules cover all claims so far:
 
 share
     The claim says that something is the case more often than not. Supported when the lower end of the Wilson
@@ -21,6 +21,12 @@ bound
     The claim says that a simulated number is not below a bound proved in docs/theory.md. With intervals as
     for grid: refuted when one row's interval is below its bound, else supported. A bound may be exact, and
     then the number lies on either side of it by chance; the note says in how many rows it is clearly above.
+barrier
+    The claim says that there is a barrier between two solutions, or that there is none. A seed's value is
+    the greatest train loss above the chord between the ends, t in [0, 1], in nats. With the t interval of the
+    mean over seeds: none when its upper end is below ``claims.barrier`` (0.1 nats), one when its lower end is
+    above. Seeds with a loss between the ends that is not finite are left out; with fewer than two values
+    inconclusive.
 
 Directions of one minimum are not independent: they share the weights, the images and, for most kinds, a mean
 direction. The claims of experiments 5 and 12 therefore take one value a minimum (seed) first, and n counts
@@ -36,6 +42,23 @@ minima. The rules of these claims:
 ``matching_signs_flattens``, experiment 12
     A minimum's value is Spearman's correlation of sign agreement and asymmetry index, over all directions of
     kind sign in one parameter group, each counted as u and as -u. Paired rule against 0.
+
+The claims of experiment 6 are told apart by what a line joins, not by its name (straight lines within a cell
+are experiment 2):
+
+``one_basin``, straight lines to another recipe's cell of the same seed
+    Barrier rule, supported when there is none. Whether that recipe continued from the solution or began at
+    the same initial weights is not in the tables: the config says it.
+``line_looks_sharp_from_one_side``, the same lines
+    m is the t of the least train loss. A seed counts when the rises from there at m - 1 and m + 1 (as far off
+    as the two solutions are from each other; nearer, on both sides alike, where the line ends before) differ
+    by c or more. Share rule. Where the minimum is at an end of the line a seed is left out.
+``seeds_are_apart``, straight lines to another seed
+    Barrier rule, supported when there is one. Neighbouring pairs of seeds share a solution; the interval
+    takes them for independent.
+``seeds_are_connected`` (``solutions_are_connected`` where the seed is the same), paths with trained bends
+    Barrier rule, supported when there is none on the path. The note has the barrier on the straight line
+    between the same ends, if that was measured.
 
 The effect of a grid or bound claim is that of the row nearest to failing, counted in standard errors.
 
@@ -63,7 +86,9 @@ Row = dict[str, Any]
 Frames = Mapping[str, pd.DataFrame]
 
 
-def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0.95) -> list[Row]:
+def judge(
+    data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0.95, barrier: float = 0.1
+) -> list[Row]:
     """Return the rows of the ``claims`` table.
 
     Parameters
@@ -77,10 +102,13 @@ def judge(data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0
         Two-sided significance level of tests.
     level
         Confidence level of intervals.
+    barrier
+        Train-loss barriers below this (nats) count as none.
     """
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
     rows += shift(data["shift"], data["asymmetry"], alpha, level)
+    rows += basin(data["interpolation"], c, level, barrier)
     rows += toy(data["toy_2d"], level)
     rows += sign(data["asymmetry"], data["directions"], alpha, level)
     rows += averaging(data["theory_average"], level)
@@ -117,6 +145,25 @@ def bound_verdict(high: np.ndarray) -> str:
     if not len(high):
         return INCONCLUSIVE
     return REFUTED if (high < -_ROUNDING).any() else SUPPORTED
+
+
+def barrier_verdict(interval: stats.Interval, threshold: float, *, claimed: bool) -> str:
+    """Return the verdict of the barrier rule (NaN bounds: inconclusive).
+
+    Parameters
+    ----------
+    interval
+        Of the mean barrier, nats.
+    threshold
+        Barriers below this count as none.
+    claimed
+        Whether the claim says that there is a barrier.
+    """
+    if interval.low > threshold:
+        return SUPPORTED if claimed else REFUTED
+    if interval.high < threshold:
+        return REFUTED if claimed else SUPPORTED
+    return INCONCLUSIVE
 
 
 def symmetric_verdict(interval: stats.Interval, low: float = 0.25, high: float = 0.75) -> str:
@@ -277,7 +324,11 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
                 alpha=alpha,
                 level=level,
             )
-    lines = interpolation[(interpolation["start"] == "swa") & (interpolation["stop"] == "descent")]
+    lines = interpolation[
+        (interpolation["start"] == "swa")
+        & (interpolation["stop"] == "descent")
+        & (measures.kind_of_line(interpolation) == "cell")
+    ]
     for names, rows in lines.groupby([*_CELLS, "line"], sort=True):
         scope = "/".join(map(str, names))
         measured = pd.DataFrame([line_measures(line) for _, line in rows.groupby("seed")])
@@ -307,6 +358,147 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
             level=level,
             note=about,
         )
+
+
+_JOINED = {  # claim, whether it says that there is a barrier, statement; by `measures.kind_of_line`
+    "recipe": (
+        "one_basin",
+        False,
+        "a solution and the one that another recipe reaches from it, or from the same initial weights, lie "
+        "in one basin: no barrier on the straight line between them",
+    ),
+    "seed": (
+        "seeds_are_apart",
+        True,
+        "solutions of two seeds are apart: a barrier lies on the straight line between them",
+    ),
+    "seed-path": (
+        "seeds_are_connected",
+        False,
+        "solutions of two seeds are connected: no barrier on a path with trained bends between them",
+    ),
+    "recipe-path": (
+        "solutions_are_connected",
+        False,
+        "solutions of two recipes are connected: no barrier on a path with trained bends between them",
+    ),
+    "cell-path": (
+        "solutions_are_connected",
+        False,
+        "solutions of one cell are connected: no barrier on a path with trained bends between them",
+    ),
+}
+
+
+def basin(interpolation: pd.DataFrame, c: float, level: float, barrier: float) -> Iterator[Row]:
+    """Experiment 6: barriers between solutions of different cells, on straight lines and trained paths."""
+    kinds = measures.kind_of_line(interpolation)
+    joined = interpolation.assign(joins=kinds)[kinds != "cell"]
+    for (*names, kind), rows in joined.groupby([*_CELLS, "line", "joins"], sort=True):
+        scope = "/".join(map(str, names))
+        yield _barrier_row(rows, interpolation, kind, scope, level, barrier)
+        if kind == "recipe":
+            yield _one_sided_row(rows, scope, c, level)
+
+
+def _barrier_row(
+    rows: pd.DataFrame, interpolation: pd.DataFrame, kind: str, scope: str, level: float, threshold: float
+) -> Row:
+    claim, claimed, statement = _JOINED[kind]
+    found = measures.barriers(rows)
+    train, test = (found[split][np.isfinite(found[split])] for split in ("train", "test"))
+    interval = stats.mean_interval(train, level)
+    notes = [_ends(rows)]
+    if kind.endswith("-path"):
+        notes.append(f"{rows['path'].iloc[0]} path")
+        straight = measures.straight_twin(interpolation, rows)
+        if len(straight):
+            notes.append(
+                f"on the straight line {measures.barriers(straight)['train'].mean():.3g} nats (mean)"
+            )
+    notes.append(f"test-loss barrier {test.mean() if len(test) else math.nan:.3g} nats (mean)")
+    notes.append(f"BN {rows['bn_policy'].iloc[0]} on the line")
+    if len(train) < len(found):
+        notes.append(f"seeds with a train loss that is not finite, left out: {len(found) - len(train)}")
+    if len(train) < 2:
+        notes.append(f"n = {len(train)} has no interval")
+    elif kind.startswith("seed"):
+        notes.append("neighbouring pairs share a seed")
+    above, below = (REFUTED, SUPPORTED) if not claimed else (SUPPORTED, REFUTED)
+    return {
+        "claim": claim,
+        "experiment": 6,
+        "scope": scope,
+        "statement": statement,
+        "verdict": barrier_verdict(interval, threshold, claimed=claimed),
+        "measure": "greatest train loss above the chord between the two solutions, mean over seeds",
+        "effect": interval.estimate,
+        "unit": "nats",
+        "low": max(interval.low, 0.0) if math.isfinite(interval.low) else math.nan,  # it cannot be less
+        "high": interval.high,
+        "n": len(train),
+        "p_value": None,
+        "test": "t interval of the mean",
+        "rule": f"{below}: interval below {threshold:g} nats; {above}: above",
+        "note": "; ".join(notes),
+    }
+
+
+def _ends(rows: pd.DataFrame) -> str:
+    """Say which solutions a line joins: ``from swa to swa of recipe wide and the next seed (0-1, 1-2)``."""
+    first = rows.iloc[0]
+    stop = [f"recipe {first['stop_recipe']}"] if first["stop_recipe"] != first["recipe"] else []
+    pairs = rows.drop_duplicates("seed").sort_values("seed")
+    if (pairs["seed"] != pairs["stop_seed"]).any():
+        named = ", ".join(f"{a}-{b}" for a, b in zip(pairs["seed"], pairs["stop_seed"], strict=True))
+        stop.append(f"the next seed ({named})")
+    words = f"from {first['start']} to {first['stop']}"
+    return f"{words} of {' and '.join(stop)}" if stop else words
+
+
+def _one_sided_row(rows: pd.DataFrame, scope: str, c: float, level: float) -> Row:
+    found = pd.DataFrame([side_measures(line) for _, line in rows.groupby("seed")])
+    steep = found.max(axis=1, skipna=False)
+    hit = (steep >= c * found.min(axis=1)) & (steep > 0)
+    n = int(steep.notna().sum())
+    towards = (found["stop"] > found["start"])[hit]
+    first = rows.iloc[0]
+    start, stop = f"{first['start']} (t < m)", f"{first['stop']} of recipe {first['stop_recipe']} (t > m)"
+    notes = [
+        f"of these, steep towards {start} in {int((~towards).sum())}, towards {stop} in {int(towards.sum())}"
+    ]
+    if n < len(found):
+        notes.append(f"seeds whose minimum is at an end of the line, left out: {len(found) - n}")
+    return _share_row(
+        "line_looks_sharp_from_one_side",
+        6,
+        scope,
+        "on the line through two solutions the minimum looks sharp from one side and wide from the other",
+        int(hit.sum()),
+        n,
+        measure=f"share of seeds in which the rises on the two sides of the line's minimum differ {c:g}-fold",
+        level=level,
+        note="; ".join(notes),
+    )
+
+
+def side_measures(line: pd.DataFrame) -> dict[str, float]:
+    """Return how far the train loss of one seed's line rises on the two sides of its least value, at t = m.
+
+    ``start`` is the rise at m - 1 and ``stop`` that at m + 1, or at the greatest distance from m that the
+    line reaches on both sides; NaN when m is at the line's end or a rise is not finite.
+    """
+    line = line.sort_values("t")
+    t, train = line["t"].to_numpy(), line["train_loss"].to_numpy()
+    nothing = {"start": math.nan, "stop": math.nan}
+    if not np.isfinite(train).any():
+        return nothing
+    at = int(np.nanargmin(train))
+    reach = min(1.0, t[at] - t[0], t[-1] - t[at])
+    rises = [np.interp(t[at] + side * reach, t, train) - train[at] for side in (-1, 1)]
+    if reach <= 0 or not np.isfinite(rises).all():
+        return nothing
+    return dict(zip(("start", "stop"), map(float, rises), strict=True))
 
 
 def line_measures(line: pd.DataFrame) -> dict[str, float]:

@@ -343,9 +343,46 @@ class Experiment:
                 )
 
     def _check_lines(self) -> None:
+        recipes = list(self.config["recipes"])
         for name, line in self.config["lines"].items():
-            if line["start"] == line["stop"]:
-                raise ValleysError(f"config: lines.{name}: start and stop are both {line['start']!r}")
+            where, recipe = f"config: lines.{name}", line["stop_recipe"]
+            if recipe is not None and recipe not in recipes:
+                raise ValleysError(
+                    f"{where}.stop_recipe: {recipe!r} is not among recipes{_nearest(recipe, recipes)}; "
+                    f"there are {', '.join(recipes)}"
+                )
+            if line["start"] == line["stop"] and not self.leaves_cell(name):
+                raise ValleysError(
+                    f"{where}: start and stop are both {line['start']!r} of one cell; change one of them, or "
+                    "give stop_recipe or stop_seed"
+                )
+            if line["path"] != "linear":
+                self._check_trained(where, line)
+            if all(self.stop_cell(cell, name) is None for cell in self.all_cells):
+                if recipe is None:
+                    reason = "no cell has one of a greater seed beside it; add a seed"
+                else:
+                    seed = "a greater seed" if line["stop_seed"] == "next" else "the same seed"
+                    reason = (
+                        f"no cell of another recipe has one of recipe {recipe!r} with its data set and model "
+                        f"and {seed}; add it to the grid"
+                    )
+                raise ValleysError(f"{where}: {reason}")
+
+    @staticmethod
+    def _check_trained(where: str, line: Mapping[str, Any]) -> None:
+        """Check the keys of a line whose path has trained bends."""
+        for key, end in (("first", 0), ("last", 1)):
+            if line[key] not in (None, end):
+                raise ValleysError(
+                    f"{where}.{key}: {line[key]} is beyond the ends of a {line['path']} path, which runs "
+                    "from t = 0 to t = 1; leave the key out"
+                )
+        if line["bn"] != "refreshed":
+            raise ValleysError(
+                f"{where}.bn: {line['bn']!r} would take one end's statistics for a trained path; "
+                "use 'refreshed'"
+            )
 
     def _check_theory(self) -> None:
         theory = self.config["theory"]
@@ -367,12 +404,9 @@ class Experiment:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
         wanted = set(self.wanted[cell].solutions)
         for name in self.lines_of(cell):
-            wanted |= {self.config["lines"][name][end] for end in ("start", "stop")}
+            wanted |= {self.config["lines"][name]["start"]}
+            wanted |= set() if self.leaves_cell(name) else {self.config["lines"][name]["stop"]}
         return [name for name in SOLUTIONS if name in wanted]
-
-    def lines_of(self, cell: Cell) -> list[str]:
-        """Return the lines that apply to a cell."""
-        return [name for name in self.config["lines"] if name in self.wanted[cell].lines]
 
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
@@ -426,6 +460,42 @@ class Experiment:
         """Return the seeds that a probe's directions lead to, in order; none but for kind ``to_seed``."""
         spec = self.config["probes"][probe]
         return self._other_seeds(cell)[: spec["n"]] if spec["kind"] == "to_seed" else []
+
+    def leaves_cell(self, line: str) -> bool:
+        """Whether a line's stop is a solution of another cell than its start."""
+        spec = self.config["lines"][line]
+        return spec["stop_recipe"] is not None or spec["stop_seed"] == "next"
+
+    def is_trained(self, line: str) -> bool:
+        """Whether a line is a path with trained bends, which the ``connect`` rule makes."""
+        return self.config["lines"][line]["path"] != "linear"
+
+    def stop_cell(self, cell: Cell, line: str) -> Cell | None:
+        """Return the cell of a line's stop, for the line that starts in `cell`; none where there is no such.
+
+        A line with ``stop_recipe`` starts in cells of other recipes than that. Seed ``next`` is the least
+        greater seed of the stop's recipe, without wrap-around: greater seeds that are added change no line
+        there was, and only give the cell that had the greatest one a line.
+        """
+        if not self.leaves_cell(line):
+            return cell
+        spec = self.config["lines"][line]
+        if spec["stop_recipe"] == cell.recipe:
+            return None
+        kin = (cell.dataset, cell.model, spec["stop_recipe"] or cell.recipe)
+        there = self._seeds_of.get(kin, [])
+        if spec["stop_seed"] == "next":
+            seed = next((seed for seed in there if seed > cell.seed), None)
+        else:
+            seed = cell.seed if cell.seed in there else None
+        return None if seed is None else Cell(*kin, seed)
+
+    def lines_of(self, cell: Cell) -> list[str]:
+        """Return the lines that start in a cell: those wanted of it whose other end exists."""
+        wanted = self.wanted[cell].lines
+        return [
+            line for line in self.config["lines"] if line in wanted and self.stop_cell(cell, line) is not None
+        ]
 
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (none for sources that are folders)."""
@@ -500,19 +570,39 @@ class Experiment:
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
         """Return the tables and the figures of one experiment, by the name of its target."""
+        """Return the tables and the figures of one experiment, by the name of its target.
+
+        Straight lines within a cell belong to ``swa``, all other lines of the grid's cells to ``basin``, as
+        does a study of that name.
+        """
+        tables: list[str] = []
+        figures: list[str] = []
         if name in self.studies:
             lines = self._study_lines(name)
+            tables = [name, *([f"{name}{LINES}"] if lines else [])]
             figures = [f"study-{name}", *(f"line-{line}" for line in lines)]
-            return [name, *([f"{name}{LINES}"] if lines else [])], figures
-        tables, first_words = {
+            if name != "basin":
+                return tables, figures
+        more, first_words = {
             "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
             "swa": (("training", "solutions", "interpolation"), ("training", "line")),
+            "basin": (("interpolation",), ("line",)),
             "shift": (("curves", "asymmetry", "shift"), ("shift",)),
             "sign": (("directions", "asymmetry"), ("sign",)),
             "toy": (TOY_TABLES, ("toy",)),
             "theory": (THEORY_TABLES, ("theory",)),
         }[name]
-        return list(tables), [figure for figure in self.figures() if figure.split("-")[0] in first_words]
+        other = {
+            f"line-{line}"
+            for line in self.config["lines"]
+            if (self.leaves_cell(line) or self.is_trained(line)) != (name == "basin")
+        }
+        figures += [
+            figure
+            for figure in self.figures()
+            if figure.split("-")[0] in first_words and figure not in {*other, *figures}
+        ]
+        return [*tables, *more], figures
 
     def figures(self) -> list[str]:
         """Return the names of the figures this experiment makes."""
@@ -582,12 +672,31 @@ class Experiment:
         loss = self.recipe(cell.recipe)["loss"]
         return self._stage("probe", probes=blocks, loss=loss, bn_refresh=self.config["bn_refresh"])
 
-    def interpolate(self, recipe: str, line: str) -> dict[str, Any]:
-        """Params of ``interpolate``."""
+    def connect(self, cell: Cell, line: str) -> dict[str, Any]:
+        """Params of ``connect``: the path, and what one step of SGD needs."""
+        full, spec = self.recipe(cell.recipe), self.config["lines"][line]
+        keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment")
+        kept = {key: spec[key] for key in ("path", "bends", "epochs")}
+        kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
+        return self._stage("connect", recipe={key: full[key] for key in keys}, line=kept, seed=cell.seed)
+
+    def interpolate(self, cell: Cell, line: str) -> dict[str, Any]:
+        """Params of ``interpolate``: the points, and which solutions are at the ends.
+
+        How the bends of a trained path came about is the ``connect`` rule's: their file is an input.
+        """
+        spec, stop = self.config["lines"][line], self.stop_cell(cell, line)
+        if stop is None:
+            raise ValleysError(f"line {line}: no cell for its stop when it starts in {cell.path}")
+        keys = ("start", "stop", "path", "divisions", "bn", "train_images", "test_images")
+        kept = {key: spec[key] for key in keys}
+        kept |= {"stop_recipe": stop.recipe, "stop_seed": stop.seed}
+        ends = {"first": 0, "last": 1} if self.is_trained(line) else {"first": -2, "last": 3}
+        kept |= {key: end if spec[key] is None else spec[key] for key, end in ends.items()}
         return self._stage(
             "interpolate",
-            line=self.config["lines"][line],
-            loss=self.recipe(recipe)["loss"],
+            line=kept,
+            loss=self.recipe(cell.recipe)["loss"],
             bn_refresh=self.config["bn_refresh"],
         )
 

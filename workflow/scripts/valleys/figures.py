@@ -111,7 +111,9 @@ CAPTIONS = {
         "Line between two solutions: loss (left; logarithmic if it spans a factor of 20 around them), "
         "change of loss since the start of the line, taken within each seed (middle), and classification "
         "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
-        "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read."
+        "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read. On a "
+        "path with trained bends, dotted lines at the left are the straight line between the same ends, if "
+        "that was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
     ),
     "shift": (
         "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
@@ -665,12 +667,17 @@ def _seen_curves(probe: str, data: Data, spec: Spec) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """One cell's line: positions t, and per measure an array (seeds, points)."""
+    """One cell's line: positions t, and per measure an array (seeds, points).
+
+    ``where`` says in a word or two where each end is (recipe, seed), or nothing for both ends in one cell.
+    """
 
     t: Floats
     start: str
     stop: str
     values: Mapping[str, Floats]
+    rows: pd.DataFrame
+    where: tuple[str, str] = ("", "")
 
     @property
     def seeds(self) -> int:
@@ -684,13 +691,34 @@ class _Line:
 
 def _lines(name: str, data: Data) -> Iterator[tuple[str, _Line]]:
     table = data["interpolation"][data["interpolation"]["line"] == name]
-    for label, _, part in _cells(table.assign(at=table["t"].round(6))):
-        wide = {m: part.pivot(index="seed", columns="at", values=m) for m in (
-            "train_loss", "test_loss", "train_accuracy", "test_accuracy",
-        )}  # fmt: skip
-        values = {m: np.where(np.isfinite(w.to_numpy()), w.to_numpy(), np.nan) for m, w in wide.items()}
-        t = wide["train_loss"].columns.to_numpy(dtype=np.float64)
-        yield label, _Line(t, part["start"].iloc[0], part["stop"].iloc[0], values)
+    for label, _, part in _cells(table):
+        yield label, _as_line(part)
+
+
+def _as_line(rows: pd.DataFrame) -> _Line:
+    """Return one line of one cell, all seeds, from its rows of the ``interpolation`` table."""
+    part = rows.assign(at=rows["t"].round(6))
+    wide = {m: part.pivot(index="seed", columns="at", values=m) for m in (
+        "train_loss", "test_loss", "train_accuracy", "test_accuracy",
+    )}  # fmt: skip
+    values = {m: np.where(np.isfinite(w.to_numpy()), w.to_numpy(), np.nan) for m, w in wide.items()}
+    t = wide["train_loss"].columns.to_numpy(dtype=np.float64)
+    first = rows.iloc[0]
+    return _Line(t, first["start"], first["stop"], values, rows, _where(rows))
+
+
+def _where(rows: pd.DataFrame) -> tuple[str, str]:
+    """Say in which recipe and at which seed the two ends are, as far as they differ."""
+    first = rows.iloc[0]
+    pairs = rows.drop_duplicates("seed")[["seed", "stop_seed"]]
+    start, stop = [], []
+    if first["stop_recipe"] != first["recipe"]:
+        start, stop = [first["recipe"]], [first["stop_recipe"]]
+    if (pairs["seed"] != pairs["stop_seed"]).any():
+        one = len(pairs) == 1
+        start.append(f"seed {first['seed']}" if one else "a seed")
+        stop.append(f"seed {first['stop_seed']}" if one else "the next seed")
+    return ", ".join(start), ", ".join(stop)
 
 
 def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
@@ -698,7 +726,8 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not lines:
         return None
     figure, grid = _panels(look, len(lines), 3, 2.35)
-    level = spec["level"]
+    level, size = spec["level"], float(look.style["font_size"])
+    compared = False
     for (label, line), row in zip(lines, grid, strict=True):
         losses, changes, errors = {}, {}, {}
         for split in _SPLITS:
@@ -710,8 +739,17 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
             _ends(axes, line)
         inner = _inner(line.t)
         means = _finite(np.concatenate([losses[split][0][inner] for split in _SPLITS]))
+        straight = _straight(line, data)
+        if straight is not None:  # beside the loss itself only: in the other panels it would flatten the path
+            compared = True
+            for split in _SPLITS:
+                mean = _band(straight.values[f"{split}_loss"], level)[0]
+                row[0].plot(straight.t, mean, color=look.colour(split), lw=0.8, ls=":")
+                mean = np.interp(line.t, straight.t, mean)
+                losses[f"straight {split}"] = (mean, mean, mean)  # for the axis
+            means = _finite(np.concatenate([bands[0] for bands in losses.values()]))
         if len(means) and means.min() > 0 and means.max() / means.min() > 20:
-            whole = _finite(np.concatenate([losses[split][0] for split in _SPLITS]))
+            whole = _finite(np.concatenate([losses[split][0] for split in losses]))
             _log_axis(row[0], max(whole.min(), means.min() / 10), min(whole.max(), 10 * means.max()))
         else:
             _linear_axis(row[0])
@@ -725,21 +763,39 @@ def _line(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         )
         row[2].set_ylim(0, min(1.06 * highest, 101))
         for axes, text in zip(
-            row, ("loss [nats]", f"loss − loss at {line.start} [nats]", "error [%]"), strict=True
+            row,
+            (
+                "loss [nats]",
+                f"loss − loss at {'t = 0' if any(line.where) else line.start} [nats]",
+                "error [%]",
+            ),
+            strict=True,
         ):
             axes.set_ylabel(text)
-            axes.set_xlabel("position t on the line")
-        _heading(row[0], label, pad=float(look.style["font_size"]) + 8)
-    shade = f"{_percent(level)} interval over seeds"
-    _legend(
-        figure,
-        [
-            *_split_handles(look),
-            Patch(fc=_PALE, label=shade),
-            Line2D([], [], color=_GREY, marker=7, ls="", ms=6, label="lowest point"),
-        ],
-    )
+            axes.set_xlabel(f"position t on the {_word(line)}")
+        _heading(row[0], label, pad=size + 8 + (1.3 * size if any(line.where) else 0))
+    handles = [
+        *_split_handles(look),
+        Patch(fc=_PALE, label=f"{_percent(level)} interval over seeds"),
+        Line2D([], [], color=_GREY, marker=7, ls="", ms=6, label="lowest point"),
+    ]
+    if compared:
+        handles.append(Line2D([], [], color=_GREY, lw=0.8, ls=":", label="straight line"))
+    _legend(figure, handles)
     return figure
+
+
+def _word(line: _Line) -> str:
+    return "line" if line.rows["path"].iloc[0] == "linear" else "path"
+
+
+def _straight(line: _Line, data: Data) -> _Line | None:
+    """Return, for a path with trained bends, the straight line between the same ends, t from 0 to 1."""
+    if line.rows["path"].iloc[0] == "linear":
+        return None
+    twin = measures.straight_twin(data["interpolation"], line.rows)
+    twin = twin[twin["t"].between(-1e-9, 1 + 1e-9)]
+    return _as_line(twin) if len(twin) else None
 
 
 def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: _Look, lowest: bool) -> None:
@@ -757,14 +813,25 @@ def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: _Look, lowest
 
 
 def _ends(axes: Axes, line: _Line) -> None:
-    """Mark both solutions by vertical lines with their names above the panel."""
-    for t, name, side in ((0.0, line.start, "right"), (1.0, line.stop, "left")):
+    """Mark both solutions by vertical lines with their names above the panel, and where they are."""
+    # A name is on the far side of its mark where the line goes on there.
+    for t, name, where, side, beyond in (
+        (0.0, line.start, line.where[0], "right" if line.t.min() < 0 else "left", line.t.min() < 0),
+        (1.0, line.stop, line.where[1], "left" if line.t.max() > 1 else "right", line.t.max() > 1),
+    ):
         axes.axvline(t, color=_GREY, lw=0.8)
+        shift = (-2 if side == "right" else 2) if beyond else 0
+        words = f"{name}\n{_short(where)}" if any(line.where) else name
         axes.annotate(
-            name, (t, 1), xycoords=("data", "axes fraction"), xytext=(-2 if side == "right" else 2, 2),
-            textcoords="offset points", ha=side, va="bottom", color=_GREY,
+            words, (t, 1), xycoords=("data", "axes fraction"), xytext=(shift, 2),
+            textcoords="offset points", ha=side, va="bottom", color=_GREY, linespacing=1.1,
             fontsize=axes.xaxis.get_label().get_fontsize() - 1,
         )  # fmt: skip
+
+
+def _short(words: str, most: int = 18) -> str:
+    """Cut words that would run into the next label; the caption has them in full."""
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def _inner(t: Floats) -> NDArray[np.bool_]:
@@ -796,19 +863,31 @@ def _seen_line(name: str, data: Data, spec: Spec) -> str:
         stop = int(np.abs(line.t - 1).argmin())
         for split in _SPLITS:
             change = _finite(line.change(split)[:, stop])
-            words += (
-                f"; {split} loss at {line.stop} − at {line.start}: {_interval(change, level, sign=True)} nats"
-            )
+            first, last = ("t = 0", "t = 1") if any(line.where) else (line.start, line.stop)
+            words += f"; {split} loss at {last} − at {first}: {_interval(change, level, sign=True)} nats"
+        words += f"; barrier: {_barrier(line, level)}"
+        straight = _straight(line, data)
+        if straight is not None:
+            words += f"; on the straight line {_barrier(straight, level)}"
         told.append((label, f"{words} ({_count(line.seeds, 'seed')})"))
     if not told:
         return ""
     table = data["interpolation"][data["interpolation"]["line"] == name]
-    ends = f"Position t = 0 is {lines[0][1].start}, t = 1 is {lines[0][1].stop}"
+    (first, last), at = lines[0][1].where, " of "
+    ends = f"Position t = 0 is {lines[0][1].start}{first and at}{first}"
+    ends += f", t = 1 is {lines[0][1].stop}{last and at}{last}"
     policy = ", ".join(dict.fromkeys(table["bn_policy"]))
     return (
         f"{_recipe_note(table)}{ends}; batch-norm statistics: {policy}. Lowest loss, mean over seeds"
         f" ({_percent(level)} t interval):{_list(told)}"
     )
+
+
+def _barrier(line: _Line, level: float) -> str:
+    """Write the heights of a line's barriers, mean over seeds with its interval."""
+    found = measures.barriers(line.rows)
+    parts = [f"{split} {_interval(found[split], level, limits=(0, np.inf))}" for split in _SPLITS]
+    return f"{', '.join(parts)} nats"
 
 
 def _lowest(line: _Line, split: str) -> Floats:

@@ -1,4 +1,4 @@
-"""What claims and figures both take from the tables, direction by direction: shifts, and signs against w."""
+"""What claims and figures both take from the tables: shifts and signs by direction, barriers by line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+
+from valleys.asymmetry import barrier
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
@@ -82,3 +84,65 @@ def rank_correlation(points: pd.DataFrame) -> float:
 def correlations(points: pd.DataFrame) -> pd.Series:
     """Return `rank_correlation` by seed, for rows of `signs` of one cell and group."""
     return pd.Series({seed: rank_correlation(rows) for seed, rows in points.groupby("seed")}, dtype=float)
+
+
+LINE = [*CELL, "line", "seed"]
+
+
+def kind_of_line(interpolation: pd.DataFrame) -> pd.Series:
+    """Return, for each row of the table of that name, what its line joins.
+
+    ``cell``: two solutions of one cell; ``recipe``: cells of two recipes at one seed; ``seed``: cells of two
+    seeds (and of two recipes, perhaps); each followed by ``-path`` where the bends are trained.
+    """
+    other_seed = interpolation["stop_seed"] != interpolation["seed"]
+    other_recipe = interpolation["stop_recipe"] != interpolation["recipe"]
+    kind = np.where(other_seed, "seed", np.where(other_recipe, "recipe", "cell"))
+    trained = interpolation["path"] != "linear"
+    return pd.Series(
+        np.where(trained, np.char.add(kind, "-path"), kind), index=interpolation.index, dtype=str
+    )
+
+
+def barriers(interpolation: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a line and seed: the barrier between its two ends, t in [0, 1], on train and on test.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, model, recipe, line, seed``, and ``train`` and ``test``: greatest loss above the chord
+        between the two ends (nats); NaN where a loss between them is not finite.
+    """
+    rows = []
+    between = interpolation[interpolation["t"].between(-1e-9, 1 + 1e-9)]
+    for names, line in between.groupby(LINE, sort=False):
+        line = line.sort_values("t")
+        row = dict(zip(LINE, names, strict=True))
+        for split in ("train", "test"):
+            losses = line[f"{split}_loss"].to_numpy()
+            finite = np.isfinite(losses).all()
+            row[split] = barrier(line["t"].to_numpy(), losses).height if finite else math.nan
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*LINE, "train", "test"])
+
+
+def straight_twin(interpolation: pd.DataFrame, path: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a straight line between the same solutions as `path`, over all its seeds, or none.
+
+    Parameters
+    ----------
+    interpolation
+        The table of that name.
+    path
+        Its rows of one line of one cell, all seeds.
+    """
+    about = path.iloc[0]
+    ends = [*CELL, "start", "stop", "stop_recipe"]
+    linear = interpolation[
+        (interpolation["path"] == "linear") & (interpolation[ends] == about[ends]).all(axis=1)
+    ]
+    pairs = path.groupby("seed")["stop_seed"].first()
+    for _, line in linear.groupby("line", sort=False):
+        if line.groupby("seed")["stop_seed"].first().equals(pairs):
+            return line
+    return interpolation.iloc[:0]

@@ -112,6 +112,12 @@ class Evaluator:
                 torch.mul(self.start[name], 1.0 - t, out=parameter.data)
                 parameter.data.add_(stop[name].to(parameter), alpha=t)
 
+    def place(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the weights to those given, every parameter by name."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(weights[name])
+
     def reset(self) -> None:
         """Put the starting weights and batch-norm statistics back."""
         self.model.load_state_dict(self.start)
@@ -194,15 +200,15 @@ def probe_line(
 
 def interpolate(
     evaluator: Evaluator,
-    stop: Mapping[str, Tensor],
+    move: Callable[[float], None],
     ts: Iterable[float],
     report: Callable[[int], None] = print,
 ) -> list[dict[str, float]]:
-    """Return ``t`` and the values of `Point` from the evaluator's start (t = 0) to `stop` (t = 1)."""
+    """Return ``t`` and the values of `Point` at each t; ``move(t)`` sets the evaluator's weights."""
     rows = []
     try:
         for t in ts:
-            evaluator.between(stop, t)
+            move(t)
             rows.append({"t": t, **evaluator.point().asdict()})
             report(len(rows))
     finally:
@@ -412,9 +418,13 @@ def probe_solution(
 
 
 def line_between(
-    evaluator: Evaluator, stop: nn.Module, line: Mapping[str, Any], check_stored_bn: bool
+    evaluator: Evaluator,
+    stop: nn.Module,
+    line: Mapping[str, Any],
+    check_stored_bn: bool,
+    at: Callable[[float], Mapping[str, Tensor]] | None = None,
 ) -> list[dict[str, float]]:
-    """Return the points of a line between two stored solutions, checked at both ends.
+    """Return the points of a line or path between two stored solutions, checked at both ends.
 
     Parameters
     ----------
@@ -426,6 +436,9 @@ def line_between(
         A line's config block: ``first, last, divisions``; t runs in steps of 1/divisions.
     check_stored_bn
         As in `probe_solution`.
+    at
+        Gives the weights at t on a path with trained bends (`connectivity.WeightPath.at`); ``None``: the
+        straight line.
     """
     d = line["divisions"]
     ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
@@ -435,7 +448,13 @@ def line_between(
         if count % 20 == 0 or count == len(ts):
             log.info("%d of %d points", count, len(ts))
 
-    points = interpolate(evaluator, state, ts, report)
+    def move(t: float) -> None:
+        if at is None:
+            evaluator.between(state, t)
+        else:
+            evaluator.place(at(t))
+
+    points = interpolate(evaluator, move, ts, report)
     if check_stored_bn or evaluator.bn != "refreshed":
         by_t = {point["t"]: point["train_loss"] for point in points}
         check_against(f"{line['start']} (t = 0)", by_t[0.0], evaluator.stored().train_loss)

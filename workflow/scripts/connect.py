@@ -1,0 +1,36 @@
+"""Train the bends of a path between two solutions, each held where it is.
+
+In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any moment, a rerun goes on from
+the last checkpoint.
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    import shutil
+    from pathlib import Path
+
+    from valleys import connectivity, sgd, solutions
+    from valleys.data import load_split, read_metadata
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    device = pick_device(snakemake.config)
+    train = load_split(snakemake.input.train).to(device)
+    (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
+
+    ends = {"path": spec["line"]["path"], "start": first["checksum"], "stop": last["checksum"]}
+    key = [spec, ends, read_metadata(snakemake.input.train)["checksum"], str(device)]
+    cell = Path(snakemake.output.bends).parents[1]
+    state = sgd.state_folder(cell, f"connect-{w.line}", key)
+    bends = connectivity.connect(
+        start,
+        stop,
+        train,
+        spec["recipe"],
+        spec["line"],
+        seed=spec["seed"],
+        state=state / "checkpoint.pt",
+        checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
+    )
+    connectivity.save_bends(snakemake.output.bends, bends, ends)
+    shutil.rmtree(state, ignore_errors=True)
