@@ -32,6 +32,7 @@ wildcard_constraints:
     solution="sgd|swa|descent",
     probe=r"[^/]+",
     line=r"[^/]+",
+    plane=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
 
@@ -69,6 +70,16 @@ def direction_files(wildcards):
         other = cell_folder(replace(cell_of(wildcards), seed=seed))
         for name in config["probes"][wildcards.probe]["solutions"]:
             files[f"{name}_of_seed_{seed}"] = f"{other}/{name}.safetensors"
+    return files
+
+
+def plane_files(wildcards):
+    """What a plane reads beside the data and the solutions: iterates, or directions that are not drawn from a seed."""
+    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "plane"})
+    files = {"iterates": f"{cell}/iterates"} if config["planes"][wildcards.plane]["pca"] else {}
+    for axis, (probe, _) in zip("xy", experiment.spanning(wildcards.plane)):
+        if experiment.is_computed(probe):
+            files[f"directions_{axis}"] = f"{cell}/probes/{probe}/directions.safetensors"
     return files
 
 

@@ -4,6 +4,7 @@ localrules:
     swa,
     shift,
     sign,
+    planes,
     toy,
     theory,
 
@@ -26,6 +27,11 @@ rule shift:
 rule sign:
     input:
         experiment_files("sign"),
+
+
+rule planes:
+    input:
+        experiment_files("planes"),
 
 
 rule theory:

@@ -17,6 +17,7 @@ VERSIONS: dict[str, int] = {
     "directions": 2,
     "probe": 2,
     "interpolate": 1,
+    "plane": 1,
     "detect": 2,
     "toy_2d": 1,
     "simulate_theory": 1,
