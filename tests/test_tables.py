@@ -10,8 +10,17 @@ import pytest
 from valleys import __version__, tables
 from valleys.errors import ValleysError
 
-NAMES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation", "toy_2d")
-NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims")
+NAMES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation")
+NAMES += (
+    "planes",
+    "plane_points",
+    "toy_2d",
+    "toy_2d_curves",
+    "toy_2d_surface",
+    "theory_average",
+    "theory_gain",
+    "claims",
+)
 VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}
 POINT = {"recipe": "paper", "draw": 1, "offset": -0.5, "loss": 0.25}
 

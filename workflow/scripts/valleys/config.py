@@ -296,9 +296,7 @@ class Experiment:
                 self._check_span(f"{where}.span", plane)
 
     def _check_span(self, where: str, plane: Config) -> None:
-        if len(plane["span"]) != 2 or len(set(plane["span"])) != 2:
-            raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
-        probes = self.config["probes"]
+        probes, chosen = self.config["probes"], []
         for text in plane["span"]:
             name, _, k = text.rpartition("/")
             if not (name and k.isascii() and k.isdigit()):
@@ -316,6 +314,9 @@ class Experiment:
                     f"{where}: probe {name} has no directions at {plane['at']}; add it to its solutions, or "
                     f"set at to one of {', '.join(probes[name]['solutions'])}"
                 )
+            chosen.append((name, int(k)))
+        if len(chosen) != 2 or chosen[0] == chosen[1]:
+            raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 
     def _check_theory(self) -> None:
         theory = self.config["theory"]

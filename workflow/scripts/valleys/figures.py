@@ -898,7 +898,11 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not planes:
         return None
     tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
-    figure, grid = _panels(look, len(planes), 2, 0.8 + 2.3 * min(max(tall, 0.5), 1.3))
+    # As high as panels are wide, labels aside, so that it is their width that limits them: where it is their
+    # height the layout puts labels beside them outside of the figure.
+    em = float(look.style["font_size"]) / 72
+    height = (look.width - 19 * em) / 2 * min(max(tall, 0.5), 1.3) + 5 * em
+    figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, _SPLITS, strict=True):
             _surface(figure, axes, plane, split)
@@ -945,19 +949,19 @@ def _surface(figure: Figure, axes: Axes, plane: _Plane, split: str) -> None:
         axes.text(0.5, 0.5, f"no finite {split} loss", transform=axes.transAxes, ha="center", color=_GREY)
         return
     levels = _levels(values)
-    words = _distinct(levels)
+    ticks = levels[::2]
+    words = dict(zip(ticks, _distinct(ticks), strict=True))
     shown = np.ma.masked_invalid(np.clip(values, levels[0], None))
     norm = BoundaryNorm(levels, _PALE_TO_DARK.N, extend="max")
     style = {"levels": levels, "norm": norm, "cmap": _PALE_TO_DARK, "extend": "max"}
     shades = axes.contourf(plane.x, plane.y, shown, **style)
     lines = axes.contour(plane.x, plane.y, shown, levels=levels[1:], colors=_GREY, linewidths=0.45)
-    spots = _label_spots(lines, levels[2::2], plane)
+    spots = _label_spots(lines, ticks, plane)
     if spots:
-        axes.clabel(
-            lines, manual=spots, fmt=dict(zip(levels, words, strict=True)), fontsize=small, colors=_INK
-        )
-    bar = figure.colorbar(shades, ax=axes, shrink=0.9, aspect=25, pad=0.02)
-    bar.set_ticks(levels[::2], labels=words[::2])
+        axes.clabel(lines, manual=spots, fmt=words, fontsize=small, colors=_INK)
+    # Inset, so that the bar is as high as the panel whatever the plane's shape.
+    bar = figure.colorbar(shades, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
+    bar.set_ticks(ticks, labels=list(words.values()))
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=small, length=2)
     bar.set_label(f"{split} loss [nats]")
@@ -1008,13 +1012,13 @@ def _on_plane(axes: Axes, plane: _Plane, look: _Look) -> None:
         colour = look.colour(row["role"])
         style = {"mfc": colour, "mec": _INK, "mew": 0.6, "ms": 6}
         if not row["on_plane"]:
-            style = {"mfc": "none", "mec": colour, "mew": 1.8, "ms": 8, "path_effects": _HALO}
-        axes.plot(row["x"], row["y"], _MARKERS[row["role"]], zorder=5, **style)
+            style = {"mfc": "none", "mec": colour, "mew": 1.8, "ms": 8}
+        axes.plot(row["x"], row["y"], _MARKERS[row["role"]], zorder=5 if row["on_plane"] else 4.8, **style)
     for split in _SPLITS:
         least = plane.least(split)
         if least:
-            style = {"color": _INK, "ms": 8, "ls": "", "path_effects": _HALO, **_CROSSES[split]}
-            axes.plot(*least[:2], zorder=6, **style)
+            style = {"color": _INK, "ms": 10, "ls": "", "path_effects": _HALO, **_CROSSES[split]}
+            axes.plot(*least[:2], zorder=4.5, **style)  # its arms show behind a solution at the same place
 
 
 def _seen_plane(name: str, data: Data, spec: Spec) -> str:
