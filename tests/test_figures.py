@@ -552,7 +552,7 @@ def test_planes_stay_within_the_figure(tmp_path):
             for axes in figure.axes:
                 box = axes.get_tightbbox()
                 assert box.x0 > -1
-                assert box.x1 < wide + 1 or style.get("width") == 5.5
+                assert box.x1 < wide + 1
                 assert box.y0 > -1
                 assert box.y1 < high + 1
 

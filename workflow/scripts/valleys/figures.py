@@ -898,11 +898,11 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not planes:
         return None
     tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
-    # As high as panels are wide, labels aside, so that it is their width that limits them: where it is their
-    # height the layout puts labels beside them outside of the figure.
+    # As high as panels are wide, room for labels aside.
     em = float(look.style["font_size"]) / 72
-    height = (look.width - 19 * em) / 2 * min(max(tall, 0.5), 1.3) + 5 * em
+    height = (look.width - 19 * em) / 2 * min(max(tall, 0.5), 1.3) + 4.5 * em
     figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
+    figure.get_layout_engine().set(w_pad=0.08)  # bars grow with their panels after room is made for them
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, _SPLITS, strict=True):
             _surface(figure, axes, plane, split)
@@ -941,7 +941,10 @@ _HALO = [withStroke(linewidth=3.4, foreground="white")]
 def _surface(figure: Figure, axes: Axes, plane: _Plane, split: str) -> None:
     """Draw one loss as filled contours, every second line labelled where there is room, with a colour bar."""
     values, small = plane.losses[split], axes.xaxis.get_label().get_fontsize() - 2
-    axes.set(xlim=(plane.x[0], plane.x[-1]), ylim=(plane.y[0], plane.y[-1]), aspect="equal")
+    axes.set(xlim=(plane.x[0], plane.x[-1]), ylim=(plane.y[0], plane.y[-1]))
+    # Where the place for a panel has another shape than the plane, it stays at the corner that labels were
+    # measured from: centred, they may end up outside of the figure.
+    axes.set_aspect("equal", anchor="NW")
     axes.grid(False)
     for which in (axes.xaxis, axes.yaxis):
         which.set_major_locator(MaxNLocator(5, steps=_STEPS))
