@@ -898,11 +898,11 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not planes:
         return None
     tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
-    # As high as panels are wide, room for labels aside.
+    # A little lower than panels could be wide: where it is their width that limits them the layout, which
+    # measures labels and bars before it fits panels, may put some outside of the figure.
     em = float(look.style["font_size"]) / 72
-    height = (look.width - 19 * em) / 2 * min(max(tall, 0.5), 1.3) + 4.5 * em
+    height = (look.width - 21 * em) / 2 * min(max(tall, 0.5), 1.3) + 4 * em
     figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
-    figure.get_layout_engine().set(w_pad=0.08)  # bars grow with their panels after room is made for them
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, _SPLITS, strict=True):
             _surface(figure, axes, plane, split)
