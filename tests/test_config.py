@@ -30,8 +30,11 @@ def changed(raw, path, value):
 
 
 def experiment(*changes):
-    """The smoke experiment, with (path, value) changes made before defaults are filled in."""
-    raw = BASE
+    """The smoke experiment, with (path, value) changes made before defaults are filled in.
+
+    Where all probes are replaced, the planes that they span are left out.
+    """
+    raw = changed(BASE, "planes", {}) if "probes" in dict(changes) else BASE
     for path, value in changes:
         raw = changed(raw, path, value)
     return Experiment(fill_defaults(raw))
@@ -167,6 +170,25 @@ MISTAKES = {
     "path with frozen statistics": ("lines.x", PATH | {"bn": "frozen"}, ["lines.x.bn", "'refreshed'"]),
     "path without bends": ("lines.x", PATH | {"bends": 0}, ["lines.x.bends", "0"]),
     "line that starts in itself": ("lines.swa-descent.last", 0.5, ["swa-descent.last", "0.5"]),
+    "plane of nothing": ("planes.new", {}, ["planes.new", "nothing given", "one of through, pca and span"]),
+    "plane of two kinds": ("planes.solutions.pca", True, ["planes.solutions", "through and pca given"]),
+    "mistyped plane key": ("planes.solutions.margn", 1, ["planes.solutions", "did you mean 'margin'?"]),
+    "plane through two": ("planes.solutions.through", ["sgd", "swa"], ["s.through", "three different"]),
+    "plane through one twice": (
+        "planes.solutions.through", ["sgd", "swa", "sgd"], ["solutions.through", "three different"]
+    ),
+    "plane through an unknown": (
+        "planes.solutions.through.2", "decent", ["solutions.through.2", "did you mean 'descent'?"]
+    ),
+    "plane of too few points": ("planes.solutions.points", 2, ["solutions.points", "2"]),
+    "plane of two iterates": (f"{QUICK}.swa.start", 4, ["iterates.pca", "quick keeps 2", "at least 3"]),
+    "span of one": ("planes.directions.span", ["uniform/0"], ["directions.span", "two different"]),
+    "span of the same twice": ("planes.directions.span.1", "uniform/00", ["s.span", "two different"]),
+    "span without a number": ("planes.directions.span.1", "uniform", ["'uniform'", "<probe>/<k>"]),
+    "span of an unknown probe": ("planes.directions.span.1", "unifrom/1", ["did you mean 'uniform'?"]),
+    "span beyond the last": ("planes.directions.span.1", "uniform/2", ["'uniform/2'", "has 2 direction(s)"]),
+    "span of a single kind": ("planes.directions.span.1", "gradient/1", ["'gradient/1'", "1 direction(s)"]),
+    "span at another solution": ("planes.directions.at", "swa", ["gradient", "no directions at swa", "sgd"]),
 }  # fmt: skip
 
 
@@ -384,6 +406,35 @@ def test_parts_and_figures_name_tables_that_are_declared():
         assert set(found.figure_tables(figure)) <= set(tables.declared())
 
 
+def test_planes_go_to_the_smallest_seeds_that_have_their_directions():
+    found = experiment(
+        ("seeds", [3, 0, 7]),
+        ("grid.1", {"dataset": "digits", "model": "plain", "recipe": "quick", "seeds": [5]}),
+        ("models.plain", {"arch": "mlp", "norm": "none"}),
+        ("probes.scale", {"kind": "uniform", "group": "bn_weight"}),
+        ("probes.other", {"kind": "to_seed", "n": 3}),
+        ("planes.solutions.seeds", 2),
+        ("planes.scale", {"span": ["scale/0", "scale/9"]}),
+        ("planes.others", {"span": ["other/0", "other/1"]}),
+        ("planes.too-many", {"span": ["other/0", "other/2"]}),
+    )
+    planes = {f"{cell.model}/{cell.seed}": found.planes_of(cell) for cell in found.cells}
+    assert planes == {
+        "mlp/0": ["solutions", "iterates", "directions", "scale", "others"],
+        "mlp/3": ["solutions"],
+        "mlp/7": [],
+        "plain/5": ["solutions", "iterates", "directions"],
+    }
+    assert found.parts(found.cells[1], "plane_points") == ["planes/solutions/plane_points.parquet"]
+    assert "plane-too-many" in found.figures()
+
+
+def test_more_directions_leave_a_plane_that_two_of_them_span():
+    assert "plane directions" not in differences(("probes.uniform.n", 3))
+    old, new = (experiment(*c).provenance("planes") for c in ((), (("probes.uniform.n", 3),)))
+    assert old == new
+
+
 def test_probes_of_kind_sign_have_one_figure_together():
     assert "sign" not in experiment().figures()
     probes = {
@@ -508,6 +559,7 @@ def slices(found):
         params[f"train_sgd {at}"] = found.train_sgd(cell.model, cell.recipe, cell.seed)
         params[f"descend {at}"] = found.descend(cell.recipe, cell.seed)
         params |= {f"probe {bundle}": found.probe(cell, bundle) for bundle in found.bundles_of(cell)}
+        params |= {f"plane {plane}": found.plane(cell.recipe, plane) for plane in config["planes"]}
         for line in found.lines_of(cell):
             params.setdefault(f"interpolate {line}", found.interpolate(cell, line))  # of the first cell
             if found.is_trained(line):
@@ -533,12 +585,14 @@ def differences(*changes):
 
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
 FIGURES |= {"figure shift", "figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
+FIGURES |= {f"figure plane-{name}" for name in ("solutions", "iterates", "directions")}
 FIGURES |= {"figure theory-average", "figure theory-gain"}
 RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
 LOSS = {f"train_sgd {RUN}", f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
-LOSS |= {"directions uniform", "directions gradient"}
-REFRESH = {"refresh_bn", f"descend {RUN}", "interpolate swa-descent"} | PROBES
+PLANES = {"plane solutions", "plane iterates", "plane directions"}
+LOSS |= {"directions uniform", "directions gradient"} | PLANES
+REFRESH = {"refresh_bn", f"descend {RUN}", "interpolate swa-descent"} | PROBES | PLANES
 
 CHANGES = {
     "nothing": ("recipes.quick.momentum", 0.9, set()),  # the default, written out
@@ -572,6 +626,16 @@ CHANGES = {
     "line": ("lines.swa-descent.divisions", 5, {"interpolate swa-descent"}),
     "another path": ("lines.new", PATH, {"interpolate new", "connect new", "figure line-new", "report"}),
     "barrier": ("claims.barrier", 0.2, {"claims"}),
+    "grid of a plane": ("planes.solutions.points", 6, {"plane solutions"}),
+    "margin": ("planes.iterates.margin", 1, {"plane iterates"}),
+    "margin of a span": ("planes.directions.margin", 1, set()),
+    "width of a span": ("planes.directions.relative", 0.1, {"plane directions"}),
+    "width of another plane": ("planes.solutions.relative", 0.1, set()),
+    "solution of another plane": ("planes.iterates.at", "descent", set()),
+    "another plane": (
+        "planes.new", {"through": ["swa", "sgd", "descent"]}, {"plane new", "figure plane-new", "report"},
+    ),
+    "a plane of more seeds": ("planes.solutions.seeds", 2, set()),
     "noise": ("asymmetry.noise", 1e-5, {"detect"}),
     "level c": ("asymmetry.c", 3, {"detect", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
@@ -637,4 +701,5 @@ def test_provenance_of_a_table_is_what_decides_it():
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
         assert ("probes" in about) == (table in ("directions", "curves", "asymmetry", "shift"))
         assert ("lines" in about) == (table == "interpolation")
+        assert ("planes" in about) == (table in ("planes", "plane_points"))
         assert about["recipes"] == found.config["recipes"]

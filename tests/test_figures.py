@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -16,7 +17,7 @@ from valleys.errors import ValleysError
 from valleys.stats import mean_interval, wilson
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
-NAMES += ["theory-average", "theory-gain"]
+NAMES += ["theory-average", "theory-gain", "plane-solutions", "plane-iterates"]
 TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
 ONE = [("digits", "mlp", "quick")]
@@ -99,6 +100,8 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                      stop_recipe=recipe, stop_seed=seed, t=t, offset=t, bn_policy="refreshed",
                      train_loss=train, test_loss=test, train_accuracy=0.9, test_accuracy=0.8)
             )  # fmt: skip
+        if seed == min(seeds):
+            make_planes(rows, cell, i)
     for recipe, draw in itertools.product(("paper", "converged"), range(4)):
         status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"
         rows["toy_2d"].append(
@@ -117,6 +120,30 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                 )
             )
     return rows | make_simulations()
+
+
+def make_planes(rows, cell, i=0):
+    """Add a plane through three solutions and one of iterates: parabolas whose minima are known."""
+    for plane, shape in (("solutions", (9, 5)), ("iterates", (7, 7))):
+        for y, x in itertools.product(*(np.linspace(-2, 6 + i, n) for n in reversed(shape))):
+            train = 0.01 + 0.1 * (x - 2) ** 2 + 0.3 * y**2
+            test = 0.05 + 0.1 * (x - 3) ** 2 + 0.3 * (y - 2) ** 2
+            rows["planes"].append(
+                fill("planes", **cell, plane=plane, bn_policy="refreshed", x=x, y=y, train_loss=train,
+                     test_loss=test, train_accuracy=0.9, test_accuracy=0.8)
+            )  # fmt: skip
+    for role, x, y in (("sgd", 0, 0), ("swa", 4, 0), ("descent", 3, 1)):
+        at = {"role": role, "x": x, "y": y, "epoch": None}
+        none = {"explained_x": None, "explained_y": None}
+        rows["plane_points"].append(
+            fill("plane_points", **cell, plane="solutions", **at, **none, distance=1e-9)
+        )
+        some = {"explained_x": 0.5, "explained_y": 0.25, "distance": 0.0 if role == "swa" else 1.5}
+        rows["plane_points"].append(fill("plane_points", **cell, plane="iterates", **at, **some))
+    for epoch in range(5, 9):
+        at = {"role": "iterate", "epoch": epoch, "x": epoch - 5.0, "y": 3.0 * (-1) ** epoch / epoch}
+        about = {"distance": epoch / 4, "explained_x": 0.5, "explained_y": 0.25}
+        rows["plane_points"].append(fill("plane_points", **cell, plane="iterates", **at, **about))
 
 
 def make_simulations():
@@ -253,6 +280,7 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     assert overlaps(figure) == []
     if not name.startswith(("toy", "theory")):
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
+        panels |= {"plane-solutions": 2, "plane-iterates": 2}
         assert len(figure.axes) == len(cells) * panels.get(name, 3)
 
 
@@ -306,7 +334,7 @@ def test_no_rows(name, tmp_path):
     figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", SPEC["style"])
 
 
-@pytest.mark.parametrize("name", ["curves-other", "line-other"])
+@pytest.mark.parametrize("name", ["curves-other", "line-other", "plane-other"])
 def test_no_such_probe_or_line(name, data):
     """A probe of the config that applies to no cell."""
     assert "other" in figures.draw(name, data, SPEC).texts[0].get_text()
@@ -338,7 +366,7 @@ def test_diverged_run(bad, tmp_path):
 
 
 def test_unknown_name(data):
-    for name in ("surface", "curves", "line-"):
+    for name in ("surface", "curves", "line-", "plane"):
         with pytest.raises(ValleysError, match="not known"):
             figures.draw(name, data, SPEC)
 
@@ -535,6 +563,71 @@ def test_prevalence_counts_uneven_rises_on_either_side(data):
     assert counts["uneven_high"] == wilson(3, len(rows)).high
 
 
+def test_plane_marks(data):
+    left, right = figures.draw("plane-solutions", data, SPEC).axes
+    for axes in (left, right):
+        marks = {line.get_marker(): line for line in axes.lines}
+        assert set(marks) == {"o", "s", "D", "+", "x"}
+        places = {k: (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for k, line in marks.items()}
+        # Of the grid's points (steps 1 and 2) those nearest to (2, 0) and (3, 2).
+        assert places == {"o": (0, 0), "s": (4, 0), "D": (3, 1), "+": (2, 0), "x": (3, 2)}
+        assert axes.get_aspect() == 1
+    assert left.child_axes[0].get_ylabel() == "train loss [nats]"
+    axes = figures.draw("plane-iterates", data, SPEC).axes[0]
+    path = next(line for line in axes.lines if len(line.get_xdata()) == 4)
+    assert path.get_xdata() == pytest.approx([0, 1, 2, 3])
+    filled = {line.get_marker(): line.get_markerfacecolor() != "none" for line in axes.lines}
+    assert (filled["s"], filled["D"]) == (True, False)
+    ends = {k: [line.get_xdata()[0] for line in axes.lines if line.get_marker() == k] for k in "^v"}
+    assert ends == {"^": [0], "v": [3]}
+
+
+def test_plane_is_that_of_the_lowest_seed(data):
+    more = {name: data[name].assign(seed=7) for name in ("planes", "plane_points")}
+    more["planes"]["train_loss"] += 5
+    both = {name: pd.concat([more[name], data[name]]) for name in more}
+    assert figures.caption("plane-solutions", both, SPEC) == figures.caption("plane-solutions", data, SPEC)
+
+
+@pytest.mark.parametrize("low", [0.0, 1e-7, 0.02, 3.0])
+@pytest.mark.parametrize("high", [0.0, 1e-3, 600.0])
+def test_levels_rise_and_are_dense_near_the_least(low, high):
+    levels = figures._levels(low + high * np.linspace(0, 1, 50) ** 2)
+    steps = np.diff(levels)
+    assert levels[0] == low
+    assert (steps > 0).all()
+    assert (np.diff(steps[1:]) > 0).all() or high == 0
+    assert high == 0 or levels[-1] == pytest.approx(low + 0.81 * high, rel=0.02)
+    assert len(set(figures._distinct(levels))) == len(levels) or high == 0
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e30])
+def test_plane_with_losses_that_are_not_finite(data, bad):
+    table = data["planes"].copy()
+    for rows in (table["x"] > 4, table["x"] > -9):
+        table.loc[rows, "train_loss"] = bad
+        figure = figures.draw("plane-solutions", data | {"planes": table}, SPEC)
+        assert overlaps(figure) == []
+        said = figures.caption("plane-solutions", data | {"planes": table}, SPEC)
+        assert "nan" not in said
+    assert ("no finite train loss" in said) == (bad != 1e30)
+
+
+def test_planes_stay_within_the_figure(tmp_path):
+    frames = through_parquet(tmp_path, make_rows([*MANY, ("digits", "resnet8-plain", "quick")], seeds=(0,)))
+    for style in ({}, {"font_size": 12}, {"width": 12.0}, {"width": 5.5}):
+        for name in ("plane-solutions", "plane-iterates"):
+            figure = figures.draw(name, frames, {**SPEC, "style": style})
+            FigureCanvasAgg(figure).draw()
+            wide, high = figure.bbox.size
+            for axes in figure.axes:
+                box = axes.get_tightbbox()
+                assert box.x0 > -1
+                assert box.x1 < wide + 1
+                assert box.y0 > -1
+                assert box.y1 < high + 1
+
+
 # What is said ---------------------------------------------------------------------------------------
 
 
@@ -580,6 +673,18 @@ def test_line_caption(data):
     low = f"{i.low:.3g}".replace("-", "−")
     assert f"train at t = 1 (1 to 1), test at t = 0.5 ({low} to {i.high:.3g})" in said
     assert "train loss at descent − at swa: −0.04 (−0.04 to −0.04) nats" in said
+
+
+def test_plane_captions(data):
+    said = figures.caption("plane-solutions", data, SPEC)
+    assert (
+        "digits / mlp (seed 0): least train loss 0.01 nats, 2 from sgd, 2 from swa, 1.41 from descent;"
+        " least test loss 0.05 nats, 3.61 from sgd, 2.24 from swa, 1 from descent; grid step 1 by 2" in said
+    )
+    said = figures.caption("plane-iterates", data, SPEC)
+    assert "out of the plane: sgd 1.5, descent 1.5, iterates 1.25 to 2" in said
+    assert "the axes have 50 % and 25 % of the iterates' variance" in said
+    assert "Batch-norm statistics: refreshed" in said
 
 
 def test_toy_captions(data):
@@ -640,6 +745,7 @@ def test_long_findings_are_cut(tmp_path):
         (1234.6, "1235"),
         (0.12345, "0.123"),
         (3.2e-7, "3.20 × 10⁻⁷"),
+        (999.7, "1000"),
         (float("nan"), "not finite"),
     ],
 )

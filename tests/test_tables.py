@@ -19,6 +19,8 @@ NAMES = (
     "shift",
     "interpolation",
     "study",
+    "planes",
+    "plane_points",
     "toy_2d",
 )
 NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims")

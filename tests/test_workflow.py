@@ -50,8 +50,22 @@ def test_end_to_end(finished):
     assert line.loc[0.0, "test_loss"] == pytest.approx(
         solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
     )
+    planes = tables.read(results / "tables" / "planes.parquet", "planes").to_pandas()
+    points = tables.read(results / "tables" / "plane_points.parquet", "plane_points").to_pandas()
+    assert planes.groupby("plane").size().to_dict() == {"directions": 25, "iterates": 25, "solutions": 25}
+    assert points.groupby("plane").size().to_dict() == {"directions": 3, "iterates": 6, "solutions": 3}
+    (own_row,) = solutions[solutions["solution"] == "sgd"].to_dict("records")
+    middle = planes[(planes["plane"] == "directions") & (planes["x"] == 0) & (planes["y"] == 0)]
+    assert middle["test_loss"].item() == pytest.approx(own_row["test_loss"], rel=1e-5)
+    path = points[points["role"] == "iterate"]
+    assert path["epoch"].tolist() == [4, 5, 6]
+    assert (path["explained_x"] + path["explained_y"]).to_numpy() == pytest.approx(
+        [1] * 3
+    )  # a plane has three
+    distance = points[points["plane"] == "solutions"].set_index("role")
+    assert distance.loc["swa", "x"] == pytest.approx(own_row["distance_to_swa"])
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 10
+    assert pictures.count(".png") == pictures.count(".svg") == 13
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -76,9 +90,13 @@ def test_named_targets_make_their_own_part(tmp_path):
     swa = planned(tmp_path, SMOKE, "swa")
     assert swa["interpolate"] == 1
     assert swa["figures"] == 2
-    assert not {"probe", "detect", "toy_2d", "claims", "report"} & set(swa)
     assert planned(tmp_path, SMOKE, "basin")["interpolate"] == 1  # its table; no line leaves a cell here
     assert "figures" not in planned(tmp_path, SMOKE, "basin")
+    assert not {"probe", "detect", "toy_2d", "claims", "report", "plane"} & set(swa)
+    planes = planned(tmp_path, SMOKE, "planes")
+    assert (planes["plane"], planes["aggregate"], planes["figures"]) == (3, 2, 3)
+    assert planes["directions"] == 1  # the gradient, which spans one of them
+    assert not {"probe", "interpolate", "detect", "claims", "report"} & set(planes)
 
 
 def test_execution_keys_rerun_nothing(finished):
@@ -88,7 +106,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 10, "report": 1}
+    assert jobs == {"figures": 13, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -98,7 +116,7 @@ def test_a_new_seed_trains_just_that_seed(finished):
     assert jobs["refresh_bn"] == 3
     assert jobs["probe"] == 2
     assert "prepare_dataset" not in jobs
-    assert not {"toy_2d", "simulate_theory"} & set(jobs)
+    assert not {"toy_2d", "simulate_theory", "plane"} & set(jobs)  # a plane is of the smallest seed
 
 
 def test_a_new_direction_kind_probes_just_that(finished):
@@ -126,6 +144,13 @@ def test_other_constants_judge_again_and_probe_nothing(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
     assert set(jobs) == {"detect", "toy_2d", "aggregate", "claims", "figures", "report"}
     assert jobs["aggregate"] == 2  # asymmetry and shift, which detect writes together
+
+
+def test_a_new_plane_makes_just_that(finished):
+    jobs = planned(finished[0], changed(SMOKE, planes__new={"through": ["swa", "descent", "sgd"]}))
+    assert jobs == {"plane": 1, "aggregate": 2, "figures": 4, "report": 1}
+    jobs = planned(finished[0], changed(SMOKE, planes__iterates__points=6))
+    assert jobs == {"plane": 1, "aggregate": 2, "figures": 3, "report": 1}
 
 
 def test_a_toy_setting_reruns_the_toy_only(finished):
@@ -234,6 +259,7 @@ SEEDS = changed(
         "head": {"kind": "hessian", "n": 1, "points": 9, "group": "classifier", "solutions": ["sgd"]},
         "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
     },
+    planes={},
 )
 
 
@@ -515,6 +541,7 @@ def test_cifar10_from_parquet_to_verdicts(tmp_path):
             "uniform": {"kind": "uniform", "n": 1, "points": 9, "solutions": ["swa"]},
             "bn": {"kind": "gaussian", "group": "bn_weight", "n": 1, "points": 9, "solutions": ["swa"]},
         },
+        planes={},
         bn_refresh={"batch_size": 64},
     )
     cell = "results/cifar/cells/cifar10/preresnet20/quick/seed-0"

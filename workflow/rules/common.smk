@@ -34,6 +34,7 @@ wildcard_constraints:
     bundle=r"[^/]+",
     study="|".join(experiment.studies) or "none",
     line=r"[^/]+",
+    plane=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
 
@@ -106,6 +107,16 @@ def line_files(wildcards):
     files = line_ends(wildcards)
     if experiment.is_trained(wildcards.line):
         files["bends"] = f"{cell_folder(cell_of(wildcards))}/lines/{wildcards.line}-bends.safetensors"
+    return files
+
+
+def plane_files(wildcards):
+    """What a plane reads beside the data and the solutions: iterates, or directions that are not drawn from a seed."""
+    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "plane"})
+    files = {"iterates": f"{cell}/iterates"} if config["planes"][wildcards.plane]["pca"] else {}
+    for axis, (probe, _) in zip("xy", experiment.spanning(wildcards.plane)):
+        if experiment.is_computed(probe):
+            files[f"directions_{axis}"] = f"{cell}/probes/{probe}/directions.safetensors"
     return files
 
 

@@ -97,6 +97,32 @@ rule interpolate:
         "../scripts/interpolate.py"
 
 
+rule plane:
+    input:
+        unpack(solution_files),
+        unpack(plane_files),
+        train=rules.prepare_dataset.output.train,
+        test=rules.prepare_dataset.output.test,
+    output:
+        planes=f"{CELL}/planes/{{plane}}/planes.parquet",
+        plane_points=f"{CELL}/planes/{{plane}}/plane_points.parquet",
+    log:
+        f"{LOGS}/plane-{{plane}}.log",
+    benchmark:
+        f"{BENCHMARKS}/plane-{{plane}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+        gpu=GPU,
+    params:
+        spec=lambda w: experiment.plane(w.recipe, w.plane),
+    script:
+        "../scripts/plane.py"
+
+
 rule detect:
     input:
         curves=lambda w: cell_parts(w, "curves"),

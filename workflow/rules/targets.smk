@@ -5,6 +5,7 @@ localrules:
     basin,
     shift,
     sign,
+    planes,
     toy,
     theory,
 
@@ -32,6 +33,11 @@ rule shift:
 rule sign:
     input:
         experiment_files("sign"),
+
+
+rule planes:
+    input:
+        experiment_files("planes"),
 
 
 rule theory:

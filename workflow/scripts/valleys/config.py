@@ -29,10 +29,13 @@ from valleys.studies import Expansion
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
-CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation")
+CELL_TABLES = (
+    *("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation"),
+    *("planes", "plane_points"),
+)
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
-TARGETS = ("prevalence", "swa", "shift", "sign", "toy", "theory", "all")
+TARGETS = ("prevalence", "swa", "shift", "sign", "planes", "toy", "theory", "all")
 LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
@@ -187,6 +190,7 @@ class Experiment:
         self._check_windows()
         self._check_probes()
         self._check_lines()
+        self._check_planes()
         self._check_theory()
 
     def _named(self, block: str, check_one: Any) -> dict[str, Any]:
@@ -384,6 +388,55 @@ class Experiment:
                 "use 'refreshed'"
             )
 
+    def _check_planes(self) -> None:
+        for name, plane in self.config["planes"].items():
+            where = f"config: planes.{name}"
+            given = [key for key in ("through", "span") if plane[key] is not None]
+            given += ["pca"] if plane["pca"] else []
+            if len(given) != 1:
+                raise ValleysError(
+                    f"{where}: {' and '.join(given) or 'nothing'} given to lay it by; "
+                    "give just one of through, pca and span"
+                )
+            if given == ["through"] and (len(plane["through"]) != 3 or len(set(plane["through"])) != 3):
+                raise ValleysError(
+                    f"{where}.through: it must be three different solutions, not {plane['through']}"
+                )
+            if given == ["pca"]:
+                for recipe in dict.fromkeys(cell.recipe for cell in self.cells):
+                    full = self.recipe(recipe)
+                    kept = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+                    if kept < 3:
+                        raise ValleysError(
+                            f"{where}.pca: recipe {recipe} keeps {kept} iterate(s); two components need at "
+                            "least 3"
+                        )
+            if given == ["span"]:
+                self._check_span(f"{where}.span", plane)
+
+    def _check_span(self, where: str, plane: Config) -> None:
+        probes, chosen = self.config["probes"], []
+        for text in plane["span"]:
+            name, _, k = text.rpartition("/")
+            if not (name and k.isascii() and k.isdigit()):
+                raise ValleysError(f"{where}: {text!r} is no direction; write <probe>/<k>, as in uniform/0")
+            if name not in probes:
+                raise ValleysError(
+                    f"{where}: {name!r} is not among probes{_nearest(name, list(probes))}; "
+                    f"there are {', '.join(probes) or 'none'}"
+                )
+            n = 1 if probes[name]["kind"] in SINGLE else probes[name]["n"]
+            if int(k) >= n:
+                raise ValleysError(f"{where}: {text!r}: probe {name} has {n} direction(s), numbered from 0")
+            if plane["at"] not in probes[name]["solutions"]:
+                raise ValleysError(
+                    f"{where}: probe {name} has no directions at {plane['at']}; add it to its solutions, or "
+                    f"set at to one of {', '.join(probes[name]['solutions'])}"
+                )
+            chosen.append((name, int(k)))
+        if len(chosen) != 2 or chosen[0] == chosen[1]:
+            raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
+
     def _check_theory(self) -> None:
         theory = self.config["theory"]
         steepest = max(theory["ratios"]) * theory["slope"]
@@ -497,6 +550,26 @@ class Experiment:
             line for line in self.config["lines"] if line in wanted and self.stop_cell(cell, line) is not None
         ]
 
+    def spanning(self, plane: str) -> list[tuple[str, int]]:
+        """Return probe and number of the two directions that span a plane; none for other planes."""
+        chosen = self.config["planes"][plane]["span"] or []
+        return [(probe, int(k)) for probe, _, k in (text.rpartition("/") for text in chosen)]
+
+    def planes_of(self, cell: Cell) -> list[str]:
+        """Return the planes that a cell gets: those for so many seeds, whose directions it has."""
+        rank = self._seeds_of[cell.kin].index(cell.seed)
+        return [
+            name
+            for name, plane in self.config["planes"].items()
+            if rank < plane["seeds"] and all(self._has(cell, *chosen) for chosen in self.spanning(name))
+        ]
+
+    def _has(self, cell: Cell, probe: str, k: int) -> bool:
+        """Whether direction k of a probe exists in a cell."""
+        if probe not in self.probes_of(cell):
+            return False
+        return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
+
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (none for sources that are folders)."""
         found: list[str] = []
@@ -524,6 +597,8 @@ class Experiment:
             return [f"probes/{bundle}/{table}.parquet" for bundle in self.bundles_of(cell)]
         if table == "interpolation" or table.endswith(LINES):
             return [f"lines/{line}.parquet" for line in self.lines_of(cell)]
+        if table in ("planes", "plane_points"):
+            return [f"planes/{plane}/{table}.parquet" for plane in self.planes_of(cell)]
         return [f"{table}.parquet"]
 
     def cells_of(self, table: str) -> list[Cell]:
@@ -559,6 +634,7 @@ class Experiment:
             tables = ["interpolation"] if any(line in self.lines_of(cell) for cell in self.cells) else []
             tables += [f"{study}{LINES}" for study in self.studies if line in self._study_lines(study)]
             needs |= {f"line-{line}": tables} if tables else {}
+        needs |= {f"plane-{plane}": ["planes", "plane_points"] for plane in self.config["planes"]}
         needs |= {"shift": ["shift", "asymmetry"]}
         needs |= {"sign": ["asymmetry", "directions"]} if sign else {}
         needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
@@ -589,6 +665,7 @@ class Experiment:
             "basin": (("interpolation",), ("line",)),
             "shift": (("curves", "asymmetry", "shift"), ("shift",)),
             "sign": (("directions", "asymmetry"), ("sign",)),
+            "planes": (("planes", "plane_points"), ("plane",)),
             "toy": (TOY_TABLES, ("toy",)),
             "theory": (THEORY_TABLES, ("theory",)),
         }[name]
@@ -700,6 +777,32 @@ class Experiment:
             bn_refresh=self.config["bn_refresh"],
         )
 
+    def plane(self, recipe: str, plane: str) -> dict[str, Any]:
+        """Params of ``plane``: how it is laid, its grid, and ``at``, the solution whose statistics it keeps.
+
+        Of a probe that spans it, what remakes a drawn direction; computed ones are read from their file.
+        """
+        return self._stage(
+            "plane",
+            plane=self._laid(plane),
+            loss=self.recipe(recipe)["loss"],
+            bn_refresh=self.config["bn_refresh"],
+        )
+
+    def _laid(self, plane: str) -> dict[str, Any]:
+        spec = self.config["planes"][plane]
+        kept = {key: spec[key] for key in ("points", "bn", "train_images", "test_images")}
+        if spec["through"]:
+            return kept | {key: spec[key] for key in ("through", "margin")} | {"at": spec["through"][0]}
+        if spec["pca"]:
+            return kept | {key: spec[key] for key in ("pca", "margin")} | {"at": "swa"}
+        span = []
+        for probe, k in self.spanning(plane):
+            block = self.config["probes"][probe]
+            share = block["share"] if block["kind"] == "sign" else 0.0
+            span.append({"kind": block["kind"], "group": block["group"], "share": share, "k": k})
+        return kept | {key: spec[key] for key in ("at", "relative")} | {"span": span}
+
     def detect(self) -> dict[str, Any]:
         """Params of ``detect``."""
         return self._stage("detect", asymmetry=self.config["asymmetry"])
@@ -761,8 +864,16 @@ class Experiment:
             "asymmetry": ("bn_refresh", "probes", "asymmetry"),
             "shift": ("bn_refresh", "probes"),
             "interpolation": ("bn_refresh", "lines"),
+            "planes": ("bn_refresh",),
+            "plane_points": (),
         }
-        return {key: self.config[key] for key in (*cells, *more[table])}
+        about = {key: self.config[key] for key in (*cells, *more[table])}
+        if table in ("planes", "plane_points"):  # with their probes: other probes have no part in them
+            about["planes"] = {
+                name: {**self._laid(name), "seeds": spec["seeds"]}
+                for name, spec in self.config["planes"].items()
+            }
+        return about
 
     def results(self) -> dict[str, Any]:
         """Return the part of the config that decides results: all but style and execution."""

@@ -20,7 +20,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -115,6 +115,14 @@ CAPTIONS = {
         "path with trained bends, dotted lines at the left are the straight line between the same ends, if "
         "that was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
     ),
+    "plane": (
+        "Plane through weight space: train loss (left) and test loss (right) at the lowest seed. Levels rise "
+        "from the least loss on the grid in steps that grow with the height above it; beyond the last the "
+        "shade stays the same. Solutions are filled where they lie on the plane. They are hollow where they "
+        "are projected onto it, like the iterates that SWA averages (thin line, from the first to the last): "
+        "the loss seen there is that of the plane, not theirs. Crosses mark the least train and the least "
+        "test loss on the grid."
+    ),
     "shift": (
         "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
         "direction is compared with the train loss δ further back; δ in units of the curve's radius R. The "
@@ -166,7 +174,8 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     ----------
     name
         As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "curves-<probe>",
-        "line-<line>", "shift", "sign", "toy-surface", "toy-curves", "theory-average" or "theory-gain".
+        "line-<line>", "plane-<plane>", "shift", "sign", "toy-surface", "toy-curves", "theory-average" or
+        "theory-gain".
     data
         The tables named by `valleys.config.Experiment.figure_tables`.
     spec
@@ -333,8 +342,8 @@ def _empty(look: _Look, sentence: str) -> Figure:
     return figure
 
 
-def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    columns = min(len(handles), 4 if figure.get_figwidth() > 5 else 2)
+def _legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
+    columns = min(len(handles), columns if figure.get_figwidth() > 5 else 2)
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2)
 
 
@@ -897,6 +906,245 @@ def _lowest(line: _Line, split: str) -> Floats:
     return line.t[np.nanargmin(losses, axis=1)] if len(losses) else np.empty(0)
 
 
+# plane ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One cell's plane at one seed: grid coordinates, losses as arrays (y, x), and what lies on it."""
+
+    seed: int
+    x: Floats
+    y: Floats
+    losses: Mapping[str, Floats]
+    points: pd.DataFrame
+
+    @property
+    def solutions(self) -> pd.DataFrame:
+        """Rows of the solutions drawn: those on the plane, and all where iterates are projected too."""
+        rows = self.points[self.points["role"].isin(SOLUTIONS)]
+        on_plane = rows["distance"] <= 1e-3 * self.side
+        return rows.assign(on_plane=on_plane)[on_plane | bool(len(self.iterates))]
+
+    @property
+    def iterates(self) -> pd.DataFrame:
+        return self.points[self.points["role"] == "iterate"].sort_values("epoch")
+
+    @property
+    def side(self) -> float:
+        """Longer side of the grid."""
+        return float(max(np.ptp(self.x), np.ptp(self.y)))
+
+    def least(self, split: str) -> tuple[float, float, float] | None:
+        """Return x, y and loss of the least loss on the grid; None where no loss is finite."""
+        values = self.losses[split]
+        if not np.isfinite(values).any():
+            return None
+        j, i = np.unravel_index(np.nanargmin(values), values.shape)
+        return float(self.x[i]), float(self.y[j]), float(values[j, i])
+
+
+def _planes(name: str, data: Data) -> Iterator[tuple[str, _Plane]]:
+    """Yield label and plane of each cell, at its lowest seed."""
+    table, points = (data[key][data[key]["plane"] == name] for key in ("planes", "plane_points"))
+    for label, _, part in _cells(table):
+        seed = int(part["seed"].min())
+        part = part[part["seed"] == seed]
+        here = points[points["seed"] == seed].merge(part[CELL].drop_duplicates(), on=CELL)
+        wide = {split: part.pivot(index="y", columns="x", values=f"{split}_loss") for split in _SPLITS}
+        losses = {
+            split: np.where(np.isfinite(w.to_numpy()), w.to_numpy(), np.nan) for split, w in wide.items()
+        }
+        x, y = (axis.to_numpy(dtype=np.float64) for axis in (wide["train"].columns, wide["train"].index))
+        yield label, _Plane(seed, x, y, losses, here)
+
+
+def _levels(values: Floats, count: int = 11) -> Floats:
+    """Return contour levels from the least value, dense near it (Garipov et al. 2018 draw theirs so).
+
+    Heights above the least value grow by one factor from a twentieth of it (but not less than a thousandth
+    of the last) to the height that nine points in ten stay below.
+    """
+    good = _finite(values)
+    low = good.min()
+    high = max(float(np.quantile(good, 0.9)) - low, 1e-9 * max(abs(low), 1.0))
+    first = min(max(abs(low) / 20, high / 1000), high / 4)
+    return np.concatenate([[low], low + np.geomspace(first, high, count - 1)])
+
+
+def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    planes = list(_planes(name, data))
+    if not planes:
+        return None
+    tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
+    # A little lower than panels could be wide: where it is their width that limits them the layout, which
+    # measures labels and bars before it fits panels, may put some outside of the figure.
+    em = float(look.style["font_size"]) / 72
+    height = (look.width - 21 * em) / 2 * min(max(tall, 0.5), 1.3) + 4 * em
+    figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
+    for (label, plane), row in zip(planes, grid, strict=True):
+        for axes, split in zip(row, _SPLITS, strict=True):
+            _surface(figure, axes, plane, split)
+            _on_plane(axes, plane, look)
+            axes.set_xlabel("x [2-norm of weights]")
+        _heading(row[0], label)
+        row[0].set_ylabel("y [2-norm of weights]")
+    drawn = pd.concat([plane.solutions for _, plane in planes])
+    handles = [
+        Line2D([], [], color=look.colour(s), marker=_MARKERS[s], mec=_INK, mew=0.6, ms=6, ls="", label=s)
+        for s in _ordered(drawn["role"])
+    ]
+    if any(len(plane.iterates) for _, plane in planes):
+        handles += [
+            Line2D([], [], color=_INK, lw=0.7, marker="o", ms=2, label="iterates"),
+            Line2D([], [], color=_INK, marker=_FIRST, ms=5, ls="", label="first iterate"),
+            Line2D([], [], color=_INK, marker=_LAST, ms=5, ls="", label="last iterate"),
+        ]
+    handles += [
+        Line2D([], [], color=_INK, ms=8, ls="", label=f"least {split} loss", **_CROSSES[split])
+        for split in _SPLITS
+    ]
+    _legend(figure, handles, columns=5 if len(handles) == 5 else 4)
+    return figure
+
+
+_FIRST, _LAST = "^", "v"
+_CROSSES: dict[str, dict[str, Any]] = {
+    "train": {"marker": "+", "mew": 1.8},
+    "test": {"marker": "x", "mew": 1.8},
+}
+_PALE_TO_DARK = LinearSegmentedColormap.from_list("pale_to_dark", ["#ffffff", "#c3c7cc", "#6f7680"])
+_HALO = [withStroke(linewidth=3.4, foreground="white")]
+
+
+def _surface(figure: Figure, axes: Axes, plane: _Plane, split: str) -> None:
+    """Draw one loss as filled contours, every second line labelled where there is room, with a colour bar."""
+    values, small = plane.losses[split], axes.xaxis.get_label().get_fontsize() - 2
+    axes.set(xlim=(plane.x[0], plane.x[-1]), ylim=(plane.y[0], plane.y[-1]))
+    # Where the place for a panel has another shape than the plane, it stays at the corner that labels were
+    # measured from: centred, they may end up outside of the figure.
+    axes.set_aspect("equal", anchor="NW")
+    axes.grid(False)
+    for which in (axes.xaxis, axes.yaxis):
+        which.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, f"no finite {split} loss", transform=axes.transAxes, ha="center", color=_GREY)
+        return
+    levels = _levels(values)
+    ticks = levels[::2]
+    words = dict(zip(ticks, _distinct(ticks), strict=True))
+    shown = np.ma.masked_invalid(np.clip(values, levels[0], None))
+    norm = BoundaryNorm(levels, _PALE_TO_DARK.N, extend="max")
+    style = {"levels": levels, "norm": norm, "cmap": _PALE_TO_DARK, "extend": "max"}
+    shades = axes.contourf(plane.x, plane.y, shown, **style)
+    lines = axes.contour(plane.x, plane.y, shown, levels=levels[1:], colors=_GREY, linewidths=0.45)
+    spots = _label_spots(lines, ticks, plane)
+    if spots:
+        axes.clabel(lines, manual=spots, fmt=words, fontsize=small, colors=_INK)
+    # Inset, so that the bar is as high as the panel whatever the plane's shape.
+    bar = figure.colorbar(shades, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
+    bar.set_ticks(ticks, labels=list(words.values()))
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=small, length=2)
+    bar.set_label(f"{split} loss [nats]")
+
+
+def _distinct(levels: Floats) -> list[str]:
+    """Write levels with as few digits, two or more, as tell them apart."""
+    words: list[str] = []
+    for digits in range(2, 8):
+        words = [number(value, digits) for value in levels]
+        if len(set(words)) == len(words):
+            break
+    return words
+
+
+def _label_spots(lines: Any, levels: Floats, plane: _Plane) -> list[tuple[float, float]]:
+    """Return where to label contours: each level once, as far as can be from marks, labels and the border.
+
+    A level without such a place is left out: its value stands at the colour bar.
+    """
+    marks = [plane.solutions[["x", "y"]].to_numpy(), plane.iterates[["x", "y"]].to_numpy()]
+    marks += [np.array([least[:2]]) for least in (plane.least(split) for split in _SPLITS) if least]
+    taken = np.concatenate(marks)
+    spots: list[tuple[float, float]] = []
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        if level not in levels or not len(path.vertices):
+            continue
+        at = path.vertices
+        border = np.min([at[:, 0] - plane.x[0], plane.x[-1] - at[:, 0]], axis=0)
+        border = np.min([border, at[:, 1] - plane.y[0], plane.y[-1] - at[:, 1]], axis=0)
+        apart = np.hypot(*(at[:, None] - taken[None]).transpose(2, 0, 1)).min(axis=1, initial=np.inf)
+        room = np.where(border > 0.06 * plane.side, np.minimum(apart, 0.25 * plane.side), 0.0)
+        best = int(room.argmax())
+        if room[best] > 0.1 * plane.side:
+            spots.append((float(at[best, 0]), float(at[best, 1])))
+            taken = np.concatenate([taken, at[[best]]])
+    return spots
+
+
+def _on_plane(axes: Axes, plane: _Plane, look: _Look) -> None:
+    """Draw the iterates' path, the solutions and the least losses."""
+    path = plane.iterates
+    if len(path):
+        axes.plot(path["x"], path["y"], color=_INK, lw=0.7, marker="o", ms=1.6, zorder=3)
+        for k, marker in ((0, _FIRST), (-1, _LAST)):
+            axes.plot(path["x"].iloc[k], path["y"].iloc[k], marker, color=_INK, ms=4, zorder=4)
+    for row in plane.solutions.to_dict("records"):
+        colour = look.colour(row["role"])
+        style = {"mfc": colour, "mec": _INK, "mew": 0.6, "ms": 6}
+        if not row["on_plane"]:
+            style = {"mfc": "none", "mec": colour, "mew": 1.8, "ms": 8}
+        axes.plot(row["x"], row["y"], _MARKERS[row["role"]], zorder=5 if row["on_plane"] else 4.8, **style)
+    for split in _SPLITS:
+        least = plane.least(split)
+        if least:
+            style = {"color": _INK, "ms": 10, "ls": "", "path_effects": _HALO, **_CROSSES[split]}
+            axes.plot(*least[:2], zorder=4.5, **style)  # its arms show behind a solution at the same place
+
+
+def _seen_plane(name: str, data: Data, spec: Spec) -> str:
+    told = []
+    planes = list(_planes(name, data))
+    for label, plane in planes:
+        words = []
+        rows = plane.points[plane.points["role"].isin(SOLUTIONS)]
+        for split in _SPLITS:
+            least = plane.least(split)
+            if least is None:
+                words.append(f"no finite {split} loss")
+                continue
+            away = [
+                f"{number(math.hypot(row['x'] - least[0], row['y'] - least[1]))} from {row['role']}"
+                for row in plane.solutions.to_dict("records")
+            ]
+            words.append(f"least {split} loss {number(least[2])} nats, {', '.join(away)}")
+        off = [
+            f"{row['role']} {number(row['distance'])}"
+            for row in rows.to_dict("records")
+            if row["distance"] > 1e-3 * plane.side
+        ]
+        path = plane.iterates
+        if len(path):
+            off.append(f"iterates {_range(path['distance'])}")
+        if off:
+            words.append(f"out of the plane: {', '.join(off)}")
+        if len(path):
+            shares = [_percent(float(path[f"explained_{axis}"].iloc[0])) for axis in ("x", "y")]
+            words.append(f"the axes have {shares[0]} and {shares[1]} of the iterates' variance")
+        steps = [number(float(np.ptp(values)) / (len(values) - 1)) for values in (plane.x, plane.y)]
+        words.append(f"grid step {steps[0]} by {steps[1]}")
+        told.append((f"{label} (seed {plane.seed})", "; ".join(words)))
+    if not told:
+        return ""
+    table = data["planes"][data["planes"]["plane"] == name]
+    policy = ", ".join(dict.fromkeys(table["bn_policy"]))
+    return (
+        f"{_recipe_note(table)}Batch-norm statistics: {policy}. Distances are in 2-norm of weights, and"
+        f" within the plane unless said:{_list(told)}"
+    )
+
+
 # shift ----------------------------------------------------------------------------------------------
 
 
@@ -1411,15 +1659,15 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 # Words ----------------------------------------------------------------------------------------------
 
 
-def number(value: float) -> str:
-    """Write a number for people: three significant digits, a true minus sign, powers of ten written out."""
+def number(value: float, digits: int = 3) -> str:
+    """Write a number for people: significant digits, a true minus sign, powers of ten written out."""
     if not np.isfinite(value):
         return "not finite"
     if value and not 1e-4 <= abs(value) < 1e5:
-        digits, power = f"{value:.2e}".split("e")
-        text = f"{digits} × 10{str(int(power)).translate(_RAISED)}"
+        leading, power = f"{value:.{digits - 1}e}".split("e")
+        text = f"{leading} × 10{str(int(power)).translate(_RAISED)}"
     else:
-        text = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        text = f"{value:.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
     return text.replace("-", "−")
 
 
@@ -1479,10 +1727,10 @@ def _kind(name: str) -> tuple[str, str]:
     if name in ("theory-average", "theory-gain"):
         return name, ""
     kind, _, part = name.partition("-")
-    if kind in ("curves", "line") and part:
+    if kind in ("curves", "line", "plane") and part:
         return kind, part
-    known = "training, prevalence, curves-<probe>, line-<line>, shift, sign, toy-surface, toy-curves, "
-    known += "theory-average, theory-gain"
+    known = "training, prevalence, curves-<probe>, line-<line>, plane-<plane>, shift, sign, toy-surface, "
+    known += "toy-curves, theory-average, theory-gain"
     raise ValleysError(f"figure {name!r} is not known; there are {known}")
 
 
@@ -1491,6 +1739,7 @@ _DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
     "prevalence": _prevalence,
     "curves": _curves,
     "line": _line,
+    "plane": _plane,
     "shift": _shift,
     "sign": _sign,
     "toy-surface": _toy_surface,
@@ -1503,6 +1752,7 @@ _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "prevalence": _seen_prevalence,
     "curves": _seen_curves,
     "line": _seen_line,
+    "plane": _seen_plane,
     "shift": _seen_shift,
     "sign": _seen_sign,
     "toy-surface": _seen_toy_surface,
@@ -1515,6 +1765,7 @@ _TITLES = {
     "prevalence": "Prevalence of asymmetric directions",
     "curves": "Loss along directions: {}",
     "line": "Line between solutions: {}",
+    "plane": "Plane through weight space: {}",
     "shift": "Shift between train and test loss",
     "sign": "Asymmetry and agreement in sign with the weights",
     "toy-surface": "2-D MLP: loss surface",
@@ -1527,6 +1778,7 @@ _NOTHING = {
     "prevalence": "Nothing to draw: no direction was probed.",
     "curves": "Nothing to draw: no curve was measured for the probe {}.",
     "line": "Nothing to draw: the line {} was not measured.",
+    "plane": "Nothing to draw: the plane {} was not measured.",
     "shift": "Nothing to draw: no direction was probed.",
     "sign": "Nothing to draw: no direction of kind sign was probed.",
     "toy-surface": "Nothing to draw: the 2-D surface has no points.",

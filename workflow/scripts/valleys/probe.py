@@ -112,11 +112,11 @@ class Evaluator:
                 torch.mul(self.start[name], 1.0 - t, out=parameter.data)
                 parameter.data.add_(stop[name].to(parameter), alpha=t)
 
-    def place(self, weights: Mapping[str, Tensor]) -> None:
-        """Set the weights to those given, every parameter by name."""
+    def place(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Set the weights to those given by name, of any precision; batch-norm statistics stay."""
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.data.copy_(weights[name])
+            for name, value in weights:
+                self.parameters[name].data.copy_(value)
 
     def reset(self) -> None:
         """Put the starting weights and batch-norm statistics back."""
@@ -297,18 +297,18 @@ def find_radius(
         evaluator.reset()
 
 
-def check_against(where: str, found: float, stored: float, tolerance: float = 1e-5) -> None:
-    """Raise unless a line's train loss at a stored solution equals that solution's own.
+def check_against(where: str, found: float, stored: float, tolerance: float = 1e-5, on: str = "line") -> None:
+    """Raise unless a line's (or plane's: `on`) train loss at a stored solution equals that solution's own.
 
     Raises
     ------
     ValleysError
-        When they differ by more than `tolerance` (relative, plus as much absolutely): the line does not pass
+        When they differ by more than `tolerance` (relative, plus as much absolutely): it does not pass
         through the solution, or was measured on other images or another BN policy.
     """
     if not abs(found - stored) <= tolerance * (1.0 + abs(stored)):
         raise ValleysError(
-            f"self-check failed: {where} has train loss {found:.8g} on the line and {stored:.8g} when the "
+            f"self-check failed: {where} has train loss {found:.8g} on the {on} and {stored:.8g} when the "
             f"stored solution is evaluated by itself; delete the cell's cached solutions and rerun"
         )
 
@@ -452,7 +452,7 @@ def line_between(
         if at is None:
             evaluator.between(state, t)
         else:
-            evaluator.place(at(t))
+            evaluator.place(at(t).items())
 
     points = interpolate(evaluator, move, ts, report)
     if check_stored_bn or evaluator.bn != "refreshed":

@@ -18,6 +18,7 @@ VERSIONS: dict[str, int] = {
     "probe": 3,
     "connect": 1,
     "interpolate": 2,
+    "plane": 1,
     "detect": 2,
     "study": 1,
     "toy_2d": 1,

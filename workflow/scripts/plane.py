@@ -1,0 +1,78 @@
+"""Loss and accuracy on a plane through the weights of one cell, and what lies on it.
+
+In: ``train``, ``test``, the solutions ``sgd``, ``swa``, ``descent``; for pca ``iterates``; for a span of
+computed directions ``directions_x``, ``directions_y``. Out: ``planes``, ``plane_points`` (tables). Finished
+rows of the grid are kept beside the outputs: a killed job goes on where it was.
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    import shutil
+    from pathlib import Path
+
+    from valleys import directions, files, losses, planes, probe, sgd, solutions, tables
+    from valleys.config import SOLUTIONS, Cell
+    from valleys.data import load_split, read_metadata
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    block, settings = spec["plane"], spec["bn_refresh"]
+    device = pick_device(snakemake.config)
+    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    train = load_split(snakemake.input.train).to(device).subset(block["train_images"])
+    test = load_split(snakemake.input.test).to(device).subset(block["test_images"])
+    loaded = {name: solutions.load(snakemake.input[name], device) for name in SOLUTIONS}
+    nets = {name: net for name, (net, _) in loaded.items()}
+    weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
+
+    def read():
+        """Yield epoch and state dict of each kept iterate."""
+        for path in sorted(Path(snakemake.input.iterates).glob("epoch-*.safetensors")):
+            state, header = files.load_weights(path)
+            yield header["epoch"], state
+
+    iterates, where = (), block["at"]
+    if "through" in block:
+        plane = planes.through(*(weights[name] for name in block["through"]))
+    elif "pca" in block:
+        plane = planes.principal(lambda: (state for _, state in read()), list(weights["swa"])).to(device)
+        iterates = read()
+    else:
+        pair = []
+        for axis, chosen in zip("xy", block["span"], strict=True):
+            names = directions.parameter_group(nets[where], chosen["group"])
+            group = directions.restrict(weights[where], names)
+            path = snakemake.input.get(f"directions_{axis}")
+            if path:
+                stored, _ = files.load_weights(path)
+                found = directions.restrict(probe.stored_directions(stored, where)[chosen["k"]], names)
+            else:
+                key = f"{cell.path}/{chosen['group']}"
+                found, _ = directions.random_direction(
+                    chosen["kind"], group, key=key, k=chosen["k"], share=chosen["share"]
+                )
+            pair.append(found)
+        plane = planes.spanned(weights[where], *pair)
+
+    points = planes.describe(plane, weights, iterates)
+    xs, ys = planes.sides(block, points, sgd.vector_norm(weights[where]))
+    evaluator = probe.Evaluator(
+        nets[where],
+        train,
+        test,
+        losses.build(spec["loss"]),
+        bn=block["bn"],
+        method=settings["method"],
+        batch_size=settings["batch_size"],
+    )
+    held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=block["train_images"] is None)
+    log.info("%s on the plane: %s", w.plane, ", ".join(held) or "no solution")
+    key = [spec, plane.checksum(), str(device), *(about["checksum"] for _, about in loaded.values())]
+    key += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+    state = sgd.state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
+    rows = planes.surface(evaluator, plane, xs, ys, state=state / "rows.pt")
+    label = {**cell.columns(), "plane": w.plane}
+    about = {**label, "bn_policy": evaluator.bn}
+    tables.write(snakemake.output.planes, "planes", [{**about, **row} for row in rows], spec)
+    tables.write(snakemake.output.plane_points, "plane_points", [{**label, **row} for row in points], spec)
+    shutil.rmtree(state, ignore_errors=True)
