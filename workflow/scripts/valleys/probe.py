@@ -11,10 +11,14 @@ images are accumulated in float64. The batch-norm policy is part of every result
     Statistics stay those stored with the solution.
 ``none``
     The model has no batch-norm layer.
+
+Slopes of a line's train loss are left to differences between its points, or computed exactly
+(`Evaluator.train_slope`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
@@ -26,9 +30,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from valleys import directions, files
-from valleys.averaging import Method, batch_norms, refresh_bn
+from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
@@ -137,6 +142,47 @@ class Evaluator:
         self.reset()
         return Point(*self._pass(self._train), *self._pass(self._test))
 
+    @torch.no_grad()
+    def train_slope(self, direction: Mapping[str, Tensor]) -> float:
+        """Return the derivative of the train loss along `direction` at the present weights, exactly.
+
+        By forward-mode differentiation (dual numbers), which needs no graph: one pass over the train images
+        that carries a tangent with each activation. ``frozen`` and ``none``: batch by batch, statistics
+        constant. ``refreshed``: the derivative of the refreshed loss itself, in which the statistics of the
+        whole set follow the weights (`averaging.refreshed_logits`); all batches are in memory together, with
+        their tangents. Where the loss has a kink (ReLU) the derivative is one of those on its two sides.
+
+        Parameters
+        ----------
+        direction
+            By parameter name; parameters that are not in it stay.
+
+        Returns
+        -------
+        float
+            Units of loss per unit of `direction`.
+
+        Raises
+        ------
+        ValleysError
+            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches.
+        """
+        if self.bn == "refreshed" and self.method == "streaming":
+            raise ValleysError(
+                "exact slopes with refreshed BN need bn_refresh.method exact; use that, or slopes: differences"
+            )
+        with forward_ad.dual_level(), _tangents(self.model, direction):
+            if self.bn == "refreshed":
+                logits = refreshed_logits(self.model, (x for x, _ in self._train))
+            else:
+                logits = (self.model(x) for x, _ in self._train)
+            total = 0.0
+            for batch, labels in zip(logits, self._train.labels(), strict=True):
+                loss = self.loss(batch, labels).sum(dtype=torch.float64)
+                tangent = forward_ad.unpack_dual(loss).tangent
+                total += 0.0 if tangent is None else float(tangent)  # None: nothing depends on the direction
+        return total / len(self._train.split)
+
     def point(self) -> Point:
         """Return train and test loss and accuracy at the present weights."""
         return Point(*self.train_loss(), *self.test_loss())
@@ -150,6 +196,26 @@ class Evaluator:
             total = total + self.loss(logits, labels).sum(dtype=torch.float64)
             hits = hits + (logits.argmax(1) == labels).sum()
         return float(total) / count, int(hits) / count
+
+
+@contextlib.contextmanager
+def _tangents(model: nn.Module, direction: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block, parameters are dual numbers whose tangents are `direction`.
+
+    As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
+    """
+    own = {}
+    try:
+        for name, tangent in direction.items():
+            path, _, leaf = name.rpartition(".")
+            held = model.get_submodule(path)._parameters
+            own[name] = held, leaf, held[leaf]
+            primal = held[leaf].detach()
+            held[leaf] = forward_ad.make_dual(primal, tangent.to(primal))
+        yield
+    finally:
+        for held, leaf, parameter in own.values():
+            held[leaf] = parameter
 
 
 class _Batches:
@@ -179,14 +245,19 @@ def line_offsets(radius: float, points: int) -> list[float]:
 
 
 def probe_line(
-    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float]
-) -> list[dict[str, float]]:
-    """Return ``offset`` and the four values of `Point` at each offset (2-norm units of `direction`)."""
+    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float], exact: bool = False
+) -> list[dict[str, float | None]]:
+    """Return ``offset``, the four values of `Point` and ``train_slope`` at each offset.
+
+    Offsets in 2-norm units of `direction`; slopes in units of loss per unit of offset, where `exact` asks
+    for them (`Evaluator.train_slope`), else null. They change none of the other values.
+    """
     rows = []
     try:
         for offset in offsets:
             evaluator.move(direction, offset)
-            rows.append({"offset": offset, **evaluator.point().asdict()})
+            slope = {"train_slope": evaluator.train_slope(direction) if exact else None}
+            rows.append({"offset": offset, **evaluator.point().asdict(), **slope})
     finally:
         evaluator.reset()
     return rows
@@ -342,7 +413,7 @@ def probe_solution(
     evaluator
         Starts at the solution.
     block
-        A probe's config block: ``kind, n, group, share, points, radius, relative, rise``.
+        A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``.
     key
         Name of the random stream.
     stored
@@ -380,7 +451,8 @@ def probe_solution(
                     evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm
                 )
                 first = radius.radius if k == 0 else first
-            curve = probe_line(evaluator, direction, line_offsets(radius.radius, block["points"]))
+            offsets = line_offsets(radius.radius, block["points"])
+            curve = probe_line(evaluator, direction, offsets, exact=block["slopes"] == "exact")
             check_against(f"direction {k} at offset 0", curve[len(curve) // 2]["train_loss"], own.train_loss)
             row = {
                 "k": k,
