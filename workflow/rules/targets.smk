@@ -6,6 +6,7 @@ localrules:
     sign,
     toy,
     theory,
+    gain,
 
 
 rule prevalence:
@@ -31,6 +32,11 @@ rule sign:
 rule theory:
     input:
         experiment_files("theory"),
+
+
+rule gain:
+    input:
+        experiment_files("gain"),
 
 
 rule toy:

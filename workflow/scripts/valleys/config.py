@@ -27,7 +27,8 @@ from valleys.stages import VERSIONS
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
-CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation")
+CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
+CELL_TABLES += ("interpolation",)
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
 
@@ -255,6 +256,12 @@ class Experiment:
                 )
             if probe["radius"] is not None and probe["relative"] is not None:
                 raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
+            refreshed = self.config["bn_refresh"]["method"]
+            if probe["slopes"] == "exact" and probe["bn"] == "refreshed" and refreshed == "streaming":
+                raise ValleysError(
+                    f"{where}.slopes: exact needs bn_refresh.method exact where bn is refreshed; "
+                    "the loss of method streaming hangs on the batches"
+                )
             if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.cells):
                 raise ValleysError(
                     f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
@@ -335,38 +342,43 @@ class Experiment:
 
     def tables(self) -> list[str]:
         """Return the names of the tables this experiment makes."""
-        return [*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, "claims"]
+        return [*CELL_TABLES, "sensitivity", *TOY_TABLES, *THEORY_TABLES, "claims"]
 
     def claim_tables(self) -> list[str]:
         """Return the names of the tables that claims are judged from."""
         return [
-            *("solutions", "directions", "asymmetry", "shift", "interpolation", "toy_2d"),
-            *THEORY_TABLES,
+            *("training", "solutions", "directions", "asymmetry", "theory_measured", "shift"),
+            *("interpolation", "toy_2d", *THEORY_TABLES),
         ]
 
     def figure_needs(self) -> dict[str, list[str]]:
         """Return the figures this experiment makes, each with the tables it is drawn from."""
         probes = self.config["probes"]
         sign = [name for name, spec in probes.items() if spec["kind"] == "sign"]  # have one figure together
-        needs = {"training": ["training"], "prevalence": ["asymmetry"]}
+        needs = {"training": ["training"], "prevalence": ["asymmetry"], "sensitivity": ["sensitivity"]}
         needs |= {f"curves-{p}": ["curves", "directions", "asymmetry"] for p in probes if p not in sign}
         needs |= {f"line-{line}": ["interpolation"] for line in self.config["lines"]}
         needs |= {"shift": ["shift", "asymmetry"]}
         needs |= {"sign": ["asymmetry", "directions"]} if sign else {}
         needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
-        return needs | {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
+        needs |= {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
+        return needs | {"theory-measured": ["theory_measured"]}
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
         """Return the tables and the figures of one experiment, by the name of its target."""
-        tables, first_words = {
-            "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
+        tables, words = {
+            "prevalence": (
+                ("solutions", "directions", "curves", "asymmetry", "sensitivity"),
+                ("prevalence", "sensitivity", "curves"),
+            ),
             "swa": (("training", "solutions", "interpolation"), ("training", "line")),
             "shift": (("curves", "asymmetry", "shift"), ("shift",)),
             "sign": (("directions", "asymmetry"), ("sign",)),
             "toy": (TOY_TABLES, ("toy",)),
-            "theory": (THEORY_TABLES, ("theory",)),
+            "theory": (THEORY_TABLES, ("theory-average", "theory-gain")),
+            "gain": (("curves", "asymmetry", "theory_measured"), ("theory-measured",)),
         }[name]
-        return list(tables), [figure for figure in self.figures() if figure.split("-")[0] in first_words]
+        return list(tables), [f for f in self.figures() if f in words or f.split("-")[0] in words]
 
     def figures(self) -> list[str]:
         """Return the names of the figures this experiment makes."""
@@ -446,6 +458,16 @@ class Experiment:
         """Params of ``detect``."""
         return self._stage("detect", asymmetry=self.config["asymmetry"])
 
+    def measure_gain(self) -> dict[str, Any]:
+        """Params of ``measure_gain``: its constants are in the code."""
+        return self._stage("measure_gain")
+
+    def sensitivity(self) -> dict[str, Any]:
+        """Params of ``sensitivity``."""
+        return self._stage(
+            "sensitivity", asymmetry=self.config["asymmetry"], level=self.config["claims"]["level"]
+        )
+
     def toy_2d(self) -> dict[str, Any]:
         """Params of ``toy_2d``."""
         constants = {
@@ -484,6 +506,8 @@ class Experiment:
             "directions": ("bn_refresh", "probes"),
             "curves": ("bn_refresh", "probes"),
             "asymmetry": ("bn_refresh", "probes", "asymmetry"),
+            "theory_measured": ("bn_refresh", "probes", "asymmetry"),
+            "sensitivity": ("bn_refresh", "probes", "asymmetry"),
             "shift": ("bn_refresh", "probes"),
             "interpolation": ("bn_refresh", "lines"),
         }
