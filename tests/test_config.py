@@ -127,6 +127,11 @@ MISTAKES = {
     "probe name with a path": ("probes.a/b", {"kind": "uniform"}, ["probes", "'a/b'", "cannot be a name"]),
     "recipe name with a space": ("recipes.a b", RECIPE, ["'a b'", "cannot be a name"]),
     "hidden model name": ("models..x", {}, ["models"]),
+    "exact slopes of a streaming refresh": (
+        "", BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "uniform", "slopes": "exact"}}},
+        ["probes.u.slopes", "exact", "streaming"],
+    ),
+    "unknown slopes": ("probes.uniform.slopes", "exakt", ["uniform.slopes", "did you mean 'exact'?"]),
     "line to itself": ("lines.swa-descent.stop", "swa", ["lines.swa-descent", "'swa'"]),
 }  # fmt: skip
 
@@ -139,7 +144,7 @@ def test_a_mistake_is_one_line_with_its_place(what):
         raw["models"][".x"] = {"arch": "mlp"}
         words = ["config: models", "'.x'", "cannot be a name"]
     else:
-        raw = changed(BASE, path, value)
+        raw = changed(BASE, path, value) if path else value
     with pytest.raises(ValleysError) as caught:
         Experiment(fill_defaults(raw))
     message = str(caught.value)
@@ -315,7 +320,8 @@ def slices(found):
             params[f"directions {probe}"] = found.directions(recipe, probe)
         params |= {f"interpolate {line}": found.interpolate(recipe, line) for line in config["lines"]}
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
-    for stage in ("refresh_bn", "detect", "toy_2d", "simulate_theory", "claims", "report"):
+    stages = ("refresh_bn", "detect", "measure_gain", "sensitivity", "toy_2d", "simulate_theory")
+    for stage in (*stages, "claims", "report"):
         params[stage] = getattr(found, stage)()
     return copy.deepcopy(params)
 
@@ -328,7 +334,7 @@ def differences(*changes):
 
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
 FIGURES |= {"figure shift", "figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
-FIGURES |= {"figure theory-average", "figure theory-gain"}
+FIGURES |= {"figure theory-average", "figure theory-gain", "figure theory-measured", "figure sensitivity"}
 RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
 LOSS = {f"train_sgd {RUN}", f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
@@ -365,8 +371,9 @@ CHANGES = {
     "share of another kind": ("probes.uniform.share", 0.9, set()),
     "points": ("probes.gradient.points", 31, {"probe gradient"}),
     "line": ("lines.swa-descent.divisions", 5, {"interpolate swa-descent"}),
-    "noise": ("asymmetry.noise", 1e-5, {"detect"}),
-    "level c": ("asymmetry.c", 3, {"detect", "toy_2d", "claims"} | FIGURES),
+    "slopes": ("probes.gradient.slopes", "exact", {"probe gradient"}),
+    "noise": ("asymmetry.noise", 1e-5, {"detect", "sensitivity"}),
+    "level c": ("asymmetry.c", 3, {"detect", "sensitivity", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
@@ -408,6 +415,8 @@ def test_provenance_of_a_table_is_what_decides_it():
     for table in config.CELL_TABLES:
         about = found.provenance(table)
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
-        assert ("probes" in about) == (table in ("directions", "curves", "asymmetry", "shift"))
+        assert ("probes" in about) == (
+            table in ("directions", "curves", "asymmetry", "theory_measured", "shift")
+        )
         assert ("lines" in about) == (table == "interpolation")
         assert about["recipes"] == found.config["recipes"]

@@ -10,7 +10,8 @@ import pytest
 from valleys import __version__, tables
 from valleys.errors import ValleysError
 
-NAMES = ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation", "toy_2d")
+NAMES = ("training", "solutions", "directions", "curves", "asymmetry", "sensitivity", "theory_measured")
+NAMES += ("shift", "interpolation", "toy_2d")
 NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims")
 VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}
 POINT = {"recipe": "paper", "draw": 1, "offset": -0.5, "loss": 0.25}
@@ -45,7 +46,8 @@ def test_every_table_has_a_sound_schema(table):
 
 
 def test_tables_of_cells_begin_with_the_cell():
-    for name in ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation"):
+    cells = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
+    for name in (*cells, "interpolation"):
         assert tables.schema(name).names[:4] == ["dataset", "model", "recipe", "seed"]
 
 

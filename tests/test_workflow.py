@@ -12,6 +12,8 @@ from valleys import files, tables
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
+JUDGED = {"detect": 1, "measure_gain": 1, "sensitivity": 1}
+"""Jobs that follow new curves, or new constants of Definition 1, of one cell."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_end_to_end(finished):
         solutions.set_index("solution").loc["swa", "test_loss"], rel=1e-5
     )
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 10
+    assert pictures.count(".png") == pictures.count(".svg") == 12
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -70,9 +72,13 @@ def test_named_targets_make_their_own_part(tmp_path):
     toy = planned(tmp_path, SMOKE, "toy")
     assert toy == {"toy_2d": 1, "figures": 2}
     prevalence = planned(tmp_path, SMOKE, "prevalence")
-    assert prevalence["figures"] == 3  # prevalence itself and a figure for each of two probes
+    assert prevalence["figures"] == 4  # prevalence, sensitivity and a figure for each of two probes
     assert prevalence["probe"] == 2
     assert "interpolate" not in prevalence
+    gain = planned(tmp_path, SMOKE, "gain")
+    assert (gain["figures"], gain["measure_gain"], gain["detect"]) == (1, 1, 1)
+    assert "interpolate" not in gain
+    assert planned(tmp_path, SMOKE, "theory") == {"simulate_theory": 1, "figures": 2}
     swa = planned(tmp_path, SMOKE, "swa")
     assert swa["interpolate"] == 1
     assert swa["figures"] == 2
@@ -86,7 +92,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 10, "report": 1}
+    assert jobs == {"figures": 12, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -101,8 +107,8 @@ def test_a_new_seed_trains_just_that_seed(finished):
 
 def test_a_new_direction_kind_probes_just_that(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__gaussian={"kind": "gaussian", "n": 2, "points": 21}))
-    assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
-    assert jobs == {"probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
+    assert jobs.pop("figures") <= 7  # prevalence, sensitivity, shift, theory-measured and one figure a probe
+    assert jobs == {"probe": 1, "aggregate": 5, **JUDGED, "claims": 1, "report": 1}
 
 
 def test_more_directions_probe_that_kind_again(finished):
@@ -122,8 +128,8 @@ def test_another_window_averages_again_and_trains_nothing(finished):
 
 def test_other_constants_judge_again_and_probe_nothing(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
-    assert set(jobs) == {"detect", "toy_2d", "aggregate", "claims", "figures", "report"}
-    assert jobs["aggregate"] == 2  # asymmetry and shift, which detect writes together
+    assert set(jobs) == {*JUDGED, "toy_2d", "aggregate", "claims", "figures", "report"}
+    assert jobs["aggregate"] == 3  # asymmetry and shift, which detect writes together, and theory_measured
 
 
 def test_a_toy_setting_reruns_the_toy_only(finished):
@@ -260,8 +266,8 @@ def test_hessian_of_too_many_directions_is_explained(two_seeds):
 
 def test_a_hessian_probe_is_planned_beside_the_others(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__hessian={"kind": "hessian", "n": 2, "points": 21}))
-    assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
-    assert jobs == {"directions": 1, "probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
+    assert jobs.pop("figures") <= 7  # prevalence, sensitivity, shift, theory-measured and one figure a probe
+    assert jobs == {"directions": 1, "probe": 1, "aggregate": 5, **JUDGED, "claims": 1, "report": 1}
 
 
 LONG = changed(

@@ -102,7 +102,10 @@ def direction_rows(x: Floats, train: Floats, test: Floats, zeta: float, r: float
             for law in LAWS:
                 bounds = [lower_bound(law, scale, bias, z, *both) for z, both in others.items()]
                 values = {"gain": gain(phi, law, scale, bias), **fixed}
-                values |= {"bound": lower_bound(law, scale, bias, zeta, *own), "best_bound": _greatest(bounds)}
+                values |= {
+                    "bound": lower_bound(law, scale, bias, zeta, *own),
+                    "best_bound": _greatest(bounds),
+                }
                 found.append({"shift": law, "scale": scale, "bias": bias, **values})
     return found
 
