@@ -116,7 +116,7 @@ def signed(*seeds, group="all", solution="sgd", kind="sign"):
 
 
 def descents(*runs, **cell):
-    """The training table of seeds whose descent has (train, test) losses less those of swa, epoch by epoch."""
+    """The training table of seeds whose descent epochs have (train, test) losses, less those of swa."""
     rows = []
     for seed, run in enumerate(runs):
         for epoch, (train, test) in enumerate([(0.0, 0.0), *run]):

@@ -128,7 +128,8 @@ MISTAKES = {
     "recipe name with a space": ("recipes.a b", RECIPE, ["'a b'", "cannot be a name"]),
     "hidden model name": ("models..x", {}, ["models"]),
     "exact slopes of a streaming refresh": (
-        "", BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "uniform", "slopes": "exact"}}},
+        "",
+        BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},
         ["probes.u.slopes", "exact", "streaming"],
     ),
     "unknown slopes": ("probes.uniform.slopes", "exakt", ["uniform.slopes", "did you mean 'exact'?"]),

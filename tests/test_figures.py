@@ -91,9 +91,9 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                 ):
                     gain = scale * share * (0.5 if status == "asymmetric" else -0.25) + 0.001 * seed
                     rows["theory_measured"].append(
-                        fill("theory_measured", **cell, **line, status=status, flat_side=1, shift=law, scale=scale,
-                             bias=scale * share, gain=gain, best_bound=gain - 0.1, train_gain=-0.1,
-                             test_gain=gain / 2)
+                        fill("theory_measured", **cell, **line, status=status, flat_side=1, shift=law,
+                             scale=scale, bias=scale * share, gain=gain, best_bound=gain - 0.1,
+                             train_gain=-0.1, test_gain=gain / 2)
                     )  # fmt: skip
             for x in np.linspace(-1, 1, 11):
                 loss = 1 + 4 * x * x if x < 0 else 1 + (0.5 + k) * x * x
@@ -116,8 +116,8 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
             share = wilson(hits, 60)
             names_of = dict(zip(("dataset", "model", "recipe"), names, strict=True))
             rows["sensitivity"].append(
-                fill("sensitivity", **names_of, probe=probe, kind=probe, zeta_max=zeta_max, min_span=min_span, c=c,
-                     chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60, asymmetric=hits,
+                fill("sensitivity", **names_of, probe=probe, kind=probe, zeta_max=zeta_max,
+                     min_span=min_span, c=c, chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60, asymmetric=hits,
                      share=share.estimate, low=share.low, high=share.high)
             )  # fmt: skip
     for recipe, draw in itertools.product(("paper", "converged"), range(4)):

@@ -67,8 +67,8 @@ def test_no_gain_is_below_a_bound_convex_or_not(seed):
 
 
 def test_the_bound_of_the_linear_valley_is_the_corollarys():
-    # A shift of +-1/4, zeta = b = 1/16: always beyond zeta + b, so b (q - p) / 2, with q = 5. At a kink PCHIP has
-    # slope 0, which it makes up for within an interval by a slope of 4/3: that is p, and not 1.
+    # A shift of +-1/4, zeta = b = 1/16: always beyond zeta + b, so b (q - p) / 2, with q = 5. At a kink PCHIP
+    # has slope 0, which it makes up for within an interval by a slope of 4/3: that is p, and not 1.
     (row,) = (
         r for r in rows_of(valley(5)) if (r["shift"], r["scale"], r["bias"]) == ("rademacher", 0.25, 0.0625)
     )

@@ -1,4 +1,4 @@
-"""Judge all curves at a grid of the constants of Definition 1. In: ``curves``. Out: ``table`` (sensitivity)."""
+"""Judge all curves at a grid of constants of Definition 1. In: ``curves``. Out: ``table`` (sensitivity)."""
 
 from valleys.jobs import job
 

@@ -1482,8 +1482,8 @@ def _gain_panel(axes: Axes, here: pd.DataFrame, level: float, look: _Look) -> No
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     _linear_axis(axes)
     axes.annotate(
-        f"n = {' + '.join(counts)}", (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points",
-        color=_GREY, fontsize=axes.xaxis.get_label().get_fontsize() * 0.85,
+        f"n = {' + '.join(counts)}", (0, 0), xycoords="axes fraction", xytext=(4, 4),
+        textcoords="offset points", color=_GREY, fontsize=axes.xaxis.get_label().get_fontsize() * 0.85,
     )  # fmt: skip
 
 
@@ -1511,8 +1511,8 @@ def _seen_theory_measured(_part: str, data: Data, spec: Spec) -> str:
     positive = _percent((all_rows["bound"] > 0).mean()), _percent((all_rows["best_bound"] > 0).mean())
     return (
         f"{_recipe_note(table)}Directions at {solution}. The proved bound is positive in {positive[0]} of all"
-        f" rows of the table with the window of Definition 1, and in {positive[1]} with the best window. Gain of"
-        f" a bias of R/8, with its {_percent(level)} t interval over minima:{_list(told, 4 * _LISTED)}"
+        f" rows of the table with the window of Definition 1, and in {positive[1]} with the best window. Gain"
+        f" of a bias of R/8, with its {_percent(level)} t interval over minima:{_list(told, 4 * _LISTED)}"
     )
 
 

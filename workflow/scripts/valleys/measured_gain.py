@@ -138,7 +138,7 @@ def _greatest(values: list[float]) -> float:
 
 
 class _Slopes:
-    """Exact extremes of the slope of a piecewise cubic: at its knots, its inflections and the ends asked for."""
+    """Exact extremes of the slope of a piecewise cubic: at knots, inflections and the ends asked for."""
 
     def __init__(self, phi: PchipInterpolator) -> None:
         self.slope = phi.derivative()

@@ -169,7 +169,7 @@ class Evaluator:
         """
         if self.bn == "refreshed" and self.method == "streaming":
             raise ValleysError(
-                "exact slopes with refreshed BN need bn_refresh.method exact; use that, or slopes: differences"
+                "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
             )
         with forward_ad.dual_level(), _tangents(self.model, direction):
             if self.bn == "refreshed":
