@@ -117,8 +117,8 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
             names_of = dict(zip(("dataset", "model", "recipe"), names, strict=True))
             rows["sensitivity"].append(
                 fill("sensitivity", **names_of, probe=probe, kind=probe, zeta_max=zeta_max,
-                     min_span=min_span, c=c, chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60, asymmetric=hits,
-                     share=share.estimate, low=share.low, high=share.high)
+                     min_span=min_span, c=c, chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60,
+                     asymmetric=hits, share=share.estimate, low=share.low, high=share.high)
             )  # fmt: skip
     for recipe, draw in itertools.product(("paper", "converged"), range(4)):
         status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from valleys import config as valleys_config
 from valleys import files, tables
@@ -185,7 +186,14 @@ SEEDS = changed(
     datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
     probes={
         "hessian": {"kind": "hessian", "n": 2, "points": 9, "bn": "frozen", "train_images": 60},
-        "head": {"kind": "hessian", "n": 1, "points": 9, "group": "classifier", "solutions": ["sgd"]},
+        "head": {
+            "kind": "hessian",
+            "n": 1,
+            "points": 9,
+            "group": "classifier",
+            "solutions": ["sgd"],
+            "slopes": "exact",
+        },
         "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
     },
 )
@@ -225,6 +233,19 @@ def test_hessian_directions_carry_their_eigenvalues(two_seeds):
     head = tables.read(cell / "probes/head/directions.parquet", "directions").to_pandas()
     assert head["entries"].item() == 170  # 16 x 10 weights, 10 biases
     assert head["eigenvalue"].notna().all()
+
+
+def test_exact_slopes_are_in_the_table_of_the_probe_that_asks_for_them(two_seeds):
+    cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
+    plain = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
+    assert plain["train_slope"].isna().all()
+    line = tables.read(cell / "probes/head/curves.parquet", "curves").to_pandas().sort_values("offset")
+    assert line["train_slope"].notna().all()
+    # The loss is convex in the last layer: each difference quotient lies between the slopes at its ends.
+    quotients = np.diff(line["train_loss"]) / np.diff(line["offset"])
+    slopes = line["train_slope"].to_numpy()
+    assert (slopes[:-1] < quotients).all()
+    assert (quotients < slopes[1:]).all()
 
 
 def test_directions_to_another_seed_lead_there(two_seeds):

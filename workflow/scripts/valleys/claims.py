@@ -36,8 +36,8 @@ minima. The rules of these claims:
 ``bias_gains_on_measured_curves``, ``bias_lowers_test_loss``, experiment 4
     A direction's value is what a bias of R/8 to its flat side gains: of the measured train curve, in
     expectation under a shift uniform on +-R/4 (`valleys.measured_gain`), or of the measured test loss,
-    unshifted. A minimum's is the mean over its asymmetric directions of one probe; minima without any are left
-    out. Paired rule against 0. The note has the same of symmetric directions, a control.
+    unshifted. A minimum's is the mean over its asymmetric directions of one probe; minima without any are
+    left out. Paired rule against 0. The note has the same of symmetric directions, a control.
 ``swa_paper_selection_exists``, experiment 2
     Share rule, over seeds: whether a descent epoch has a lower train loss and a higher test loss than swa,
     which is what the paper's code asks of an epoch to keep it.
@@ -687,7 +687,7 @@ def gains(theory_gain: pd.DataFrame, level: float) -> Iterator[Row]:
 
 
 def measured_gains(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
-    """Experiment 4 on measured curves: a bias to the flat side of asymmetric directions, by cell and probe."""
+    """Experiment 4 on measured curves: a bias to the flat side of asymmetric directions, by probe."""
     found = measures.gains(theory_measured)
     found = found[(found["shift"] == "uniform") & (found["bias"] == found["scale"] / 2)]
     for names, rows in found.groupby([*_CELLS, "probe"], sort=True):
