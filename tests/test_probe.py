@@ -253,6 +253,35 @@ def test_refreshed_and_frozen_slopes_differ_and_the_slope_at_0_is_the_gradients(
     assert slopes[1] == pytest.approx(inner.item(), rel=1e-9)
 
 
+class Backwards(torch.autograd.Function):
+    """The identity, with a derivative in reverse mode only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@pytest.mark.parametrize("batch_size", [1000, 17])
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_a_network_without_forward_mode_is_differentiated_backwards(bn, batch_size):
+    forwards, backwards = (double_evaluator("batch", bn=bn, batch_size=batch_size) for _ in range(2))
+    backwards.model.final.register_forward_hook(lambda module, inputs, out: Backwards.apply(out))
+    direction = draw(forwards.model)
+    for evaluator in (forwards, backwards):
+        evaluator.move(direction, 0.5)
+    before = {name: id(p) for name, p in backwards.model.named_parameters()}
+    expected = forwards.train_slope(direction)
+    for _ in range(2):
+        assert backwards.train_slope(direction) == pytest.approx(expected, rel=1e-9)
+    assert (forwards.backwards, backwards.backwards) == (False, True)
+    assert {name: id(p) for name, p in backwards.model.named_parameters()} == before
+    assert backwards.train_slope({}) == 0.0
+
+
 @pytest.mark.parametrize("name", ["label_smoothing", "focal", "mse"])
 def test_exact_slopes_of_other_losses(name):
     loss = losses.build({"name": name, "smoothing": 0.1, "gamma": 2})

@@ -95,6 +95,7 @@ class Evaluator:
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train, self._test = _Batches(train, batch_size), _Batches(test, batch_size)
         self.points = 0
+        self.backwards = False  # whether forward mode is known to fail in this network
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
@@ -152,6 +153,10 @@ class Evaluator:
         whole set follow the weights (`averaging.refreshed_logits`); all batches are in memory together, with
         their tangents. Where the loss has a kink (ReLU) the derivative is one of those on its two sides.
 
+        A network with an operation that has no forward mode (torch has none for some layers, in some memory
+        layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
+        memory and gives the same number.
+
         Parameters
         ----------
         direction
@@ -171,17 +176,47 @@ class Evaluator:
             raise ValleysError(
                 "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
             )
-        with forward_ad.dual_level(), _tangents(self.model, direction):
-            if self.bn == "refreshed":
-                logits = refreshed_logits(self.model, (x for x, _ in self._train))
-            else:
-                logits = (self.model(x) for x, _ in self._train)
-            total = 0.0
-            for batch, labels in zip(logits, self._train.labels(), strict=True):
-                loss = self.loss(batch, labels).sum(dtype=torch.float64)
-                tangent = forward_ad.unpack_dual(loss).tangent
-                total += 0.0 if tangent is None else float(tangent)  # None: nothing depends on the direction
-        return total / len(self._train.split)
+        if not self.backwards:
+            try:
+                return self._slope_forwards(direction)
+            except RuntimeError as error:
+                log.info("slopes by the gradient: no forward mode in this network (%s)", error)
+                self.backwards = True
+        return self._slope_backwards(direction)
+
+    def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
+        with forward_ad.dual_level():
+            own = {name: self.parameters[name].detach() for name in direction}
+            duals = {name: forward_ad.make_dual(own[name], u.to(own[name])) for name, u in direction.items()}
+            with _replaced(self.model, duals):
+                tangents = [forward_ad.unpack_dual(loss).tangent for loss in self._train_losses()]
+        # None where nothing depends on the direction.
+        return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train.split)
+
+    def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
+        leaves = {name: self.parameters[name].detach().clone().requires_grad_() for name in direction}
+        with torch.enable_grad(), _replaced(self.model, leaves):
+            losses = self._train_losses()
+            if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
+                losses = [sum(losses)]
+            for loss in losses:
+                if loss.requires_grad:
+                    loss.backward()
+        terms = [
+            float((leaf.grad.double() * direction[name].to(leaf).double()).sum())
+            for name, leaf in leaves.items()
+            if leaf.grad is not None
+        ]
+        return sum(terms) / len(self._train.split)
+
+    def _train_losses(self) -> Iterator[Tensor]:
+        """Yield the sum of losses over each batch of train images, as a function of the parameters."""
+        if self.bn == "refreshed":
+            logits = refreshed_logits(self.model, (x for x, _ in self._train))
+        else:
+            logits = (self.model(x) for x, _ in self._train)
+        for batch, labels in zip(logits, self._train.labels(), strict=True):
+            yield self.loss(batch, labels).sum(dtype=torch.float64)
 
     def point(self) -> Point:
         """Return train and test loss and accuracy at the present weights."""
@@ -199,19 +234,18 @@ class Evaluator:
 
 
 @contextlib.contextmanager
-def _tangents(model: nn.Module, direction: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, parameters are dual numbers whose tangents are `direction`.
+def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block, the model computes with these tensors in place of its parameters.
 
     As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
     """
     own = {}
     try:
-        for name, tangent in direction.items():
+        for name, value in values.items():
             path, _, leaf = name.rpartition(".")
             held = model.get_submodule(path)._parameters
             own[name] = held, leaf, held[leaf]
-            primal = held[leaf].detach()
-            held[leaf] = forward_ad.make_dual(primal, tangent.to(primal))
+            held[leaf] = value
         yield
     finally:
         for held, leaf, parameter in own.values():
