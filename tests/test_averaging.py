@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from valleys import models
-from valleys.averaging import average, batch_norms, refresh_bn
+from valleys.averaging import average, batch_norms, refresh_bn, refreshed_logits
 from valleys.errors import ValleysError
 
 
@@ -34,6 +34,27 @@ def images(n, seed=1, shift=0.0):
     # Later images are brighter, so that batches differ and equal weighting of unequal batches shows.
     x = torch.randn(n, 3, 8, 8, generator=generator)
     return x + shift * torch.linspace(0, 1, n).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("cut", [[24], [10, 10, 4], [1, 23]])
+def test_refreshed_logits_are_those_of_a_refresh_and_differentiable(cut):
+    net = deep_net().double()
+    x, before = images(24, shift=3.0).double(), statistics(net).clone()
+    logits = torch.cat(refreshed_logits(net, x.split(cut)))
+    assert torch.equal(statistics(net), before)
+    assert net.training
+    twin = copy.deepcopy(net)
+    torch.testing.assert_close(logits, torch.cat(refresh_bn(twin, [x])), rtol=1e-9, atol=1e-9)
+    # The same gradient as train mode on one batch, which is the refreshed network with its statistics moving.
+    first, second = net.stem.weight, twin.stem.weight
+    (ours,) = torch.autograd.grad(logits.square().sum(), first)
+    (reference,) = torch.autograd.grad(twin.train()(x).square().sum(), second)
+    torch.testing.assert_close(ours, reference, rtol=1e-7, atol=1e-9)
+
+
+def test_refreshed_logits_need_images():
+    with pytest.raises(ValleysError, match="no images"):
+        refreshed_logits(deep_net(), [])
 
 
 def test_average_is_the_mean_in_float64():

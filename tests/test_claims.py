@@ -116,7 +116,38 @@ def signed(*seeds, group="all", solution="sgd", kind="sign"):
     return {"directions": pd.DataFrame(known), "asymmetry": pd.DataFrame(verdicts)}
 
 
+def descents(*runs, **cell):
+    """The training table of seeds whose descent epochs have (train, test) losses, less those of swa."""
+    rows = []
+    for seed, run in enumerate(runs):
+        for epoch, (train, test) in enumerate([(0.0, 0.0), *run]):
+            losses = {"train_loss": 0.5 + train, "test_loss": 0.5 + test}
+            rows.append({**CELL, **cell, "seed": seed, "phase": "descent", "epoch": epoch, **losses})
+        rows.append({**CELL, **cell, "seed": seed, "phase": "swa", "epoch": 9, "train_loss": 0.0})
+    return pd.DataFrame(rows[::-1])
+
+
+def measured(*seeds, status="asymmetric", probe="uniform", kind="uniform", solution="sgd"):
+    """The theory_measured table of seeds with directions of given (gain, test gain) at b = d / 2 = R / 8."""
+    rows = []
+    for seed, directions in enumerate(seeds):
+        for k, (gain, test) in enumerate(directions):
+            names = {**CELL, "seed": seed, "solution": solution, "probe": probe, "kind": kind, "group": "all"}
+            names |= {"k": k, "status": status, "train_gain": -0.25}
+            for law, scale, share, factor in (
+                ("uniform", 0.25, 0.5, 1.0),
+                ("uniform", 0.25, 1.0, -9.0),  # other biases, laws and scales have no part in the verdict
+                ("rademacher", 0.25, 0.5, -9.0),
+                ("uniform", 0.5, 0.5, 3.0),
+            ):
+                values = {"gain": factor * gain, "test_gain": factor * test}
+                rows.append({**names, "shift": law, "scale": scale, "bias": share * scale, **values})
+    return pd.DataFrame(rows)
+
+
 EMPTY = {
+    "training": descents([(0.0, 0.0)]).iloc[:0],
+    "theory_measured": measured([(0.0, 0.0)]).iloc[:0],
     "shift": shifted((0.5,))["shift"].iloc[:0],
     "directions": signed([(0.5, 0.0)])["directions"].iloc[:0],
     "asymmetry": asymmetry(("symmetric",)).iloc[:0],
@@ -215,6 +246,85 @@ def test_paired_verdict_takes_the_majoritys_sign():
     assert claims.paired_verdict(paired, 1, 0.05) == "supported"
     assert claims.paired_verdict(paired, -1, 0.05) == "refuted"
     assert claims.paired_verdict(stats.paired([]), 1, 0.05) == "inconclusive"
+
+
+# --- the paper's selection of epochs ---
+
+KEPT, LOWER, HIGHER = (-0.1, 0.2), (-0.1, -0.2), (0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "verdict"),
+    [(6, 6, "supported"), (0, 6, "refuted"), (3, 6, "inconclusive"), (3, 3, "inconclusive")],
+)
+def test_whether_the_papers_selection_finds_an_epoch(hits, n, verdict):
+    runs = [[LOWER, KEPT, HIGHER]] * hits + [[LOWER, HIGHER, (0.0, 0.1), (-0.1, 0.0)]] * (n - hits)
+    rows = judge(training=descents(*runs))
+    row = rows["swa_paper_selection_exists"]
+    assert (row["verdict"], row["effect"], row["n"], row["experiment"]) == (verdict, hits / n, n, 2)
+    assert "epochs chosen by their test loss, as the paper's code does: biased" in row["note"]
+    assert ("swa_test_loss_paper_selection" in rows) == (hits > 0)
+
+
+def test_the_difference_at_selected_epochs_is_given_and_never_judged():
+    runs = [[(-0.1, 0.1), LOWER, (-0.3, 0.2 + 0.01 * seed), HIGHER] for seed in range(8)]
+    row = judge(training=descents(*runs, [LOWER]))["swa_test_loss_paper_selection"]
+    assert (row["verdict"], row["p_value"], row["n"]) == ("inconclusive", None, 8)
+    assert row["effect"] == pytest.approx(-0.235)  # swa less the last epoch kept
+    assert row["low"] < row["effect"] < row["high"] < 0
+    assert row["rule"] == "not judged: the selection fixes the sign"
+    for words in ("by construction", "left out: 1", "at that epoch 0.3;", "test loss -0.1, train loss 0.1"):
+        assert words in row["note"]
+
+
+def test_epochs_that_are_not_finite_are_not_selected():
+    run = descents([(math.nan, 1.0), (-0.1, math.nan), KEPT])
+    kept = claims.selected_epochs(run[run["phase"] == "descent"])
+    assert list(kept.index) == [3]
+
+
+# --- a bias on measured curves ---
+
+PAIR = ("bias_gains_on_measured_curves", "bias_lowers_test_loss")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([(0.1, 0.3)] * 6, "supported"),
+        ([(-0.1, -0.3)] * 6, "refuted"),
+        ([(0.1, 0.3)] * 5, "inconclusive"),
+        ([(0.1, 0.3)] * 4 + [(-0.1, -0.2)] * 4, "inconclusive"),
+        # Most directions gain, but in each minimum the mean is a loss.
+        ([(0.1, 0.1, 0.1, -0.9)] * 6, "refuted"),
+    ],
+)
+def test_a_bias_on_measured_curves(values, verdict, which):
+    pairs = [[(v, 0.0) if which == 0 else (0.0, v) for v in seed] for seed in values]
+    rows = judge(theory_measured=measured(*pairs))
+    row, other = rows[PAIR[which]], rows[PAIR[1 - which]]
+    assert (row["verdict"], row["n"], row["experiment"]) == (verdict, len(values), 4)
+    assert row["effect"] == pytest.approx(np.mean([np.mean(v) for v in values]))
+    assert (row["unit"], row["scope"]) == ("nats", "d/m/r/uniform")
+    assert other["verdict"] == "inconclusive"
+
+
+def test_symmetric_directions_are_a_control_in_the_note():
+    both = pd.concat([
+        measured(*[[(0.1, 0.2)] * 2] * 6),
+        measured(*[[(-0.3, 0.4)]] * 5, [(0.5, -0.6)], status="symmetric"),
+    ])  # fmt: skip
+    rows = judge(theory_measured=both)
+    gain, test = (rows[claim]["note"] for claim in PAIR)
+    assert "asymmetric directions: 12 of 18; along symmetric ones -0.167, above 0 in 1 of 6 minima" in gain
+    assert "with twice the shift and bias 0.3" in gain
+    assert "along symmetric ones 0.233, above 0 in 5 of 6 minima; train loss there -0.25" in test
+
+
+@pytest.mark.parametrize("names", [{"kind": "sign"}, {"solution": "swa"}, {"status": "symmetric"}])
+def test_without_asymmetric_directions_there_is_no_such_claim(names):
+    assert judge(theory_measured=measured(*[[(0.1, 0.1)]] * 6, **names)) == {}
 
 
 # --- the share rule ---
@@ -767,6 +877,8 @@ def everything():
         "toy_2d": toy("asymmetric"),
         "theory_average": average((1.0, 0.0, 0.0, -0.5), (2.0, 0.2, 0.1, -0.5)),
         "theory_gain": gain((2.0, 0.5, 0.1, 0.05)),
+        "training": descents([KEPT, HIGHER]),
+        "theory_measured": measured([(0.1, -0.1)]),
     }
 
 
@@ -797,6 +909,9 @@ def test_rows_fit_the_declared_table(tmp_path):
         "line_looks_sharp_from_one_side",
         "seeds_are_apart",
         "seeds_are_connected",
+        "swa_paper_selection_exists",
+        "swa_test_loss_paper_selection",
+        *PAIR,
     }
     assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
     assert all(list(row) == tables.schema("claims").names for row in rows)

@@ -189,6 +189,12 @@ MISTAKES = {
     "span beyond the last": ("planes.directions.span.1", "uniform/2", ["'uniform/2'", "has 2 direction(s)"]),
     "span of a single kind": ("planes.directions.span.1", "gradient/1", ["'gradient/1'", "1 direction(s)"]),
     "span at another solution": ("planes.directions.at", "swa", ["gradient", "no directions at swa", "sgd"]),
+    "exact slopes of a streaming refresh": (
+        "",
+        BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},
+        ["probes.u.slopes", "exact", "streaming"],
+    ),
+    "unknown slopes": ("probes.uniform.slopes", "exakt", ["uniform.slopes", "did you mean 'exact'?"]),
 }  # fmt: skip
 
 
@@ -200,7 +206,7 @@ def test_a_mistake_is_one_line_with_its_place(what):
         raw["models"][".x"] = {"arch": "mlp"}
         words = ["config: models", "'.x'", "cannot be a name"]
     else:
-        raw = changed(BASE, path, value)
+        raw = changed(BASE, path, value) if path else value
     with pytest.raises(ValleysError) as caught:
         Experiment(fill_defaults(raw))
     message = str(caught.value)
@@ -572,7 +578,8 @@ def slices(found):
     params |= {f"figure {name}": found.figure(name) for name in found.figures()}
     params |= {f"study {name}": found.study(name) for name in found.studies}
     params["refresh_bn"] = found.refresh_bn("mlp")
-    for stage in ("detect", "toy_2d", "simulate_theory", "claims", "report"):
+    stages = ("detect", "measure_gain", "sensitivity", "toy_2d", "simulate_theory", "claims", "report")
+    for stage in stages:
         params[stage] = getattr(found, stage)()
     return copy.deepcopy(params)
 
@@ -586,7 +593,7 @@ def differences(*changes):
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
 FIGURES |= {"figure shift", "figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
 FIGURES |= {f"figure plane-{name}" for name in ("solutions", "iterates", "directions")}
-FIGURES |= {"figure theory-average", "figure theory-gain"}
+FIGURES |= {"figure theory-average", "figure theory-gain", "figure theory-measured", "figure sensitivity"}
 RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
 LOSS = {f"train_sgd {RUN}", f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
@@ -636,8 +643,9 @@ CHANGES = {
         "planes.new", {"through": ["swa", "sgd", "descent"]}, {"plane new", "figure plane-new", "report"},
     ),
     "a plane of more seeds": ("planes.solutions.seeds", 2, set()),
-    "noise": ("asymmetry.noise", 1e-5, {"detect"}),
-    "level c": ("asymmetry.c", 3, {"detect", "toy_2d", "claims"} | FIGURES),
+    "slopes": ("probes.gradient.slopes", "exact", {"probe gradient"}),
+    "noise": ("asymmetry.noise", 1e-5, {"detect", "sensitivity"}),
+    "level c": ("asymmetry.c", 3, {"detect", "sensitivity", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
@@ -699,7 +707,9 @@ def test_provenance_of_a_table_is_what_decides_it():
     for table in config.CELL_TABLES:
         about = found.provenance(table)
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
-        assert ("probes" in about) == (table in ("directions", "curves", "asymmetry", "shift"))
+        assert ("probes" in about) == (
+            table in ("directions", "curves", "asymmetry", "theory_measured", "shift")
+        )
         assert ("lines" in about) == (table == "interpolation")
         assert ("planes" in about) == (table in ("planes", "plane_points"))
         assert about["recipes"] == found.config["recipes"]

@@ -20,7 +20,8 @@ def name(k=0, solution="sgd"):
 def some(table, **values):
     """A row of a table, with some value of the right type where none is given."""
     kinds = {"string": "", "int64": 0, "float64": 0.0, "bool": False}
-    return {c["name"]: kinds[c["type"]] for c in tables.declared()[table]["columns"]} | values
+    columns = tables.declared()[table]["columns"]
+    return {c["name"]: None if c.get("optional") else kinds[c["type"]] for c in columns} | values
 
 
 def make(table, rows):
@@ -85,6 +86,26 @@ def test_below_the_threshold_is_symmetric():
     rows = judge({0: (valley(1, 1.9), valley(1, 1.9)), 1: (valley(1, 2.1), valley(1, 2.1))})
     assert [row["status"] for row in rows] == ["symmetric", "asymmetric"]
     assert [row["c_star"] for row in rows] == pytest.approx([1.9, 2.1])
+
+
+def test_exact_slopes_are_used_where_a_curve_has_all_of_them():
+    parabola, slopes = (
+        OFFSETS**2,
+        np.where(OFFSETS < 0, -6.0, 1.0),
+    )  # not those of the parabola: which is used shows
+    points = [
+        {**name(k), "offset": x, "train_loss": y, "test_loss": y, "train_slope": s}
+        for k in range(3)
+        for x, y, s in zip(OFFSETS, parabola, slopes, strict=True)
+    ]
+    points[41 + 7]["train_slope"] = None  # of direction 1
+    points[82 + 9]["train_slope"] = math.nan  # of direction 2
+    directions = [{**name(k), "radius": 2.0, "checksum": "abc"} for k in range(3)]
+    stored = [{**CELL, "solution": "sgd", "checksum": "abc"}]
+    tables = make("curves", points), make("directions", directions), make("solutions", stored)
+    rows = detection.judge(*tables, CONSTANTS)
+    assert [row["status"] for row in rows] == ["asymmetric", "symmetric", "symmetric"]
+    assert (rows[0]["c_star"], rows[0]["p"]) == (6.0, 1.0)
 
 
 def test_no_minimum_and_no_slope():

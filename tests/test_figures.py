@@ -18,6 +18,7 @@ from valleys.stats import mean_interval, wilson
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
 NAMES += ["theory-average", "theory-gain", "plane-solutions", "plane-iterates"]
+NAMES += ["theory-average", "theory-gain", "sensitivity", "theory-measured"]
 TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
 ONE = [("digits", "mlp", "quick")]
@@ -86,6 +87,16 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                     fill("shift", **cell, **line, policy=policy, delta_over_r=delta, gap=left * 0.4 / zero,
                          relative_gap=left / zero)
                 )  # fmt: skip
+            if status != "not_minimum":
+                for law, scale, share in itertools.product(
+                    ("uniform", "rademacher"), (0.25, 0.5), (0.5, 1.0)
+                ):
+                    gain = scale * share * (0.5 if status == "asymmetric" else -0.25) + 0.001 * seed
+                    rows["theory_measured"].append(
+                        fill("theory_measured", **cell, **line, status=status, flat_side=1, shift=law,
+                             scale=scale, bias=scale * share, gain=gain, best_bound=gain - 0.1,
+                             train_gain=-0.1, test_gain=gain / 2)
+                    )  # fmt: skip
             for x in np.linspace(-1, 1, 11):
                 loss = 1 + 4 * x * x if x < 0 else 1 + (0.5 + k) * x * x
                 rows["curves"].append(
@@ -102,6 +113,17 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
             )  # fmt: skip
         if seed == min(seeds):
             make_planes(rows, cell, i)
+    for (i, names), (j, probe) in itertools.product(enumerate(cells), enumerate(probes)):
+        settings = itertools.product((0.25, 0.5, 0.75), (0.1, 0.25), (1.5, 2.0, 4.0))
+        for zeta_max, min_span, c in settings:
+            hits = 10 * (1 + i % 2 + j % 3) - int(c)
+            share = wilson(hits, 60)
+            names_of = dict(zip(("dataset", "model", "recipe"), names, strict=True))
+            rows["sensitivity"].append(
+                fill("sensitivity", **names_of, probe=probe, kind=probe, zeta_max=zeta_max,
+                     min_span=min_span, c=c, chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60,
+                     asymmetric=hits, share=share.estimate, low=share.low, high=share.high)
+            )  # fmt: skip
     for recipe, draw in itertools.product(("paper", "converged"), range(4)):
         status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"
         rows["toy_2d"].append(
@@ -281,6 +303,7 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     if not name.startswith(("toy", "theory")):
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
         panels |= {"plane-solutions": 2, "plane-iterates": 2}
+        panels = {"training": 2, "curves-uniform": 2, "shift": len(probes), "sensitivity": 6}
         assert len(figure.axes) == len(cells) * panels.get(name, 3)
 
 
@@ -513,6 +536,44 @@ def test_shift_leaves_out_kind_sign_and_what_is_not_finite(tmp_path):
     for table in (frames["shift"].assign(relative_gap=bad, gap=bad),):
         figures.draw("shift", frames | {"shift": table}, SPEC)
         assert "no gap to remove" in figures.caption("shift", frames | {"shift": table}, SPEC)
+
+
+def test_measured_gains_are_means_over_minima(data):
+    (panel,) = figures.draw("theory-measured", data, SPEC).axes
+    means = {bars.lines[0].get_color(): bars.lines[0].get_ydata() for bars in panel.containers[::2]}
+    # Scale 1/4, biases of 1/8 and 1/4, seeds 0 to 2.
+    assert [list(y) for y in means.values()] == [
+        pytest.approx(y) for y in ([0.0635, 0.126], [-0.03025, -0.0615])
+    ]
+    tests = [bars.lines[0].get_ydata()[0] for bars in panel.containers[1::2]]
+    assert tests == pytest.approx([0.0635 / 2, -0.03025 / 2])
+    assert [t.get_text() for t in panel.texts] == ["n = 6 + 3", "uniform"]
+    text = figures.caption("theory-measured", data, SPEC)
+    assert "• digits / mlp, uniform: asymmetric +0.0635 (0.061 to 0.066) nats" in text
+    assert "positive in 0 % of all rows of the table with the window of Definition 1, and in 0 %" not in text
+
+
+def test_wide_intervals_do_not_hide_the_means(data):
+    table = data["theory_measured"]
+    asymmetric = table["status"] == "asymmetric"
+    table = table[~asymmetric | (table["seed"] < 2)]  # two minima, far apart: an interval 12.7 times as wide
+    table = table.assign(gain=table["gain"].where(~asymmetric | (table["seed"] == 0), 0.12))
+    (panel,) = figures.draw("theory-measured", data | {"theory_measured": table}, SPEC).axes
+    low, high = panel.get_ylim()
+    drawn = np.concatenate([bars.lines[0].get_ydata() for bars in panel.containers])
+    assert low < drawn.min() < 0 < drawn.max() < high
+    assert high - low < 2.5 * (drawn.max() - drawn.min())
+
+
+def test_sensitivity_panels(data):
+    figure = figures.draw("sensitivity", data, SPEC)
+    assert len(figure.axes) == 6
+    dotted = [[line.get_linestyle() for line in axes.lines].count(":") for axes in figure.axes]
+    assert dotted == [0, 0, 0, 0, 1, 0]  # rows of min_span, columns of zeta_max
+    (line,) = (bars.lines[0] for bars in figure.axes[0].containers)
+    assert line.get_ydata() == pytest.approx([100 * 9 / 60, 100 * 8 / 60, 100 * 6 / 60])
+    text = figures.caption("sensitivity", data, SPEC)
+    assert "• digits / mlp, uniform: 13.3 % as set; 10 % to 15 % over all settings (n = 60)" in text
 
 
 def test_signs(tmp_path):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, directions, files, losses, probe, sgd, solutions
+from valleys import asymmetry, averaging, directions, files, losses, probe, sgd, solutions
 from valleys.data import Split
 from valleys.errors import ValleysError
 
@@ -21,6 +21,7 @@ BLOCK = {
     "relative": None,
     "rise": 0.5,
     "bn": "refreshed",
+    "slopes": "differences",
 }
 
 
@@ -188,6 +189,168 @@ def test_radius_is_capped_where_the_rise_is_never_met():
         7.0, "capped"
     )
     assert probe.find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
+
+
+# --- exact slopes ---
+
+
+class Doubles:
+    """A split whose images are float64, for derivatives to many digits."""
+
+    def __init__(self, split):
+        self.split, self.images, self.labels = split, split.images, split.labels
+
+    def __len__(self):
+        return len(self.split)
+
+    def floats(self, at):
+        return self.split.floats(at).double()
+
+
+def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
+    model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
+    if norm == "batch":
+        averaging.refresh_bn(model, make_split(60).batches(60))
+    return probe.Evaluator(
+        model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1000, 17])
+@pytest.mark.parametrize(
+    ("norm", "bn"),
+    [
+        ("batch", "refreshed"),
+        ("batch", "frozen"),
+        ("group", "frozen"),
+        ("layer", "refreshed"),
+        ("none", "frozen"),
+    ],
+)
+def test_exact_slopes_against_central_differences(norm, bn, batch_size):
+    evaluator = double_evaluator(norm, bn=bn, batch_size=batch_size)
+    direction, h = draw(evaluator.model), 1e-5
+    for offset in (-2.0, 0.0, 1.5):
+        losses = []
+        for step in (h, -h):
+            evaluator.move(direction, offset + step)
+            losses.append(evaluator.train_loss()[0])
+        evaluator.move(direction, offset)
+        slope = evaluator.train_slope(direction)
+        assert slope == pytest.approx((losses[0] - losses[1]) / (2 * h), rel=1e-6, abs=1e-9)
+        assert abs(slope) > 1e-4
+
+
+def test_refreshed_and_frozen_slopes_differ_and_the_slope_at_0_is_the_gradients():
+    refreshed, frozen = (double_evaluator("batch", bn=bn) for bn in ("refreshed", "frozen"))
+    direction = draw(frozen.model)
+    slopes = [e.train_slope(direction) for e in (refreshed, frozen)]
+    assert slopes[0] != pytest.approx(slopes[1], rel=1e-3)
+    twin = copy.deepcopy(frozen.model).requires_grad_(True)
+    split = Doubles(make_split(60))
+    LOSS(twin(split.floats(slice(None))), split.labels).mean().backward()
+    inner = sum((p.grad * direction[n]).sum() for n, p in twin.named_parameters())
+    assert slopes[1] == pytest.approx(inner.item(), rel=1e-9)
+
+
+class Backwards(torch.autograd.Function):
+    """The identity, with a derivative in reverse mode only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+@pytest.mark.parametrize("batch_size", [1000, 17])
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_a_network_without_forward_mode_is_differentiated_backwards(bn, batch_size):
+    forwards, backwards = (double_evaluator("batch", bn=bn, batch_size=batch_size) for _ in range(2))
+    backwards.model.final.register_forward_hook(lambda module, inputs, out: Backwards.apply(out))
+    direction = draw(forwards.model)
+    for evaluator in (forwards, backwards):
+        evaluator.move(direction, 0.5)
+    before = {name: id(p) for name, p in backwards.model.named_parameters()}
+    expected = forwards.train_slope(direction)
+    for _ in range(2):
+        assert backwards.train_slope(direction) == pytest.approx(expected, rel=1e-9)
+    assert (forwards.backwards, backwards.backwards) == (False, True)
+    assert {name: id(p) for name, p in backwards.model.named_parameters()} == before
+    assert backwards.train_slope({}) == 0.0
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "focal", "mse"])
+def test_exact_slopes_of_other_losses(name):
+    loss = losses.build({"name": name, "smoothing": 0.1, "gamma": 2})
+    evaluator, h = double_evaluator("batch", loss), 1e-5
+    direction = draw(evaluator.model)
+    values = []
+    for offset in (h, -h):
+        evaluator.move(direction, offset)
+        values.append(evaluator.train_loss()[0])
+    evaluator.reset()
+    assert evaluator.train_slope(direction) == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-6)
+
+
+def test_a_direction_in_a_group_has_its_own_slope_and_one_without_effect_has_none():
+    evaluator, h = double_evaluator("batch"), 1e-5
+    names = directions.parameter_group(evaluator.model, "bn_weight")
+    direction = directions.restrict(draw(evaluator.model), names)
+    values = []
+    for offset in (h, -h):
+        evaluator.move(direction, offset)
+        values.append(evaluator.train_loss()[0])
+    evaluator.reset()
+    assert evaluator.train_slope(direction) == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-6)
+    assert evaluator.train_slope({}) == 0.0
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_asking_for_slopes_changes_no_other_value_and_no_weight(bn):
+    evaluator, direction, offsets = make_evaluator(bn=bn), draw(make_model()), [-1.0, 0.0, 0.5]
+    before = {name: tensor.clone() for name, tensor in evaluator.model.state_dict().items()}
+    parameters = dict(evaluator.model.named_parameters())
+    plain = probe.probe_line(evaluator, direction, offsets)
+    exact = probe.probe_line(evaluator, direction, offsets, exact=True)
+    assert [row.pop("train_slope") for row in plain] == [None] * 3
+    assert all(isinstance(row.pop("train_slope"), float) for row in exact)
+    assert plain == exact
+    assert all(torch.equal(before[k], v) for k, v in evaluator.model.state_dict().items())
+    assert all(parameters[k] is v for k, v in evaluator.model.named_parameters())
+
+
+def test_slopes_of_a_streaming_refresh_are_refused():
+    evaluator = make_evaluator(method="streaming")
+    with pytest.raises(ValleysError, match="exact slopes with refreshed BN need"):
+        evaluator.train_slope(draw(make_model()))
+    assert math.isfinite(make_evaluator(bn="frozen", method="streaming").train_slope(draw(make_model())))
+
+
+def test_detection_from_differences_converges_to_that_from_exact_slopes():
+    """On a net near a minimum, with statistics that follow the weights; the same windows on every grid."""
+    evaluator = double_evaluator("batch")
+    images, labels = evaluator._train.split.floats(slice(None)), evaluator._train.split.labels
+    weights = list(evaluator.model.requires_grad_(True).parameters())
+    optimiser = torch.optim.Adam(weights, lr=0.01)
+    for _ in range(40):  # down the refreshed loss, by reverse mode through the same pass
+        optimiser.zero_grad()
+        LOSS(averaging.refreshed_logits(evaluator.model, [images])[0], labels).mean().backward()
+        optimiser.step()
+    evaluator.load(evaluator.model.requires_grad_(False).state_dict())
+    direction = draw(evaluator.model, kind="uniform")
+    rows = probe.probe_line(evaluator, direction, probe.line_offsets(2.0, 129), exact=True)
+    x, y, slope = ([row[key] for row in rows] for key in ("offset", "train_loss", "train_slope"))
+    apart = []
+    for step in (8, 4, 2, 1):
+        options = {"zeta_max": 0.5, "min_span": 0.5}
+        found = [asymmetry.detect(x[::step], y[::step], slopes=s, **options) for s in (None, slope[::step])]
+        assert found[0].status == found[1].status != "not_minimum"
+        apart.append(abs(found[0].c_star - found[1].c_star))
+    assert apart[3] < apart[2] < apart[1] < apart[0]
+    assert apart[3] < 0.2 * apart[0]
 
 
 def solution(evaluator, tmp_path, n=3, **changes):

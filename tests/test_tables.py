@@ -16,6 +16,8 @@ NAMES = (
     "directions",
     "curves",
     "asymmetry",
+    "sensitivity",
+    "theory_measured",
     "shift",
     "interpolation",
     "study",
@@ -57,7 +59,8 @@ def test_every_table_has_a_sound_schema(table):
 
 
 def test_tables_of_cells_begin_with_the_cell():
-    for name in ("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation"):
+    cells = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
+    for name in (*cells, "interpolation"):
         assert tables.schema(name).names[:4] == ["dataset", "model", "recipe", "seed"]
 
 

@@ -6,12 +6,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from valleys import config as valleys_config
 from valleys import files, tables
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
+JUDGED = {"detect": 1, "measure_gain": 1, "sensitivity": 1}
+"""Jobs that follow new curves, or new constants of Definition 1, of one cell."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def test_end_to_end(finished):
     distance = points[points["plane"] == "solutions"].set_index("role")
     assert distance.loc["swa", "x"] == pytest.approx(own_row["distance_to_swa"])
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 13
+    assert pictures.count(".png") == pictures.count(".svg") == 15
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -84,9 +87,13 @@ def test_named_targets_make_their_own_part(tmp_path):
     toy = planned(tmp_path, SMOKE, "toy")
     assert toy == {"toy_2d": 1, "figures": 2}
     prevalence = planned(tmp_path, SMOKE, "prevalence")
-    assert prevalence["figures"] == 3  # prevalence itself and a figure for each of two probes
+    assert prevalence["figures"] == 4  # prevalence, sensitivity and a figure for each of two probes
     assert prevalence["probe"] == 2
     assert "interpolate" not in prevalence
+    gain = planned(tmp_path, SMOKE, "gain")
+    assert (gain["figures"], gain["measure_gain"], gain["detect"]) == (1, 1, 1)
+    assert "interpolate" not in gain
+    assert planned(tmp_path, SMOKE, "theory") == {"simulate_theory": 1, "figures": 2}
     swa = planned(tmp_path, SMOKE, "swa")
     assert swa["interpolate"] == 1
     assert swa["figures"] == 2
@@ -106,7 +113,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 13, "report": 1}
+    assert jobs == {"figures": 15, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -121,8 +128,8 @@ def test_a_new_seed_trains_just_that_seed(finished):
 
 def test_a_new_direction_kind_probes_just_that(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__gaussian={"kind": "gaussian", "n": 2, "points": 21}))
-    assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
-    assert jobs == {"probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
+    assert jobs.pop("figures") <= 7  # prevalence, sensitivity, shift, theory-measured and one figure a probe
+    assert jobs == {"probe": 1, "aggregate": 5, **JUDGED, "claims": 1, "report": 1}
 
 
 def test_more_directions_probe_that_kind_again(finished):
@@ -142,8 +149,8 @@ def test_another_window_averages_again_and_trains_nothing(finished):
 
 def test_other_constants_judge_again_and_probe_nothing(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
-    assert set(jobs) == {"detect", "toy_2d", "aggregate", "claims", "figures", "report"}
-    assert jobs["aggregate"] == 2  # asymmetry and shift, which detect writes together
+    assert set(jobs) == {*JUDGED, "toy_2d", "aggregate", "claims", "figures", "report"}
+    assert jobs["aggregate"] == 3  # asymmetry and shift, which detect writes together, and theory_measured
 
 
 def test_a_new_plane_makes_just_that(finished):
@@ -256,7 +263,14 @@ SEEDS = changed(
     datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
     probes={
         "hessian": {"kind": "hessian", "n": 2, "points": 9, "bn": "frozen", "train_images": 60},
-        "head": {"kind": "hessian", "n": 1, "points": 9, "group": "classifier", "solutions": ["sgd"]},
+        "head": {
+            "kind": "hessian",
+            "n": 1,
+            "points": 9,
+            "group": "classifier",
+            "solutions": ["sgd"],
+            "slopes": "exact",
+        },
         "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
     },
     planes={},
@@ -299,6 +313,19 @@ def test_hessian_directions_carry_their_eigenvalues(two_seeds):
     assert head["eigenvalue"].notna().all()
 
 
+def test_exact_slopes_are_in_the_table_of_the_probe_that_asks_for_them(two_seeds):
+    cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
+    plain = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
+    assert plain["train_slope"].isna().all()
+    line = tables.read(cell / "probes/head/curves.parquet", "curves").to_pandas().sort_values("offset")
+    assert line["train_slope"].notna().all()
+    # The loss is convex in the last layer: each difference quotient lies between the slopes at its ends.
+    quotients = np.diff(line["train_loss"]) / np.diff(line["offset"])
+    slopes = line["train_slope"].to_numpy()
+    assert (slopes[:-1] < quotients).all()
+    assert (quotients < slopes[1:]).all()
+
+
 def test_directions_to_another_seed_lead_there(two_seeds):
     cells = {seed: two_seeds / f"results/seeds/cells/digits/mlp/quick/seed-{seed}" for seed in (0, 1)}
     swa = {seed: files.load_weights(cell / "swa.safetensors")[0] for seed, cell in cells.items()}
@@ -338,8 +365,8 @@ def test_hessian_of_too_many_directions_is_explained(two_seeds):
 
 def test_a_hessian_probe_is_planned_beside_the_others(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__hessian={"kind": "hessian", "n": 2, "points": 21}))
-    assert jobs.pop("figures") <= 5  # prevalence, shift and one figure a probe
-    assert jobs == {"directions": 1, "probe": 1, "detect": 1, "aggregate": 4, "claims": 1, "report": 1}
+    assert jobs.pop("figures") <= 7  # prevalence, sensitivity, shift, theory-measured and one figure a probe
+    assert jobs == {"directions": 1, "probe": 1, "aggregate": 5, **JUDGED, "claims": 1, "report": 1}
 
 
 PATHS = changed(

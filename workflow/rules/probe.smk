@@ -145,3 +145,25 @@ rule detect:
         spec=lambda w: experiment.detect(),
     script:
         "../scripts/detect.py"
+
+
+rule measure_gain:
+    input:
+        curves=lambda w: probe_tables(w, "curves"),
+        asymmetry=rules.detect.output.table,
+    output:
+        table=f"{CELL}/theory_measured.parquet",
+    log:
+        f"{LOGS}/measure_gain.log",
+    benchmark:
+        f"{BENCHMARKS}/measure_gain.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        spec=experiment.measure_gain(),
+    script:
+        "../scripts/measure_gain.py"

@@ -46,6 +46,28 @@ rule study:
         "../scripts/study.py"
 
 
+rule sensitivity:
+    input:
+        curves=f"{ROOT}/tables/curves.parquet",
+    output:
+        table=f"{ROOT}/tables/sensitivity.parquet",
+    log:
+        f"{ROOT}/logs/sensitivity.log",
+    benchmark:
+        f"{ROOT}/benchmarks/sensitivity.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        spec=experiment.sensitivity(),
+        config=experiment.provenance("sensitivity"),
+    script:
+        "../scripts/sensitivity.py"
+
+
 rule claims:
     input:
         **{name: f"{ROOT}/tables/{name}.parquet" for name in experiment.claim_tables()},

@@ -8,6 +8,7 @@ localrules:
     planes,
     toy,
     theory,
+    gain,
 
 
 rule prevalence:
@@ -43,6 +44,11 @@ rule planes:
 rule theory:
     input:
         experiment_files("theory"),
+
+
+rule gain:
+    input:
+        experiment_files("gain"),
 
 
 rule toy:

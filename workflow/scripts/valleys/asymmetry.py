@@ -12,8 +12,10 @@ What is approximated: windows have their ends on the measured offsets (the first
 zeta), and a slope is the difference quotient between neighbouring offsets. By the mean-value theorem each
 quotient is a value that phi' takes in that interval, so the largest quotient is at most sup phi' and the
 smallest at least inf phi': for its window c* errs upwards, by no more than the change of phi' within a grid
-interval, and not at all where phi is linear between offsets. Exact derivatives can be given instead; then sup
-and inf run over the offsets in the closed window.
+interval, and not at all where phi is linear between offsets. Exact derivatives can be given instead
+(`valleys.probe`, ``slopes: exact``); then sup and inf run over the offsets in the closed window. As the best
+window may have its ends between offsets, the greatest c* over windows then errs downwards on a coarse grid.
+docs/experiments.md compares the two.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ look at the training set (section 3.2 there), here called *BN refresh*.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -105,7 +106,35 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         if method == "streaming":
             _streaming(model, images)
             return None
-        return _lockstep(model, list(images))
+        return _lockstep(model, list(images), _whole, _stored)
+    finally:
+        model.train(was_training)
+
+
+def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
+    """Return the logits under whole-set batch-norm statistics as a differentiable function of the weights.
+
+    The numbers are those of `refresh_bn` with ``exact``, to rounding. But the statistics are part of the
+    computation, not constants, so that a derivative (forward or reverse mode) counts their dependence on the
+    weights, and the stored ones are left as they are. Memory as there, times what the mode of
+    differentiation needs (forward: two).
+
+    Parameters
+    ----------
+    model
+        Not changed; left in the mode it was in.
+    batches
+        Tensors (n, C, H, W) on the model's device.
+
+    Raises
+    ------
+    ValleysError
+        When there are no images.
+    """
+    was_training = model.training
+    try:
+        model.eval()
+        return _lockstep(model, list(batches), _by_batch, _pooled)
     finally:
         model.train(was_training)
 
@@ -159,7 +188,7 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
 
     def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
         moments[id(layer)].add(x)
-        return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+        return _by_batch(layer, x)
 
     empty = True
     with _forward_as(layers, forward):
@@ -172,41 +201,90 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
         moments[id(layer)].store(layer)
 
 
-def _lockstep(model: nn.Module, images: list[Tensor]) -> list[Tensor]:
+Normalise = Callable[[Tensor], Tensor]
+
+
+def _lockstep(
+    model: nn.Module,
+    images: list[Tensor],
+    alone: Callable[[_BatchNorm, Tensor], Tensor],
+    together: Callable[[_BatchNorm, Iterator[Tensor]], Normalise],
+) -> list[Tensor]:
     """Run all batches through the model together, pausing each at every batch-norm layer.
 
     Each batch's forward pass is a coroutine (greenlet) on this one thread: at a batch-norm layer it hands
     its input over and sleeps until the layer's statistics over all batches are known.
+
+    Parameters
+    ----------
+    alone
+        What a batch-norm layer does to a batch that is the whole set.
+    together
+        Takes a layer and its inputs of all batches; returns what the layer does to each.
     """
     if not images:
         raise ValleysError("BN refresh got no images")
     layers = batch_norms(model)
     if len(images) == 1 or not layers:
-        with _forward_as(layers, _whole):
+        with _forward_as(layers, alone):
             return [model(x) for x in images]
     from greenlet import getcurrent, greenlet
 
     hub = getcurrent()
 
     def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
-        hub.switch((layer, x))
-        return _normalise(layer, x)
+        return hub.switch((layer, x))(x)
 
     with _forward_as(layers, forward):
         passes = [greenlet(model, parent=hub) for _ in images]
         handed = [run.switch(x) for run, x in zip(passes, images, strict=True)]
         while not passes[0].dead:
-            moments, layer = _Moments(), handed[0][0]
-            for at, x in handed:
-                if at is not layer:
-                    raise ValleysError("batches took different paths through the model: use streaming")
-                moments.add(x)
-            moments.store(layer)
-            del at, x  # or the last batch's activation outlives its use
+            layer = handed[0][0]
+            if any(at is not layer for at, _ in handed):
+                raise ValleysError("batches took different paths through the model: use streaming")
+            normalise = together(layer, (x for _, x in handed))
             for i, run in enumerate(passes):
-                handed[i] = None
-                handed[i] = run.switch()
+                handed[i] = None  # or a batch's activation outlives its use
+                handed[i] = run.switch(normalise)
     return handed
+
+
+def _stored(layer: _BatchNorm, inputs: Iterator[Tensor]) -> Normalise:
+    """Keep the inputs' statistics as the layer's, to normalise by."""
+    moments = _Moments()
+    for x in inputs:
+        moments.add(x)
+    moments.store(layer)
+    return partial(_normalise, layer)
+
+
+def _pooled(layer: _BatchNorm, inputs: Iterator[Tensor]) -> Normalise:
+    """Normalise by the inputs' statistics, pooled by the law of total variance in float64; store nothing."""
+    counts, means, variances = [], [], []
+    for x in inputs:
+        var, mean = torch.var_mean(x, dim=[d for d in range(x.dim()) if d != 1], correction=0)
+        counts.append(x.numel() // x.shape[1])
+        means.append(mean.double())
+        variances.append(var.double())
+    shares = torch.tensor(counts, dtype=torch.float64, device=means[0].device)[:, None] / sum(counts)
+    means = torch.stack(means)
+    mean = (shares * means).sum(0)
+    variance = (shares * (torch.stack(variances) + (means - mean).square())).sum(0)
+    scale = torch.rsqrt(variance + layer.eps)
+
+    def normalise(x: Tensor) -> Tensor:
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
+        if layer.affine:
+            out = out * layer.weight.view(shape) + layer.bias.view(shape)
+        return out
+
+    return normalise
+
+
+def _by_batch(layer: _BatchNorm, x: Tensor) -> Tensor:
+    """Normalise one batch that is the whole set by its own statistics; store nothing."""
+    return F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
 
 
 def _whole(layer: _BatchNorm, x: Tensor) -> Tensor:

@@ -39,6 +39,16 @@ minima. The rules of these claims:
 ``shift_is_symmetric`` (b = 0), experiment 5
     A minimum counts when delta* points to the side where the train loss rises less in more of its directions
     than it points to the other (ties are left out). Symmetric rule.
+``bias_gains_on_measured_curves``, ``bias_lowers_test_loss``, experiment 4
+    A direction's value is what a bias of R/8 to its flat side gains: of the measured train curve, in
+    expectation under a shift uniform on +-R/4 (`valleys.measured_gain`), or of the measured test loss,
+    unshifted. A minimum's is the mean over its asymmetric directions of one probe; minima without any are
+    left out. Paired rule against 0. The note has the same of symmetric directions, a control.
+``swa_paper_selection_exists``, experiment 2
+    Share rule, over seeds: whether a descent epoch has a lower train loss and a higher test loss than swa,
+    which is what the paper's code asks of an epoch to keep it.
+``swa_test_loss_paper_selection``, experiment 2
+    Never judged: the difference in test loss at epochs chosen for it. Always inconclusive; its size is given.
 ``matching_signs_flattens``, experiment 12
     A minimum's value is Spearman's correlation of sign agreement and asymmetry index, over all directions of
     kind sign in one parameter group, each counted as u and as -u. Paired rule against 0.
@@ -94,8 +104,8 @@ def judge(
     Parameters
     ----------
     data
-        The tables ``solutions, directions, asymmetry, shift, interpolation, toy_2d, theory_average,
-        theory_gain`` as data frames.
+        The tables ``training, solutions, directions, asymmetry, theory_measured, shift, interpolation,
+        toy_2d, theory_average, theory_gain`` as data frames.
     c
         Level from which a direction counts as asymmetric.
     alpha
@@ -107,12 +117,14 @@ def judge(
     """
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
+    rows += paper_selection(data["training"], level)
     rows += shift(data["shift"], data["asymmetry"], alpha, level)
     rows += basin(data["interpolation"], c, level, barrier)
     rows += toy(data["toy_2d"], level)
     rows += sign(data["asymmetry"], data["directions"], alpha, level)
     rows += averaging(data["theory_average"], level)
     rows += gains(data["theory_gain"], level)
+    rows += measured_gains(data["theory_measured"], alpha, level)
     return rows
 
 
@@ -517,6 +529,72 @@ def line_measures(line: pd.DataFrame) -> dict[str, float]:
     return {"mirror": mirror, "argmin": t[line["test_loss"].to_numpy().argmin()] - m}
 
 
+_SELECTED = "epochs chosen by their test loss, as the paper's code does: biased towards the claim"
+
+
+def paper_selection(training: pd.DataFrame, level: float) -> Iterator[Row]:
+    """Experiment 2 as the paper's code selects: descent epochs whose test loss is above SWA's.
+
+    The code keeps an epoch when its train loss is below SWA's and its test loss above; the last one kept is
+    compared. That the test loss is then above SWA's is no finding. Whether there is such an epoch is one,
+    though looking at all epochs makes it likely.
+    """
+    descent = training[training["phase"] == "descent"]
+    for names, rows in descent.groupby(_CELLS, sort=True):
+        scope = "/".join(map(str, names))
+        kept = [selected_epochs(run) for _, run in rows.groupby("seed")]
+        found = [run for run in kept if len(run)]
+        yield _share_row(
+            "swa_paper_selection_exists",
+            2,
+            scope,
+            "SGD continued from SWA passes an epoch of lower train loss and higher test loss than SWA's",
+            len(found),
+            len(kept),
+            measure="share of seeds with such an epoch among those of the descent",
+            level=level,
+            note=f"{_SELECTED}; {rows['epoch'].max()} epochs a seed, "
+            f"such ones by seed: {', '.join(str(len(run)) for run in kept)}",
+        )
+        if not found:
+            continue
+        last, first = (pd.DataFrame([run.iloc[at] for run in found]) for at in (-1, 0))
+        interval = stats.mean_interval(last["test_loss"], level)
+        yield {
+            "claim": "swa_test_loss_paper_selection",
+            "experiment": 2,
+            "scope": scope,
+            "statement": "SWA's test loss is lower than at descent epochs chosen for a higher one (no test)",
+            "verdict": INCONCLUSIVE,
+            "measure": "test loss of swa - at the last epoch selected",
+            "effect": interval.estimate,
+            "unit": "nats",
+            "low": interval.low,
+            "high": interval.high,
+            "n": interval.n,
+            "p_value": None,
+            "test": "t interval of the paired difference",
+            "rule": "not judged: the selection fixes the sign",
+            "note": f"{_SELECTED} by construction; seeds without such an epoch, left out: "
+            f"{len(kept) - len(found)}; train loss of swa - at that epoch {last['train_loss'].mean():.3g}; "
+            f"at the first such epoch, test loss {first['test_loss'].mean():.3g}, "
+            f"train loss {first['train_loss'].mean():.3g}",
+        }
+
+
+def selected_epochs(run: pd.DataFrame) -> pd.DataFrame:
+    """Return swa's ``train_loss`` and ``test_loss`` less those of each descent epoch that the paper keeps.
+
+    Parameters
+    ----------
+    run
+        One seed's rows of ``training`` in the phase descent; epoch 0 is swa.
+    """
+    run = run.sort_values("epoch").set_index("epoch")[["train_loss", "test_loss"]].astype(float)
+    change = run.loc[0] - run.drop(index=0)
+    return change[(change["train_loss"] > 0) & (change["test_loss"] < 0)]
+
+
 def shift(shift: pd.DataFrame, asymmetry: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 5: whether the test loss along a direction is the train loss shifted, by cell and probe."""
     found = measures.shifts(shift, asymmetry)
@@ -798,6 +876,52 @@ def gains(theory_gain: pd.DataFrame, level: float) -> Iterator[Row]:
             bound=True,
             note=f"symmetric valleys included; bound positive in {int((rows['bound'] > 0).sum())} rows",
         )
+
+
+def measured_gains(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 4 on measured curves: a bias to the flat side of asymmetric directions, by probe."""
+    found = measures.gains(theory_measured)
+    found = found[(found["shift"] == "uniform") & (found["bias"] == found["scale"] / 2)]
+    for names, rows in found.groupby([*_CELLS, "probe"], sort=True):
+        at = rows[rows["scale"] == 0.25]
+        here, control = (at[at["status"] == status] for status in ("asymmetric", "symmetric"))
+        if here.empty:
+            continue
+        wide = rows[(rows["scale"] == 0.5) & (rows["status"] == "asymmetric")]
+        about = f"asymmetric directions: {here['directions'].sum()} of {at['directions'].sum()}"
+        for claim, column, statement, measure, others in (
+            (
+                "bias_gains_on_measured_curves",
+                "gain",
+                "under a random symmetric shift of the measured train loss a bias to the flat side of an "
+                "asymmetric direction gains",
+                "expected train loss at the minimum - at a bias of R/8, shift uniform on +-R/4",
+                f"; with twice the shift and bias {wide['gain'].mean():.3g}",
+            ),
+            (
+                "bias_lowers_test_loss",
+                "test_gain",
+                "the measured test loss is lower at a bias to the flat side of an asymmetric direction",
+                "test loss at the minimum - at a bias of R/8",
+                f"; train loss there {here['train_gain'].mean():.3g}",
+            ),
+        ):
+            values = control[column]
+            beside = f"along symmetric ones {values.mean():.3g}, above 0 in {_of(values > 0, values.notna())}"
+            yield _paired_row(
+                claim,
+                "/".join(map(str, names)),
+                statement,
+                here[column].to_numpy(),
+                sign=1,
+                measure=measure,
+                unit="nats",
+                alpha=alpha,
+                level=level,
+                note=about + (f"; {beside} minima" if len(control) else "") + others,
+                experiment=4,
+                at=0.0,
+            )
 
 
 def as_text(claims: pd.DataFrame) -> str:

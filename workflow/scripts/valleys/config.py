@@ -29,13 +29,11 @@ from valleys.studies import Expansion
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
 SOLUTIONS = ("sgd", "swa", "descent")
-CELL_TABLES = (
-    *("training", "solutions", "directions", "curves", "asymmetry", "shift", "interpolation"),
-    *("planes", "plane_points"),
-)
+CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
+CELL_TABLES += ("interpolation", "planes", "plane_points")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
-TARGETS = ("prevalence", "swa", "shift", "sign", "planes", "toy", "theory", "all")
+TARGETS = ("prevalence", "swa", "shift", "sign", "planes", "toy", "theory", "gain", "all")
 LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
@@ -254,7 +252,7 @@ class Experiment:
                             f"config: {where}.{key}: {name!r} is not among {key}{_nearest(name, known)}; "
                             f"there are {', '.join(known) or 'none'}"
                         )
-        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "study"}
+        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
@@ -341,6 +339,12 @@ class Experiment:
                 )
             if probe["radius"] is not None and probe["relative"] is not None:
                 raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
+            refreshed = self.config["bn_refresh"]["method"]
+            if probe["slopes"] == "exact" and probe["bn"] == "refreshed" and refreshed == "streaming":
+                raise ValleysError(
+                    f"{where}.slopes: exact needs bn_refresh.method exact where bn is refreshed; "
+                    "the loss of method streaming hangs on the batches"
+                )
             if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.all_cells):
                 raise ValleysError(
                     f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
@@ -613,13 +617,13 @@ class Experiment:
 
     def tables(self) -> list[str]:
         """Return the names of the tables this experiment makes."""
-        return [*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *self.study_tables(), "claims"]
+        return [*CELL_TABLES, "sensitivity", *TOY_TABLES, *THEORY_TABLES, *self.study_tables(), "claims"]
 
     def claim_tables(self) -> list[str]:
         """Return the names of the tables that claims are judged from."""
         return [
-            *("solutions", "directions", "asymmetry", "shift", "interpolation", "toy_2d"),
-            *THEORY_TABLES,
+            *("training", "solutions", "directions", "asymmetry", "theory_measured", "shift"),
+            *("interpolation", "toy_2d", *THEORY_TABLES),
             *self.study_tables(),
         ]
 
@@ -628,7 +632,7 @@ class Experiment:
         used = {name for cell in self.cells for name in self.probes_of(cell)}
         probes = {name: spec for name, spec in self.config["probes"].items() if name in used}
         sign = [name for name, spec in probes.items() if spec["kind"] == "sign"]  # have one figure together
-        needs = {"training": ["training"], "prevalence": ["asymmetry"]}
+        needs = {"training": ["training"], "prevalence": ["asymmetry"], "sensitivity": ["sensitivity"]}
         needs |= {f"curves-{p}": ["curves", "directions", "asymmetry"] for p in probes if p not in sign}
         for line in self.config["lines"]:
             tables = ["interpolation"] if any(line in self.lines_of(cell) for cell in self.cells) else []
@@ -639,6 +643,7 @@ class Experiment:
         needs |= {"sign": ["asymmetry", "directions"]} if sign else {}
         needs |= {"toy-surface": list(TOY_TABLES), "toy-curves": ["toy_2d", "toy_2d_curves"]}
         needs |= {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
+        needs |= {"theory-measured": ["theory_measured"]}
         return needs | {f"study-{study}": [study] for study in self.studies}
 
     def _study_lines(self, study: str) -> list[str]:
@@ -659,15 +664,19 @@ class Experiment:
             figures = [f"study-{name}", *(f"line-{line}" for line in lines)]
             if name != "basin":
                 return tables, figures
-        more, first_words = {
-            "prevalence": (("solutions", "directions", "curves", "asymmetry"), ("prevalence", "curves")),
+        more, words = {
+            "prevalence": (
+                ("solutions", "directions", "curves", "asymmetry", "sensitivity"),
+                ("prevalence", "sensitivity", "curves"),
+            ),
             "swa": (("training", "solutions", "interpolation"), ("training", "line")),
             "basin": (("interpolation",), ("line",)),
             "shift": (("curves", "asymmetry", "shift"), ("shift",)),
             "sign": (("directions", "asymmetry"), ("sign",)),
             "planes": (("planes", "plane_points"), ("plane",)),
             "toy": (TOY_TABLES, ("toy",)),
-            "theory": (THEORY_TABLES, ("theory",)),
+            "theory": (THEORY_TABLES, ("theory-average", "theory-gain")),
+            "gain": (("curves", "asymmetry", "theory_measured"), ("theory-measured",)),
         }[name]
         other = {
             f"line-{line}"
@@ -677,7 +686,7 @@ class Experiment:
         figures += [
             figure
             for figure in self.figures()
-            if figure.split("-")[0] in first_words and figure not in {*other, *figures}
+            if {figure, figure.split("-")[0]} & set(words) and figure not in {*other, *figures}
         ]
         return [*tables, *more], figures
 
@@ -822,6 +831,16 @@ class Experiment:
         chosen = {"probes": probes, "solutions": list(spec["solutions"])}
         return self._stage("study", asymmetry=self.config["asymmetry"], cells=cells, **chosen)
 
+    def measure_gain(self) -> dict[str, Any]:
+        """Params of ``measure_gain``: its constants are in the code."""
+        return self._stage("measure_gain")
+
+    def sensitivity(self) -> dict[str, Any]:
+        """Params of ``sensitivity``."""
+        return self._stage(
+            "sensitivity", asymmetry=self.config["asymmetry"], level=self.config["claims"]["level"]
+        )
+
     def toy_2d(self) -> dict[str, Any]:
         """Params of ``toy_2d``."""
         constants = {
@@ -862,6 +881,8 @@ class Experiment:
             "directions": ("bn_refresh", "probes"),
             "curves": ("bn_refresh", "probes"),
             "asymmetry": ("bn_refresh", "probes", "asymmetry"),
+            "theory_measured": ("bn_refresh", "probes", "asymmetry"),
+            "sensitivity": ("bn_refresh", "probes", "asymmetry"),
             "shift": ("bn_refresh", "probes"),
             "interpolation": ("bn_refresh", "lines"),
             "planes": ("bn_refresh",),

@@ -29,6 +29,8 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Return one row of the ``asymmetry`` table for each direction.
 
+    Slopes are the exact ones where a curve has a finite one at every point, else differences.
+
     Parameters
     ----------
     curves, directions, solutions
@@ -60,8 +62,10 @@ def judge(
             )
         curve = curve.sort_values("offset")
         offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
+        exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
+        slopes = exact if np.isfinite(exact).all() else None
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
-        rows.append(row | _verdict(offsets, train, test, constants))
+        rows.append(row | _verdict(offsets, train, test, slopes, constants))
     return rows
 
 
@@ -165,13 +169,17 @@ def shift_curves(curves: pa.Table) -> list[dict[str, Any]]:
 
 
 def _verdict(
-    offsets: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mapping[str, float]
+    offsets: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    slopes: np.ndarray | None,
+    constants: Mapping[str, float],
 ) -> dict[str, Any]:
     if not (np.isfinite(train).all() and np.isfinite(test).all()):
         columns = [c["name"] for c in declared()["asymmetry"]["columns"]]
         values = dict.fromkeys(columns[columns.index("c_star") : columns.index("radius")], math.nan)
         return {"status": "not_finite", **values, "flat_side": 0, **dict.fromkeys(_SHIFT, math.nan)}
-    found = asymmetry.detect(offsets, train, **constants)
+    found = asymmetry.detect(offsets, train, slopes=slopes, **constants)
     plain = asymmetry.shift(offsets, train, test, free_offset=False)
     free = asymmetry.shift(offsets, train, test, free_offset=True)
     values = (plain.delta, plain.gap, free.delta, free.b, free.gap)

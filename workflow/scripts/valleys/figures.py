@@ -101,6 +101,13 @@ CAPTIONS = {
         "intervals that take directions for independent; figures beside each panel are directions found "
         "among directions probed, all seeds together. Probes of kind sign have a figure of their own."
     ),
+    "sensitivity": (
+        "Sensitivity: share of directions at the sgd solution that are asymmetric by Definition 1, against "
+        "the level c, for several admissions of windows (zeta, r): zeta up to zeta_max R, r − zeta at least "
+        "min_span R. Bars are Wilson intervals that take directions for independent. Dashed: controls, whose "
+        "entries are not U(0, 1). The dotted line marks the experiment's own setting. Where a share follows "
+        "c and the windows, the verdict is about these; where it stays, about the valley."
+    ),
     "curves": (
         "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
         "are means over directions and seeds; shade and thin lines enclose the middle 80 % of them. "
@@ -161,6 +168,15 @@ CAPTIONS = {
         "bias costs. Ticks on the zero line mark the limit up to which a gain is proved: where the "
         "expected loss is least."
     ),
+    "theory-measured": (
+        "Theorem 1 on measured curves: by how much the expected train loss at a point biased to the flat "
+        "side is below that at the solution, when the measured curve is shifted at random by up to R/4 to "
+        "either side (filled markers), and by how much the measured test loss at that point is below that "
+        "at the solution, with no shift (hollow, dashed). Mean over minima (seeds) of the mean over their "
+        "asymmetric or symmetric directions, with t intervals over minima where there are two or more, cut "
+        "off where they leave the means far behind; n: asymmetric and symmetric directions. Below 0 the bias "
+        "costs. Along symmetric directions, a control, the bias goes to the side that rises less."
+    ),
 }
 
 
@@ -173,9 +189,9 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     Parameters
     ----------
     name
-        As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "curves-<probe>",
-        "line-<line>", "plane-<plane>", "shift", "sign", "toy-surface", "toy-curves", "theory-average" or
-        "theory-gain".
+        As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "sensitivity",
+        "curves-<probe>", "line-<line>", "plane-<plane>", "shift", "sign", "toy-surface", "toy-curves",
+        "theory-average", "theory-gain" or "theory-measured".
     data
         The tables named by `valleys.config.Experiment.figure_tables`.
     spec
@@ -582,6 +598,73 @@ def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
         f"{_recipe_note(table)}{others}Asymmetric at c* ≥ {c:g}, all solutions of {_count(cells, 'cell')}"
         f" together ({_percent(level)} intervals):{_list(told, 2 * _LISTED)}"
     )
+
+
+# sensitivity ----------------------------------------------------------------------------------------
+
+
+def _probe_looks(table: pd.DataFrame, look: _Look) -> dict[str, dict[str, Any]]:
+    """Return colour and dashes of each probe: solid for the paper's kind, dashed for controls."""
+    kinds = dict(zip(table["probe"], table["kind"], strict=True))
+    return {
+        probe: {"color": look.nth(i), "marker": "osD^vPX*"[i % 8], "ls": "-" if kind == "uniform" else "--"}
+        for i, (probe, kind) in enumerate(kinds.items())
+    }
+
+
+def _sensitivity(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    table = data["sensitivity"]
+    if table.empty:
+        return None
+    cells = list(_cells(table))
+    widths, spans = sorted(set(table["zeta_max"])), sorted(set(table["min_span"]))
+    figure, grid = _panels(look, len(cells) * len(spans), len(widths), 1.75, sharex=True, sharey=True)
+    looks = _probe_looks(table, look)
+    raised = 6 + 1.5 * float(look.style["font_size"])
+    rows = [(label if i == 0 else "", part, span) for label, _, part in cells for i, span in enumerate(spans)]
+    for (label, part, span), row in zip(rows, grid, strict=True):
+        for axes, zeta_max in zip(row, widths, strict=True):
+            here = part[(part["zeta_max"] == zeta_max) & (part["min_span"] == span)]
+            _sensitivity_panel(axes, here, looks)
+            about = f"zeta ≤ {zeta_max:g} R, r − zeta ≥ {span:g} R"
+            _heading(axes, label if axes is row[0] else "", about, _GREY, room=200, pad=raised)
+        row[0].set_ylabel("asymmetric [%]")
+    levels = sorted(set(table["c"]))
+    grid[0, 0].set_ylim(-3, 108)
+    grid[0, 0].set_yticks([0, 25, 50, 75, 100])
+    _ratio_axis(grid[0, 0], levels)
+    for axes in grid[-1]:
+        axes.set_xlabel("level c")
+    _legend(
+        figure, [Line2D([], [], ms=4, lw=1.2, label=str(probe), **style) for probe, style in looks.items()]
+    )
+    return figure
+
+
+def _sensitivity_panel(axes: Axes, here: pd.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> None:
+    for i, (probe, style) in enumerate(looks.items()):
+        part = here[here["probe"] == probe].sort_values("c")
+        beside = 1.018 ** (i - (len(looks) - 1) / 2)  # points of several probes side by side
+        share, low, high = (100 * part[key] for key in ("share", "low", "high"))
+        bars = [np.maximum(share - low, 0), np.maximum(high - share, 0)]
+        axes.errorbar(part["c"] * beside, share, yerr=bars, ms=3.2, lw=1.0, elinewidth=0.7, **style)
+    for c in set(here.loc[here["chosen"], "c"]):
+        axes.axvline(c, color=_INK, lw=1.2, ls=":")
+
+
+def _seen_sensitivity(_part: str, data: Data, spec: Spec) -> str:
+    table = data["sensitivity"]
+    if table.empty:
+        return ""
+    told = []
+    for label, _, part in _cells(table):
+        for probe, here in part.groupby("probe", sort=False):
+            own = here[here["chosen"]]
+            words = f"{_percent(here['share'].min())} to {_percent(here['share'].max())}"
+            if len(own):
+                words = f"{_percent(own['share'].iloc[0])} as set; {words} over all settings"
+            told.append((f"{label}, {probe}", f"{words} (n = {here['n'].iloc[0]})"))
+    return f"{_recipe_note(table)}Share of directions that are asymmetric:{_list(told, 4 * _LISTED)}"
 
 
 # curves ---------------------------------------------------------------------------------------------
@@ -1654,6 +1737,111 @@ def _seen_theory_gain(_part: str, data: Data, spec: Spec) -> str:
     )
 
 
+def _measured(data: Data) -> tuple[str, pd.DataFrame]:
+    """Return the first solution that the table has, and means over each minimum's directions there."""
+    table = data["theory_measured"]
+    solution, table = _at_first(table[table["kind"] != "sign"])
+    return solution, measures.gains(table, solution)
+
+
+_STATUSES = ("asymmetric", "symmetric")
+_DRAWN = ("uniform", 0.25)  # shift law and scale
+
+
+def _theory_measured(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
+    _, table = _measured(data)
+    table = table[(table["shift"] == _DRAWN[0]) & (table["scale"] == _DRAWN[1])]
+    if table.empty:
+        return None
+    cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in _cells(table)]
+    columns = min(_WIDE, max(len(probes) for _, probes in cells))
+    rows = [
+        (label if start == 0 else "", probes[start : start + columns])
+        for label, probes in cells
+        for start in range(0, len(probes), columns)
+    ]
+    figure, grid = _panels(look, len(rows), columns, 1.75 if columns > 2 else 2.3, sharex=True)
+    raised = 6 + 1.5 * float(look.style["font_size"])
+    for (label, probes), panels in zip(rows, grid, strict=True):
+        for axes, (probe, here) in zip(panels, probes, strict=False):
+            _gain_panel(axes, here, spec["level"], look)
+            _heading(axes, label if axes is panels[0] else "", str(probe), _GREY, room=200, pad=raised)
+            axes.set_xlabel("bias b / R")
+            axes.tick_params(labelbottom=True)
+        for axes in panels[len(probes) :]:
+            axes.remove()
+        panels[0].set_ylabel("gain [nats]")
+    _legend(figure, [
+        Line2D([], [], color=colour, marker="o", ms=4, lw=1.4, ls=dashes, label=f"{status}, {what}",
+               mfc=colour if dashes == "-" else "white")
+        for status, colour in zip(_STATUSES, (look.colour("sgd"), _GREY), strict=True)
+        for dashes, what in (("-", "shifted train"), ("--", "test"))
+    ])  # fmt: skip
+    return figure
+
+
+def _gain_panel(axes: Axes, here: pd.DataFrame, level: float, look: _Look) -> None:
+    axes.axhline(0, color=_GREY, lw=0.8)
+    counts, means, ends = [], [0.0], []
+    for i, (status, colour) in enumerate(zip(_STATUSES, (look.colour("sgd"), _GREY), strict=True)):
+        part = here[here["status"] == status]
+        counts.append(str(part.groupby("seed")["directions"].first().sum()))
+        if part.empty:
+            continue
+        for column, dashes, face in (("gain", "-", colour), ("test_gain", "--", "white")):
+            x = np.array(sorted(set(part["bias"])))
+            wide = part.pivot(index="seed", columns="bias", values=column).to_numpy()
+            mean, low, high = _band(wide, level)
+            bars = np.nan_to_num([mean - low, high - mean])
+            means += list(_finite(mean))
+            ends += list(_finite([low, high]))
+            beside = x + 0.004 * (2 * i + (column == "test_gain") - 1.5)
+            axes.errorbar(beside, mean, yerr=bars, color=colour, ls=dashes, fmt="o", mfc=face, ms=3.5, lw=1.2,
+                          elinewidth=0.7)  # fmt: skip
+    low, high = min(means), max(means)
+    span = max(high - low, 1e-12)
+    room = 0.1 * span
+    axes.set_ylim(
+        max(min([low, *ends]), low - span / 2) - room, min(max([high, *ends]), high + span / 2) + room
+    )
+    axes.set_xlim(0, 1.06 * here["bias"].max())
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+    _linear_axis(axes)
+    axes.annotate(
+        f"n = {' + '.join(counts)}", (0, 0), xycoords="axes fraction", xytext=(4, 4),
+        textcoords="offset points", color=_GREY, fontsize=axes.xaxis.get_label().get_fontsize() * 0.85,
+    )  # fmt: skip
+
+
+def _seen_theory_measured(_part: str, data: Data, spec: Spec) -> str:
+    solution, table = _measured(data)
+    if table.empty:
+        return ""
+    told, level = [], spec["level"]
+    half = table[(table["shift"] == _DRAWN[0]) & (table["bias"] == table["scale"] / 2)]
+    for label, _, part in _cells(half):
+        for probe, here in part.groupby("probe", sort=False):
+            words = []
+            for status in _STATUSES:
+                rows = here[(here["status"] == status) & (here["scale"] == _DRAWN[1])]
+                wide = here[(here["status"] == status) & (here["scale"] == 0.5)]
+                if len(rows):
+                    words.append(
+                        f"{status} {_interval(rows['gain'], level, sign=True)} nats, test"
+                        f" {_interval(rows['test_gain'], level, sign=True)}"
+                        f" ({_count(len(rows), 'seed')}; shift and bias doubled:"
+                        f" {_interval(wide['gain'], level, sign=True)})"
+                    )
+            told.append((f"{label}, {probe}", "; ".join(words)))
+    all_rows = data["theory_measured"]
+    positive = _percent((all_rows["bound"] > 0).mean()), _percent((all_rows["best_bound"] > 0).mean())
+    return (
+        f"{_recipe_note(table)}Directions at {solution}. The proved bound is positive in {positive[0]} of all"
+        f" rows of the table with the window of Definition 1, and in {positive[1]} with the best window. Gain"
+        f" of a bias of R/8, with its {_percent(level)} t interval over minima:{_list(told, 4 * _LISTED)}"
+    )
+
+
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 # Words ----------------------------------------------------------------------------------------------
@@ -1722,21 +1910,22 @@ def _recipe_note(table: pd.DataFrame) -> str:
 
 
 def _kind(name: str) -> tuple[str, str]:
-    if name in ("training", "prevalence", "shift", "sign", "toy-surface", "toy-curves"):
+    if name in ("training", "prevalence", "sensitivity", "shift", "sign", "toy-surface", "toy-curves"):
         return name, ""
-    if name in ("theory-average", "theory-gain"):
+    if name in ("theory-average", "theory-gain", "theory-measured"):
         return name, ""
     kind, _, part = name.partition("-")
     if kind in ("curves", "line", "plane") and part:
         return kind, part
-    known = "training, prevalence, curves-<probe>, line-<line>, plane-<plane>, shift, sign, toy-surface, "
-    known += "toy-curves, theory-average, theory-gain"
+    known = "training, prevalence, sensitivity, curves-<probe>, line-<line>, plane-<plane>, shift, sign, "
+    known += "toy-surface, toy-curves, theory-average, theory-gain, theory-measured"
     raise ValleysError(f"figure {name!r} is not known; there are {known}")
 
 
 _DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
     "training": _training,
     "prevalence": _prevalence,
+    "sensitivity": _sensitivity,
     "curves": _curves,
     "line": _line,
     "plane": _plane,
@@ -1746,10 +1935,12 @@ _DRAW: dict[str, Callable[[str, Data, Spec, _Look], Figure | None]] = {
     "toy-curves": _toy_curves,
     "theory-average": _theory_average,
     "theory-gain": _theory_gain,
+    "theory-measured": _theory_measured,
 }
 _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "training": _seen_training,
     "prevalence": _seen_prevalence,
+    "sensitivity": _seen_sensitivity,
     "curves": _seen_curves,
     "line": _seen_line,
     "plane": _seen_plane,
@@ -1759,10 +1950,12 @@ _SEEN: dict[str, Callable[[str, Data, Spec], str]] = {
     "toy-curves": _seen_toy_curves,
     "theory-average": _seen_theory_average,
     "theory-gain": _seen_theory_gain,
+    "theory-measured": _seen_theory_measured,
 }
 _TITLES = {
     "training": "Training",
     "prevalence": "Prevalence of asymmetric directions",
+    "sensitivity": "Prevalence against the constants of Definition 1",
     "curves": "Loss along directions: {}",
     "line": "Line between solutions: {}",
     "plane": "Plane through weight space: {}",
@@ -1772,10 +1965,12 @@ _TITLES = {
     "toy-curves": "2-D MLP: loss along a direction, all draws",
     "theory-average": "Averaged SGD in simulated valleys",
     "theory-gain": "Gain of a bias to the flat side under a random shift",
+    "theory-measured": "Gain of a bias to the flat side on measured curves",
 }
 _NOTHING = {
     "training": "Nothing to draw: the training table has no rows.",
     "prevalence": "Nothing to draw: no direction was probed.",
+    "sensitivity": "Nothing to draw: no direction was probed.",
     "curves": "Nothing to draw: no curve was measured for the probe {}.",
     "line": "Nothing to draw: the line {} was not measured.",
     "plane": "Nothing to draw: the plane {} was not measured.",
@@ -1785,4 +1980,5 @@ _NOTHING = {
     "toy-curves": "Nothing to draw: the 2-D MLP has no curves.",
     "theory-average": "Nothing to draw: no chain was simulated.",
     "theory-gain": "Nothing to draw: no gain was simulated.",
+    "theory-measured": "Nothing to draw: no direction with a minimum was probed.",
 }

@@ -73,6 +73,29 @@ def signs(asymmetry: pd.DataFrame, directions: pd.DataFrame, solution: str = "sg
     return pd.concat([rows.assign(mirrored=False), mirror], ignore_index=True)
 
 
+def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
+    """Return what a bias to the flat side gains, one row a minimum: means over its directions of a probe.
+
+    Probes of kind ``sign`` are left out: they have an experiment of their own.
+
+    Parameters
+    ----------
+    theory_measured
+        The table of that name.
+    solution
+        Directions at this solution only.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, model, recipe, probe, status, shift, scale, bias, seed``, the means of ``gain``,
+        ``train_gain`` and ``test_gain``, and ``directions``: how many.
+    """
+    rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
+    by = rows.groupby([*CELL, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
+    return by[["gain", "train_gain", "test_gain"]].mean().assign(directions=by.size()).reset_index()
+
+
 def rank_correlation(points: pd.DataFrame) -> float:
     """Return Spearman's correlation of ``agreement`` and ``index``; NaN where one of them does not vary."""
     points = points[np.isfinite(points["index"]) & np.isfinite(points["agreement"])]

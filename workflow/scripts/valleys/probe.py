@@ -11,10 +11,14 @@ images are accumulated in float64. The batch-norm policy is part of every result
     Statistics stay those stored with the solution.
 ``none``
     The model has no batch-norm layer.
+
+Slopes of a line's train loss are left to differences between its points, or computed exactly
+(`Evaluator.train_slope`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
@@ -26,9 +30,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from valleys import directions, files
-from valleys.averaging import Method, batch_norms, refresh_bn
+from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
@@ -90,6 +95,7 @@ class Evaluator:
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train, self._test = _Batches(train, batch_size), _Batches(test, batch_size)
         self.points = 0
+        self.backwards = False  # whether forward mode is known to fail in this network
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
@@ -143,6 +149,81 @@ class Evaluator:
         self.reset()
         return Point(*self._pass(self._train), *self._pass(self._test))
 
+    @torch.no_grad()
+    def train_slope(self, direction: Mapping[str, Tensor]) -> float:
+        """Return the derivative of the train loss along `direction` at the present weights, exactly.
+
+        By forward-mode differentiation (dual numbers), which needs no graph: one pass over the train images
+        that carries a tangent with each activation. ``frozen`` and ``none``: batch by batch, statistics
+        constant. ``refreshed``: the derivative of the refreshed loss itself, in which the statistics of the
+        whole set follow the weights (`averaging.refreshed_logits`); all batches are in memory together, with
+        their tangents. Where the loss has a kink (ReLU) the derivative is one of those on its two sides.
+
+        A network with an operation that has no forward mode (torch has none for some layers, in some memory
+        layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
+        memory and gives the same number.
+
+        Parameters
+        ----------
+        direction
+            By parameter name; parameters that are not in it stay.
+
+        Returns
+        -------
+        float
+            Units of loss per unit of `direction`.
+
+        Raises
+        ------
+        ValleysError
+            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches.
+        """
+        if self.bn == "refreshed" and self.method == "streaming":
+            raise ValleysError(
+                "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
+            )
+        if not self.backwards:
+            try:
+                return self._slope_forwards(direction)
+            except RuntimeError as error:
+                log.info("slopes by the gradient: no forward mode in this network (%s)", error)
+                self.backwards = True
+        return self._slope_backwards(direction)
+
+    def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
+        with forward_ad.dual_level():
+            own = {name: self.parameters[name].detach() for name in direction}
+            duals = {name: forward_ad.make_dual(own[name], u.to(own[name])) for name, u in direction.items()}
+            with _replaced(self.model, duals):
+                tangents = [forward_ad.unpack_dual(loss).tangent for loss in self._train_losses()]
+        # None where nothing depends on the direction.
+        return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train.split)
+
+    def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
+        leaves = {name: self.parameters[name].detach().clone().requires_grad_() for name in direction}
+        with torch.enable_grad(), _replaced(self.model, leaves):
+            losses = self._train_losses()
+            if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
+                losses = [sum(losses)]
+            for loss in losses:
+                if loss.requires_grad:
+                    loss.backward()
+        terms = [
+            float((leaf.grad.double() * direction[name].to(leaf).double()).sum())
+            for name, leaf in leaves.items()
+            if leaf.grad is not None
+        ]
+        return sum(terms) / len(self._train.split)
+
+    def _train_losses(self) -> Iterator[Tensor]:
+        """Yield the sum of losses over each batch of train images, as a function of the parameters."""
+        if self.bn == "refreshed":
+            logits = refreshed_logits(self.model, (x for x, _ in self._train))
+        else:
+            logits = (self.model(x) for x, _ in self._train)
+        for batch, labels in zip(logits, self._train.labels(), strict=True):
+            yield self.loss(batch, labels).sum(dtype=torch.float64)
+
     def point(self) -> Point:
         """Return train and test loss and accuracy at the present weights."""
         return Point(*self.train_loss(), *self.test_loss())
@@ -156,6 +237,25 @@ class Evaluator:
             total = total + self.loss(logits, labels).sum(dtype=torch.float64)
             hits = hits + (logits.argmax(1) == labels).sum()
         return float(total) / count, int(hits) / count
+
+
+@contextlib.contextmanager
+def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block, the model computes with these tensors in place of its parameters.
+
+    As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
+    """
+    own = {}
+    try:
+        for name, value in values.items():
+            path, _, leaf = name.rpartition(".")
+            held = model.get_submodule(path)._parameters
+            own[name] = held, leaf, held[leaf]
+            held[leaf] = value
+        yield
+    finally:
+        for held, leaf, parameter in own.values():
+            held[leaf] = parameter
 
 
 class _Batches:
@@ -185,14 +285,19 @@ def line_offsets(radius: float, points: int) -> list[float]:
 
 
 def probe_line(
-    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float]
-) -> list[dict[str, float]]:
-    """Return ``offset`` and the four values of `Point` at each offset (2-norm units of `direction`)."""
+    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float], exact: bool = False
+) -> list[dict[str, float | None]]:
+    """Return ``offset``, the four values of `Point` and ``train_slope`` at each offset.
+
+    Offsets in 2-norm units of `direction`; slopes in units of loss per unit of offset, where `exact` asks
+    for them (`Evaluator.train_slope`), else null. They change none of the other values.
+    """
     rows = []
     try:
         for offset in offsets:
             evaluator.move(direction, offset)
-            rows.append({"offset": offset, **evaluator.point().asdict()})
+            slope = {"train_slope": evaluator.train_slope(direction) if exact else None}
+            rows.append({"offset": offset, **evaluator.point().asdict(), **slope})
     finally:
         evaluator.reset()
     return rows
@@ -348,7 +453,7 @@ def probe_solution(
     evaluator
         Starts at the solution.
     block
-        A probe's config block: ``kind, n, group, share, points, radius, relative, rise``.
+        A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``.
     key
         Name of the random stream.
     stored
@@ -386,7 +491,8 @@ def probe_solution(
                     evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm
                 )
                 first = radius.radius if k == 0 else first
-            curve = probe_line(evaluator, direction, line_offsets(radius.radius, block["points"]))
+            offsets = line_offsets(radius.radius, block["points"])
+            curve = probe_line(evaluator, direction, offsets, exact=block["slopes"] == "exact")
             check_against(f"direction {k} at offset 0", curve[len(curve) // 2]["train_loss"], own.train_loss)
             row = {
                 "k": k,

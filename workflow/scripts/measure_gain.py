@@ -1,0 +1,14 @@
+"""What a bias to the flat side gains under random shifts of one cell's measured curves (Theorem 1).
+
+In: ``curves`` (of all probes), ``asymmetry`` (table). Out: ``table`` (theory_measured).
+"""
+
+from valleys.jobs import job
+
+with job(snakemake) as log:
+    from valleys import measured_gain, tables
+
+    curves = tables.concat(snakemake.input.curves, "curves")
+    rows = measured_gain.rows(curves, tables.read(snakemake.input.asymmetry, "asymmetry"))
+    tables.write(snakemake.output.table, "theory_measured", rows, snakemake.params.spec)
+    log.info("%d rows", len(rows))
