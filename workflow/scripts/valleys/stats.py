@@ -1,4 +1,4 @@
-"""Intervals and paired tests: thin wrappers over SciPy that accept any sample size.
+"""Intervals and tests: thin wrappers over SciPy that accept any sample size.
 
 With too few values for an interval or a test the answer is NaN, without exception or warning, so that a
 table with one seed can be written as well as one with ten. Values that are not finite are refused: whether a
@@ -8,7 +8,7 @@ diverged run counts is for the caller to say.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 
@@ -228,6 +228,75 @@ def bootstrap_interval(
         if np.isfinite([low, high]).all():
             break
     return Interval(float(statistic(values)), low, high, n)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return Holm's adjusted p-values (step down; they hold under any dependence), in the order given.
+
+    Parameters
+    ----------
+    p_values : array_like, shape (n,)
+        Of one family of tests; NaN where a test could not be made, which stays NaN and counts for none.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p_values.shape, nan)
+    order = np.argsort(p_values)[: int(np.isfinite(p_values).sum())]  # NaN sorts last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return adjusted
+
+
+def spread_of_means(
+    groups: Sequence[ArrayLike], *, level: float = 0.95, n_resamples: int = 4999, seed: int = 0
+) -> Interval:
+    """Return the greatest less the least of the groups' means, with a bootstrap interval.
+
+    Values are drawn anew within each group, and the interval is that between percentiles. A spread is never
+    below 0 and is above it by chance alone, so that the interval is no test of a difference. Bounds are NaN
+    where no group has two values; all is NaN for fewer than two groups.
+
+    Parameters
+    ----------
+    groups : sequence of array_like, shape (n_i,)
+        Samples; those without values are left out.
+    level, n_resamples, seed
+        Of the interval; one seed, one interval.
+
+    Raises
+    ------
+    ValleysError
+        Values that are not flat lists of finite numbers, or a level outside (0, 1).
+    """
+    samples = [s for s in (_sample(group, level) for group in groups) if len(s)]
+    n = sum(map(len, samples))
+    if len(samples) < 2:
+        return Interval(nan, nan, nan, n)
+    means = [s.mean() for s in samples]
+    estimate = float(max(means) - min(means))
+    if max(map(len, samples)) < 2:
+        return Interval(estimate, nan, nan, n)
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([s[rng.integers(len(s), size=(n_resamples, len(s)))].mean(axis=1) for s in samples])
+    low, high = np.quantile(drawn.max(axis=0) - drawn.min(axis=0), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), n)
+
+
+def kruskal(groups: Sequence[ArrayLike]) -> tuple[float, float]:
+    """Return H and p of the Kruskal-Wallis test that samples come from one distribution.
+
+    H is referred to chi-squared, which is conservative in small groups. NaN, NaN for fewer than two groups
+    with values, or when all values are the same.
+
+    Raises
+    ------
+    ValleysError
+        Values that are not flat lists of finite numbers.
+    """
+    samples = [s for s in (_sample(group, 0.95) for group in groups) if len(s)]
+    if len(samples) < 2 or len(np.unique(np.concatenate(samples))) < 2:
+        return nan, nan
+    found = sps.kruskal(*samples)
+    return float(found.statistic), float(found.pvalue)
 
 
 def min_n_sign(alpha: float = 0.05) -> int:
