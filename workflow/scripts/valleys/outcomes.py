@@ -68,7 +68,8 @@ class Study:
         """Return the rows at a level of a factor, in one-at-a-time designs with the others at the base's."""
         keep = np.ones(len(frame), dtype=bool)
         for other, wanted in {**self.base, factor: level}.items():
-            keep &= [found == wanted for found in frame[column(other)]]  # a level may be a tuple
+            # One by one, as a level may be a tuple, which pandas would compare item by item.
+            keep &= np.array([found == wanted for found in frame[column(other)]], dtype=bool)
         return frame[keep]
 
     def groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
