@@ -6,7 +6,17 @@ import warnings
 import numpy as np
 import pytest
 from valleys.errors import ValleysError
-from valleys.stats import bootstrap_interval, mean_interval, min_n_sign, paired, simultaneous, wilson
+from valleys.stats import (
+    bootstrap_interval,
+    holm,
+    kruskal,
+    mean_interval,
+    min_n_sign,
+    paired,
+    simultaneous,
+    spread_of_means,
+    wilson,
+)
 
 Z = 1.959963984540054
 
@@ -161,3 +171,48 @@ def test_simultaneous_intervals_are_bonferronis():
     assert len(simultaneous([], [])[0]) == 0
     with pytest.raises(ValleysError):
         simultaneous([1.0], [1.0], 1.0)
+
+
+def test_holm_of_known_values():
+    """The example of R's p.adjust: p = 0.01, 0.02, 0.03, 0.04, 0.05 gives 0.05, 0.08, 0.09, 0.09, 0.09."""
+    assert holm([0.03, 0.01, 0.05, 0.02, 0.04]) == pytest.approx([0.09, 0.05, 0.09, 0.08, 0.09])
+    assert holm([0.6, 0.9]).tolist() == [1.0, 1.0]
+    assert holm([]).tolist() == []
+
+
+def test_holm_leaves_out_tests_that_were_not_made():
+    found = holm([math.nan, 0.02, 0.01])
+    assert math.isnan(found[0])
+    assert found[1:] == pytest.approx([0.02, 0.02])
+
+
+def test_holm_keeps_the_family_wise_error():
+    rng = np.random.default_rng(0)
+    hit = [(holm(rng.uniform(size=5)) < 0.1).any() for _ in range(2000)]
+    assert 0.07 < np.mean(hit) < 0.12
+
+
+def test_kruskal_against_the_formula():
+    """Without ties H = 12 / (N (N + 1)) sum(R_i^2 / n_i) - 3 (N + 1)."""
+    groups = [[1.0, 2.0, 5.0], [3.0, 6.0], [4.0, 7.0, 8.0, 9.0]]
+    ranks = [8.0, 9.0, 28.0]
+    h = 12 / 90 * sum(r**2 / len(g) for r, g in zip(ranks, groups, strict=True)) - 30
+    assert kruskal(groups)[0] == pytest.approx(h)
+    assert kruskal(groups)[1] == pytest.approx(math.exp(-h / 2))  # chi-squared with two degrees of freedom
+    assert kruskal([*groups, []])[0] == pytest.approx(h)
+    for nothing in ([[1.0, 2.0]], [[1.0], []], [[1.0, 1.0], [1.0]]):
+        assert np.isnan(kruskal(nothing)).all()
+
+
+def test_spread_of_means():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(mean, 0.1, size=20) for mean in (0.0, 1.0, 3.0)]
+    found = spread_of_means(groups)
+    assert found.estimate == pytest.approx(groups[2].mean() - groups[0].mean())
+    half = Z * 0.1 * math.sqrt(2 / 20)
+    assert (found.estimate - found.low, found.high - found.estimate) == pytest.approx((half, half), rel=0.3)
+    assert found == spread_of_means(groups)
+    assert found.n == 60
+    lone = spread_of_means([[1.0], [3.0], []])
+    assert (lone.estimate, lone.n) == (2.0, 2)
+    assert np.isnan([lone.low, lone.high, spread_of_means([[1.0, 2.0]]).estimate]).all()

@@ -1457,6 +1457,7 @@ def _study_panel(
 ) -> None:
     """Draw one measure: a line a level, and within it one a series."""
     step = 0.74 / max(len(shown), 1)
+    lower = min(0.3 * step, 0.12)  # where minima are not hidden by the interval of their mean
     size = axes.xaxis.get_label().get_fontsize()
     if measure in _OF_CELLS:
         axes.axvline(0, color=_GREY, lw=0.8)
@@ -1471,9 +1472,9 @@ def _study_panel(
                 _study_share(axes, good, at, level, style, size)
                 continue
             for seed, value in zip(good["seed"], good[measure], strict=True):
-                places.setdefault(seed, []).append((value, at + 0.3 * step))
+                places.setdefault(seed, []).append((value, at + lower))
             values, lost = _finite(good[measure]), _finite(here.loc[~here["trained"], measure])
-            below = at + 0.3 * step  # not hidden by the interval
+            below = at + lower
             axes.plot(lost, np.full(len(lost), below), "x", color=_GREY, ms=4, mew=0.8)
             axes.plot(
                 values, np.full(len(values), below), "o", color=one.colour, mfc=style["mfc"], ms=2.5, mew=0.5,
