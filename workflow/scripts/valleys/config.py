@@ -636,7 +636,7 @@ class Experiment:
             "figures",
             **order,
             style=self.config["figures"],
-            swa_start={name: r["swa"]["start"] for name, r in self.recipes.items()},
+            swa_start={name: self.recipes[name]["swa"]["start"] for name in self.config["recipes"]},
             c=self.config["asymmetry"]["c"],
             level=self.config["claims"]["level"],
         )
