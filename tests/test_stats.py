@@ -5,11 +5,12 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.stats
 from valleys.errors import ValleysError
 from valleys.stats import (
     bootstrap_interval,
+    factor_test,
     holm,
-    kruskal,
     mean_interval,
     min_n_sign,
     paired,
@@ -192,16 +193,58 @@ def test_holm_keeps_the_family_wise_error():
     assert 0.07 < np.mean(hit) < 0.12
 
 
-def test_kruskal_against_the_formula():
-    """Without ties H = 12 / (N (N + 1)) sum(R_i^2 / n_i) - 3 (N + 1)."""
-    groups = [[1.0, 2.0, 5.0], [3.0, 6.0], [4.0, 7.0, 8.0, 9.0]]
-    ranks = [8.0, 9.0, 28.0]
-    h = 12 / 90 * sum(r**2 / len(g) for r, g in zip(ranks, groups, strict=True)) - 30
-    assert kruskal(groups)[0] == pytest.approx(h)
-    assert kruskal(groups)[1] == pytest.approx(math.exp(-h / 2))  # chi-squared with two degrees of freedom
-    assert kruskal([*groups, []])[0] == pytest.approx(h)
-    for nothing in ([[1.0, 2.0]], [[1.0], []], [[1.0, 1.0], [1.0]]):
-        assert np.isnan(kruskal(nothing)).all()
+def test_factor_test_is_the_f_test_of_one_factor():
+    rng = np.random.default_rng(0)
+    own = ["a"] * 8 + ["b"] * 9 + ["c"] * 7
+    values = rng.normal(size=24) + np.array([{"a": 0.0, "b": 0.4, "c": 0.9}[level] for level in own])
+    groups = [values[np.array(own) == level] for level in "abc"]
+    want = scipy.stats.f_oneway(*groups)
+    found = factor_test(values, own)
+    assert found.f == pytest.approx(want.statistic)
+    assert found.p == pytest.approx(want.pvalue, abs=0.02)
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups)
+    assert found.explained == pytest.approx(1 - within / ((values - values.mean()) ** 2).sum())
+    assert found == factor_test(values, own)
+
+
+def test_factor_test_is_exact_for_few_values():
+    """Of the 20 ways to divide 6 values in two threes, 2 are as extreme as this one."""
+    assert factor_test([1.0, 2.0, 3.0, 11.0, 12.0, 13.0], list("aaabbb")).p == pytest.approx(0.1, abs=0.01)
+
+
+def test_factor_test_allows_for_other_factors():
+    """What a strong factor does is neither noise to a weak one nor ascribed to one that goes with it."""
+    rng = np.random.default_rng(1)
+    strong, weak = np.tile([0, 1], 20), np.repeat([0, 1], 20)
+    companion = np.where(np.arange(40) % 5, strong, 1 - strong)
+    values = 5 * strong + 0.5 * weak + rng.normal(0, 0.3, size=40)
+    assert factor_test(values, weak.tolist()).p > 0.1
+    assert factor_test(values, weak.tolist(), [strong.tolist()]).p < 0.001
+    assert factor_test(values, companion.tolist()).p < 0.001
+    assert factor_test(values, companion.tolist(), [strong.tolist()]).p > 0.05
+
+
+def test_factor_test_is_right_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(400):
+        strong, own = rng.integers(3, size=(2, 18))
+        values = 3 * strong + rng.exponential(size=18)
+        hits += factor_test(values, own.tolist(), [strong.tolist()], n_resamples=199).p <= 0.1
+    assert 0.06 < hits / 400 < 0.14
+
+
+def test_factor_test_that_cannot_be_made():
+    for values, own, others in (
+        ([1.0, 2.0], "aa", []),  # one level
+        ([1.0, 2.0], "ab", []),  # nothing left for the error
+        ([1.0, 2.0, 3.0, 4.0], "abab", ["xyxy"]),  # cannot be told from the other
+        ([2.0, 2.0, 2.0], "aab", []),  # nothing varies
+        ([], "", []),
+    ):
+        assert np.isnan(factor_test(values, list(own), [list(other) for other in others]).p)
+    with pytest.raises(ValleysError, match="levels"):
+        factor_test([1.0, 2.0], ["a"])
 
 
 def test_spread_of_means():
