@@ -1475,7 +1475,9 @@ def _study_panel(
                 places.setdefault(seed, []).append((value, at + lower))
             values, lost = _finite(good[measure]), _finite(here.loc[~here["trained"], measure])
             below = at + lower
-            axes.plot(lost, np.full(len(lost), below), "x", color=_GREY, ms=4, mew=0.8)
+            # As an artist, which has no part in the limits: such values may be far from all others.
+            crosses = {"color": _GREY, "marker": "x", "ls": "", "ms": 4, "mew": 0.8}
+            axes.add_artist(Line2D(lost, np.full(len(lost), below), **crosses))
             axes.plot(
                 values, np.full(len(values), below), "o", color=one.colour, mfc=style["mfc"], ms=2.5, mew=0.5,
                 alpha=0.45,
@@ -1582,7 +1584,7 @@ def _seen_study(name: str, data: Data, spec: Spec) -> str:
     lost = int((~cells["trained"]).sum())
     about = f"{_count(len(cells), 'minimum').replace('minimums', 'minima')} at {study.solution}"
     if lost:
-        about += f", {lost} of them below {_percent(outcomes.TRAINED)} train accuracy and left out (crosses)"
+        about += f", {lost} of them below {_percent(outcomes.TRAINED)} train accuracy and left out (crosses, where they lie within the axis)"
     held = ", ".join(outcomes.label(f, v) for f, v in study.base.items())
     held = f" Other factors are held at {held}." if held else ""
     if study.design == "crossed":
