@@ -1582,9 +1582,10 @@ def _seen_study(name: str, data: Data, spec: Spec) -> str:
                 told.append((what, "; ".join(parts)))
     cells = study.minima.drop_duplicates(outcomes.CELL)
     lost = int((~cells["trained"]).sum())
-    about = f"{_count(len(cells), 'minimum').replace('minimums', 'minima')} at {study.solution}"
+    about = f"{len(cells)} {'minimum' if len(cells) == 1 else 'minima'} at {study.solution}"
     if lost:
-        about += f", {lost} of them below {_percent(outcomes.TRAINED)} train accuracy and left out (crosses, where they lie within the axis)"
+        about += f", {lost} of them below {_percent(outcomes.TRAINED)} train accuracy and left out"
+        about += " (crosses, where they lie within the axis)"
     held = ", ".join(outcomes.label(f, v) for f, v in study.base.items())
     held = f" Other factors are held at {held}." if held else ""
     if study.design == "crossed":
