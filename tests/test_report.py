@@ -127,13 +127,44 @@ def test_captions_are_those_of_the_figures(page, frames, config):
         assert figures.title(name) in words
 
 
-def test_figure_spec_is_the_figures_own(experiment_config, config):
+def test_figure_spec_is_the_figures_own(experiment_config):
     from valleys.config import Experiment
 
-    spec = Experiment(experiment_config).figure("training")
-    assert {k: v for k, v in spec.items() if k not in ("style", "version")} == {
-        k: v for k, v in report.figure_spec(config).items() if k != "style"
+    own = {key: next(iter(experiment_config[f"{key}s"])) for key in ("dataset", "model", "recipe")}
+    experiment_config["studies"] = {
+        name: own | {"factors": {"recipe.weight_decay": levels}} for name, levels in STUDIES.items()
     }
+    experiment = Experiment(fill_defaults(experiment_config))
+    for name in ("training", "study-decay", "study-other"):
+        drawn = {k: v for k, v in experiment.figure(name).items() if k not in ("style", "version")}
+        told = report.figure_spec(experiment.config)
+        study = name.removeprefix("study-")
+        order = {"factors": {study: told["factors"][study]}} if study in STUDIES else {}
+        assert drawn == {k: v for k, v in told.items() if k not in ("style", "factors")} | order
+        assert order == ({"factors": {study: {"recipe.weight_decay": STUDIES[study]}}} if order else {})
+    assert experiment.claims()["claims"]["factors"] == told["factors"]
+
+
+STUDIES = {"decay": [0, 0.5], "other": [0.25, 0]}
+
+
+def test_studies_have_meanings_and_captions(frames, config, pictures):
+    from study_tables import table, variants
+
+    parts = {name: variants([({"recipe.weight_decay": v}, 1.0) for v in STUDIES[name]]) for name in STUDIES}
+    more = {name: table(rows).drop(columns="study") for name, rows in parts.items()}
+    kinds = dict.fromkeys(more, "study") | {"decay_lines": "interpolation"}
+    more["decay_lines"] = frames["interpolation"].assign(model="of-the-study")
+    pictures = pictures | {"study-decay": SVG.format("study")}
+    page = report.render(frames | more, pictures, config, {}, kinds)
+    words = Page(page).words()
+    assert "Study: decay" in words
+    assert "weight decay, uniform-far: 0 1 (1 to 1), 0 of 12 asymmetric; 0.5 1 (1 to 1)" in words
+    meaning = next(c["meaning"] for c in tables.declared()["study"]["columns"] if c["name"] == "penalty")
+    assert page.count(f'title="{html.escape(meaning)}"') == len(STUDIES)
+    assert "tables/decay_lines.parquet" in page
+    # The line's caption tells of the study's cells, as its figure shows them.
+    assert "of-the-study" in words[: words.index("tables/decay_lines.parquet")]
 
 
 def test_claims(page):

@@ -7,13 +7,14 @@ with job(snakemake) as log:
 
     from valleys import files, report, tables
 
+    kinds = {Path(path).stem: tables.name_in(path) for path in snakemake.input.tables}
     data = {
-        Path(path).stem: tables.read(path, tables.name_in(path)).to_pandas()
+        Path(path).stem: tables.read(path, kinds[Path(path).stem]).to_pandas()
         for path in snakemake.input.tables
     }
     pictures = {
         Path(p).stem: Path(p).read_text("utf-8") for p in snakemake.input.figures if p.endswith(".svg")
     }
-    page = report.render(data, pictures, snakemake.params.config, tables.versions())
+    page = report.render(data, pictures, snakemake.params.config, tables.versions(), kinds)
     files.write_text(snakemake.output[0], page)
     log.info("%s: %d figures, %d tables", snakemake.output[0], len(pictures), len(data))

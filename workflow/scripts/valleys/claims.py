@@ -1,6 +1,6 @@
 """The paper's claims, each judged from the tables by a rule written here.
 
-A verdict is ``supported``, ``refuted`` or ``inconclusive``. Six rules cover all claims so far:
+A verdict is ``supported``, ``refuted`` or ``inconclusive``. These rules cover all claims:
 
 share
     The claim says that something is the case more often than not. Supported when the lower end of the Wilson
@@ -27,6 +27,19 @@ barrier
     mean over seeds: none when its upper end is below ``claims.barrier`` (0.1 nats), one when its lower end is
     above. Seeds with a loss between the ends that is not finite are left out; with fewer than two values
     inconclusive.
+
+unchanged
+    The claim says that something does not depend on a factor. Each seed has its change from the factor's
+    first level to its last, as a share of the mean. Refuted when the exact two-sided sign test over seeds has
+    p < alpha, whichever way; else supported when the t interval of the mean change lies within -1/4 and 1/4,
+    and there are as many seeds as could have refuted it.
+levels
+    The claim says that something depends on a factor. Minima are independent runs with levels drawn at
+    random: F ratio of the additive model of all factors against that without this one, with its permutation
+    p (Freedman and Lane), adjusted by Holm over the factors of the study (for one probe). So a strong factor
+    is no noise to the others, and minima left out at one level do not speak for another. Supported when
+    that p is below alpha, else inconclusive: it is never shown that a factor has no influence. The effect
+    is the greatest less the least of the levels' plain means.
 
 Directions of one minimum are not independent: they share the weights, the images and, for most kinds, a mean
 direction. The claims of experiments 5 and 12 therefore take one value a minimum (seed) first, and n counts
@@ -69,11 +82,36 @@ are experiment 2):
 ``seeds_are_connected`` (``solutions_are_connected`` where the seed is the same), paths with trained bends
     Barrier rule, supported when there is none on the path. The note has the barrier on the straight line
     between the same ends, if that was measured.
+Claims about studies go by a study's factors, whatever its name. A minimum's value is the mean over its
+directions of the asymmetry index's size, |log of rise at -R over rise at R|: unlike the share of asymmetric
+directions it has no threshold and does not end at 1, and unlike the index itself it does not depend on which
+of u and -u was drawn. It is above 0 in any valley that is not symmetric along each direction; probes of
+other kinds are the control. Minima with a train accuracy below 1/2 are left out, and the note counts them.
+
+``asymmetry_survives_l2``, ``l2_does_not_change_asymmetry``, ``penalty_leaves_verdicts``, experiment 9
+    Factor ``recipe.weight_decay``. Share rule over minima at each level, where one counts with one asymmetric
+    direction or more; unchanged rule, by the least-squares line through a seed's levels, which are taken for
+    equally far apart; share rule over directions whose verdict is the same with the penalty in the loss.
+``bn_makes_asymmetric``, ``bn_directions_are_more_asymmetric``, ``bn_init_matters``, experiment 10
+    Factors ``model.norm`` and ``model.norm_init``. Paired rule: batch norm less each other norm; within a
+    minimum with batch norm, directions in its parameters less directions in all others; scales that began at
+    ones less scales that began Gaussian.
+``<factor>_changes_asymmetry``, experiment 11
+    Each factor of a full or sampled design. Rule levels.
+``<first recipe>_is_sharper``, experiment 6
+    Factor ``recipe`` with two levels, and no other. Paired rule on the width R / |w| at which the loss has
+    risen by the probe's target (second less first), and on the greatest eigenvalue (first less second).
+``swa_gain``, ``swa_rise``
+    Wherever a study has SWA and descent: test loss of descent less that of SWA, train loss of SWA less that
+    of descent. Paired rule, at each level.
+``asymmetric_direction_exists``
+    Each level of any other factor; all variants of a full or sampled design together. Share rule over minima.
 
 The effect of a grid or bound claim is that of the row nearest to failing, counted in standard errors.
 
 Claims are judged separately for each data set, model and recipe, simulations for each shape of valley;
-p-values are not corrected for the number of rows, which each row's note and the report state.
+p-values are not corrected for the number of rows, which each row's note and the report state, but where the
+rule says so. (With the six seeds of a sign test no correction would let any of several rows reach 0.05.)
 """
 
 from __future__ import annotations
@@ -85,7 +123,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import measures, stats
+from valleys import measures, outcomes, stats
+from valleys.studies import factor_name
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 _CELLS = ["dataset", "model", "recipe"]
@@ -97,7 +136,13 @@ Frames = Mapping[str, pd.DataFrame]
 
 
 def judge(
-    data: Frames, *, c: float = 2.0, alpha: float = 0.05, level: float = 0.95, barrier: float = 0.1
+    data: Frames,
+    *,
+    c: float = 2.0,
+    alpha: float = 0.05,
+    level: float = 0.95,
+    barrier: float = 0.1,
+    factors: outcomes.Order | None = None,
 ) -> list[Row]:
     """Return the rows of the ``claims`` table.
 
@@ -105,7 +150,8 @@ def judge(
     ----------
     data
         The tables ``training, solutions, directions, asymmetry, theory_measured, shift, interpolation,
-        toy_2d, theory_average, theory_gain`` as data frames.
+        toy_2d, theory_average, theory_gain`` as data frames; ``study``, all studies stacked, where there are
+        any.
     c
         Level from which a direction counts as asymmetric.
     alpha
@@ -114,6 +160,8 @@ def judge(
         Confidence level of intervals.
     barrier
         Train-loss barriers below this (nats) count as none.
+    factors
+        Study to factor to its levels, in the order of the config.
     """
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
@@ -125,6 +173,7 @@ def judge(
     rows += averaging(data["theory_average"], level)
     rows += gains(data["theory_gain"], level)
     rows += measured_gains(data["theory_measured"], alpha, level)
+    rows += studies(data.get("study"), factors, c, alpha, level)
     return rows
 
 
@@ -141,6 +190,14 @@ def paired_verdict(paired: stats.Paired, claimed_sign: int, alpha: float) -> str
         return INCONCLUSIVE
     majority = 1 if paired.positive > paired.negative else -1
     return SUPPORTED if majority == claimed_sign else REFUTED
+
+
+def unchanged_verdict(paired: stats.Paired, alpha: float, margin: float = 0.25) -> str:
+    """Return the verdict of the unchanged rule for changes as shares of the mean, one a seed."""
+    if paired.p_sign < alpha:
+        return REFUTED
+    within = -margin < paired.low and paired.high < margin
+    return SUPPORTED if within and paired.n >= stats.min_n_sign(alpha) else INCONCLUSIVE
 
 
 def grid_verdict(low: np.ndarray, high: np.ndarray, claimed_sign: int) -> str:
@@ -264,16 +321,25 @@ def _paired_row(
     }
 
 
-def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]:
+def prevalence(
+    asymmetry: pd.DataFrame,
+    c: float,
+    level: float,
+    *,
+    experiment: int = 1,
+    within: str = "",
+    about: str = "",
+) -> Iterator[Row]:
     """Experiment 1: asymmetric directions at SGD minima, by data set, model, recipe and probe.
 
     Twice: by Definition 1, which asks for slopes that differ by c throughout a window, and by the rises at
     -R and R alone. The first is the stricter: a curve whose slope grows within the window by a factor g has
-    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12.
+    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12. For studies: their
+    experiment, what their scopes begin with, and a remark for the notes.
     """
     at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & (asymmetry["kind"] != "sign")]
     for names, rows in at_sgd.groupby([*_CELLS, "probe"], sort=True):
-        scope = "/".join(map(str, names))
+        scope = within + "/".join(map(str, names))
         hit = rows["status"] == "asymmetric"
         by_minimum = hit.groupby(rows["seed"]).any()
         counts = rows["status"].value_counts()
@@ -281,38 +347,42 @@ def prevalence(asymmetry: pd.DataFrame, c: float, level: float) -> Iterator[Row]
         per = rows.groupby("seed").size().max()
         yield _share_row(
             "asymmetric_direction_exists",
-            1,
+            experiment,
             scope,
             "most SGD minima have an asymmetric direction among those probed",
             int(by_minimum.sum()),
             len(by_minimum),
             measure="share of SGD minima (seeds) with at least one asymmetric direction",
             level=level,
-            note=f"{per} directions a minimum",
+            note=_joined(f"{per} directions a minimum", about),
         )
         yield _share_row(
             "directions_are_asymmetric",
-            1,
+            experiment,
             scope,
             "a direction at an SGD minimum is asymmetric (Definition 1) more often than not",
             int(hit.sum()),
             len(hit),
             measure="share of directions that are asymmetric, minima pooled",
             level=level,
-            note="; ".join(others),
+            note=_joined(*others, about),
         )
         index = rows["asymmetry_index"]
         yield _share_row(
             "rises_are_uneven",
-            1,
+            experiment,
             scope,
             f"at the ends of a line through an SGD minimum, one side has risen {c:g} times as much",
             int((index.abs() >= math.log(c)).sum()),
             len(rows),
             measure=f"share of directions whose rises at -R and R differ {c:g}-fold or more, minima pooled",
             level=level,
-            note=f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
+            note=_joined(f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}", about),
         )
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
@@ -921,6 +991,418 @@ def measured_gains(theory_measured: pd.DataFrame, alpha: float, level: float) ->
                 note=about + (f"; {beside} minima" if len(control) else "") + others,
                 experiment=4,
                 at=0.0,
+            )
+
+
+# Studies ---------------------------------------------------------------------------------------------
+
+
+def studies(
+    table: pd.DataFrame | None,
+    factors: outcomes.Order | None,
+    c: float,
+    alpha: float,
+    level: float,
+) -> Iterator[Row]:
+    """Experiments 6 and 8 to 11: what studies show, by their factors."""
+    for study in outcomes.studies(table, factors):
+        plain = study.minima[~study.minima["penalty"]]
+        if study.design == "none":
+            rows = study.directions[study.directions["trained"] & ~study.directions["penalty"]]
+            about = {"experiment": 8, "within": f"{study.name}/", "about": _left_out(plain)}
+            yield from prevalence(rows.assign(solution="sgd"), c, level, **about)
+        elif study.design == "crossed":
+            yield from _exists(study, plain, {}, "all variants", 11, level)
+            yield from _crossed(study, plain, alpha, level)
+        elif list(study.factors) == ["recipe"] and len(study.factors["recipe"]) == 2:
+            yield from _sharper(study, plain, alpha, level)
+        else:
+            for factor, levels in study.factors.items():
+                if factor == "recipe.weight_decay":
+                    yield from _decay(study, plain, levels, alpha, level)
+                elif factor == "model.norm":
+                    yield from _norm(study, plain, levels, alpha, level)
+                elif factor == "model.norm_init":
+                    yield from _norm_init(study, plain, levels, alpha, level)
+                else:
+                    number = 11 if factor.startswith(("model", "recipe.loss")) else 1
+                    for one in levels:
+                        where = {"factor": factor, "level": one}
+                        yield from _exists(study, plain, where, outcomes.label(factor, one), number, level)
+            if {"model.norm", "model.norm_init"} & set(study.factors):
+                yield from _bn_directions(study, plain, alpha, level)
+        yield from _study_swa(study, plain, alpha, level)
+
+
+def _left_out(minima: pd.DataFrame) -> str:
+    """Say how many minima of some rows count as untrained."""
+    cells = minima.drop_duplicates(outcomes.CELL)
+    lost = int((~cells["trained"]).sum())
+    if not lost:
+        return ""
+    return f"{lost} of {len(cells)} minima left out: train accuracy below {outcomes.TRAINED:g}"
+
+
+def _without_index(minima: pd.DataFrame) -> str:
+    lost = int((minima["directions"] - minima["indexed"]).sum())
+    return f"{lost} of {int(minima['directions'].sum())} directions without an index" if lost else ""
+
+
+def _exists(
+    study: outcomes.Study,
+    plain: pd.DataFrame,
+    where: outcomes.Levels,
+    name: str,
+    experiment: int,
+    level: float,
+    claim: str = "asymmetric_direction_exists",
+    statement: str = "most SGD minima have an asymmetric direction among those probed",
+) -> Iterator[Row]:
+    """Share of minima with an asymmetric direction, by probe, for some variants of a study."""
+    for probe, all_rows in study.take(plain, where).groupby("probe", sort=True):
+        rows = all_rows[all_rows["trained"]]
+        directions = f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}"
+        yield _share_row(
+            claim,
+            experiment,
+            f"{study.name}/{name}/{probe}",
+            statement,
+            int((rows["asymmetric"] > 0).sum()),
+            len(rows),
+            measure="share of minima with at least one asymmetric direction (Definition 1)",
+            level=level,
+            note=_joined(directions, _left_out(all_rows)),
+        )
+
+
+def _decay(
+    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+) -> Iterator[Row]:
+    """Experiment 9: whether weight decay takes the asymmetry away or changes it."""
+    factor = "recipe.weight_decay"
+    for one in levels:
+        yield from _exists(
+            study,
+            plain,
+            {"factor": factor, "level": one},
+            outcomes.label(factor, one),
+            9,
+            level,
+            claim="asymmetry_survives_l2",
+            statement="with weight decay or without, most SGD minima have an asymmetric direction",
+        )
+    parts = pd.concat([study.at(plain, factor, one) for one in levels])
+    for probe, rows in parts.groupby("probe", sort=True):
+        good = rows[rows["trained"]]
+        wide = pd.DataFrame(
+            {i: study.at(good, factor, one).set_index("seed")["index"] for i, one in enumerate(levels)}
+        )
+        whole = wide.dropna()
+        steps = np.arange(len(levels)) - (len(levels) - 1) / 2
+        slope = whole.to_numpy() @ (steps / (steps @ steps))
+        change = slope * (len(levels) - 1) / whole.mean(axis=1).to_numpy()
+        ends = " to ".join(f"{one:g}" for one in (levels[0], levels[-1]))
+        means = ", ".join(
+            f"{mean:.3g} at {one:g}" for one, mean in zip(levels, whole.mean(), strict=True) if len(whole)
+        )
+        paired = stats.paired(change, level=level)
+        lost = rows["seed"].nunique() - len(whole)
+        yield _paired_row(
+            "l2_does_not_change_asymmetry",
+            f"{study.name}/weight decay {ends}/{probe}",
+            "weight decay does not change how asymmetric a minimum is",
+            change,
+            sign=1,
+            measure="change of the mean |asymmetry index| from the first level to the last, over its mean",
+            unit="share of the mean",
+            alpha=alpha,
+            level=level,
+            experiment=9,
+            note=_joined(
+                f"mean |index| {means}" if means else "",
+                f"seeds without a trained minimum at each level, left out: {lost}" if lost else "",
+                _left_out(rows),
+                _without_index(good),
+            ),
+        ) | {
+            "verdict": unchanged_verdict(paired, alpha),
+            "rule": f"refuted: p < {alpha:g}; else supported: interval within -0.25 and 0.25",
+        }
+    yield from _penalty(study, level)
+
+
+def _penalty(study: outcomes.Study, level: float) -> Iterator[Row]:
+    """Experiment 9: verdicts of Definition 1 with the penalty in the probed loss and without."""
+    rows = study.directions[study.directions["trained"]]
+    names = [*outcomes.CELL, "probe", "kind", "group", "k"]
+    factor = "recipe.weight_decay"
+    own = [*names, "status", outcomes.column(factor)]
+    both = rows.loc[rows["penalty"], own].merge(
+        rows.loc[~rows["penalty"], [*names, "status"]],
+        on=names,
+        suffixes=("", "_plain"),
+        validate="one_to_one",
+    )
+    for (one, probe), part in both.groupby([outcomes.column(factor), "probe"], sort=True):
+        same = part["status"] == part["status_plain"]
+        moves = (part["status_plain"] + " to " + part["status"])[~same].value_counts()
+        yield _share_row(
+            "penalty_leaves_verdicts",
+            9,
+            f"{study.name}/{outcomes.label(factor, one)}/{probe}",
+            "a direction's verdict is mostly the same whether or not the probed loss has the L2 penalty",
+            int(same.sum()),
+            len(part),
+            measure="share of directions with the same verdict (Definition 1), minima pooled",
+            level=level,
+            note=_joined(
+                *(f"{count} from {move}".replace("_", " ") for move, count in moves.items()),
+                f"{part['seed'].nunique()} minima",
+            ),
+        )
+
+
+def _contrast(
+    claim: str,
+    study: outcomes.Study,
+    scope: str,
+    statement: str,
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    comparisons: int,
+    names: tuple[str, str],
+    alpha: float,
+    level: float,
+    measure: str = "index",
+    text: str = "mean |asymmetry index|",
+    unit: str = "log ratio",
+    experiment: int = 10,
+) -> Row:
+    """Return a row of the paired rule for ``first - second``, claimed to be above 0."""
+    both = pd.concat([first, second])
+    differences = outcomes.by_seed(first, second, measure)
+    notes = []
+    if measure == "index":
+        shares = []
+        for name, rows in zip(names, (first, second), strict=True):
+            good = rows[rows["trained"]]
+            shares.append(f"{name} {int(good['asymmetric'].sum())} of {int(good['directions'].sum())}")
+        notes += [f"asymmetric directions: {', '.join(shares)}", _without_index(both[both["trained"]])]
+    means = ", ".join(
+        f"{name} {rows.loc[rows['trained'], measure].mean():.3g}"
+        for name, rows in zip(names, (first, second), strict=True)
+        if rows["trained"].any()
+    )
+    notes += [f"means: {means}" if means else "", _left_out(both)]
+    if comparisons > 1:
+        notes.append(f"one of {comparisons} such comparisons in this study, p not corrected")
+    return _paired_row(
+        claim,
+        f"{study.name}/{scope}",
+        statement,
+        differences.to_numpy(),
+        sign=1,
+        measure=f"{text}: {names[0]} - {names[1]}, within a seed",
+        unit=unit,
+        alpha=alpha,
+        level=level,
+        experiment=experiment,
+        note=_joined(*notes),
+    )
+
+
+def _norm(
+    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+) -> Iterator[Row]:
+    """Experiment 10: batch norm against other norms, along directions over all parameters."""
+    others = [one for one in levels if one != "batch"]
+    whole = plain[plain["group"] == "all"]
+    if len(others) == len(levels):
+        return
+    comparisons = len(others) * whole["probe"].nunique()
+    for probe, rows in whole.groupby("probe", sort=True):
+        batch = study.at(rows, "model.norm", "batch")
+        for other in others:
+            yield _contrast(
+                "bn_makes_asymmetric",
+                study,
+                f"batch against {outcomes.text_of(other)}/{probe}",
+                "minima of nets with batch norm are more asymmetric than those without",
+                batch,
+                study.at(rows, "model.norm", other),
+                comparisons=comparisons,
+                names=("batch", outcomes.text_of(other)),
+                alpha=alpha,
+                level=level,
+            )
+
+
+def _norm_init(
+    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+) -> Iterator[Row]:
+    """Experiment 10: scales that begin at one against scales that begin Gaussian."""
+    if not {"ones", "gaussian"} <= set(levels):
+        return
+    probes = plain["probe"].nunique()
+    for probe, rows in plain.groupby("probe", sort=True):
+        yield _contrast(
+            "bn_init_matters",
+            study,
+            f"ones against gaussian/{probe}",
+            "with norm scales that begin at one a minimum is more asymmetric than with Gaussian ones",
+            study.at(rows, "model.norm_init", "ones"),
+            study.at(rows, "model.norm_init", "gaussian"),
+            comparisons=probes,
+            names=("ones", "gaussian"),
+            alpha=alpha,
+            level=level,
+        )
+
+
+def _bn_directions(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 10: directions in the norm's parameters against those in all others, within a minimum.
+
+    Probes are compared with those of the same kind, in the order of their names.
+    """
+    here = plain
+    for factor, usual in (("model.norm", "batch"), ("model.norm_init", "ones")):
+        if factor in study.factors:
+            if usual not in study.factors[factor]:
+                return
+            here = study.at(here, factor, usual)
+    pairs = []
+    for _, rows in here.groupby("kind", sort=True):
+        inside, outside = (
+            sorted(set(rows.loc[rows["group"] == group, "probe"])) for group in ("bn", "not_bn")
+        )
+        pairs += zip(inside, outside, strict=False)
+    for names in pairs:
+        yield _contrast(
+            "bn_directions_are_more_asymmetric",
+            study,
+            f"batch norm/{names[0]} against {names[1]}",
+            "directions in batch norm's parameters are more asymmetric than directions in all others",
+            *(here[here["probe"] == name] for name in names),
+            comparisons=len(pairs),
+            names=names,
+            alpha=alpha,
+            level=level,
+        )
+
+
+def _crossed(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 11: factors of a full or sampled design, each with its p adjusted over all of them."""
+    for probe, everything in plain.groupby("probe", sort=True):
+        trained = everything[everything["trained"]]
+        rows = trained[np.isfinite(trained["index"])]
+        at = {factor: rows[outcomes.column(factor)].tolist() for factor in study.factors}
+        tests = {
+            factor: stats.factor_test(rows["index"], own, [at[other] for other in at if other != factor])
+            for factor, own in at.items()
+        }
+        adjusted = stats.holm([test.p for test in tests.values()])
+        for (factor, test), holm in zip(tests.items(), adjusted, strict=True):
+            levels = study.factors[factor]
+            samples = {one: study.at(rows, factor, one)["index"].to_numpy() for one in levels}
+            spread = stats.spread_of_means(list(samples.values()), level=level)
+            name = factor_name(factor)
+            means = ", ".join(
+                f"{outcomes.text_of(one)} {values.mean():.3g} ({len(values)})"
+                for one, values in samples.items()
+                if len(values)
+            )
+            absent = [outcomes.text_of(one) for one, values in samples.items() if not len(values)]
+            yield {
+                "claim": f"{name.replace(' ', '_')}_changes_asymmetry",
+                "experiment": 11,
+                "scope": f"{study.name}/{probe}",
+                "statement": f"how asymmetric a minimum is depends on the {name}",
+                "verdict": SUPPORTED if holm < alpha else INCONCLUSIVE,
+                "measure": "greatest - least of the levels' means of a minimum's mean |asymmetry index|",
+                "effect": spread.estimate,
+                "unit": "log ratio",
+                "low": spread.low,
+                "high": spread.high,
+                "n": spread.n,
+                "p_value": None if math.isnan(holm) else float(holm),
+                "test": "permutation of residuals in the additive model of all factors (Freedman and Lane), "
+                f"p adjusted over {len(tests)} factors (Holm); "
+                "bootstrap interval, which is no test: a spread is above 0 by chance alone",
+                "rule": f"supported: adjusted p < {alpha:g}; else inconclusive: absence cannot be shown",
+                "note": _joined(
+                    f"means (minima): {means}" if means else "",
+                    f"explains {test.explained:.0%} of the variance that the other factors leave; "
+                    f"F = {test.f:.3g}, p = {test.p:.2g} before adjustment"
+                    if math.isfinite(test.p)
+                    else "no test: too few levels or minima",
+                    f"no minimum at {', '.join(absent)}" if absent else "",
+                    _left_out(everything),
+                    f"{len(trained) - len(rows)} minima without an index" if len(trained) > len(rows) else "",
+                ),
+            }
+
+
+def _sharper(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """Experiment 6: whether the first of two recipes ends in the sharper minimum."""
+    names = tuple(outcomes.text_of(one) for one in study.factors["recipe"])
+    measures_of = (
+        ("width", "width: R / |w|, mean over directions", "share of the norm", -1),
+        ("eigenvalue", "greatest Hessian eigenvalue", "nats per squared 2-norm", 1),
+    )
+    present = [
+        (probe, rows, *about)
+        for about in measures_of
+        for probe, rows in plain.groupby("probe", sort=True)
+        if np.isfinite(rows[about[0]]).any()
+    ]
+    for probe, rows, measure, text, unit, sign in present:
+        sides = [study.at(rows, "recipe", one) for one in study.factors["recipe"]][::sign]
+        yield _contrast(
+            f"{names[0].replace('-', '_')}_is_sharper",
+            study,
+            f"{names[0]} against {names[1]}/{probe}",
+            f"recipe {names[0]} ends in a sharper minimum than recipe {names[1]}",
+            *sides,
+            comparisons=len(present),
+            names=names[::sign],
+            alpha=alpha,
+            level=level,
+            measure=measure,
+            text=text,
+            unit=unit,
+            experiment=6,
+        )
+
+
+def _study_swa(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """SWA against descent in a study that has both, by level."""
+    cells = plain.drop_duplicates(outcomes.CELL)
+    cells = cells[np.isfinite(cells["swa_gain"])]
+    experiment = 9 if "recipe.weight_decay" in study.factors else 2
+    groups = [(name, where) for name, where in study.groups() if len(study.take(cells, where))]
+    for claim, statement, measure in (
+        ("swa_gain", "SWA's test loss is lower than that of the solution SGD reaches from it",
+         "test loss of descent - of swa"),
+        ("swa_rise", "SWA's train loss is higher than that of the solution SGD reaches from it",
+         "train loss of swa - of descent"),
+    ):  # fmt: skip
+        for name, where in groups:
+            rows = study.take(cells, where)
+            good = rows[rows["trained"]]
+            several = f"one of {len(groups)} levels, p not corrected" if len(groups) > 1 else ""
+            yield _paired_row(
+                claim,
+                f"{study.name}/{name}" if name else study.name,
+                statement,
+                good[claim].to_numpy(),
+                sign=1,
+                measure=measure,
+                unit="nats",
+                alpha=alpha,
+                level=level,
+                experiment=experiment,
+                note=_joined(several, _left_out(rows)),
             )
 
 

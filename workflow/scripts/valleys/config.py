@@ -854,14 +854,22 @@ class Experiment:
 
     def claims(self) -> dict[str, Any]:
         """Params of ``claims``."""
-        return self._stage("claims", claims={**self.config["claims"], "c": self.config["asymmetry"]["c"]})
+        spec = {**self.config["claims"], "c": self.config["asymmetry"]["c"], "factors": self._factors()}
+        return self._stage("claims", claims=spec)
+
+    def _factors(self) -> dict[str, dict[str, list[Any]]]:
+        """Return each study's factors and levels, in order."""
+        return {name: spec["factors"] for name, spec in self.config["studies"].items()}
 
     def figure(self, figure: str) -> dict[str, Any]:
         """Params of ``figures``: the style, and the blocks that are drawn as text or marks."""
+        kind, _, study = figure.partition("-")
+        order = {"factors": {study: self._factors()[study]}} if kind == "study" else {}
         return self._stage(
             "figures",
+            **order,
             style=self.config["figures"],
-            swa_start={name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
+            swa_start={name: self.recipes[name]["swa"]["start"] for name in self.config["recipes"]},
             c=self.config["asymmetry"]["c"],
             level=self.config["claims"]["level"],
         )

@@ -20,7 +20,7 @@ import yaml
 
 from valleys import figures
 from valleys.stats import mean_interval
-from valleys.tables import declared
+from valleys.tables import declared, stack
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
 PREVIEW_ROWS = 10
@@ -34,7 +34,11 @@ _TEXTS = ("measure", "test", "rule", "note")
 
 
 def render(
-    tables: Frames, pictures: Mapping[str, str], config: Mapping[str, Any], versions: Mapping[str, str]
+    tables: Frames,
+    pictures: Mapping[str, str],
+    config: Mapping[str, Any],
+    versions: Mapping[str, str],
+    kinds: Mapping[str, str] | None = None,
 ) -> str:
     """Return the report as one HTML document.
 
@@ -48,7 +52,11 @@ def render(
         The experiment's config without style and execution (`valleys.config.Experiment.results`).
     versions
         Package versions by name.
+    kinds
+        The name under which a table's columns are declared, where it is not the table's own.
     """
+    kinds = kinds or {}
+    stacked = stack((name, kinds.get(name, name), frame) for name, frame in tables.items())
     spec = figure_spec(config)
     template = _environment().get_template(TEMPLATE.name)
     claims = tables.get("claims", pd.DataFrame())
@@ -64,9 +72,11 @@ def render(
         ],
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
-        figures=[_picture(name, svg, tables, spec) for name, svg in pictures.items()],
+        figures=[_picture(name, svg, stacked, spec) for name, svg in pictures.items()],
         summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), spec)],
-        previews=[_preview(name, frame, config["name"]) for name, frame in tables.items()],
+        previews=[
+            _preview(name, frame, config["name"], kinds.get(name, name)) for name, frame in tables.items()
+        ],
         config=yaml.safe_dump(
             json.loads(json.dumps(config, default=str)),
             sort_keys=False,
@@ -84,6 +94,7 @@ def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         "swa_start": {name: recipe["swa"]["start"] for name, recipe in config.get("recipes", {}).items()},
         "c": config.get("asymmetry", {}).get("c", 2.0),
         "level": config.get("claims", {}).get("level", 0.95),
+        "factors": {name: study["factors"] for name, study in config.get("studies", {}).items()},
     }
 
 
@@ -268,8 +279,8 @@ def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     return _table("Prevalence", columns, rows, text=text)
 
 
-def _preview(name: str, frame: pd.DataFrame, experiment: str) -> Table:
-    about = declared().get(name, {"meaning": "", "columns": []})
+def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str) -> Table:
+    about = declared().get(kind, {"meaning": "", "columns": []})
     meanings = {
         c["name"]: c["meaning"] + (f" [{c['unit']}]" if "unit" in c else "") for c in about["columns"]
     }

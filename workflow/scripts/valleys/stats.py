@@ -1,4 +1,4 @@
-"""Intervals and paired tests: thin wrappers over SciPy that accept any sample size.
+"""Intervals and tests: thin wrappers over SciPy that accept any sample size.
 
 With too few values for an interval or a test the answer is NaN, without exception or warning, so that a
 table with one seed can be written as well as one with ten. Values that are not finite are refused: whether a
@@ -8,7 +8,7 @@ diverged run counts is for the caller to say.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 
@@ -228,6 +228,139 @@ def bootstrap_interval(
         if np.isfinite([low, high]).all():
             break
     return Interval(float(statistic(values)), low, high, n)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return Holm's adjusted p-values (step down; they hold under any dependence), in the order given.
+
+    Parameters
+    ----------
+    p_values : array_like, shape (n,)
+        Of one family of tests; NaN where a test could not be made, which stays NaN and counts for none.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p_values.shape, nan)
+    order = np.argsort(p_values)[: int(np.isfinite(p_values).sum())]  # NaN sorts last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return adjusted
+
+
+def spread_of_means(
+    groups: Sequence[ArrayLike], *, level: float = 0.95, n_resamples: int = 4999, seed: int = 0
+) -> Interval:
+    """Return the greatest less the least of the groups' means, with a bootstrap interval.
+
+    Values are drawn anew within each group, and the interval is that between percentiles. A spread is never
+    below 0 and is above it by chance alone, so that the interval is no test of a difference. Bounds are NaN
+    where no group has two values; all is NaN for fewer than two groups.
+
+    Parameters
+    ----------
+    groups : sequence of array_like, shape (n_i,)
+        Samples; those without values are left out.
+    level, n_resamples, seed
+        Of the interval; one seed, one interval.
+
+    Raises
+    ------
+    ValleysError
+        Values that are not flat lists of finite numbers, or a level outside (0, 1).
+    """
+    samples = [s for s in (_sample(group, level) for group in groups) if len(s)]
+    n = sum(map(len, samples))
+    if len(samples) < 2:
+        return Interval(nan, nan, nan, n)
+    means = [s.mean() for s in samples]
+    estimate = float(max(means) - min(means))
+    if max(map(len, samples)) < 2:
+        return Interval(estimate, nan, nan, n)
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([s[rng.integers(len(s), size=(n_resamples, len(s)))].mean(axis=1) for s in samples])
+    low, high = np.quantile(drawn.max(axis=0) - drawn.min(axis=0), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high), n)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Test of one factor in an additive model.
+
+    Attributes
+    ----------
+    f, p : float
+        F ratio and permutation p; NaN where they cannot be had.
+    explained : float
+        Share of the variance left by the other factors that this one explains (partial eta squared).
+    """
+
+    f: float
+    p: float
+    explained: float
+
+
+def factor_test(
+    values: ArrayLike,
+    own: Sequence[Hashable],
+    others: Sequence[Sequence[Hashable]] = (),
+    *,
+    n_resamples: int = 9999,
+    seed: int = 0,
+) -> Factor:
+    """Test whether values differ between the levels of a factor, other factors allowed for.
+
+    The F ratio of the additive model of all factors against that without this one, and its permutation p by
+    the method of Freedman and Lane (1983): residuals of the smaller model are permuted, so that neither a
+    normal distribution is assumed nor that levels are balanced. Without other factors the test is exact.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        One a run.
+    own : sequence of length n
+        Levels of the factor tested.
+    others : sequence of sequences of length n
+        Levels of each other factor.
+    n_resamples : int
+        Permutations; the least p is 1 / (n_resamples + 1).
+    seed : int
+        Of the permutations: one seed, one p.
+
+    Raises
+    ------
+    ValleysError
+        Values that are not a flat list of finite numbers, or levels that are not one a value.
+    """
+    values = _sample(values, 0.95)
+    n = len(values)
+    if any(len(labels) != n for labels in (own, *others)):
+        raise ValleysError(f"factor_test: there are {n} values; each factor needs as many levels")
+    small = _basis(n, others)
+    large = _basis(n, [*others, own])
+    more, left = large.shape[1] - small.shape[1], n - large.shape[1]
+    if more < 1 or left < 1:
+        return Factor(nan, nan, nan)
+    residuals = values - small @ (small.T @ values)
+    rng = np.random.default_rng(seed)
+    drawn = rng.permuted(np.broadcast_to(residuals, (n_resamples, n)), axis=1)
+    both = np.vstack([residuals, drawn]).T
+    rest = [((both - basis @ (basis.T @ both)) ** 2).sum(axis=0) for basis in (small, large)]
+    if rest[0][0] <= 1e-20 * max(float((values**2).sum()), 1e-300):
+        return Factor(nan, nan, nan)  # nothing is left to explain
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = (rest[0] - rest[1]) / more / (rest[1] / left)
+    p = float((ratios >= ratios[0] * (1 - 1e-9)).sum()) / (n_resamples + 1)
+    return Factor(float(ratios[0]), p, float(1 - rest[1][0] / rest[0][0]))
+
+
+def _basis(n: int, factors: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
+    """Return an orthonormal basis of a constant and the indicators of all levels, shape (n, rank)."""
+    columns = [np.ones(n)]
+    for labels in factors:
+        columns += [
+            np.array([one == level for one in labels], dtype=float) for level in dict.fromkeys(labels)
+        ]
+    u, sizes, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
+    return u[:, sizes > 1e-9 * sizes.max(initial=0.0)]
 
 
 def min_n_sign(alpha: float = 0.05) -> int:

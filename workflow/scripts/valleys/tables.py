@@ -188,16 +188,20 @@ def frames(paths: Iterable[str | Path]) -> dict[str, Any]:
     Files with the same columns are stacked: those of several studies, with a column ``study`` (the file's
     name), and lines of the grid's cells with those of studies (rows that are in both are kept once).
     """
-    found: dict[str, list[Any]] = {}
-    for path in map(Path, paths):
-        name = name_in(path)
-        frame = read(path, name).to_pandas()
-        found.setdefault(name, []).append(frame.assign(study=path.stem) if name == "study" else frame)
+    named = [(path.stem, name_in(path), path) for path in map(Path, paths)]
+    return stack((stem, name, read(path, name).to_pandas()) for stem, name, path in named)
+
+
+def stack(parts: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Stack data frames as `frames` does; each comes with its file's name and that of its declaration."""
     import pandas as pd
 
+    found: dict[str, list[Any]] = {}
+    for file, name, frame in parts:
+        found.setdefault(name, []).append(frame.assign(study=file) if name == "study" else frame)
     return {
-        name: parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True).drop_duplicates()
-        for name, parts in found.items()
+        name: same[0] if len(same) == 1 else pd.concat(same, ignore_index=True).drop_duplicates()
+        for name, same in found.items()
     }
 
 

@@ -1,0 +1,232 @@
+"""What studies found, minimum by minimum, for claims and figures: levels, asymmetry, width, what compares.
+
+All is read from the table ``study`` alone, so that a study is treated by its factors and not by its name. The
+order of levels alone is taken from the config, as the table does not hold it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valleys.errors import ValleysError
+from valleys.studies import factor_name, level_name
+
+CELL = ["dataset", "model", "recipe", "seed"]
+PROBE = ["probe", "kind", "group", "penalty"]
+SOLUTIONS = ("sgd", "swa", "descent")
+
+TRAINED = 0.5
+"""Least train accuracy of a minimum that counts.
+
+A net that has not learned to fit half of its train images is at no minimum that the paper speaks of; its loss
+is flat or falls along most directions. For two classes, where chance is one half, the rule leaves out few.
+"""
+
+Order = Mapping[str, Mapping[str, Sequence[Any]]]
+Levels = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study's outcome.
+
+    Attributes
+    ----------
+    name : str
+        As in the config.
+    factors : dict
+        Factors that vary in it, each with its levels in order. A level that is a list is a tuple here.
+    design : str
+        ``none`` (no factor varies), ``one_at_a_time`` (each variant differs from the base in one factor at
+        most, and variants share seeds) or ``crossed`` (anything else: full and sampled designs).
+    base : dict
+        Level of each factor in the base; empty where there is just one factor, or no base.
+    solution : str
+        The solution looked at: ``sgd`` if the study has it.
+    directions : DataFrame
+        Rows of the study's table at that solution, with ``trained`` and, for each factor, a column `column`.
+    minima : DataFrame
+        One row a minimum, probe and penalty; see `_minimum`.
+    """
+
+    name: str
+    factors: Mapping[str, list[Any]]
+    design: str
+    base: Levels
+    solution: str
+    directions: pd.DataFrame
+    minima: pd.DataFrame
+
+    def at(self, frame: pd.DataFrame, factor: str, level: Any) -> pd.DataFrame:
+        """Return the rows at a level of a factor, in one-at-a-time designs with the others at the base's."""
+        keep = np.ones(len(frame), dtype=bool)
+        for other, wanted in {**self.base, factor: level}.items():
+            # One by one, as a level may be a tuple, which pandas would compare item by item.
+            keep &= np.array([found == wanted for found in frame[column(other)]], dtype=bool)
+        return frame[keep]
+
+    def groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield what is judged together: a label, and arguments for `at` (none: all of the study).
+
+        One-at-a-time designs by level, the base once; others whole.
+        """
+        if self.design != "one_at_a_time":
+            yield ("" if self.design == "none" else "all variants"), {}
+            return
+        for i, (factor, levels) in enumerate(self.factors.items()):
+            for level in levels:
+                if i and level == self.base.get(factor):
+                    continue
+                yield label(factor, level), {"factor": factor, "level": level}
+
+    def take(self, frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+        """Return the rows of one of `groups`."""
+        return self.at(frame, **where) if where else frame
+
+
+def studies(table: pd.DataFrame | None, order: Order | None = None) -> list[Study]:
+    """Return the studies in a stacked ``study`` table, as `valleys.tables.frames` makes it.
+
+    Parameters
+    ----------
+    table
+        With a column ``study``; None or without rows: no studies.
+    order
+        Study to factor to its levels in the order of the config; others follow sorted.
+    """
+    if table is None or table.empty:
+        return []
+    order = order or {}
+    return [_study(str(name), rows, order.get(str(name), {})) for name, rows in table.groupby("study")]
+
+
+def column(factor: str) -> str:
+    """Return the name of a factor's column: factors may be called as a column is (``recipe``)."""
+    return f"level:{factor}"
+
+
+def label(factor: str, level: Any) -> str:
+    """Return a level with its factor, for people; a named block speaks for itself."""
+    text = text_of(level)
+    return text if factor in ("dataset", "model", "recipe") else f"{factor_name(factor)} {text}"
+
+
+def text_of(level: Any) -> str:
+    """Return a level as text."""
+    return level_name(list(level) if isinstance(level, tuple) else level)
+
+
+def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) -> Study:
+    solution = next((s for s in SOLUTIONS if (rows["solution"] == s).any()), rows["solution"].iloc[0])
+    rows = rows[rows["solution"] == solution].copy()
+    parsed = [{f: _hashable(v) for f, v in json.loads(text).items()} for text in rows["levels"]]
+    names = list(dict.fromkeys([*order, *(f for levels in parsed for f in levels)]))
+    factors: dict[str, list[Any]] = {}
+    for factor in names:
+        values = [levels.get(factor) for levels in parsed]
+        there = _ordered(values, [_hashable(v) for v in order.get(factor, ())])
+        if len(there) > 1:
+            factors[factor] = there
+            rows[column(factor)] = pd.Series(values, index=rows.index, dtype=object)
+    rows["trained"] = rows["train_accuracy"] >= TRAINED  # not finite: False
+    design, base = _design(rows, list(factors))
+    found = [
+        dict(zip([*CELL, *PROBE], key, strict=True))
+        | {column(f): part[column(f)].iloc[0] for f in factors}
+        | _minimum(part)
+        for key, part in rows.groupby([*CELL, *PROBE], sort=False)
+    ]
+    return Study(name, factors, design, base, str(solution), rows, _with_width(pd.DataFrame(found)))
+
+
+def _hashable(level: Any) -> Any:
+    return tuple(map(_hashable, level)) if isinstance(level, list) else level
+
+
+def _ordered(values: Sequence[Any], order: Sequence[Any]) -> list[Any]:
+    """Return the values there are: first those of `order`, then the rest, numbers by size before text."""
+    there = set(values)
+    rest = [v for v in there if v not in order]
+    rest.sort(key=lambda v: (0, v, "") if isinstance(v, int | float) else (1, 0, text_of(v)))
+    if all(isinstance(v, int | float) for v in there):
+        return sorted(there)
+    return [*(v for v in order if v in there), *rest]
+
+
+def _design(rows: pd.DataFrame, factors: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the design and its base, from the combinations of levels there are."""
+    if not factors:
+        return "none", {}
+    columns = [column(f) for f in factors]
+    cells = rows.drop_duplicates([*columns, "seed"])
+    combinations = list(cells[columns].drop_duplicates().itertuples(index=False, name=None))
+    shared = len(cells) > cells["seed"].nunique()
+    for one in combinations:
+        if shared and all(sum(a != b for a, b in zip(one, o, strict=True)) <= 1 for o in combinations):
+            return "one_at_a_time", dict(zip(factors, one, strict=True)) if len(factors) > 1 else {}
+    return "crossed", {}
+
+
+def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the directions of one probe say of one minimum.
+
+    ``index`` is the mean of the asymmetry index's size over the directions that have one (``indexed``; of
+    these ``plus_steep`` have the steep side at +u), NaN without any; ``asymmetric`` and ``directions`` count;
+    ``eigenvalue`` is the greatest; ``radius`` is the mean of R, ``relative`` that of R / |w|.
+    """
+    index = rows["asymmetry_index"].to_numpy(dtype=np.float64)
+    index = index[np.isfinite(index)]
+    first = rows.iloc[0]
+    curvature = rows["eigenvalue"].to_numpy(dtype=np.float64)
+    curvature = curvature[np.isfinite(curvature)]
+    return {
+        "index": float(np.abs(index).mean()) if len(index) else math.nan,
+        "indexed": len(index),
+        "plus_steep": int((index < 0).sum()),
+        "asymmetric": int((rows["status"] == "asymmetric").sum()),
+        "directions": len(rows),
+        "eigenvalue": float(curvature.max()) if len(curvature) else math.nan,
+        "radius": float(rows["radius"].mean()),
+        "relative": float((rows["radius"] / rows["weight_norm"]).mean()),
+        **{key: float(first[key]) for key in ("train_accuracy", "train_loss", "test_loss")},
+        **{key: math.nan if pd.isna(first[key]) else float(first[key]) for key in ("swa_rise", "swa_gain")},
+        "trained": bool(first["trained"]),
+    }
+
+
+def _with_width(minima: pd.DataFrame) -> pd.DataFrame:
+    """Add ``width``: R / |w| where R was found for a given rise, NaN where R or R / |w| was set.
+
+    A radius that was set is the same for all minima, in itself or as a share of the norm.
+    """
+    width = pd.Series(math.nan, index=minima.index)
+    for _, part in minima[minima["kind"] != "hessian"].groupby("probe"):
+        if all(_varies(part[key]) for key in ("radius", "relative")):
+            width[part.index] = part["relative"]
+    return minima.assign(width=width)
+
+
+def _varies(values: pd.Series) -> bool:
+    return bool(values.max() - values.min() > 1e-6 * abs(values.max()))
+
+
+def by_seed(first: pd.DataFrame, second: pd.DataFrame, measure: str) -> pd.Series:
+    """Return ``first - second`` of a measure by seed, of trained minima that both have.
+
+    Raises
+    ------
+    ValleysError
+        When a seed has two minima on one side, which the levels do not tell apart.
+    """
+    sides = [part[part["trained"]].set_index("seed")[measure] for part in (first, second)]
+    if any(side.index.has_duplicates for side in sides):
+        raise ValleysError("study: a seed has two minima with the same levels; their table is damaged")
+    both = sides[0].index.intersection(sides[1].index)
+    return sides[0].loc[both] - sides[1].loc[both]
