@@ -149,7 +149,7 @@ rule detect:
 
 rule measure_gain:
     input:
-        curves=lambda w: probe_tables(w, "curves"),
+        curves=lambda w: cell_parts(w, "curves"),
         asymmetry=rules.detect.output.table,
     output:
         table=f"{CELL}/theory_measured.parquet",

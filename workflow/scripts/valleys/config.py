@@ -351,7 +351,7 @@ class Experiment:
                 )
 
     def _check_lines(self) -> None:
-        recipes = list(self.config["recipes"])
+        recipes = list(self.recipes)
         for name, line in self.config["lines"].items():
             where, recipe = f"config: lines.{name}", line["stop_recipe"]
             if recipe is not None and recipe not in recipes:
@@ -459,10 +459,7 @@ class Experiment:
 
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
-        wanted = set(self.wanted[cell].solutions)
-        for name in self.lines_of(cell):
-            wanted |= {self.config["lines"][name]["start"]}
-            wanted |= set() if self.leaves_cell(name) else {self.config["lines"][name]["stop"]}
+        wanted = self.wanted[cell].solutions | self._line_ends.get(cell, set())
         return [name for name in SOLUTIONS if name in wanted]
 
     def probes_of(self, cell: Cell) -> list[str]:
@@ -573,6 +570,17 @@ class Experiment:
         if probe not in self.probes_of(cell):
             return False
         return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
+
+    @functools.cached_property
+    def _line_ends(self) -> dict[Cell, set[str]]:
+        """Solutions by cell that a line starts or stops in; its stop may be in another cell."""
+        found: dict[Cell, set[str]] = {}
+        for cell in self.wanted:
+            for line in self.lines_of(cell):
+                spec, stop = self.config["lines"][line], self.stop_cell(cell, line)
+                found.setdefault(cell, set()).add(spec["start"])
+                found.setdefault(stop or cell, set()).add(spec["stop"])
+        return found
 
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (none for sources that are folders)."""
