@@ -89,7 +89,7 @@ ABOUT = CELL | {"solution": "sgd", "probe": "p", "kind": "uniform", "group": "al
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
 
 
-def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=()):
+def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=(), slopes=None):
     """Rows of a study of one cell, whose curve has these losses at -4, ..., 4."""
     from valleys import tables
 
@@ -102,6 +102,8 @@ def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=()):
         ABOUT | point | {"bn_policy": "frozen", "offset": float(i - 4), "train_loss": x, "test_loss": x}
         for i, x in enumerate(losses)
     ]
+    for row, slope in zip(curves, slopes or [], strict=False):
+        row["train_slope"] = slope
     direction = ABOUT | {"bn_policy": "frozen", "checksum": "c", "radius": 4.0, "projection": projection}
     direction |= {"sign_agreement": 0.5}
     stored = [
@@ -144,6 +146,15 @@ def test_the_penalty_is_that_of_the_moved_weights():
     assert plain["rise_plus"] == 4.0
     assert penalised["rise_plus"] == 4.0 + 0.5 * (4 * 1 + 8)  # decay * (l <w, u> + l^2 / 2) at l = 4
     assert penalised["rise_minus"] == 16.0 + 0.5 * (-4 * 1 + 8)
+
+
+def test_the_penalty_is_part_of_exact_slopes():
+    slopes = [-4.0] * 4 + [0.0] + [1.0] * 4
+    plain, penalised = study_rows(ASYMMETRIC, 0.5, projection=1.0, slopes=slopes)
+    assert (plain["c_star"], plain["p"]) == (4.0, 1.0)
+    # Its slope is decay * (<w, u> + l): 1 and 1.5 at l of 1 and 2, 0 and -0.5 at -1 and -2.
+    assert (penalised["zeta"], penalised["r"], penalised["p"]) == (1.0, 2.0, 2.5)
+    assert penalised["c_star"] == 4 / 2.5
 
 
 def test_without_weight_decay_there_is_no_penalty():

@@ -123,7 +123,7 @@ def study(
 
 
 def _with_penalty(curves: pa.Table, projection: pd.Series, decays: Mapping[Any, float]) -> pa.Table:
-    """Add the change of the penalty along each curve to its losses."""
+    """Add the change of the penalty along each curve to its losses, and its slope to exact slopes."""
     frame = curves.to_pandas()
     decay = np.array([decays[key] for key in zip(*(frame[c] for c in _DIRECTION[:4]), strict=True)])
     along = projection.loc[pd.MultiIndex.from_frame(frame[_DIRECTION])].to_numpy()
@@ -131,6 +131,7 @@ def _with_penalty(curves: pa.Table, projection: pd.Series, decays: Mapping[Any, 
     change = decay * (l * along + l**2 / 2)
     for column in ("train_loss", "test_loss"):
         frame[column] += change
+    frame["train_slope"] = frame["train_slope"].astype(float) + decay * (along + l)
     return pa.Table.from_pandas(frame, schema=curves.schema, preserve_index=False)
 
 
