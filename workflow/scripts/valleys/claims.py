@@ -877,7 +877,7 @@ def _contrast(
     means = ", ".join(
         f"{name} {rows.loc[rows['trained'], measure].mean():.3g}"
         for name, rows in zip(names, (first, second), strict=True)
-        if rows["trained"].any()
+        if np.isfinite(rows.loc[rows["trained"], measure]).any()
     )
     notes += [f"means: {means}" if means else "", _left_out(both)]
     if comparisons > 1:
