@@ -70,8 +70,8 @@ other kinds are the control. Minima with a train accuracy below 1/2 are left out
     Factor ``recipe`` with two levels, and no other. Paired rule on the width R / |w| at which the loss has
     risen by the probe's target (second less first), and on the greatest eigenvalue (first less second).
 ``swa_gain``, ``swa_rise``
-    Wherever each variant of a study has SWA and descent: test loss of descent less that of SWA, train loss of SWA less that
-    of descent. Paired rule, at each level.
+    Wherever each variant of a study has SWA and descent: test loss of descent less that of SWA, train loss
+    of SWA less that of descent. Paired rule, at each level.
 ``asymmetric_direction_exists``
     Each level of any other factor; all variants of a full or sampled design together. Share rule over minima.
 
