@@ -117,3 +117,16 @@ def test_pairs_by_seed():
     assert outcomes.by_seed(first, second, "index").to_dict() == {0: -2.0, 2: 0.0}
     with pytest.raises(ValleysError, match="two minima"):
         outcomes.by_seed(study.minima, second, "index")
+
+
+def test_swa_that_another_made_is_left_out():
+    swa = {"swa_gain": 0.1, "swa_rise": 0.2}
+    asked = variants([({A: "relu"}, 1), ({A: "tanh"}, 1)], **swa)
+    assert one(asked).minima["swa_gain"].tolist() == [0.1] * 12
+    shared = variants([({A: "relu"}, 1)], **swa) + variants([({A: "tanh"}, 1)])
+    assert one(shared).minima[["swa_gain", "swa_rise"]].isna().all(axis=None)
+    for row in asked[-2:]:  # one seed diverged
+        row["swa_gain"] = NAN
+    assert one(asked).minima["swa_gain"].notna().sum() == 11
+    untrained = variants([({A: "relu"}, 1)], **swa) + variants([({A: "tanh"}, 1)], train_accuracy=0.1)
+    assert one(untrained).minima["swa_gain"].notna().sum() == 6

@@ -349,6 +349,12 @@ def test_directions_without_an_index_are_counted(index):
     row = only(judge(rows), "bn_makes_asymmetric")
     assert row["n"] == 6
     assert "1 of 24 directions without an index" in row["note"]
+    for row in rows[:12]:
+        row["asymmetry_index"] = index
+    row = only(judge(rows), "bn_makes_asymmetric")
+    assert (row["n"], row["verdict"]) == (0, "inconclusive")
+    assert "means: none 2" in row["note"]
+    assert "12 of 24 directions without an index" in row["note"]
 
 
 def test_judge_takes_studies_and_rows_fit_the_declared_table(tmp_path):

@@ -102,8 +102,8 @@ other kinds are the control. Minima with a train accuracy below 1/2 are left out
     Factor ``recipe`` with two levels, and no other. Paired rule on the width R / |w| at which the loss has
     risen by the probe's target (second less first), and on the greatest eigenvalue (first less second).
 ``swa_gain``, ``swa_rise``
-    Wherever a study has SWA and descent: test loss of descent less that of SWA, train loss of SWA less that
-    of descent. Paired rule, at each level.
+    Wherever each variant of a study has SWA and descent: test loss of descent less that of SWA, train loss
+    of SWA less that of descent. Paired rule, at each level.
 ``asymmetric_direction_exists``
     Each level of any other factor; all variants of a full or sampled design together. Share rule over minima.
 
@@ -1192,7 +1192,7 @@ def _contrast(
     means = ", ".join(
         f"{name} {rows.loc[rows['trained'], measure].mean():.3g}"
         for name, rows in zip(names, (first, second), strict=True)
-        if rows["trained"].any()
+        if np.isfinite(rows.loc[rows["trained"], measure]).any()
     )
     notes += [f"means: {means}" if means else "", _left_out(both)]
     if comparisons > 1:

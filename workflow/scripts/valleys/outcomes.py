@@ -143,7 +143,8 @@ def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) ->
         | _minimum(part)
         for key, part in rows.groupby([*CELL, *PROBE], sort=False)
     ]
-    return Study(name, factors, design, base, str(solution), rows, _with_width(pd.DataFrame(found)))
+    minima = _without_others_swa(_with_width(pd.DataFrame(found)))
+    return Study(name, factors, design, base, str(solution), rows, minima)
 
 
 def _hashable(level: Any) -> Any:
@@ -211,6 +212,17 @@ def _with_width(minima: pd.DataFrame) -> pd.DataFrame:
         if all(_varies(part[key]) for key in ("radius", "relative")):
             width[part.index] = part["relative"]
     return minima.assign(width=width)
+
+
+def _without_others_swa(minima: pd.DataFrame) -> pd.DataFrame:
+    """Blank SWA's gain and rise where a variant whose nets trained has none.
+
+    Then the study did not ask for SWA, and what there is was made for a cell that the grid or another study
+    has too: often the base alone.
+    """
+    trained = minima[minima["trained"]]
+    known = np.isfinite(trained["swa_gain"]).groupby([trained[key] for key in CELL[:3]]).any()
+    return minima if known.all() else minima.assign(swa_gain=math.nan, swa_rise=math.nan)
 
 
 def _varies(values: pd.Series) -> bool:
