@@ -675,8 +675,9 @@ def test_plane_with_losses_that_are_not_finite(data, bad):
 
 
 def test_planes_stay_within_the_figure(tmp_path):
-    frames = through_parquet(tmp_path, make_rows([*MANY, ("digits", "resnet8-plain", "quick")], seeds=(0,)))
-    for style in ({}, {"font_size": 12}, {"width": 12.0}, {"width": 5.5}):
+    three = [*MANY, ("digits", "resnet8-plain", "quick")]
+    for cells, style in itertools.product((ONE, three), ({}, {"font_size": 12}, {"width": 12.0})):
+        frames = through_parquet(tmp_path, make_rows(cells, seeds=(0,)))
         for name in ("plane-solutions", "plane-iterates"):
             figure = figures.draw(name, frames, {**SPEC, "style": style})
             FigureCanvasAgg(figure).draw()

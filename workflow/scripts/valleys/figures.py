@@ -1071,10 +1071,10 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not planes:
         return None
     tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
-    # A little lower than panels could be wide: where it is their width that limits them the layout, which
+    # A little higher than panels are wide: where it is their height that limits them the layout, which
     # measures labels and bars before it fits panels, may put some outside of the figure.
     em = float(look.style["font_size"]) / 72
-    height = (look.width - 21 * em) / 2 * min(max(tall, 0.5), 1.3) + 4 * em
+    height = (look.width - 14 * em) / 2 * min(max(tall, 0.5), 1.3) + 6 * em
     figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, _SPLITS, strict=True):
@@ -1194,7 +1194,9 @@ def _on_plane(axes: Axes, plane: _Plane, look: _Look) -> None:
         least = plane.least(split)
         if least:
             style = {"color": _INK, "ms": 10, "ls": "", "path_effects": _HALO, **_CROSSES[split]}
-            axes.plot(*least[:2], zorder=4.5, **style)  # its arms show behind a solution at the same place
+            axes.plot(
+                *least[:2], zorder=4.5, clip_on=False, **style
+            )  # its arms show behind a solution at the same place
 
 
 def _seen_plane(name: str, data: Data, spec: Spec) -> str:
