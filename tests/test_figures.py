@@ -304,6 +304,7 @@ def test_several_cells_do_not_overlap(name, tmp_path):
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
         panels |= {"plane-solutions": 2, "plane-iterates": 2}
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes), "sensitivity": 6}
+        panels |= {"plane-solutions": 2, "plane-iterates": 2}
         assert len(figure.axes) == len(cells) * panels.get(name, 3)
 
 
