@@ -301,8 +301,6 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     figure = figures.draw(name, frames, SPEC)
     assert overlaps(figure) == []
     if not name.startswith(("toy", "theory")):
-        panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
-        panels |= {"plane-solutions": 2, "plane-iterates": 2}
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes), "sensitivity": 6}
         panels |= {"plane-solutions": 2, "plane-iterates": 2}
         assert len(figure.axes) == len(cells) * panels.get(name, 3)
