@@ -10,7 +10,7 @@ from valleys import config
 from valleys.config import Cell, Experiment
 from valleys.errors import ValleysError
 
-BASE = load_config("config/smoke.yaml")
+BASE = load_config("config/smoke.yaml") | {"studies": {}}
 
 
 def changed(raw, path, value):

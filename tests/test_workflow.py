@@ -13,6 +13,7 @@ from valleys import files, tables
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
+ALONE = SMOKE | {"studies": {}}
 JUDGED = {"detect": 1, "measure_gain": 1, "sensitivity": 1}
 """Jobs that follow new curves, or new constants of Definition 1, of one cell."""
 
@@ -30,7 +31,8 @@ def test_end_to_end(finished):
     folder, _ = finished
     results = folder / "results" / "smoke"
     for name in valleys_config.Experiment(_filled(SMOKE)).tables():
-        table = tables.read(results / "tables" / f"{name}.parquet", name)
+        path = results / "tables" / f"{name}.parquet"
+        table = tables.read(path, tables.name_in(path))
         assert table.num_rows > 0, name
         assert tables.about(results / "tables" / f"{name}.parquet")["versions"]["torch"]
     training = tables.read(results / "tables" / "training.parquet", "training").to_pandas()
@@ -68,7 +70,7 @@ def test_end_to_end(finished):
     distance = points[points["plane"] == "solutions"].set_index("role")
     assert distance.loc["swa", "x"] == pytest.approx(own_row["distance_to_swa"])
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 15
+    assert pictures.count(".png") == pictures.count(".svg") == 16
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -93,6 +95,9 @@ def test_named_targets_make_their_own_part(tmp_path):
     gain = planned(tmp_path, SMOKE, "gain")
     assert (gain["figures"], gain["measure_gain"], gain["detect"]) == (1, 1, 1)
     assert "interpolate" not in gain
+    study = planned(tmp_path, SMOKE, "bn")
+    assert (study["train_sgd"], study["probe"], study["study"], study["figures"]) == (2, 2, 1, 1)
+    assert not {"interpolate", "detect", "claims", "plane"} & set(study)
     assert planned(tmp_path, SMOKE, "theory") == {"simulate_theory": 1, "figures": 2}
     swa = planned(tmp_path, SMOKE, "swa")
     assert swa["interpolate"] == 1
@@ -113,7 +118,7 @@ def test_execution_keys_rerun_nothing(finished):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 15, "report": 1}
+    assert jobs == {"figures": 16, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -134,7 +139,7 @@ def test_a_new_direction_kind_probes_just_that(finished):
 
 def test_more_directions_probe_that_kind_again(finished):
     jobs = planned(finished[0], changed(SMOKE, probes__uniform__n=3))
-    assert jobs["probe"] == 1
+    assert jobs["probe"] == 2  # the grid's cell, and the study's other one
     assert not {"train_sgd", "average", "refresh_bn", "descend", "evaluate", "interpolate"} & set(jobs)
 
 
@@ -149,7 +154,7 @@ def test_another_window_averages_again_and_trains_nothing(finished):
 
 def test_other_constants_judge_again_and_probe_nothing(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
-    assert set(jobs) == {*JUDGED, "toy_2d", "aggregate", "claims", "figures", "report"}
+    assert set(jobs) == {*JUDGED, "study", "toy_2d", "aggregate", "claims", "figures", "report"}
     assert jobs["aggregate"] == 3  # asymmetry and shift, which detect writes together, and theory_measured
 
 
@@ -207,7 +212,7 @@ def test_more_directions_keep_those_that_are_done(finished):
 
 
 STUDY = changed(
-    SMOKE,
+    ALONE,
     name="study",
     datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
     recipes__more={**SMOKE["recipes"]["quick"], "epochs": 2, "swa": {"start": 1, "lr": 0.05}}
@@ -253,11 +258,11 @@ def test_studies_and_probes_together(tmp_path):
     log = (tmp_path / "results/study/logs/digits/mlp/quick/seed-0/probe-together.log").read_text()
     assert log.count("direction 1 of 1") == log.count("direction ") == 2  # the new one, at sgd and swa
     alone = planned(tmp_path, changed(more, execution__probe_jobs="separate"), targets[1])
-    assert set(alone) == {"directions", "probe", "study"}  # nothing is trained for it
+    assert set(alone) == {"probe", "study"}  # nothing is trained for it
 
 
 SEEDS = changed(
-    SMOKE,
+    ALONE,
     name="seeds",
     seeds=[0, 1],
     datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
@@ -370,7 +375,7 @@ def test_a_hessian_probe_is_planned_beside_the_others(finished):
 
 
 PATHS = changed(
-    SMOKE,
+    ALONE,
     name="paths",
     seeds=[0, 1],
     datasets={"digits": {"source": "digits", "train_size": 100, "max_test": 50}},
@@ -477,7 +482,7 @@ def test_a_line_from_the_greatest_seed_is_explained(joined):
 
 
 LONG = changed(
-    SMOKE,
+    ALONE,
     name="long",
     recipes__quick__epochs=400,
     recipes__quick__swa__start=380,
@@ -556,7 +561,7 @@ def test_cifar10_from_parquet_to_verdicts(tmp_path):
     """Real colour images, a published architecture, both computed and drawn directions."""
     source = {"source": "parquet", "train": str(CIFAR / "train.parquet"), "test": str(CIFAR / "test.parquet")}
     config = changed(
-        SMOKE,
+        ALONE,
         name="cifar",
         datasets={"cifar10": {**source, "max_train": 128, "max_test": 64}},
         models={"preresnet20": {"arch": "preresnet", "depth": 20}},

@@ -131,12 +131,12 @@ def cell_parts(wildcards, table):
     return [f"{cell_folder(cell)}/{part}" for part in experiment.parts(cell, table)]
 
 
-def table_parts(table, of=None):
-    """The files that make up one table of the whole experiment, or of the cells `of` another one is about."""
+def table_parts(table, study=None):
+    """The files that make up one table of the whole experiment, or what a study takes from it."""
     return [
         f"{cell_folder(cell)}/{part}"
-        for cell in experiment.cells_of(of or table)
-        for part in experiment.parts(cell, table)
+        for cell in experiment.cells_of(study or table)
+        for part in experiment.parts(cell, table, study)
     ]
 
 

@@ -24,9 +24,9 @@ rule aggregate:
 
 rule study:
     input:
-        curves=lambda w: table_parts("curves", of=w.study),
-        directions=lambda w: table_parts("directions", of=w.study),
-        solutions=lambda w: table_parts("solutions", of=w.study),
+        curves=lambda w: table_parts("curves", study=w.study),
+        directions=lambda w: table_parts("directions", study=w.study),
+        solutions=lambda w: table_parts("solutions", study=w.study),
     output:
         table=f"{ROOT}/tables/{{study}}.parquet",
     log:

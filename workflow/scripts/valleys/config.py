@@ -605,13 +605,20 @@ class Experiment:
         """Whether a probe's directions are computed and stored by the ``directions`` rule."""
         return self.config["probes"][probe]["kind"] in COMPUTED
 
-    def parts(self, cell: Cell, table: str) -> list[str]:
-        """Return the files, below a cell's folder, that hold its rows of a table."""
+    def parts(self, cell: Cell, table: str, study: str | None = None) -> list[str]:
+        """Return the files, below a cell's folder, that hold its rows of a table.
+
+        With `study`, only those with its probes: a cell may be probed for the grid or other studies as well.
+        """
         if table == "training":
             descent = ["descent.parquet"] if "descent" in self.solutions_of(cell) else []
             return ["training.parquet", *descent]
         if table in ("curves", "directions"):
-            return [f"probes/{bundle}/{table}.parquet" for bundle in self.bundles_of(cell)]
+            bundles = self.bundles_of(cell)
+            if study is not None:
+                wanted = set(self.config["studies"][study].get("probes", self.config["probes"]))
+                bundles = {name: probes for name, probes in bundles.items() if wanted & set(probes)}
+            return [f"probes/{bundle}/{table}.parquet" for bundle in bundles]
         if table == "interpolation" or table.endswith(LINES):
             return [f"lines/{line}.parquet" for line in self.lines_of(cell)]
         if table in ("planes", "plane_points"):

@@ -1916,7 +1916,7 @@ def _rows_of(study: outcomes.Study) -> list[tuple[str, list[tuple[str, dict[str,
     ]
 
 
-def _measured(study: outcomes.Study) -> list[str]:
+def _held(study: outcomes.Study) -> list[str]:
     """Return the measures a study's table holds, in the order of `_MEASURES`."""
     good = study.minima[study.minima["trained"]]
     return ["index", "share", *(m for m in list(_MEASURES)[2:] if np.isfinite(good[m]).any())]
@@ -1936,7 +1936,7 @@ def _study(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     study = _one_study(name, data, spec)
     if study is None:
         return None
-    series, blocks, measures_ = _series(study, look), _rows_of(study), _measured(study)
+    series, blocks, measures_ = _series(study, look), _rows_of(study), _held(study)
     bands = 1 if len(measures_) <= 4 else 2  # rows of panels for each factor
     columns = math.ceil(len(measures_) / bands)
     tall = [0.5 + len(lines) * (0.12 + 0.14 * len(series)) for _, lines in blocks for _ in range(bands)]
@@ -2073,7 +2073,7 @@ def _seen_study(name: str, data: Data, spec: Spec) -> str:
         return ""
     level, told = spec["level"], []
     look = _Look(_style(spec))
-    series, measured = _series(study, look), _measured(study)
+    series, measured = _series(study, look), _held(study)
     for heading, lines in _rows_of(study):
         for one in series:
             parts = []
