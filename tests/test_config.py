@@ -435,6 +435,12 @@ def test_planes_go_to_the_smallest_seeds_that_have_their_directions():
     assert "plane-too-many" in found.figures()
 
 
+def test_a_cell_without_all_solutions_has_no_plane():
+    found = experiment(("grid.0.solutions", ["sgd"]), ("grid.0.lines", []))
+    assert found.planes_of(found.cells[0]) == []
+    assert experiment().planes_of(found.cells[0]) == list(found.config["planes"])
+
+
 def test_more_directions_leave_a_plane_that_two_of_them_span():
     assert "plane directions" not in differences(("probes.uniform.n", 3))
     old, new = (experiment(*c).provenance("planes") for c in ((), (("probes.uniform.n", 3),)))

@@ -301,9 +301,8 @@ def test_several_cells_do_not_overlap(name, tmp_path):
     figure = figures.draw(name, frames, SPEC)
     assert overlaps(figure) == []
     if not name.startswith(("toy", "theory")):
-        panels = {"training": 2, "curves-uniform": 2, "shift": len(probes)}
-        panels |= {"plane-solutions": 2, "plane-iterates": 2}
         panels = {"training": 2, "curves-uniform": 2, "shift": len(probes), "sensitivity": 6}
+        panels |= {"plane-solutions": 2, "plane-iterates": 2}
         assert len(figure.axes) == len(cells) * panels.get(name, 3)
 
 
@@ -675,8 +674,9 @@ def test_plane_with_losses_that_are_not_finite(data, bad):
 
 
 def test_planes_stay_within_the_figure(tmp_path):
-    frames = through_parquet(tmp_path, make_rows([*MANY, ("digits", "resnet8-plain", "quick")], seeds=(0,)))
-    for style in ({}, {"font_size": 12}, {"width": 12.0}, {"width": 5.5}):
+    three = [*MANY, ("digits", "resnet8-plain", "quick")]
+    for cells, style in itertools.product((ONE, three), ({}, {"font_size": 12}, {"width": 12.0})):
+        frames = through_parquet(tmp_path, make_rows(cells, seeds=(0,)))
         for name in ("plane-solutions", "plane-iterates"):
             figure = figures.draw(name, frames, {**SPEC, "style": style})
             FigureCanvasAgg(figure).draw()

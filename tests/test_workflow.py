@@ -160,9 +160,9 @@ def test_other_constants_judge_again_and_probe_nothing(finished):
 
 def test_a_new_plane_makes_just_that(finished):
     jobs = planned(finished[0], changed(SMOKE, planes__new={"through": ["swa", "descent", "sgd"]}))
-    assert jobs == {"plane": 1, "aggregate": 2, "figures": 4, "report": 1}
+    assert jobs == {"plane": 1, "aggregate": 2, "claims": 1, "figures": 4, "report": 1}
     jobs = planned(finished[0], changed(SMOKE, planes__iterates__points=6))
-    assert jobs == {"plane": 1, "aggregate": 2, "figures": 3, "report": 1}
+    assert jobs == {"plane": 1, "aggregate": 2, "claims": 1, "figures": 3, "report": 1}
 
 
 def test_a_toy_setting_reruns_the_toy_only(finished):

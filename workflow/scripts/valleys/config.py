@@ -557,7 +557,12 @@ class Experiment:
         return [(probe, int(k)) for probe, _, k in (text.rpartition("/") for text in chosen)]
 
     def planes_of(self, cell: Cell) -> list[str]:
-        """Return the planes that a cell gets: those for so many seeds, whose directions it has."""
+        """Return the planes that a cell gets, if all of its solutions are made.
+
+        Those for so many seeds, whose directions it has.
+        """
+        if len(self.solutions_of(cell)) < len(SOLUTIONS):
+            return []
         rank = self._seeds_of[cell.kin].index(cell.seed)
         return [
             name

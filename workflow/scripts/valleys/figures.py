@@ -1071,10 +1071,10 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     if not planes:
         return None
     tall = max(np.ptp(plane.y) / np.ptp(plane.x) for _, plane in planes)
-    # A little lower than panels could be wide: where it is their width that limits them the layout, which
+    # A little higher than panels are wide: where it is their height that limits them the layout, which
     # measures labels and bars before it fits panels, may put some outside of the figure.
     em = float(look.style["font_size"]) / 72
-    height = (look.width - 21 * em) / 2 * min(max(tall, 0.5), 1.3) + 4 * em
+    height = (look.width - 14 * em) / 2 * min(max(tall, 0.5), 1.3) + 6 * em
     figure, grid = _panels(look, len(planes), 2, height * 7 / look.width)
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, _SPLITS, strict=True):
@@ -1194,7 +1194,9 @@ def _on_plane(axes: Axes, plane: _Plane, look: _Look) -> None:
         least = plane.least(split)
         if least:
             style = {"color": _INK, "ms": 10, "ls": "", "path_effects": _HALO, **_CROSSES[split]}
-            axes.plot(*least[:2], zorder=4.5, **style)  # its arms show behind a solution at the same place
+            axes.plot(
+                *least[:2], zorder=4.5, clip_on=False, **style
+            )  # its arms show behind a solution at the same place
 
 
 def _seen_plane(name: str, data: Data, spec: Spec) -> str:
@@ -1914,7 +1916,7 @@ def _rows_of(study: outcomes.Study) -> list[tuple[str, list[tuple[str, dict[str,
     ]
 
 
-def _measured(study: outcomes.Study) -> list[str]:
+def _held(study: outcomes.Study) -> list[str]:
     """Return the measures a study's table holds, in the order of `_MEASURES`."""
     good = study.minima[study.minima["trained"]]
     return ["index", "share", *(m for m in list(_MEASURES)[2:] if np.isfinite(good[m]).any())]
@@ -1934,7 +1936,7 @@ def _study(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     study = _one_study(name, data, spec)
     if study is None:
         return None
-    series, blocks, measures_ = _series(study, look), _rows_of(study), _measured(study)
+    series, blocks, measures_ = _series(study, look), _rows_of(study), _held(study)
     bands = 1 if len(measures_) <= 4 else 2  # rows of panels for each factor
     columns = math.ceil(len(measures_) / bands)
     tall = [0.5 + len(lines) * (0.12 + 0.14 * len(series)) for _, lines in blocks for _ in range(bands)]
@@ -2071,7 +2073,7 @@ def _seen_study(name: str, data: Data, spec: Spec) -> str:
         return ""
     level, told = spec["level"], []
     look = _Look(_style(spec))
-    series, measured = _series(study, look), _measured(study)
+    series, measured = _series(study, look), _held(study)
     for heading, lines in _rows_of(study):
         for one in series:
             parts = []
