@@ -2,10 +2,10 @@
 
     python tests/slurm_cluster.py [--accounting] -- command...
 
-runs a command with the cluster up (`SLURM_CONF` set) and stops it again. It needs root, since slurmd starts jobs
-in the names of users, and the daemons of Debian's `slurm-wlm` and `munge`; accounting needs `slurmdbd` and
-`mariadb-server` too. No systemd and no cgroups are needed. All files, keys and sockets lie in one folder; every
-daemon runs as a child of this process in the foreground and is stopped by its process id.
+runs a command with the cluster up (`SLURM_CONF` set) and stops it again. It needs root, since slurmd starts
+jobs in the names of users, and the daemons of Debian's `slurm-wlm` and `munge`; accounting needs `slurmdbd`
+and `mariadb-server` too. No systemd and no cgroups are needed. All files, keys and sockets lie in one folder;
+every daemon runs as a child of this process in the foreground and is stopped by its process id.
 
 The node pretends to have GPUs, of a type `fake`, so that requests for them can be tested without one; two
 partitions, `cpu` and `gpu`, share it, and jobs of a third, `urgent`, preempt theirs.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -66,7 +67,8 @@ ReturnToService=2
 SlurmdTimeout=300
 GresTypes=gpu
 {accounting}
-NodeName=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory={memory} Gres=gpu:fake:{gpus} State=UNKNOWN
+SlurmdParameters=config_overrides
+NodeName=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=64000 Gres=gpu:fake:{gpus}
 PartitionName=cpu Nodes=localhost Default=YES MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
 PartitionName=gpu Nodes=localhost MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
 PartitionName=urgent Nodes=localhost MaxTime=1-0 PriorityTier=9 State=UP
@@ -113,7 +115,7 @@ class Cluster:
         self.cpus, self.gpus, self.kill_wait, self.grace = cpus, gpus, kill_wait, grace
         self.environment = {
             **os.environ,
-            "PATH": PATH,
+            "PATH": f"{folder}/bin:{PATH}",
             "SLURM_CONF": str(folder / "slurm.conf"),
             # The client library looks for the server of "localhost" at this socket.
             "MYSQL_UNIX_PORT": str(folder / "mariadb.socket"),
@@ -139,24 +141,30 @@ class Cluster:
 
     def _write_files(self) -> None:
         ports = _free_ports(3)
-        os.chmod(self.folder, 0o755)  # munged wants its socket where anyone can reach it
-        for name in ("munge", "state", "spool"):
+        self.folder.chmod(0o755)  # munged wants its socket where anyone can reach it
+        for name in ("munge", "state", "spool", "bin"):
             (self.folder / name).mkdir(mode=0o755)
+        # Snakemake's job steps drop SLURM_* from the environment, and so where this cluster's settings are.
+        srun = self.folder / "bin" / "srun"
+        settings = shlex.quote(self.environment["SLURM_CONF"])
+        real = shlex.quote(shutil.which("srun", path=PATH) or "srun")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={settings} exec {real} "$@"\n')
+        srun.chmod(0o755)
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
-        gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         text = CONFIG.format(
             **{name: getattr(self, name) for name in ("folder", "cpus", "gpus", "kill_wait", "grace")},
             ports=ports,
-            memory=gib,
             accounting=ACCOUNTING.format(folder=self.folder, ports=ports)
             if self.accounting
             else "AccountingStorageType=accounting_storage/none",
         )
         (self.folder / "slurm.conf").write_text(text)
-        # Each GPU is a device file; any will do.
-        gpus = "".join(f"Name=gpu Type=fake File=/dev/tty{i}\n" for i in range(self.gpus))
+        # A GPU is known by its device file; any file will do.
+        for number in range(self.gpus):
+            (self.folder / f"gpu{number}").touch()
+        gpus = "".join(f"Name=gpu Type=fake File={self.folder}/gpu{i}\n" for i in range(self.gpus))
         (self.folder / "gres.conf").write_text(gpus)
         database = self.folder / "slurmdbd.conf"
         database.write_text(DATABASE.format(folder=self.folder, ports=ports))
@@ -178,12 +186,9 @@ class Cluster:
         # It finds its configuration beside slurm.conf.
         self._launch("slurmdbd", "-D")
         self._until("slurmdbd answers", lambda: self._succeeds("sacctmgr", "-n", "list", "cluster"))
-        for what in (
-            ("cluster", "valleys"),
-            ("account", "lab", "Cluster=valleys"),
-            ("user", "root", "Account=lab"),
-        ):
-            self._succeeds("sacctmgr", "-i", "add", *what)  # slurmdbd makes root's own account itself
+        self.run("sacctmgr", "-i", "add", "cluster", "valleys")
+        self.run("sacctmgr", "-i", "add", "account", "lab", "Cluster=valleys")
+        self.run("sacctmgr", "-i", "add", "user", "root", "Account=lab")
 
     def _launch(self, name: str, *args: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as output:
@@ -255,12 +260,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def cluster(*, accounting=False, cpus=2, gpus=2, kill_wait=10, grace=10):
+def cluster(*, accounting=False, cpus=2, gpus=4, kill_wait=10, grace=0):
     """Run a cluster in a temporary folder; it is gone afterwards, files included."""
     folder = Path(tempfile.mkdtemp(prefix="valleys-slurm-"))
-    running = Cluster(
-        folder, accounting=accounting, cpus=cpus, gpus=gpus, kill_wait=kill_wait, grace=grace
-    )
+    running = Cluster(folder, accounting=accounting, cpus=cpus, gpus=gpus, kill_wait=kill_wait, grace=grace)
     try:
         running.start()
         yield running
