@@ -28,6 +28,7 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING_DAEMONS = ("slurmdbd", "mariadbd", "mariadb-install-db")
+CLIENTS = ("sbatch", "srun", "scancel", "scontrol", "sinfo", "squeue", "sacct", "sacctmgr", "sshare")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 """Debian keeps daemons where an ordinary user's PATH does not lead."""
 
@@ -144,12 +145,14 @@ class Cluster:
         self.folder.chmod(0o755)  # munged wants its socket where anyone can reach it
         for name in ("munge", "state", "spool", "bin"):
             (self.folder / name).mkdir(mode=0o755)
-        # Snakemake's job steps drop SLURM_* from the environment, and so where this cluster's settings are.
-        srun = self.folder / "bin" / "srun"
+        # Snakemake drops SLURM_* from the environment of its job steps and, in a job, from its own; with them
+        # goes what says where this cluster's settings are. These clients know it by themselves.
         settings = shlex.quote(self.environment["SLURM_CONF"])
-        real = shlex.quote(shutil.which("srun", path=PATH) or "srun")
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={settings} exec {real} "$@"\n')
-        srun.chmod(0o755)
+        for name in CLIENTS:
+            client = self.folder / "bin" / name
+            real = shlex.quote(shutil.which(name, path=PATH) or name)
+            client.write_text(f'#!/bin/sh\nSLURM_CONF={settings} exec {real} "$@"\n')
+            client.chmod(0o755)
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)

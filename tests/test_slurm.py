@@ -1,4 +1,4 @@
-"""The SLURM profile on a real, if small, cluster: jobs preempted, killed, out of time, and what becomes of them."""
+"""The SLURM profile on a real, if small, cluster: jobs preempted, killed, late, and what becomes of them."""
 
 import os
 import re
