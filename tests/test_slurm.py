@@ -105,6 +105,18 @@ def test_what_a_cluster_decides_is_not_overridden():
         assert default[name] == here[name], name
 
 
+@pytest.mark.parametrize(("cells", "least", "most"), [(1, 300, 500), (8, 50, 120)])
+def test_the_shipped_experiment_makes_few_submissions(tmp_path, cells, least, most):
+    """Its 732 jobs fit into groups that do not wait for themselves, whatever starts from or leads to what."""
+    profile = filled_in(tmp_path / "profile", CELLS=cells, GPU_MODEL="a100")
+    status, text = snakemake(tmp_path, load("config.yaml"), "--profile", str(profile), "-n")
+    assert status == 0, text
+    jobs = int(re.search(r"(?m)^total +(\d+)$", text).group(1))
+    submissions = len(re.findall(r"Group job |(?m:^rule )", text))
+    assert jobs > 600
+    assert least < submissions < most
+
+
 # On a cluster ---------------------------------------------------------------------------------------
 
 
