@@ -105,7 +105,8 @@ def missing(accounting: bool = False) -> str | None:
         return "starting a SLURM cluster needs root"
     wanted = [*DAEMONS, "sbatch", "srun", *(ACCOUNTING_DAEMONS if accounting else ())]
     absent = [name for name in wanted if shutil.which(name, path=PATH) is None]
-    return f"not installed: {', '.join(absent)} (Debian: slurm-wlm munge)" if absent else None
+    packages = "slurm-wlm munge slurmdbd mariadb-server" if accounting else "slurm-wlm munge"
+    return f"not installed: {', '.join(absent)} (Debian: {packages})" if absent else None
 
 
 class Cluster:

@@ -180,9 +180,13 @@ class Run:
         return self.text()
 
     def stop(self):
+        """End it as Ctrl-C does, if a test failed before its end: it cancels its jobs."""
         if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(timeout=60)
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
 
 def settings(site, **more):
