@@ -1329,8 +1329,8 @@ def _crossed(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: fl
                 "high": spread.high,
                 "n": spread.n,
                 "p_value": None if math.isnan(holm) else float(holm),
-                "test": "permutation of residuals in the additive model of all factors (Freedman and Lane), of "
-                f"ranks, p adjusted over {len(tests)} factors (Holm); "
+                "test": "permutation of residuals in the additive model of all factors (Freedman and Lane), "
+                f"of ranks, p adjusted over {len(tests)} factors (Holm); "
                 "bootstrap interval, which is no test: a spread is above 0 by chance alone",
                 "rule": f"supported: adjusted p < {alpha:g}; else inconclusive: absence cannot be shown",
                 "note": _joined(
