@@ -17,6 +17,7 @@ def minimum(levels, seed, indices, probe=UNIFORM, **values):
     text = "-".join(map(str, levels.values())) or "base"
     names = {"dataset": "digits", "model": f"m-{text}", "recipe": "r", "seed": seed, "solution": "sgd"}
     usual = {"levels": json.dumps(levels), "bn_policy": "frozen", "train_accuracy": 0.95, "weight_norm": 8.0}
+    usual |= {"radius_status": "found" if probe["kind"] == "filter" else "fixed"}
     usual |= {"radius": 2.0, "swa_rise": None, "swa_gain": None, "eigenvalue": None}
     rows = []
     for k, index in enumerate(indices):

@@ -17,7 +17,7 @@ from valleys.errors import ValleysError
 from valleys.stats import mean_interval, wilson
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
-NAMES += ["theory-average", "theory-gain", "plane-solutions", "plane-iterates"]
+NAMES += ["plane-solutions", "plane-iterates"]
 NAMES += ["theory-average", "theory-gain", "sensitivity", "theory-measured"]
 TOY = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}

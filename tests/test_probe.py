@@ -19,6 +19,7 @@ BLOCK = {
     "points": 7,
     "radius": None,
     "relative": None,
+    "relative_to": "all",
     "rise": 0.5,
     "bn": "refreshed",
     "slopes": "differences",
@@ -379,7 +380,10 @@ def test_probe_solution_passes_through_the_stored_loss_and_meets_the_rise(tmp_pa
 
 def test_fixed_and_relative_radius(tmp_path):
     norm = sgd.vector_norm(dict(make_model().named_parameters()))
-    for changes, radius in (({"radius": 0.7}, 0.7), ({"relative": 0.25}, 0.25 * norm)):
+    cases = [({"radius": 0.7}, 0.7), ({"relative": 0.25}, 0.25 * norm)]
+    head = {n: p for n, p in make_model().named_parameters() if n.startswith("classifier")}
+    part = {"relative": 0.25, "relative_to": "group", "group": "classifier"}
+    for changes, radius in [*cases, (part, 0.25 * sgd.vector_norm(head))]:
         (_, row), *_ = solution(make_evaluator(), tmp_path / str(radius), **changes)
         assert row["radius"] == pytest.approx(radius)
         assert row["radius_status"] == "fixed"

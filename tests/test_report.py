@@ -114,7 +114,14 @@ def test_asks_for_nothing(page):
 def test_pictures_are_embedded_in_order(page, pictures):
     images = [attrs for tag, attrs in Page(page).tags if tag == "img"]
     found = [base64.b64decode(image["src"].split(",", 1)[1]).decode() for image in images]
-    assert found == list(pictures.values())
+    assert sorted(found) == sorted(pictures.values())
+    numbers = [int(n) for n in re.findall(r'<figure id="figure-(\d+)">', page)]
+    assert numbers == list(range(1, len(pictures) + 1))
+    # By experiment, as they come within one.
+    at = {name: found.index(svg) for name, svg in pictures.items()}
+    assert at["prevalence"] < at["training"] < at["theory-average"] < at["shift"] < at["toy-curves"]
+    assert at["training"] < at["line-swa-descent"] < at["theory-average"]
+    assert at["plane-solutions"] > at["toy-curves"]
     assert {(image["width"], image["height"]) for image in images} == {("672", "336")}
     assert all(image["alt"] for image in images)
 
@@ -168,7 +175,7 @@ def test_studies_have_meanings_and_captions(frames, config, pictures):
 
 
 def test_claims(page):
-    body = page[page.index('<h2 id="claims">') : page.index('<h2 id="figures">')]
+    body = page[page.index('<h2 id="experiment-1">') : page.index('<h2 id="tables">')]
     words = Page(body).words()
     assert body.count('<tr class="verdict') == len(CLAIMS)
     for row in CLAIMS:
@@ -178,14 +185,18 @@ def test_claims(page):
     assert "0.25 nats 0.125 to 0.375 6 0.031" in words
     assert "−0.5 nats −0.75 to −0.25 6 0.031 note: one diverged" in words
     assert "– share – 0 –" in words
-    assert "1 supported 1 refuted 1 inconclusive" in words
+    glance = Page(page[page.index('<h2 id="claims">') : page.index('<h2 id="experiment-1">')]).words()
+    assert "1 supported 1 refuted 1 inconclusive" in glance
+    assert "1. Prevalence of asymmetric directions There is a direction" in glance
+    assert "Swa is above descent 1" in glance
     assert words.index("There is a direction") < words.index("Swa is above descent")  # by experiment
     assert words.count("exact sign test") == 2  # said once for a claim, whatever the number of cells
 
 
 def test_claims_come_first(page):
     order = [
-        page.index(f'<h2 id="{part}">') for part in ("claims", "figures", "tables", "config", "versions")
+        page.index(f'<h2 id="{part}">')
+        for part in ("claims", "experiment-1", "experiment-2", "other", "tables", "config", "versions")
     ]
     assert order == sorted(order)
 
@@ -262,7 +273,7 @@ def test_schemes_and_widths(page):
     for needed in ("prefers-color-scheme: dark", "@media print", 'name="viewport"', "overflow-x: auto"):
         assert needed in page
     # Every table can be wider than the page, so each sits in a box that scrolls by itself.
-    assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table>")
+    assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table")
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=(), slop
     for row, slope in zip(curves, slopes or [], strict=False):
         row["train_slope"] = slope
     direction = ABOUT | {"bn_policy": "frozen", "checksum": "c", "radius": 4.0, "projection": projection}
+    direction |= {"radius_status": "fixed"}
     direction |= {"sign_agreement": 0.5}
     stored = [
         CELL

@@ -35,7 +35,8 @@ unchanged
     and there are as many seeds as could have refuted it.
 levels
     The claim says that something depends on a factor. Minima are independent runs with levels drawn at
-    random: F ratio of the additive model of all factors against that without this one, with its permutation
+    random: F ratio of the additive model of all factors against that without this one, of ranks (the index
+    has a heavy tail: single minima reach ten times the median), with its permutation
     p (Freedman and Lane), adjusted by Holm over the factors of the study (for one probe). So a strong factor
     is no noise to the others, and minima left out at one level do not speak for another. Supported when
     that p is below alpha, else inconclusive: it is never shown that a factor has no influence. The effect
@@ -1298,7 +1299,9 @@ def _crossed(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: fl
         rows = trained[np.isfinite(trained["index"])]
         at = {factor: rows[outcomes.column(factor)].tolist() for factor in study.factors}
         tests = {
-            factor: stats.factor_test(rows["index"], own, [at[other] for other in at if other != factor])
+            factor: stats.factor_test(
+                rows["index"].rank(), own, [at[other] for other in at if other != factor]
+            )
             for factor, own in at.items()
         }
         adjusted = stats.holm([test.p for test in tests.values()])
@@ -1327,12 +1330,12 @@ def _crossed(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: fl
                 "n": spread.n,
                 "p_value": None if math.isnan(holm) else float(holm),
                 "test": "permutation of residuals in the additive model of all factors (Freedman and Lane), "
-                f"p adjusted over {len(tests)} factors (Holm); "
+                f"of ranks, p adjusted over {len(tests)} factors (Holm); "
                 "bootstrap interval, which is no test: a spread is above 0 by chance alone",
                 "rule": f"supported: adjusted p < {alpha:g}; else inconclusive: absence cannot be shown",
                 "note": _joined(
                     f"means (minima): {means}" if means else "",
-                    f"explains {test.explained:.0%} of the variance that the other factors leave; "
+                    f"explains {test.explained:.0%} of the variance of ranks that the other factors leave; "
                     f"F = {test.f:.3g}, p = {test.p:.2g} before adjustment"
                     if math.isfinite(test.p)
                     else "no test: too few levels or minima",

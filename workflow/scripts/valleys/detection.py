@@ -111,7 +111,8 @@ def study(
             row = {key: value for key, value in verdict.items() if not key.startswith("shift")}
             row |= {"levels": json.dumps(cells[names[:4]]["levels"]), "penalty": penalty}
             row |= {key: float(own[key]) for key in ("weight_norm", *_POINT)}
-            row |= {"bn_policy": direction["bn_policy"], "sign_agreement": float(direction["sign_agreement"])}
+            row |= {key: direction[key] for key in ("bn_policy", "radius_status")}
+            row |= {"sign_agreement": float(direction["sign_agreement"])}
             row["eigenvalue"] = None if pd.isna(direction["eigenvalue"]) else float(direction["eigenvalue"])
             rise, gain = None, None
             if {"swa", "descent"} <= set(spec["solutions"]):

@@ -180,7 +180,8 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
 
     ``index`` is the mean of the asymmetry index's size over the directions that have one (``indexed``; of
     these ``plus_steep`` have the steep side at +u), NaN without any; ``asymmetric`` and ``directions`` count;
-    ``eigenvalue`` is the greatest; ``radius`` is the mean of R, ``relative`` that of R / |w|.
+    ``eigenvalue`` is the greatest; ``radius`` is the mean of R, ``relative`` that of R / |w|; ``found``: R
+    meets a rise, as far as it can.
     """
     index = rows["asymmetry_index"].to_numpy(dtype=np.float64)
     index = index[np.isfinite(index)]
@@ -195,6 +196,7 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
         "directions": len(rows),
         "eigenvalue": float(curvature.max()) if len(curvature) else math.nan,
         "radius": float(rows["radius"].mean()),
+        "found": bool((rows["radius_status"] != "fixed").all()),
         "relative": float((rows["radius"] / rows["weight_norm"]).mean()),
         **{key: float(first[key]) for key in ("train_accuracy", "train_loss", "test_loss")},
         **{key: math.nan if pd.isna(first[key]) else float(first[key]) for key in ("swa_rise", "swa_gain")},
@@ -203,15 +205,12 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _with_width(minima: pd.DataFrame) -> pd.DataFrame:
-    """Add ``width``: R / |w| where R was found for a given rise, NaN where R or R / |w| was set.
+    """Add ``width``: R / |w| where R was found for a given rise, NaN where it was set.
 
-    A radius that was set is the same for all minima, in itself or as a share of the norm.
+    Where the rise is not met within reach, the reach stands for R: such a minimum is at least that wide.
     """
-    width = pd.Series(math.nan, index=minima.index)
-    for _, part in minima[minima["kind"] != "hessian"].groupby("probe"):
-        if all(_varies(part[key]) for key in ("radius", "relative")):
-            width[part.index] = part["relative"]
-    return minima.assign(width=width)
+    known = minima["found"] & (minima["kind"] != "hessian")
+    return minima.assign(width=minima["relative"].where(known))
 
 
 def _without_others_swa(minima: pd.DataFrame) -> pd.DataFrame:
@@ -223,10 +222,6 @@ def _without_others_swa(minima: pd.DataFrame) -> pd.DataFrame:
     trained = minima[minima["trained"]]
     known = np.isfinite(trained["swa_gain"]).groupby([trained[key] for key in CELL[:3]]).any()
     return minima if known.all() else minima.assign(swa_gain=math.nan, swa_rise=math.nan)
-
-
-def _varies(values: pd.Series) -> bool:
-    return bool(values.max() - values.min() > 1e-6 * abs(values.max()))
 
 
 def by_seed(first: pd.DataFrame, second: pd.DataFrame, measure: str) -> pd.Series:

@@ -485,7 +485,8 @@ def probe_solution(
             if block["radius"] is not None:
                 radius = Radius(float(block["radius"]), "fixed")
             elif block["relative"] is not None:
-                radius = Radius(block["relative"] * weight_norm, "fixed")
+                norm_of = group_norm if block["relative_to"] == "group" else weight_norm
+                radius = Radius(block["relative"] * norm_of, "fixed")
             else:
                 radius = find_radius(
                     evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm

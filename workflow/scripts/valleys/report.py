@@ -18,13 +18,41 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from valleys import figures
+from valleys import figures, measures
 from valleys.stats import mean_interval
 from valleys.tables import declared, stack
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
 PREVIEW_ROWS = 10
 VERDICTS = ("supported", "refuted", "inconclusive")
+EXPERIMENTS = {
+    1: "Prevalence of asymmetric directions",
+    2: "SWA against the solution SGD descends to from it",
+    3: "Averaging SGD in symmetric and asymmetric valleys (simulated)",
+    4: "What a bias to the flat side gains (Theorem 1)",
+    5: "Shift between train and test loss",
+    6: "One basin: sharp and wide minima, barriers and paths",
+    7: "The 2-D MLP",
+    8: "An MLP without convolutions",
+    9: "Weight decay",
+    10: "Batch norm",
+    11: "Structure and loss",
+    12: "Agreement in sign with the weights",
+}
+"""Sections, by the number of the experiment in docs/experiments.md."""
+_FIGURES_OF = {
+    "prevalence": 1,
+    "sensitivity": 1,
+    "curves": 1,
+    "training": 2,
+    "theory-average": 3,
+    "theory-gain": 4,
+    "theory-measured": 4,
+    "shift": 5,
+    "toy-surface": 7,
+    "toy-curves": 7,
+    "sign": 12,
+}
 
 Frames = Mapping[str, pd.DataFrame]
 Table = dict[str, Any]
@@ -66,13 +94,12 @@ def render(
         level=_percent(level),
         c=f"{spec['c']:g}",
         scope=_scope(tables.get("solutions")),
-        groups=_groups(claims),
+        sections=_sections(claims, pictures, stacked, spec),
         tally=[
             (verdict, int((claims["verdict"] == verdict).sum()) if len(claims) else 0) for verdict in VERDICTS
         ],
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
-        figures=[_picture(name, svg, stacked, spec) for name, svg in pictures.items()],
         summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), spec)],
         previews=[
             _preview(name, frame, config["name"], kinds.get(name, name)) for name, frame in tables.items()
@@ -96,6 +123,55 @@ def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
         "level": config.get("claims", {}).get("level", 0.95),
         "factors": {name: study["factors"] for name, study in config.get("studies", {}).items()},
     }
+
+
+def _sections(
+    claims: pd.DataFrame, pictures: Mapping[str, str], tables: Frames, spec: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return a section for each experiment that has claims or figures, and one for figures of none."""
+    groups = _groups(claims)
+    of = {name: _experiment_of(name, claims, tables) for name in pictures}
+    numbers = sorted({group["experiment"] for group in groups} | {n for n in of.values() if n is not None})
+    sections = []
+    for number in [*numbers, None]:
+        own = [group for group in groups if group["experiment"] == number]
+        drawn = [_picture(name, svg, tables, spec) for name, svg in pictures.items() if of[name] == number]
+        if own or drawn:
+            title = f"{number}. {EXPERIMENTS.get(number, 'Experiment')}" if number else "Other figures"
+            verdicts = [row["verdict"] for group in own for row in group["rows"]]
+            sections.append(
+                {
+                    "id": f"experiment-{number}" if number else "other",
+                    "title": title,
+                    "groups": own,
+                    "figures": drawn,
+                    "tally": [(v, verdicts.count(v)) for v in VERDICTS if v in verdicts],
+                }
+            )
+    count = 0
+    for section in sections:
+        for figure in section["figures"]:
+            figure["number"] = count = count + 1
+    return sections
+
+
+def _experiment_of(figure: str, claims: pd.DataFrame, tables: Frames) -> int | None:
+    """Return the number of the experiment that a figure belongs to, None for those of no experiment.
+
+    A line belongs to experiment 6 when it leaves its cell or has trained bends, a study to that of its
+    claims.
+    """
+    if figure in _FIGURES_OF:
+        return _FIGURES_OF[figure]
+    kind, _, part = figure.partition("-")
+    if kind == "line":
+        lines = tables.get("interpolation", pd.DataFrame({"line": []}))
+        rows = lines[lines["line"] == part]
+        return 2 if rows.empty or (measures.kind_of_line(rows) == "cell").all() else 6
+    if kind == "study" and len(claims):
+        rows = claims[claims["scope"].str.split("/").str[0] == part]
+        return int(rows["experiment"].mode().iloc[0]) if len(rows) else None
+    return _FIGURES_OF.get(kind)
 
 
 def _environment() -> jinja2.Environment:
@@ -129,6 +205,7 @@ def _groups(claims: pd.DataFrame) -> list[dict[str, Any]]:
                 "claim": claim,
                 "experiment": experiment,
                 "statement": statement[:1].upper() + statement[1:],
+                "tally": [(v, n) for v in VERDICTS if (n := sum(row["verdict"] == v for row in rows))],
                 "shared": shared,
                 "rows": [_claim(row, own) for row in rows],
             }
