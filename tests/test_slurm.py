@@ -168,7 +168,7 @@ class Run:
     """A Snakemake that submits to a cluster."""
 
     def __init__(self, site, folder, config, profile, *targets):
-        self.output = folder / "snakemake.txt"
+        self.output = folder / f"{profile.name}.txt"
         python, _m, _snakemake, *arguments = command(folder, config, *targets, "--profile", str(profile))
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
@@ -297,7 +297,7 @@ def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
     assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
         *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        "summary_aggregate_claims_figures_sensitivity",
+        "summary_aggregate_claims_figures",
     }
     assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
     for name, job in jobs.items():
@@ -323,7 +323,9 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
     }
     assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
     assert jobs[first[KILLED]]["JobState"] == "FAILED"
-    assert jobs[first[OUT_OF_TIME]]["JobState"] == "TIMEOUT"
+    # FAILED where training ended at the notice, TIMEOUT where it took the limit itself. SLURM looks twice a minute.
+    assert jobs[first[OUT_OF_TIME]]["JobState"] in ("FAILED", "TIMEOUT")
+    assert jobs[first[OUT_OF_TIME]]["TimeLimit"] == "00:01:00"
     assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
     for seed in LONG["seeds"]:
         assert has_resumed(folder, seed)
@@ -342,7 +344,7 @@ def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
     run.finish()
     before = set(submitted(site))
     more = changed(LONG, seeds=[*LONG["seeds"], 3], recipes__quick=LONG["recipes"]["quick"])
-    profile = filled_in(folder / "again", **settings(site))
+    profile = filled_in(folder / "added", **settings(site))
     again = Run(site, folder, more, profile, "results/long/tables/training.parquet")
     try:
         text = again.finish()
@@ -366,7 +368,7 @@ def test_accounting_knows_the_jobs(site, disturbed):
     run.finish()
     rows = site.run("sacct", "-X", "-n", "-P", "--format=Comment,Account,State").splitlines()
     assert f"{comments[KILLED]}|lab|FAILED" in rows
-    assert f"{comments[OUT_OF_TIME]}|lab|TIMEOUT" in rows
+    assert f"{comments[OUT_OF_TIME]}|lab|COMPLETED" in rows
 
 
 @needs_slurm
