@@ -763,6 +763,8 @@ class Experiment:
         spec = self.config["probes"][probe]
         kept = {key: spec[key] for key in ("kind", "group", "train_images")}
         kept["n"] = 1 if spec["kind"] in SINGLE else spec["n"]
+        if spec["kind"] == "pca":
+            kept |= self._window(recipe)
         return self._stage("directions", probe=kept, loss=self.recipe(recipe)["loss"])
 
     def probe(self, cell: Cell, bundle: str) -> dict[str, Any]:
@@ -813,10 +815,15 @@ class Experiment:
         """
         return self._stage(
             "plane",
-            plane=self._laid(plane),
+            plane=self._laid(plane) | (self._window(recipe) if self.config["planes"][plane]["pca"] else {}),
             loss=self.recipe(recipe)["loss"],
             bn_refresh=self.config["bn_refresh"],
         )
+
+    def _window(self, recipe: str) -> dict[str, Any]:
+        """Return the averaging window, by which principal components know the iterates; nothing if all."""
+        window = self.recipe(recipe)["swa"]["window"]
+        return {} if window is None else {"window": window}
 
     def _laid(self, plane: str) -> dict[str, Any]:
         spec = self.config["planes"][plane]
