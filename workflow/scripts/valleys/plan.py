@@ -21,6 +21,7 @@ import copy
 import csv
 import io
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -152,14 +153,14 @@ class Plan:
         cores
             Cores to divide the work by.
         """
-        head = ["rule", "to do", "done", "core-hours", "GPU-hours", "memory", "disk", "time is"]
+        head = ["rule", "to do", "done", "core time", "GPU time", "memory", "disk", "time is"]
         lines = [
             [
                 row.rule,
                 str(row.todo),
                 str(row.done),
-                _number(row.core_hours),
-                _number(row.gpu_hours),
+                _hours(row.core_hours),
+                _hours(row.gpu_hours),
                 _bytes(row.memory_mb * MB) if row.todo else "-",
                 _bytes(row.disk) if row.todo else "-",
                 ", ".join(sorted(row.origins)) or "-",
@@ -177,20 +178,20 @@ class Plan:
         body = [aligned(line) for line in lines]
         text = [aligned(head), rule, *body[:-1], rule, body[-1], ""]
         total = self.total
-        text.append(f"Longest path: {_number(self.longest)} h, with a core (and a GPU) for every job.")
+        text.append(f"Longest path: {_hours(self.longest)}, with a core (and a GPU) for every job.")
         if cores and total.gpu_hours == 0:
             least = max(self.longest, total.core_hours / cores)
-            text.append(f"With {cores} core{'s' * (cores > 1)}: at least {_number(least)} h.")
+            text.append(f"With {cores} core{'s' * (cores > 1)}: at least {_hours(least)}.")
+        by_keep = ", ".join(f"{_bytes(self.iterates[keep])} with {keep}" for keep in KEPT)
         text += [
-            "Core-hours are cores held times hours, those of GPU jobs too. Memory is of the largest job.",
-            f"Disk is what the jobs to do leave there. Iterates of all cells (execution.keep is {self.keep}): "
-            + ", ".join(f"{_bytes(self.iterates[keep])} with {keep}" for keep in KEPT)
-            + ".",
+            "Times are cores (GPUs) held times hours; GPU jobs hold a core too. Memory is of the largest job.",
+            f"Disk is what the jobs to do leave there. The iterates of all cells, by execution.keep: {by_keep} "
+            f"(it is {self.keep}).",
         ]
         if self.measurements:
             text.append(
-                f"measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
-                f"finished jobs of the rule took ({self.measurements} in all). Disk is always estimated."
+                "measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
+                f"finished jobs of the rule took ({self.measurements} jobs read). Disk is always estimated."
             )
         else:
             text.append("All figures are estimates of the cost model: no job has finished yet.")
@@ -202,10 +203,12 @@ class Plan:
         return "\n".join(text)
 
 
-def _number(value: float) -> str:
-    return (
-        f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 or not value else f"{value:.1g}"
-    )
+def _hours(hours: float) -> str:
+    for unit, seconds in (("h", 3600), ("min", 60)):
+        if hours * 3600 >= 0.995 * seconds:
+            value = hours * 3600 / seconds
+            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{hours * 3600:.2g} s" if hours else "-"
 
 
 def _bytes(size: float) -> str:
@@ -269,7 +272,7 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         try:
             workflow = api.workflow(
-                resource_settings=ResourceSettings(cores=os.cpu_count()),
+                resource_settings=ResourceSettings(cores=sys.maxsize),
                 config_settings=ConfigSettings(configfiles=[configfile.resolve()]),
                 snakefile=SNAKEFILE,
             )
@@ -293,7 +296,7 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
                 rule=job.rule.name,
                 wildcards=dict(job.wildcards_dict),
                 todo=bool(graph.needrun(job)),
-                threads=1,
+                threads=job.threads,
                 benchmark=Path(job.benchmark) if job.benchmark else None,
                 after=tuple(number[other] for other in graph.dependencies[job] if other in number),
             )
