@@ -1,9 +1,9 @@
 """Compute and store the directions of a probe whose kind is not drawn from a seed.
 
 In: ``train``, the solutions needed; for kind ``pca``, ``iterates``; for kind ``to_seed``,
-``<solution>_of_seed_<seed>``. Out: ``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``, not
-normalised; ``columns`` in the header has what the ``directions`` table says of each besides. Random kinds need
-no file: seed and number remake them.
+``<solution>_of_seed_<seed>``. Out: ``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``,
+not normalised; ``columns`` in the header has what the ``directions`` table says of each besides. Random kinds
+need no file: seed and number remake them.
 """
 
 from valleys.jobs import job, pick_device

@@ -1,9 +1,9 @@
 """Train one cell from its seed, keeping the iterates of the averaging phase.
 
 In: ``train``, ``test`` and, for recipes that start from another, ``start``. Out: ``weights`` (the sgd
-solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase, or
-of the last ones only: ``execution.keep``), ``table`` (training). Killed at any moment, a rerun goes on from the
-last checkpoint.
+solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase,
+or of the last ones only: ``execution.keep``), ``table`` (training). Killed at any moment, a rerun goes on
+from the last checkpoint.
 """
 
 from valleys.jobs import job, pick_device

@@ -488,7 +488,10 @@ class Costs:
 
 WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
 #: Rules whose jobs use a GPU where there is one.
-ON_GPU = frozenset("train_sgd refresh_bn descend evaluate directions probe connect interpolate plane".split())
+ON_GPU = frozenset(
+    {"train_sgd", "refresh_bn", "descend", "evaluate"}
+    | {"directions", "probe", "connect", "interpolate", "plane"}
+)
 _MODELS: dict[str, Callable[[Costs, Mapping[str, Any]], Cost]] = {
     "prepare_dataset": Costs._prepare_dataset,
     "train_sgd": Costs._train_sgd,

@@ -184,9 +184,9 @@ class Plan:
             text.append(f"With {cores} core{'s' * (cores > 1)}: at least {_hours(least)}.")
         by_keep = ", ".join(f"{_bytes(self.iterates[keep])} with {keep}" for keep in KEPT)
         text += [
-            "Times are cores (GPUs) held times hours; GPU jobs hold a core too. Memory is of the largest job.",
-            f"Disk is what the jobs to do leave there. The iterates of all cells, by execution.keep: {by_keep} "
-            f"(it is {self.keep}).",
+            "Times are cores (GPUs) held times hours; GPU jobs hold a core too. Memory: the largest job.",
+            "Disk is what the jobs to do leave there. Iterates of all cells, by execution.keep, which is "
+            f"{self.keep}: {by_keep}.",
         ]
         if self.measurements:
             text.append(
