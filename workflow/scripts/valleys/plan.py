@@ -191,7 +191,7 @@ class Plan:
         if self.measurements:
             text.append(
                 "measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
-                f"finished jobs of the rule took ({self.measurements} jobs read). Disk is always estimated."
+                f"finished jobs of the rule took. Finished jobs read: {self.measurements}. Disk is always estimated."
             )
         else:
             text.append("All figures are estimates of the cost model: no job has finished yet.")
@@ -205,7 +205,7 @@ class Plan:
 
 def _hours(hours: float) -> str:
     for unit, seconds in (("h", 3600), ("min", 60)):
-        if hours * 3600 >= 0.995 * seconds:
+        if hours * 3600 >= seconds:
             value = hours * 3600 / seconds
             return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
     return f"{hours * 3600:.2g} s" if hours else "-"
