@@ -164,10 +164,12 @@ def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
 
 
 def test_iterates_kept():
-    found = of(recipes__quick__swa__window=2)
-    assert [found.kept("quick", keep) for keep in ("all", "window", "none")] == [3, 2, 0]
-    assert of().kept("quick", "window") == 3
-    less = of(recipes__quick__swa__window=2, execution__keep="window")
+    found = of(recipes__quick__swa__window=2, planes={})
+    (cell,) = found.experiment.cells
+    size = found.net("digits", "mlp").bytes
+    assert [found.iterates(cell, keep) / size for keep in ("all", "window", "none")] == [3, 2, 0]
+    assert of(planes={}).iterates(cell, "window") == 3 * size
+    less = of(recipes__quick__swa__window=2, planes={}, execution__keep="window")
     difference = found("train_sgd", CELL).disk - less("train_sgd", CELL).disk
     assert difference == found.net("digits", "mlp").bytes
 

@@ -285,7 +285,5 @@ def test_thinned_iterates_say_so_when_more_are_wanted(tmp_path):
     sgd.note_dropped(tmp_path, SHORT)
     assert len(sgd.iterate_files(tmp_path, 2)) == 2
     for window, wanted in ((3, "3"), (None, "all")):
-        with pytest.raises(
-            ValleysError, match=rf"keeps the last 2 iterates .* and {wanted} are to be averaged"
-        ):
+        with pytest.raises(ValleysError, match=rf"keeps the last 2 iterates .* and {wanted} are wanted"):
             sgd.iterate_files(tmp_path, window)

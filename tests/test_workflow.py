@@ -253,47 +253,47 @@ def test_a_plan_of_a_bad_config_is_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-WINDOW = changed(
-    ALONE, recipes__quick__swa__window=2, planes={"iterates": {"pca": True, "points": 3}}, probes={}
-)
+WINDOW = changed(ALONE, recipes__quick__swa__window=2, planes={}, probes={})
 QUICK = "results/smoke/cells/digits/mlp/quick/seed-0"
 
 
-def test_iterates_of_the_window_are_kept(finished, tmp_path):
-    """With keep window: as many iterates as are averaged, the same results; a longer window says what to do."""
-    targets = [f"{QUICK}/swa.safetensors", f"{QUICK}/planes/iterates/planes.parquet"]
+def test_iterates_of_the_window_are_kept(tmp_path):
+    """With keep window as many as are averaged, with none none: the same average, and a way to more."""
+    target, found = f"{QUICK}/swa.safetensors", {}
     for keep in ("all", "window", "none"):
         (tmp_path / keep).mkdir()
         config = changed(WINDOW, execution__keep=keep)
-        status, text = snakemake(tmp_path / keep, config, *targets, "--cores", "2")
+        status, text = snakemake(tmp_path / keep, config, target, "--cores", "2")
         assert status == 0, text
-    found = {
-        keep: sorted(p.name for p in (tmp_path / keep / QUICK / "iterates").glob("[de]*"))
-        for keep in ("all", "window", "none")
-    }
+        assert planned(tmp_path / keep, config, target) == {}
+        found[keep] = sorted(p.name for p in (tmp_path / keep / QUICK / "iterates").glob("[de]*"))
     assert found["all"] == [f"epoch-{epoch:05d}.safetensors" for epoch in (4, 5, 6)]
     assert found["window"] == ["dropped.json", *found["all"][1:]]
-    assert found["none"] == []
-    for target in targets:
-        contents = {(tmp_path / keep / target).read_bytes() for keep in found}
-        assert len(contents) == 1, target
-    points = tmp_path / "all" / QUICK / "planes/iterates/plane_points.parquet"
-    rows = tables.read(points, "plane_points").to_pandas()
-    assert rows.loc[rows["role"] == "iterate", "epoch"].tolist() == [5, 6]  # of the window, whatever is kept
+    assert not (tmp_path / "none" / QUICK / "iterates").exists()
+    assert len({(tmp_path / keep / target).read_bytes() for keep in found}) == 1
 
     longer = changed(WINDOW, execution__keep="window", recipes__quick__swa__window=3)
-    text = failing(tmp_path / "window", longer, targets[0])
-    assert "keeps the last 2 iterates (execution.keep) and 3 are to be averaged; delete it" in text
+    text = failing(tmp_path / "window", longer, target)
+    assert "keeps the last 2 iterates (execution.keep) and 3 are wanted; delete it to train again" in text
 
-    folder = tmp_path / "none"
-    assert not (folder / QUICK / "iterates").exists()
     none = changed(WINDOW, execution__keep="none")
-    assert planned(folder, none, *targets) == {}
-    again = planned(folder, changed(none, recipes__quick__swa__window=3), *targets)
+    again = planned(tmp_path / "none", changed(none, recipes__quick__swa__window=3), target)
     assert again["train_sgd"] == again["average"] == 1
     gradient = changed(none, probes={"gradient": {"kind": "gradient", "points": 21, "solutions": ["sgd"]}})
-    new = planned(folder, gradient, f"{QUICK}/probes/gradient/curves.parquet")
-    assert new == {"directions": 1, "probe": 1}  # just principal components read the iterates
+    new = planned(tmp_path / "none", gradient, f"{QUICK}/probes/gradient/curves.parquet")
+    assert "train_sgd" not in new  # principal components alone read the iterates
+    assert new["directions"] == new["probe"] == 1
+
+
+def test_all_iterates_are_written_where_a_plane_needs_them():
+    config = changed(SMOKE, recipes__quick__swa__window=2, execution__keep="window", seeds=[0, 1])
+    found = valleys_config.Experiment(_filled(config))
+    first, second = found.cells
+    assert [found.iterates_of(cell) for cell in (first, second)] == [3, 2]  # the plane is of one seed
+    assert [found.iterates_of(cell, "none") for cell in (first, second)] == [0, 0]
+    assert [found.written_iterates(cell, "none") for cell in (first, second)] == [3, 2]
+    config = changed(config, probes__pca={"kind": "pca", "points": 21})
+    assert valleys_config.Experiment(_filled(config)).iterates_of(second) == 3
 
 
 def _filled(config):

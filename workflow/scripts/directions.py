@@ -33,7 +33,7 @@ with job(snakemake) as log:
             found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
-            paths = sgd.iterate_files(snakemake.input.iterates, spec["probe"].get("window"))
+            paths = sgd.iterate_files(snakemake.input.iterates)
             found = directions.principal_components((files.load_weights(p)[0] for p in paths), names, n)
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}

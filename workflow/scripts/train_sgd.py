@@ -32,8 +32,8 @@ with job(snakemake) as log:
     key += [begun["checksum"]] if begun else []
     state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
     execution, last = snakemake.config["execution"], None
-    if execution["keep"] != "all":  # the window has no part in training, hence is no part of its params
-        last = Experiment(snakemake.config).recipe(cell.recipe)["swa"]["window"]
+    if execution["keep"] != "all":  # has no part in the weights, hence none in the params
+        last = Experiment(snakemake.config).written_iterates(cell)
     rows = sgd.train(
         model,
         (train, test),

@@ -576,6 +576,23 @@ class Experiment:
             return False
         return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
 
+    def iterates_of(self, cell: Cell, keep: str | None = None) -> int:
+        """Return how many of a cell's iterates stay, the last ones (``execution.keep``, unless `keep` is given).
+
+        With ``window`` they are those that are averaged; all where principal components are taken of them.
+        """
+        keep = self.config["execution"]["keep"] if keep is None else keep
+        return 0 if keep == "none" else self.written_iterates(cell, keep)
+
+    def written_iterates(self, cell: Cell, keep: str | None = None) -> int:
+        """Return how many iterates training writes: with ``none`` as with ``window``, to go in the end."""
+        keep = self.config["execution"]["keep"] if keep is None else keep
+        full = self.recipe(cell.recipe)
+        made = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+        pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
+        pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
+        return made if pca or keep == "all" else full["swa"]["window"] or made
+
     @functools.cached_property
     def _line_ends(self) -> dict[Cell, set[str]]:
         """Solutions by cell that a line starts or stops in; its stop may be in another cell."""
@@ -763,8 +780,6 @@ class Experiment:
         spec = self.config["probes"][probe]
         kept = {key: spec[key] for key in ("kind", "group", "train_images")}
         kept["n"] = 1 if spec["kind"] in SINGLE else spec["n"]
-        if spec["kind"] == "pca":
-            kept |= self._window(recipe)
         return self._stage("directions", probe=kept, loss=self.recipe(recipe)["loss"])
 
     def probe(self, cell: Cell, bundle: str) -> dict[str, Any]:
@@ -815,15 +830,10 @@ class Experiment:
         """
         return self._stage(
             "plane",
-            plane=self._laid(plane) | (self._window(recipe) if self.config["planes"][plane]["pca"] else {}),
+            plane=self._laid(plane),
             loss=self.recipe(recipe)["loss"],
             bn_refresh=self.config["bn_refresh"],
         )
-
-    def _window(self, recipe: str) -> dict[str, Any]:
-        """Return the averaging window, by which principal components know the iterates; nothing if all."""
-        window = self.recipe(recipe)["swa"]["window"]
-        return {} if window is None else {"window": window}
 
     def _laid(self, plane: str) -> dict[str, Any]:
         spec = self.config["planes"][plane]

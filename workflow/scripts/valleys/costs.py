@@ -164,11 +164,12 @@ class Costs:
         rule
             Name of a rule that makes something.
         wildcards
-            Of the job; a seed makes no difference but for which probes apply.
+            Of the job; a seed makes no difference but for which probes and planes apply.
         """
         if rule not in _MODELS:
             raise KeyError(f"no cost model of rule {rule}")
-        key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or wildcards.get("bundle"))
+        seeded = rule in ("train_sgd", "probe")
+        key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
         return self._once((rule, key), lambda: _MODELS[rule](self, wildcards))
 
     def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
@@ -231,14 +232,11 @@ class Costs:
         keep
             As ``execution.keep``, which it is when left out.
         """
-        return self.kept(cell.recipe, keep) * self.net(cell.dataset, cell.model).bytes
+        return self.experiment.iterates_of(cell, keep) * self.net(cell.dataset, cell.model).bytes
 
-    def kept(self, recipe: str, keep: str | None = None) -> int:
-        """Return how many iterates of a cell stay."""
-        keep = self.config["execution"]["keep"] if keep is None else keep
+    def _all_iterates(self, recipe: str) -> int:
         full = self.experiment.recipe(recipe)
-        made = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
-        return {"all": made, "window": full["swa"]["window"] or made, "none": 0}[keep]
+        return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
 
     # Pieces of jobs ---------------------------------------------------------------------------------
 
@@ -342,15 +340,16 @@ class Costs:
         net = self.net(w["dataset"], w["model"])
         work = recipe["epochs"] * self._training(net, data.train, recipe)
         work += math.ceil(recipe["epochs"] / recipe["eval_every"]) * self._forward(net, data.test, 1000)
-        kept = self.kept(w["recipe"])
-        work += Work(bytes=20 * kept * net.bytes)  # written, and their checksums
+        cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+        written = self.experiment.written_iterates(cell)
+        work += Work(bytes=20 * written * net.bytes)  # and their checksums
         memory = self._resident(w["dataset"], net, 6, _in_training(net, data, recipe))
-        disk = (1 + kept) * net.bytes + SMALL_FILE
+        disk = net.bytes + self.iterates(cell) + SMALL_FILE
         return self._job("train_sgd", work, memory, disk)
 
     def _average(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
-        kept = self.experiment.recipe(w["recipe"])["swa"]["window"] or self.kept(w["recipe"], "all")
+        kept = self.experiment.recipe(w["recipe"])["swa"]["window"] or self._all_iterates(w["recipe"])
         work = Work(bytes=20 * kept * net.bytes)
         return Cost(0.7 * self.cpu.start_s + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
 
@@ -389,7 +388,7 @@ class Costs:
             copies += 2 * max(2 * n + 1, 20)  # Lanczos vectors, float64
             activations = 128 * net.elements * 4 * BACKWARD
         elif spec["kind"] == "pca":
-            copies += 3 * self.kept(w["recipe"], "all")
+            copies += 3 * self._all_iterates(w["recipe"])
         solutions = len(spec["solutions"])
         work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
         work += Work(bytes=10 * copies * net.bytes)
@@ -449,7 +448,7 @@ class Costs:
         points = plane["points"] ** 2
         work = points * (self._point(w, plane) + Work(bytes=48 * net.parameters))
         work += 6 * self._point(w, plane, test=False)
-        iterates = self.kept(w["recipe"], "all") if plane["pca"] else 0
+        iterates = self._all_iterates(w["recipe"]) if plane["pca"] else 0
         memory = self._resident(w["dataset"], net, 15 + 3 * iterates, self._in_passes(w, [plane]))
         return self._job("plane", work, memory, points * CURVE_BYTES + SMALL_FILE)
 

@@ -191,7 +191,8 @@ class Plan:
         if self.measurements:
             text.append(
                 "measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
-                f"finished jobs of the rule took. Finished jobs read: {self.measurements}. Disk is always estimated."
+                "finished jobs of the rule took over their estimates. "
+                f"Finished jobs read: {self.measurements}. Disk is always estimated."
             )
         else:
             text.append("All figures are estimates of the cost model: no job has finished yet.")

@@ -55,15 +55,15 @@ def note_dropped(folder: Path, recipe: Mapping[str, Any]) -> None:
         files.write_text(folder / DROPPED, json.dumps({"epochs": lacking}) + "\n")
 
 
-def iterate_files(folder: str | Path, window: int | None) -> list[Path]:
-    """Return the files of the iterates that are averaged, in order of their epochs.
+def iterate_files(folder: str | Path, window: int | None = None) -> list[Path]:
+    """Return the files of the iterates, in order of their epochs.
 
     Parameters
     ----------
     folder
         As `train` filled it.
     window
-        The last so many; ``None``: all that the recipe keeps.
+        The last so many; ``None``: all of the recipe's.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def iterate_files(folder: str | Path, window: int | None) -> list[Path]:
     if (folder / DROPPED).exists() and (window is None or window > len(paths)):
         raise ValleysError(
             f"iterates folder {folder} keeps the last {len(paths)} iterates (execution.keep) and "
-            f"{'all' if window is None else window} are to be averaged; delete it to train again"
+            f"{'all' if window is None else window} are wanted; delete it to train again"
         )
     return paths[-window:] if window else paths
 
