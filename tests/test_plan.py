@@ -17,7 +17,7 @@ HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\t
 
 @pytest.fixture
 def experiment():
-    return Experiment(fill_defaults(SMOKE))
+    return Experiment(fill_defaults({**SMOKE, "seeds": [0, 1, 2]}))
 
 
 def benchmark(path, seconds, memory):
@@ -90,7 +90,8 @@ def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
     assert found.measurements == 2
     assert (found.total.todo, found.total.done) == (3, 3)
     assert found.iterates["none"] == 0
-    assert found.iterates["all"] == 3 * sum(costs.net("digits", m).bytes for m in ("mlp", "mlp.norm-none"))
+    sizes = [costs.net("digits", model).bytes for model in ("mlp", "mlp.norm-none")]
+    assert found.iterates["all"] == 3 * (3 * sizes[0] + sizes[1])  # three seeds, and the study's other cell
 
 
 def test_gpu_hours_are_those_of_jobs_on_one(tmp_path):
