@@ -577,7 +577,7 @@ class Experiment:
         return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
 
     def iterates_of(self, cell: Cell, keep: str | None = None) -> int:
-        """Return how many of a cell's iterates stay, the last ones, by ``execution.keep`` or the `keep` given.
+        """Return how many of a cell's iterates stay, the last ones, by `keep`, else ``execution.keep``.
 
         With ``window`` they are those that are averaged; all where principal components are taken of them.
         """

@@ -55,6 +55,8 @@ CPU = Machine(flops=110e9, traffic=25e9, layer_s=20e-6, start_s=2.0, memory_mb=3
 #: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one.
 GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
 
+OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
+CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
 RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
@@ -269,18 +271,27 @@ class Costs:
         step = Work(bytes=24 * net.parameters, layers=0.2 * net.tensors + 12)  # fused over tensors
         return BACKWARD * self._forward(net, images, batch) + steps * step
 
-    def _job(self, rule: str, work: Work, memory: float, disk: float) -> Cost:
-        """Return the cost of a rule's job that does `work` and holds `memory` bytes beside torch."""
+    def _job(
+        self, rule: str, work: Work, memory: float, disk: float, more: tuple[float, float] = (0, 0)
+    ) -> Cost:
+        """Return the cost of a rule's job that does `work` and holds `memory` bytes beside torch.
+
+        Parameters
+        ----------
+        more
+            Seconds and MB of what it needs besides (`OPTIMIZER`, `CURVLINOPS`).
+        """
         on_gpu = self.on_gpu and rule in ON_GPU
         machine = self.gpu if on_gpu else self.cpu
-        return Cost(
-            machine.start_s + work.seconds(machine), machine.memory_mb + memory / MB, disk, gpu=on_gpu
-        )
+        seconds = machine.start_s + more[0] * CPU.flops / self.cpu.flops + work.seconds(machine)
+        return Cost(seconds, machine.memory_mb + more[1] + memory / MB, disk, gpu=on_gpu)
 
-    def _small(self, seconds: float, rows: float, disk: float = SMALL_FILE, *, times: float = 1) -> Cost:
+    def _small(
+        self, seconds: float, rows: float, disk: float = SMALL_FILE, *, times: float = 1, memory: float = 220
+    ) -> Cost:
         """Return the cost of a job on tables: so long to start, and to look at each row so many times."""
         speed = CPU.flops / self.cpu.flops
-        return Cost(speed * (seconds + times * rows * 5e-6), 200 + rows * 1e-3, disk)
+        return Cost(speed * (seconds + times * rows * 5e-6), memory + rows * 1e-3, disk)
 
     def _resident(self, dataset: str, net: Size, copies: float, activations: float) -> float:
         """Return bytes: data set (read, then held), copies of the weights, activations if on this side."""
@@ -345,7 +356,7 @@ class Costs:
         work += Work(bytes=20 * written * net.bytes)  # and their checksums
         memory = self._resident(w["dataset"], net, 6, _in_training(net, data, recipe))
         disk = net.bytes + self.iterates(cell) + SMALL_FILE
-        return self._job("train_sgd", work, memory, disk)
+        return self._job("train_sgd", work, memory, disk, OPTIMIZER)
 
     def _average(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
@@ -369,7 +380,7 @@ class Costs:
         work = epochs * self._training(net, data.train, recipe) + (epochs + 1) * measured
         activations = max(_in_training(net, data, recipe), self._in_passes(w, [WHOLE]))
         memory = self._resident(w["dataset"], net, 6, activations)
-        return self._job("descend", work, memory, net.bytes + SMALL_FILE)
+        return self._job("descend", work, memory, net.bytes + SMALL_FILE, OPTIMIZER)
 
     def _evaluate(self, w: Mapping[str, Any]) -> Cost:
         data, net = self.data(w["dataset"]), self.net(w["dataset"], w["model"])
@@ -393,7 +404,8 @@ class Costs:
         work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
         work += Work(bytes=10 * copies * net.bytes)
         memory = self._resident(w["dataset"], net, copies, activations)
-        return self._job("directions", work, memory, solutions * n * 4 * net.parameters)
+        more = CURVLINOPS if spec["kind"] == "hessian" else (0, 0)
+        return self._job("directions", work, memory, solutions * n * 4 * net.parameters, more)
 
     def _probe(self, w: Mapping[str, Any]) -> Cost:
         cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
@@ -429,7 +441,7 @@ class Costs:
         work = line["epochs"] * (self._training(net, data.train, recipe) + steps * ends)
         activations = _in_training(net, data, recipe)
         memory = self._resident(w["dataset"], net, 6 + 4 * line["bends"], activations)
-        return self._job("connect", work, memory, line["bends"] * 4 * net.parameters)
+        return self._job("connect", work, memory, line["bends"] * 4 * net.parameters, OPTIMIZER)
 
     def _interpolate(self, w: Mapping[str, Any]) -> Cost:
         line, net = self.config["lines"][w["line"]], self.net(w["dataset"], w["model"])
@@ -466,10 +478,10 @@ class Costs:
 
     def _whole(self, w: Mapping[str, Any]) -> Cost:
         """Return the cost of a job that reads the tables of the whole experiment."""
-        return self._small(2.5, self._all_rows(), 300e3, times=2)
+        return self._small(2.5, self._all_rows(), 300e3, times=2, memory=320)
 
     def _sensitivity(self, w: Mapping[str, Any]) -> Cost:
-        return self._small(2.0, self._all_rows(), SMALL_FILE, times=100)
+        return self._small(2.0, self._all_rows(), SMALL_FILE, times=10)
 
     def _toy_2d(self, w: Mapping[str, Any]) -> Cost:
         toy = self.config["toy_2d"]
@@ -481,7 +493,7 @@ class Costs:
         runs = valleys * len(theory["rates"]) * len(theory["noises"]) * len(theory["levels"])
         steps = runs * theory["chains"] * (theory["burn_in"] + theory["iterates"])
         shifts = valleys * len(theory["shifts"]) * len(theory["scales"]) * len(theory["biases"])
-        seconds = 1.0 + 1.2e-8 * steps + 5e-8 * shifts * theory["draws"]
+        seconds = 1.0 + 7e-9 * steps + 3e-8 * shifts * theory["draws"]
         return self._small(seconds, 0, SMALL_FILE)
 
 
