@@ -128,6 +128,11 @@ def test_requests_have_a_floor_and_grow_with_the_attempt():
         assert (found.runtime(rule, CELL, 3), found.mem_mb(rule, CELL, 3)) == (3 * runtime, 3 * memory)
 
 
+def test_no_request_is_beyond_the_limit():
+    limited = of(execution__max_runtime=15)
+    assert [limited.runtime("train_sgd", CELL, attempt) for attempt in (1, 2, 3)] == [11, 15, 15]
+
+
 def test_data_are_known_limited_counted_or_assumed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = of(
