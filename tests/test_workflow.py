@@ -218,7 +218,7 @@ def counted(found):
 
 def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
     folder, _ = finished
-    before = sorted(str(path) for path in folder.rglob("*"))
+    before = sorted(str(path) for path in (folder / "results").rglob("*"))
     found, text = plan_of(folder, SMOKE)
     everything, _ = plan_of(tmp_path, SMOKE)
     assert counted(everything) == planned(tmp_path, SMOKE)
@@ -227,7 +227,7 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
         rule: todo for rule, (todo, _) in everything.items()
     }
     assert "Longest path: -" in text
-    assert sorted(str(path) for path in folder.rglob("*")) == before  # a plan changes nothing
+    assert sorted(str(path) for path in (folder / "results").rglob("*")) == before  # a plan changes nothing
     another = changed(SMOKE, seeds=[0, 1])
     found, text = plan_of(folder, another)
     assert counted(found) == planned(folder, another)
@@ -237,6 +237,24 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
     assert found["total"] == (0, 3)
     style = changed(SMOKE, figures={"dpi": 90})
     assert counted(plan_of(folder, style)[0]) == planned(folder, style)
+
+
+@pytest.mark.parametrize(("name", "cells"), [("paper", 100), ("imagenet", 3)])
+def test_grids_for_a_cluster_pass_a_dry_run(tmp_path, name, cells):
+    """Their data need not be there; training asks for a GPU, more than minutes, and grows no file."""
+    config = load(f"config/{name}.yaml")
+    experiment = valleys_config.Experiment(_filled(config))
+    assert len(experiment.cells) == cells
+    found, text = plan_of(tmp_path, config)
+    assert found["train_sgd"] == (len(experiment.all_cells), 0)
+    assert found["descend"][0] >= cells
+    cell = experiment.cells[0]
+    status, text = snakemake(tmp_path, config, f"results/{name}/cells/{cell.path}/training.parquet", "-n")
+    assert status == 0, text
+    asked = re.search(r"rule train_sgd:.*?resources: (.*?)$", text, re.M | re.S)[1]
+    assert "gpu=1" in asked
+    assert int(re.search(r"runtime=(\d+)", asked)[1]) > 60
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_plan_of_a_bad_config_is_one_line(tmp_path):

@@ -175,7 +175,7 @@ class Costs:
         return self._once((rule, key), lambda: _MODELS[rule](self, wildcards))
 
     def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
-        """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, up to the limit."""
+        """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, limited."""
         wanted = attempt * (10 + math.ceil(2 * self(rule, wildcards).seconds / 60))
         return min(wanted, self.config["execution"]["max_runtime"] or wanted)
 
