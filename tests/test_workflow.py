@@ -241,7 +241,7 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
 
 @pytest.mark.parametrize(("name", "cells"), [("paper", 100), ("imagenet", 3)])
 def test_grids_for_a_cluster_pass_a_dry_run(tmp_path, name, cells):
-    """Their data need not be there; training asks for a GPU, more than minutes, and grows no file."""
+    """Their data need not be there; training asks for a GPU and for hours."""
     config = load(f"config/{name}.yaml")
     experiment = valleys_config.Experiment(_filled(config))
     assert len(experiment.cells) == cells

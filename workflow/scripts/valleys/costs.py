@@ -481,6 +481,9 @@ class Costs:
         """Return the cost of a job that reads the tables of the whole experiment."""
         return self._small(2.5, self._all_rows(), 300e3, times=2, memory=320)
 
+    def _report(self, w: Mapping[str, Any]) -> Cost:
+        return self._small(2.5, self._all_rows(), 200e3 * len(self.experiment.figures()), memory=320)
+
     def _sensitivity(self, w: Mapping[str, Any]) -> Cost:
         return self._small(2.0, self._all_rows(), SMALL_FILE, times=10)
 
@@ -523,7 +526,7 @@ _MODELS: dict[str, Callable[[Costs, Mapping[str, Any]], Cost]] = {
     "sensitivity": Costs._sensitivity,
     "claims": Costs._whole,
     "figures": Costs._whole,
-    "report": Costs._whole,
+    "report": Costs._report,
     "toy_2d": Costs._toy_2d,
     "simulate_theory": Costs._simulate_theory,
 }
