@@ -2,7 +2,6 @@
 rule directions:
     input:
         unpack(direction_files),
-        iterates=rules.train_sgd.output.iterates,
         train=rules.prepare_dataset.output.train,
     output:
         weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
@@ -14,9 +13,9 @@ rule directions:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("directions", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("directions", w, attempt),
+        gpu=costs.gpus("directions"),
     params:
         spec=lambda w: experiment.directions(w.recipe, w.probe),
         solutions=lambda w: experiment.probed_solutions(cell_of(w), w.probe),
@@ -41,9 +40,9 @@ rule probe:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("probe", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("probe", w, attempt),
+        gpu=costs.gpus("probe"),
     params:
         spec=lambda w: experiment.probe(cell_of(w), w.bundle),
     script:
@@ -64,9 +63,9 @@ rule connect:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("connect", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("connect", w, attempt),
+        gpu=costs.gpus("connect"),
     params:
         spec=lambda w: experiment.connect(cell_of(w), w.line),
     script:
@@ -88,9 +87,9 @@ rule interpolate:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("interpolate", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("interpolate", w, attempt),
+        gpu=costs.gpus("interpolate"),
     params:
         spec=lambda w: experiment.interpolate(cell_of(w), w.line),
     script:
@@ -114,9 +113,9 @@ rule plane:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("plane", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("plane", w, attempt),
+        gpu=costs.gpus("plane"),
     params:
         spec=lambda w: experiment.plane(w.recipe, w.plane),
     script:
@@ -139,8 +138,8 @@ rule detect:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.mem_mb("detect", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("detect", w, attempt),
     params:
         spec=lambda w: experiment.detect(),
     script:
@@ -161,8 +160,8 @@ rule measure_gain:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.mem_mb("measure_gain", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("measure_gain", w, attempt),
     params:
         spec=experiment.measure_gain(),
     script:

@@ -6,7 +6,7 @@ rule train_sgd:
         test=rules.prepare_dataset.output.test,
     output:
         weights=f"{CELL}/raw/sgd.safetensors",
-        iterates=directory(f"{CELL}/iterates"),
+        iterates=iterates_folder(f"{CELL}/iterates"),
         table=f"{CELL}/training.parquet",
     log:
         f"{LOGS}/train_sgd.log",
@@ -16,9 +16,9 @@ rule train_sgd:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("train_sgd", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("train_sgd", w, attempt),
+        gpu=costs.gpus("train_sgd"),
     params:
         spec=lambda w: experiment.train_sgd(w.model, w.recipe, w.seed),
     script:
@@ -39,8 +39,8 @@ rule average:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("average", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("average", w, attempt),
     params:
         spec=lambda w: experiment.average(w.recipe),
     script:
@@ -61,9 +61,9 @@ rule refresh_bn:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("refresh_bn", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("refresh_bn", w, attempt),
+        gpu=costs.gpus("refresh_bn"),
     params:
         spec=lambda w: experiment.refresh_bn(w.model),
     script:
@@ -86,9 +86,9 @@ rule descend:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("descend", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("descend", w, attempt),
+        gpu=costs.gpus("descend"),
     params:
         spec=lambda w: experiment.descend(w.recipe, w.seed),
     script:
@@ -110,9 +110,9 @@ rule evaluate:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("evaluate", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("evaluate", w, attempt),
+        gpu=costs.gpus("evaluate"),
     params:
         spec=lambda w: experiment.evaluate(w.recipe),
     script:
