@@ -10,6 +10,10 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+# Where jobs run with --sdm apptainer; docs/cluster.md says how it is made. Without, nobody looks for it.
+container: "valleys.sif"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -1,0 +1,377 @@
+"""The SLURM profile on a real, if small, cluster: jobs preempted, killed, late, and what becomes of them."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from slurm_cluster import cluster, missing
+from workflow_runs import ROOT, changed, command, load, snakemake
+
+PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+SMOKE = load("config/smoke.yaml")
+SMALL = changed(
+    SMOKE | {"studies": {}, "planes": {}},
+    name="small",
+    datasets__digits={"source": "digits", "train_size": 100, "max_test": 50},
+)
+LONG = changed(
+    SMALL,
+    name="long",
+    seeds=[0, 1, 2],
+    recipes__quick__epochs=1500,
+    recipes__quick__swa__start=1490,
+    recipes__quick__eval_every=1500,
+    execution__checkpoint_every=5,
+)
+"""Trains long enough for a test to step in."""
+CELLS = "results/long/cells/digits/mlp/quick"
+KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
+GPU_RULES = ["train_sgd", "refresh_bn", "descend", "evaluate", "directions"]
+GPU_RULES += ["probe", "connect", "interpolate", "plane"]
+
+needs_slurm = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+
+# The profile as text --------------------------------------------------------------------------------
+
+
+def filled_in(folder, **values):
+    """A copy of the profile with some of its `__variables__` set, as a user would set them; its folder."""
+    text = PROFILE.read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"(?m)^  {name}: ([^#\n]*?)( *#.*)?$", f"  {name}: {value!r}", text)
+        assert count == 1, name
+    folder.mkdir()
+    (folder / "config.yaml").write_text(text)
+    return folder
+
+
+def rendered(folder):
+    import yte
+
+    return yte.process_yaml((folder / "config.yaml").read_text(), require_use_yte=True)
+
+
+def rules_with(pattern):
+    """Names of the rules whose definition matches a regular expression."""
+    texts = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    blocks = [block for text in texts for block in re.split(r"(?m)^rule ", text)[1:]]
+    return {block.split(":")[0] for block in blocks if re.search(pattern, block)}
+
+
+def test_the_profile_asks_for_gpus_where_networks_run(tmp_path):
+    profile = rendered(filled_in(tmp_path / "a", GPU_MODEL="a100", GPU_PARTITION="accel"))
+    asking = {rule for rule, wanted in profile["set-resources"].items() if wanted.get("gpu")}
+    assert asking == set(GPU_RULES) == rules_with(r"(?m)^ +gpu=")
+    for rule in asking:
+        assert profile["set-resources"][rule] == {
+            "gpu": 1,
+            "gpu_model": "'a100'",
+            "slurm_partition": "'accel'",
+        }
+    assert profile["default-resources"]["slurm_partition"] == "'cpu'"
+    assert "slurm_account" not in profile["default-resources"]
+
+
+def test_the_profile_without_gpus_asks_for_none(tmp_path):
+    profile = rendered(filled_in(tmp_path / "a", GPUS=0, GPU_MODEL="a100", ACCOUNT="lab"))
+    assert all(not wanted.get("gpu") for wanted in profile["set-resources"].values())
+    assert "a100" not in yaml.safe_dump(profile["set-resources"])
+    assert "slurm_partition" not in yaml.safe_dump(profile["set-resources"])
+    assert profile["default-resources"]["slurm_account"] == "'lab'"
+
+
+def test_the_profile_names_rules_that_exist():
+    profile = rendered(PROFILE.parent)
+    rules = rules_with("")
+    assert set(profile["set-resources"]) <= rules
+    assert set(profile["groups"]) <= rules
+    assert set(profile["group-components"]) <= set(profile["groups"].values())
+    # What trains for hours loses nothing to another job's failure, nor does what cannot be repeated: with
+    # execution.keep none, iterates are gone when their readers have finished.
+    assert not {"train_sgd", "connect", "probe"} & set(profile["groups"])
+    assert not {"average", "directions", "plane"} & set(profile["groups"])
+
+
+def test_what_a_cluster_decides_is_not_overridden():
+    """profiles/default is loaded beside --profile, and wins."""
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    here = rendered(PROFILE.parent)
+    for name in set(default) & set(here):
+        assert default[name] == here[name], name
+
+
+@pytest.mark.parametrize(("cells", "share"), [(1, 0.65), (8, 0.2)])
+def test_the_shipped_experiment_makes_few_submissions(tmp_path, cells, share):
+    """Its 700 jobs fit into groups that do not wait for themselves, whatever starts from or leads to what."""
+    profile = filled_in(tmp_path / "profile", CELLS=cells, GPU_MODEL="a100")
+    status, text = snakemake(tmp_path, load("config.yaml"), "--profile", str(profile), "-n")
+    assert status == 0, text
+    jobs = int(re.search(r"(?m)^total +(\d+)$", text).group(1))
+    submissions = len(re.findall(r"Group job |(?m:^rule )", text))
+    assert jobs > 600
+    assert 20 < submissions < share * jobs
+
+
+# On a cluster ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site():
+    """A cluster, with accounting where that can be had."""
+    with cluster(accounting=missing(accounting=True) is None, cpus=4) as running:
+        yield running
+
+
+def submitted(site):
+    """What SLURM knows of each job, by id: {id: {"Comment": ..., "JobState": ..., ...}}."""
+    lines = site.run("scontrol", "--oneliner", "show", "jobs").splitlines()
+    found = [dict(re.findall(r"(?:^| )([A-Z]\w+)=(\S*)", line)) for line in lines]
+    return {job["JobId"]: job for job in found if "JobId" in job}
+
+
+def job_of(site, comment):
+    """The newest job with a comment; the comment says the rule and its wildcards."""
+    ids = [int(i) for i, job in submitted(site).items() if job.get("Comment") == comment]
+    return str(max(ids)) if ids else None
+
+
+def wait(what, condition, run=None, seconds=120):
+    """Wait for a condition and return its value; not beyond the end of a run that should bring it about."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        ended = run is not None and run.process.poll() is not None
+        assert not ended, f"the run ended while waiting until {what}:\n{run.text()}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{run.text() if run else ''}"
+        time.sleep(0.02)
+    return value
+
+
+class Run:
+    """A Snakemake that submits to a cluster; asks sooner than the profile says how its short jobs fare."""
+
+    def __init__(self, site, folder, config, profile, *targets):
+        self.output = folder / "snakemake.txt"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                command(
+                    folder,
+                    config,
+                    *targets,
+                    *("--profile", str(profile)),
+                    *("--slurm-init-seconds-before-status-checks", "2"),
+                ),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=site.environment,
+            )
+
+    def text(self):
+        return self.output.read_text()
+
+    def finish(self, seconds=240):
+        self.process.wait(timeout=seconds)
+        assert self.process.returncode == 0, self.text()
+        return self.text()
+
+    def stop(self):
+        """End it as Ctrl-C does, if a test failed before its end: it cancels its jobs."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+def settings(site, **more):
+    """The profile's variables for the cluster of the tests."""
+    if site.accounting:
+        return {"GPU_MODEL": "fake", "STATUS": "sacct", "ACCOUNT": "lab", **more}
+    return {"GPU_MODEL": "fake", "STATUS": "squeue", **more}
+
+
+def training_process(folder, seed):
+    """The process id of a seed's training, once it has begun."""
+    log = str(folder / "results/long/logs/digits/mlp/quick" / f"seed-{seed}" / "train_sgd.log")
+    for process in psutil.process_iter():
+        try:
+            if process.name().startswith("python") and any(f.path == log for f in process.open_files()):
+                return process.pid
+        except psutil.Error:  # it has just ended
+            continue
+    return None
+
+
+def has_resumed(folder, seed):
+    log = folder / "results/long/logs/digits/mlp/quick" / f"seed-{seed}" / "train_sgd.log"
+    return log.exists() and "resumed from" in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def disturbed(site, tmp_path_factory):
+    """Three seeds, all preempted; then one is told to stop and one runs out of time.
+
+    Training is held (SIGSTOP) where a test must be sure to come before its end: SLURM wakes a process
+    (SIGCONT) when it takes its job away.
+    """
+    folder = tmp_path_factory.mktemp("disturbed")
+    profile = filled_in(folder / "profile", **settings(site, WALLTIME=1, NOTICE=1))
+    targets = [f"{CELLS}/seed-{seed}/raw/sgd.safetensors" for seed in LONG["seeds"]]
+    run = Run(site, folder, LONG, profile, *targets, f"{CELLS}/seed-{UNDISTURBED}/solutions.parquet")
+    comments = {seed: f"rule_train_sgd_wildcards_digits_mlp_quick_{seed}" for seed in LONG["seeds"]}
+    try:
+        for seed in LONG["seeds"]:
+            state = folder / CELLS / f"seed-{seed}" / "state"
+            wait(f"seed {seed} has a checkpoint", lambda s=state: list(s.rglob("checkpoint.pt")), run)
+            os.kill(
+                wait(f"seed {seed} trains", lambda s=seed: training_process(folder, s), run), signal.SIGSTOP
+            )
+        first = {seed: job_of(site, comments[seed]) for seed in LONG["seeds"]}
+        account = ["--account=lab"] if site.accounting else []
+        site.run(
+            *("sbatch", "--partition=urgent", "--cpus-per-task=4", "--output=/dev/null", "--wrap=true"),
+            *account,
+        )
+        for seed, job in first.items():
+            wait(
+                f"seed {seed} is back in the queue",
+                lambda j=job: (
+                    submitted(site)[j]["Restarts"] == "1" and submitted(site)[j]["JobState"] == "PENDING"
+                ),
+                run,
+            )
+            site.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not after SLURM's two minutes
+        wait("the killed one goes on", lambda: has_resumed(folder, KILLED), run)
+        site.run("scancel", "--signal=TERM", first[KILLED])
+        wait("the slow one goes on", lambda: has_resumed(folder, OUT_OF_TIME), run)
+        os.kill(wait("it trains", lambda: training_process(folder, OUT_OF_TIME), run), signal.SIGSTOP)
+        wait("the other goes on", lambda: has_resumed(folder, UNDISTURBED), run)
+        yield folder, first, comments, run
+    finally:
+        run.stop()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The same trainings, undisturbed and without a cluster."""
+    folder = tmp_path_factory.mktemp("reference")
+    targets = [f"{CELLS}/seed-{seed}/raw/sgd.safetensors" for seed in LONG["seeds"]]
+    status, text = snakemake(folder, LONG, *targets, "--cores", "2")
+    assert status == 0, text
+    return folder
+
+
+@needs_slurm
+def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
+    """While a job of the other run uses up its minute."""
+    profile = filled_in(tmp_path / "profile", **settings(site))
+    before = set(submitted(site))
+    tables, figures = "results/small/tables", "results/small/figures"
+    run = Run(site, tmp_path, SMALL, profile, f"{tables}/claims.parquet", f"{figures}/training.png")
+    try:
+        run.finish()
+    finally:
+        run.stop()
+    assert (tmp_path / tables / "claims.parquet").exists()
+    cells = "digits-mlp-quick-seed0"
+    jobs = {
+        job["Comment"].removeprefix("rule_"): job
+        for i, job in submitted(site).items()
+        if i not in before and Path(job["WorkDir"]) == tmp_path
+    }
+    assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
+        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
+        *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
+        "summary_aggregate_claims_figures_sensitivity",
+    }
+    assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
+    for name, job in jobs.items():
+        runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
+        assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
+        assert job.get("TresPerJob") == ("gres:gpu:fake:1" if runs_network else None), name
+        assert job["JobName"].startswith("valleys_")
+        assert job["Requeue"] == "1"
+        assert job["Account"] == ("lab" if site.accounting else "(null)")
+    assert len(list((tmp_path / "results/small/logs").rglob("*.log"))) >= 15
+    assert not list((tmp_path / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
+    assert "Guessed SLURM account" not in run.text()
+
+
+@needs_slurm
+def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
+    folder, first, comments, run = disturbed
+    run.finish()
+    jobs = submitted(site)
+    by_seed = {
+        seed: [job["JobState"] for job in jobs.values() if job.get("Comment") == comments[seed]]
+        for seed in LONG["seeds"]
+    }
+    assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
+    assert jobs[first[KILLED]]["JobState"] == "FAILED"
+    assert jobs[first[OUT_OF_TIME]]["JobState"] == "TIMEOUT"
+    assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
+    for seed in LONG["seeds"]:
+        assert has_resumed(folder, seed)
+        for name in ("raw/sgd.safetensors", "training.parquet"):
+            path = f"{CELLS}/seed-{seed}/{name}"
+            assert (folder / path).read_bytes() == (reference / path).read_bytes(), path
+        assert not list((folder / CELLS / f"seed-{seed}" / "state").glob("train-*"))
+    failed = {path.stem for path in (folder / "slurm-logs").rglob("*.log")}
+    assert failed >= {first[KILLED], first[OUT_OF_TIME]}
+    assert "Job preemption" in run.text() or not site.accounting
+
+
+@needs_slurm
+def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
+    folder, *_, run = disturbed
+    run.finish()
+    before = set(submitted(site))
+    more = changed(LONG, seeds=[*LONG["seeds"], 3], recipes__quick=LONG["recipes"]["quick"])
+    profile = filled_in(folder / "again", **settings(site))
+    again = Run(site, folder, more, profile, "results/long/tables/training.parquet")
+    try:
+        text = again.finish()
+    finally:
+        again.stop()
+    comments = [job["Comment"] for i, job in submitted(site).items() if i not in before]
+    trained = [c for c in comments if "train_sgd" in c]
+    assert trained == ["rule_train_sgd_wildcards_digits_mlp_quick_3"]
+    assert not [c for c in comments if re.search(r"seed-?[012]\b", c)]
+    assert text.count("has been submitted with SLURM jobid") == len(comments)
+
+
+@needs_slurm
+@pytest.mark.skipif(missing(accounting=True) is not None, reason=str(missing(accounting=True)))
+def test_accounting_knows_the_jobs(site, disturbed):
+    """The runs above asked sacct how their jobs fare."""
+    *_, comments, run = disturbed
+    run.finish()
+    rows = site.run("sacct", "-X", "-n", "-P", "--format=Comment,Account,State").splitlines()
+    assert f"{comments[KILLED]}|lab|FAILED" in rows
+    assert f"{comments[OUT_OF_TIME]}|lab|TIMEOUT" in rows
+
+
+@needs_slurm
+def test_without_accounting(tmp_path):
+    """squeue alone tells that a job was cancelled, and that its second try is done."""
+    target = "results/small/tables/theory_gain.parquet"
+    with cluster() as site:
+        profile = filled_in(tmp_path / "profile", **settings(site, GPUS=0))
+        run = Run(site, tmp_path, SMALL, profile, target)
+        try:
+            job = wait("a job runs", lambda: next(iter(submitted(site)), None), run)
+            site.run("scancel", job)
+            run.finish()
+        finally:
+            run.stop()
+        states = sorted(job["JobState"] for job in submitted(site).values())
+    assert states == ["CANCELLED", "COMPLETED"]
+    assert (tmp_path / target).exists()
