@@ -9,6 +9,7 @@ rule directions:
         f"{LOGS}/directions-{{probe}}.log",
     benchmark:
         f"{BENCHMARKS}/directions-{{probe}}.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -36,6 +37,7 @@ rule probe:
         f"{LOGS}/probe-{{bundle}}.log",
     benchmark:
         f"{BENCHMARKS}/probe-{{bundle}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -59,6 +61,7 @@ rule connect:
         f"{LOGS}/connect-{{line}}.log",
     benchmark:
         f"{BENCHMARKS}/connect-{{line}}.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -83,6 +86,7 @@ rule interpolate:
         f"{LOGS}/interpolate-{{line}}.log",
     benchmark:
         f"{BENCHMARKS}/interpolate-{{line}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -109,6 +113,7 @@ rule plane:
         f"{LOGS}/plane-{{plane}}.log",
     benchmark:
         f"{BENCHMARKS}/plane-{{plane}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -134,6 +139,7 @@ rule detect:
         f"{LOGS}/detect.log",
     benchmark:
         f"{BENCHMARKS}/detect.tsv"
+    priority: 50
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -156,6 +162,7 @@ rule measure_gain:
         f"{LOGS}/measure_gain.log",
     benchmark:
         f"{BENCHMARKS}/measure_gain.tsv"
+    priority: 50
     conda:
         "../envs/valleys.yaml"
     threads: 1

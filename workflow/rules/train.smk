@@ -1,4 +1,6 @@
 # From a seed to three solutions: sgd, swa (average, BN refreshed) and descent, and their losses.
+# Priorities rise along a cell's chain: cells are finished one after the other, and Snakemake, which looks at the
+# inputs of all ready jobs whenever one ends, has fewer of them.
 rule train_sgd:
     input:
         unpack(start_files),
@@ -35,6 +37,7 @@ rule average:
         f"{LOGS}/average.log",
     benchmark:
         f"{BENCHMARKS}/average.tsv"
+    priority: 10
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -57,6 +60,7 @@ rule refresh_bn:
         f"{LOGS}/refresh_bn-{{solution}}.log",
     benchmark:
         f"{BENCHMARKS}/refresh_bn-{{solution}}.tsv"
+    priority: 10
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -82,6 +86,7 @@ rule descend:
         f"{LOGS}/descend.log",
     benchmark:
         f"{BENCHMARKS}/descend.tsv"
+    priority: 20
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -106,6 +111,7 @@ rule evaluate:
         f"{LOGS}/evaluate.log",
     benchmark:
         f"{BENCHMARKS}/evaluate.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
