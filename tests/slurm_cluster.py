@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import os
 import shlex
 import shutil
@@ -204,6 +205,7 @@ class Cluster:
                 env=self.environment,
                 cwd=self.folder,
                 start_new_session=True,  # a Ctrl-C is for the command, not for the daemons
+                preexec_fn=_end_with_parent,
             )
         self._daemons.append((name, process))
 
@@ -252,6 +254,12 @@ class Cluster:
                     process.wait(timeout=15)
                     break
         self._daemons.clear()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the process that started this one ends, be it by SIGKILL."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _free_ports(count: int) -> list[int]:
