@@ -31,7 +31,7 @@ format: $(STAMP)
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 plan: $(STAMP)
-	$(BIN)/snakemake --dry-run --quiet rules --configfile $(CONFIG)
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)

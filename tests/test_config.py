@@ -656,6 +656,9 @@ CHANGES = {
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
     "jobs": ("execution.probe_jobs", "separate", set()),
+    "iterates kept": ("execution.keep", "none", set()),
+    "a faster core": ("execution.cpu_speed", 2, set()),
+    "a limit of runtime": ("execution.max_runtime", 60, set()),
     "batch norm": ("bn_refresh.method", "streaming", REFRESH),
 }  # fmt: skip
 

@@ -261,3 +261,29 @@ def test_state_folder_is_keyed_by_what_decides_the_result(tmp_path):
 def test_vector_norm():
     assert sgd.vector_norm({"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]])}) == 5.0
     assert math.isclose(sgd.vector_norm({"a": torch.full((10**6,), 1e-3)}), 1.0, rel_tol=1e-6)
+
+
+SHORT = {"epochs": 10, "swa": {"start": 4, "every": 2}}
+
+
+def test_iterates_of_the_window_are_found(tmp_path):
+    for epoch in (6, 8, 10):
+        (tmp_path / f"epoch-{epoch:05d}.safetensors").write_text("")
+    sgd.note_dropped(tmp_path, SHORT)
+    assert not (tmp_path / sgd.DROPPED).exists()
+    assert [path.stem for path in sgd.iterate_files(tmp_path, None)] == [
+        "epoch-00006",
+        "epoch-00008",
+        "epoch-00010",
+    ]
+    assert [path.stem for path in sgd.iterate_files(tmp_path, 2)] == ["epoch-00008", "epoch-00010"]
+
+
+def test_thinned_iterates_say_so_when_more_are_wanted(tmp_path):
+    for epoch in (8, 10):
+        (tmp_path / f"epoch-{epoch:05d}.safetensors").write_text("")
+    sgd.note_dropped(tmp_path, SHORT)
+    assert len(sgd.iterate_files(tmp_path, 2)) == 2
+    for window, wanted in ((3, "3"), (None, "all")):
+        with pytest.raises(ValleysError, match=rf"keeps the last 2 iterates .* and {wanted} are wanted"):
+            sgd.iterate_files(tmp_path, window)

@@ -1,13 +1,16 @@
 """The workflow as a user runs it: end to end, incrementally, killed, and with bad input."""
 
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from valleys import config as valleys_config
 from valleys import files, tables
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
@@ -112,8 +115,15 @@ def test_named_targets_make_their_own_part(tmp_path):
 
 
 def test_execution_keys_rerun_nothing(finished):
-    config = changed(SMOKE, execution__checkpoint_every=5)
-    assert planned(finished[0], config) == {}
+    for key, value in (
+        ("checkpoint_every", 5),
+        ("device", "cpu"),
+        ("cpu_speed", 3),  # asks for other resources
+        ("gpu_speed", 3),
+        ("keep", "window"),
+        ("keep", "none"),
+    ):
+        assert planned(finished[0], changed(SMOKE, **{f"execution__{key}": value})) == {}, key
 
 
 def test_figure_style_redraws_only(finished):
@@ -181,6 +191,127 @@ def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):
     before = config.detect()
     monkeypatch.setitem(valleys_config.VERSIONS, "detect", valleys_config.VERSIONS["detect"] + 1)
     assert config.detect() != before
+
+
+def plan_of(folder, config, *args):
+    """What `valleys plan` prints: {rule: (to do, done)}, and the text."""
+    path = Path(folder) / "config-under-test.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    done = subprocess.run(
+        [sys.executable, "-m", "valleys", "plan", str(path), *args],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^(\w+) +(\d+) +(\d+) +\S", done.stdout, re.M)
+    return {rule: (int(todo), int(made)) for rule, todo, made in rows}, done.stdout
+
+
+def counted(found):
+    """The jobs to do of a plan, as `planned` gives those of a dry run."""
+    return {rule: todo for rule, (todo, _) in found.items() if todo and rule != "total"}
+
+
+def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
+    folder, _ = finished
+    before = sorted(str(path) for path in (folder / "results").rglob("*"))
+    found, text = plan_of(folder, SMOKE)
+    everything, _ = plan_of(tmp_path, SMOKE)
+    assert counted(everything) == planned(tmp_path, SMOKE)
+    assert counted(found) == {}
+    assert {rule: made for rule, (_, made) in found.items()} == {
+        rule: todo for rule, (todo, _) in everything.items()
+    }
+    assert "Longest path: -" in text
+    assert sorted(str(path) for path in (folder / "results").rglob("*")) == before  # a plan changes nothing
+    another = changed(SMOKE, seeds=[0, 1])
+    found, text = plan_of(folder, another)
+    assert counted(found) == planned(folder, another)
+    line = next(line for line in text.splitlines() if line.startswith("train_sgd"))
+    assert line.endswith("measured")
+    found, _ = plan_of(folder, another, "toy")
+    assert found["total"] == (0, 3)
+    style = changed(SMOKE, figures={"dpi": 90})
+    assert counted(plan_of(folder, style)[0]) == planned(folder, style)
+
+
+@pytest.mark.parametrize(("name", "cells"), [("paper", 100), ("imagenet", 3)])
+def test_grids_for_a_cluster_pass_a_dry_run(tmp_path, name, cells):
+    """Their data need not be there; training asks for a GPU and for hours."""
+    config = load(f"config/{name}.yaml")
+    experiment = valleys_config.Experiment(_filled(config))
+    assert len(experiment.cells) == cells
+    found, text = plan_of(tmp_path, config)
+    assert found["train_sgd"] == (len(experiment.all_cells), 0)
+    assert found["descend"][0] >= cells
+    cell = experiment.cells[0]
+    status, text = snakemake(tmp_path, config, f"results/{name}/cells/{cell.path}/training.parquet", "-n")
+    assert status == 0, text
+    asked = re.search(r"rule train_sgd:.*?resources: (.*?)$", text, re.M | re.S)[1]
+    assert "gpu=1" in asked
+    assert int(re.search(r"runtime=(\d+)", asked)[1]) > 60
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_plan_of_a_bad_config_is_one_line(tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMOKE | {"sedes": [1]}))
+    done = subprocess.run(
+        [sys.executable, "-m", "valleys", "plan", "c.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: config: top level: unknown key 'sedes', did you mean 'seeds'?")
+    assert done.stderr.count("\n") == 1
+
+
+WINDOW = changed(ALONE, recipes__quick__swa__window=2, planes={}, probes={})
+QUICK = "results/smoke/cells/digits/mlp/quick/seed-0"
+
+
+def test_iterates_of_the_window_are_kept(tmp_path):
+    """With keep window as many as are averaged, with none none: the same average, and a way to more."""
+    target, found = f"{QUICK}/swa.safetensors", {}
+    for keep in ("all", "window", "none"):
+        (tmp_path / keep).mkdir()
+        config = changed(WINDOW, execution__keep=keep)
+        status, text = snakemake(tmp_path / keep, config, target, "--cores", "2")
+        assert status == 0, text
+        assert planned(tmp_path / keep, config, target) == {}
+        found[keep] = sorted(p.name for p in (tmp_path / keep / QUICK / "iterates").glob("[de]*"))
+    assert found["all"] == [f"epoch-{epoch:05d}.safetensors" for epoch in (4, 5, 6)]
+    assert found["window"] == ["dropped.json", *found["all"][1:]]
+    assert not (tmp_path / "none" / QUICK / "iterates").exists()
+    assert len({(tmp_path / keep / target).read_bytes() for keep in found}) == 1
+
+    longer = changed(WINDOW, execution__keep="window", recipes__quick__swa__window=3)
+    text = failing(tmp_path / "window", longer, target)
+    assert "keeps the last 2 iterates (execution.keep) and 3 are wanted; delete it to train again" in text
+
+    none = changed(WINDOW, execution__keep="none")
+    again = planned(tmp_path / "none", changed(none, recipes__quick__swa__window=3), target)
+    assert again["train_sgd"] == again["average"] == 1
+    gradient = changed(none, probes={"gradient": {"kind": "gradient", "points": 21, "solutions": ["sgd"]}})
+    new = planned(tmp_path / "none", gradient, f"{QUICK}/probes/gradient/curves.parquet")
+    assert "train_sgd" not in new  # principal components alone read the iterates
+    assert new["directions"] == new["probe"] == 1
+
+
+def test_all_iterates_are_written_where_a_plane_needs_them():
+    config = changed(SMOKE, recipes__quick__swa__window=2, execution__keep="window", seeds=[0, 1])
+    found = valleys_config.Experiment(_filled(config))
+    first, second = found.cells
+    assert [found.iterates_of(cell) for cell in (first, second)] == [3, 2]  # the plane is of one seed
+    assert [found.iterates_of(cell, "none") for cell in (first, second)] == [0, 0]
+    assert [found.written_iterates(cell, "none") for cell in (first, second)] == [3, 2]
+    config = changed(config, probes__pca={"kind": "pca", "points": 21})
+    assert valleys_config.Experiment(_filled(config)).iterates_of(second) == 3
 
 
 def _filled(config):

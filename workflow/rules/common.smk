@@ -7,6 +7,7 @@ sys.path.insert(0, str((Path(str(workflow.current_basedir)) / "../scripts").reso
 
 from snakemake.exceptions import WorkflowError
 from valleys import config as valleys_config
+from valleys.costs import Costs
 from valleys.errors import ValleysError
 
 try:
@@ -17,11 +18,12 @@ try:
 except ValleysError as error:
     raise WorkflowError(str(error))
 
+# Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
+costs = Costs(experiment)
 ROOT = experiment.root
 CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
-GPU = int(config["execution"]["device"] == "cuda")
 
 
 wildcard_constraints:
@@ -47,6 +49,11 @@ def cell_folder(cell):
 def cell_of(wildcards):
     """The cell that a job works on."""
     return valleys_config.Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+
+
+def iterates_folder(path):
+    """The folder of a cell's iterates: one that goes when its readers are done, with execution.keep none."""
+    return temp(directory(path)) if config["execution"]["keep"] == "none" else directory(path)
 
 
 def solution_files(wildcards):
@@ -79,10 +86,12 @@ def probed_files(wildcards):
 
 
 def direction_files(wildcards):
-    """The solutions that a probe's computed directions are made from."""
+    """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
     cell, probe = cell_of(wildcards), wildcards.probe
     names = experiment.direction_inputs(cell, probe)
     files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in names}
+    if config["probes"][probe]["kind"] == "pca":
+        files["iterates"] = f"{cell_folder(cell)}/iterates"
     for seed in target_seeds(wildcards):
         other = cell_folder(replace(cell, seed=seed))
         for name in experiment.probed_solutions(cell, probe):

@@ -14,8 +14,8 @@ rule prepare_dataset:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.mem_mb("prepare_dataset", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("prepare_dataset", w, attempt),
     params:
         spec=lambda w: experiment.prepare_dataset(w.dataset),
     script:

@@ -2,7 +2,6 @@
 rule directions:
     input:
         unpack(direction_files),
-        iterates=rules.train_sgd.output.iterates,
         train=rules.prepare_dataset.output.train,
     output:
         weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
@@ -10,13 +9,14 @@ rule directions:
         f"{LOGS}/directions-{{probe}}.log",
     benchmark:
         f"{BENCHMARKS}/directions-{{probe}}.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("directions", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("directions", w, attempt),
+        gpu=costs.gpus("directions"),
     params:
         spec=lambda w: experiment.directions(w.recipe, w.probe),
         solutions=lambda w: experiment.probed_solutions(cell_of(w), w.probe),
@@ -37,13 +37,14 @@ rule probe:
         f"{LOGS}/probe-{{bundle}}.log",
     benchmark:
         f"{BENCHMARKS}/probe-{{bundle}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("probe", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("probe", w, attempt),
+        gpu=costs.gpus("probe"),
     params:
         spec=lambda w: experiment.probe(cell_of(w), w.bundle),
     script:
@@ -60,13 +61,14 @@ rule connect:
         f"{LOGS}/connect-{{line}}.log",
     benchmark:
         f"{BENCHMARKS}/connect-{{line}}.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("connect", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("connect", w, attempt),
+        gpu=costs.gpus("connect"),
     params:
         spec=lambda w: experiment.connect(cell_of(w), w.line),
     script:
@@ -84,13 +86,14 @@ rule interpolate:
         f"{LOGS}/interpolate-{{line}}.log",
     benchmark:
         f"{BENCHMARKS}/interpolate-{{line}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("interpolate", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("interpolate", w, attempt),
+        gpu=costs.gpus("interpolate"),
     params:
         spec=lambda w: experiment.interpolate(cell_of(w), w.line),
     script:
@@ -110,13 +113,14 @@ rule plane:
         f"{LOGS}/plane-{{plane}}.log",
     benchmark:
         f"{BENCHMARKS}/plane-{{plane}}.tsv"
+    priority: 40
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("plane", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("plane", w, attempt),
+        gpu=costs.gpus("plane"),
     params:
         spec=lambda w: experiment.plane(w.recipe, w.plane),
     script:
@@ -135,12 +139,13 @@ rule detect:
         f"{LOGS}/detect.log",
     benchmark:
         f"{BENCHMARKS}/detect.tsv"
+    priority: 50
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.mem_mb("detect", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("detect", w, attempt),
     params:
         spec=lambda w: experiment.detect(),
     script:
@@ -157,12 +162,13 @@ rule measure_gain:
         f"{LOGS}/measure_gain.log",
     benchmark:
         f"{BENCHMARKS}/measure_gain.tsv"
+    priority: 50
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.mem_mb("measure_gain", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("measure_gain", w, attempt),
     params:
         spec=experiment.measure_gain(),
     script:

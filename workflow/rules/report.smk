@@ -14,8 +14,8 @@ rule aggregate:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("aggregate", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("aggregate", w, attempt),
     params:
         config=lambda w: experiment.provenance(w.table),
     script:
@@ -37,8 +37,8 @@ rule study:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("study", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("study", w, attempt),
     params:
         spec=lambda w: experiment.study(w.study),
         config=lambda w: experiment.provenance(w.study),
@@ -59,8 +59,8 @@ rule sensitivity:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("sensitivity", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("sensitivity", w, attempt),
     params:
         spec=experiment.sensitivity(),
         config=experiment.provenance("sensitivity"),
@@ -81,8 +81,8 @@ rule claims:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("claims", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("claims", w, attempt),
     params:
         spec=experiment.claims(),
         config=experiment.results(),
@@ -104,8 +104,8 @@ rule figures:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("figures", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("figures", w, attempt),
     params:
         spec=lambda w: experiment.figure(w.figure),
     script:
@@ -126,8 +126,8 @@ rule report:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("report", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("report", w, attempt),
     params:
         spec=experiment.report(),
         config=experiment.results(),

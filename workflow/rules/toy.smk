@@ -12,8 +12,8 @@ rule toy_2d:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.mem_mb("toy_2d", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("toy_2d", w, attempt),
     params:
         spec=lambda w: experiment.toy_2d(),
     script:
@@ -32,8 +32,8 @@ rule simulate_theory:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("simulate_theory", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("simulate_theory", w, attempt),
     params:
         spec=lambda w: experiment.simulate_theory(),
     script:

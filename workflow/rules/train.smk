@@ -1,4 +1,6 @@
 # From a seed to three solutions: sgd, swa (average, BN refreshed) and descent, and their losses.
+# Priorities rise along a cell's chain: cells are finished one after the other, and Snakemake, which looks at the
+# inputs of all ready jobs whenever one ends, has fewer of them.
 rule train_sgd:
     input:
         unpack(start_files),
@@ -6,7 +8,7 @@ rule train_sgd:
         test=rules.prepare_dataset.output.test,
     output:
         weights=f"{CELL}/raw/sgd.safetensors",
-        iterates=directory(f"{CELL}/iterates"),
+        iterates=iterates_folder(f"{CELL}/iterates"),
         table=f"{CELL}/training.parquet",
     log:
         f"{LOGS}/train_sgd.log",
@@ -16,9 +18,9 @@ rule train_sgd:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("train_sgd", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("train_sgd", w, attempt),
+        gpu=costs.gpus("train_sgd"),
     params:
         spec=lambda w: experiment.train_sgd(w.model, w.recipe, w.seed),
     script:
@@ -35,12 +37,13 @@ rule average:
         f"{LOGS}/average.log",
     benchmark:
         f"{BENCHMARKS}/average.tsv"
+    priority: 10
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=lambda w, attempt: costs.mem_mb("average", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("average", w, attempt),
     params:
         spec=lambda w: experiment.average(w.recipe),
     script:
@@ -57,13 +60,14 @@ rule refresh_bn:
         f"{LOGS}/refresh_bn-{{solution}}.log",
     benchmark:
         f"{BENCHMARKS}/refresh_bn-{{solution}}.tsv"
+    priority: 10
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("refresh_bn", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("refresh_bn", w, attempt),
+        gpu=costs.gpus("refresh_bn"),
     params:
         spec=lambda w: experiment.refresh_bn(w.model),
     script:
@@ -82,13 +86,14 @@ rule descend:
         f"{LOGS}/descend.log",
     benchmark:
         f"{BENCHMARKS}/descend.tsv"
+    priority: 20
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("descend", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("descend", w, attempt),
+        gpu=costs.gpus("descend"),
     params:
         spec=lambda w: experiment.descend(w.recipe, w.seed),
     script:
@@ -106,13 +111,14 @@ rule evaluate:
         f"{LOGS}/evaluate.log",
     benchmark:
         f"{BENCHMARKS}/evaluate.tsv"
+    priority: 30
     conda:
         "../envs/valleys.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
-        gpu=GPU,
+        mem_mb=lambda w, attempt: costs.mem_mb("evaluate", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("evaluate", w, attempt),
+        gpu=costs.gpus("evaluate"),
     params:
         spec=lambda w: experiment.evaluate(w.recipe),
     script:

@@ -1,17 +1,15 @@
 """Compute and store the directions of a probe whose kind is not drawn from a seed.
 
-In: ``train``, the solutions needed, ``iterates``; for kind ``to_seed``, ``<solution>_of_seed_<seed>``. Out:
-``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``, not normalised; ``columns`` in the
-header has what the ``directions`` table says of each besides. Random kinds need no file: seed and number
-remake them.
+In: ``train``, the solutions needed; for kind ``pca``, ``iterates``; for kind ``to_seed``,
+``<solution>_of_seed_<seed>``. Out: ``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``,
+not normalised; ``columns`` in the header has what the ``directions`` table says of each besides. Random kinds
+need no file: seed and number remake them.
 """
 
 from valleys.jobs import job, pick_device
 
 with job(snakemake) as log:
-    from pathlib import Path
-
-    from valleys import directions, files, losses, solutions
+    from valleys import directions, files, losses, sgd, solutions
     from valleys.config import SOLUTIONS
     from valleys.data import load_split
 
@@ -35,7 +33,7 @@ with job(snakemake) as log:
             found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
-            paths = sorted(Path(snakemake.input.iterates).glob("epoch-*.safetensors"))
+            paths = sgd.iterate_files(snakemake.input.iterates)
             found = directions.principal_components((files.load_weights(p)[0] for p in paths), names, n)
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}

@@ -26,8 +26,8 @@ with job(snakemake) as log:
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
 
     def read():
-        """Yield epoch and state dict of each kept iterate."""
-        for path in sorted(Path(snakemake.input.iterates).glob("epoch-*.safetensors")):
+        """Yield epoch and state dict of each iterate."""
+        for path in sgd.iterate_files(snakemake.input.iterates):
             state, header = files.load_weights(path)
             yield header["epoch"], state
 

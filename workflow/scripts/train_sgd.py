@@ -1,8 +1,9 @@
 """Train one cell from its seed, keeping the iterates of the averaging phase.
 
 In: ``train``, ``test`` and, for recipes that start from another, ``start``. Out: ``weights`` (the sgd
-solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase),
-``table`` (training). Killed at any moment, a rerun goes on from the last checkpoint.
+solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase,
+or of the last ones only: ``execution.keep``), ``table`` (training). Killed at any moment, a rerun goes on
+from the last checkpoint.
 """
 
 from valleys.jobs import job, pick_device
@@ -12,7 +13,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import files, sgd, solutions, tables
-    from valleys.config import Cell
+    from valleys.config import Cell, Experiment
     from valleys.data import load_split, read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
@@ -30,16 +31,21 @@ with job(snakemake) as log:
     key = [spec, read_metadata(snakemake.input.train)["checksum"], str(device)]
     key += [begun["checksum"]] if begun else []
     state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
+    execution, last = snakemake.config["execution"], None
+    if execution["keep"] != "all":  # has no part in the weights, hence none in the params
+        last = Experiment(snakemake.config).written_iterates(cell)
     rows = sgd.train(
         model,
         (train, test),
         spec["recipe"],
         seed=cell.seed,
         state_dir=state,
-        checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
+        checkpoint_every=execution["checkpoint_every"],
+        keep_last=last,
     )
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
+    sgd.note_dropped(state / "iterates", spec["recipe"])
     files.publish_folder(state / "iterates", Path(snakemake.output.iterates))
     shutil.rmtree(state)

@@ -1,4 +1,4 @@
-"""``python -m valleys``: print the claims of a finished run, or the options a config may use."""
+"""``python -m valleys``: what a run will take, the claims of a finished one, the options a config may use."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ def main(argv: list[str] | None = None) -> int:
     claims = commands.add_parser("claims", help="print the claims table of a finished run")
     claims.add_argument("config", type=Path, help="the run's config file")
     commands.add_parser("options", help="print data sources, architectures and directions (docs/options.md)")
+    plan = commands.add_parser("plan", help="print jobs, core-hours, GPU-hours, memory and disk of a run")
+    plan.add_argument("config", type=Path, help="the run's config file")
+    plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
+    plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "options":
             print(options(), end="")
             return 0
+        if arguments.command == "plan":
+            return show_plan(arguments.config, arguments.targets, arguments.cores)
         return show_claims(arguments.config)
     except ValleysError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,6 +47,19 @@ def show_claims(config: Path) -> int:
     root = Path("results") / str(name)
     print(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas()))
     print(f"\nreport: {root / 'report.html'}")
+    return 0
+
+
+def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
+    """Print the plan of the experiment in a config file."""
+    import os
+
+    from valleys import plan
+
+    if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
+        raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
+    number = os.cpu_count() if cores == "all" else int(cores) if cores else None
+    print(plan.make(config, targets).as_text(number))
     return 0
 
 

@@ -576,6 +576,23 @@ class Experiment:
             return False
         return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
 
+    def iterates_of(self, cell: Cell, keep: str | None = None) -> int:
+        """Return how many of a cell's iterates stay, the last ones, by `keep`, else ``execution.keep``.
+
+        With ``window`` they are those that are averaged; all where principal components are taken of them.
+        """
+        keep = self.config["execution"]["keep"] if keep is None else keep
+        return 0 if keep == "none" else self.written_iterates(cell, keep)
+
+    def written_iterates(self, cell: Cell, keep: str | None = None) -> int:
+        """Return how many iterates training writes: with ``none`` as with ``window``, to go in the end."""
+        keep = self.config["execution"]["keep"] if keep is None else keep
+        full = self.recipe(cell.recipe)
+        made = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+        pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
+        pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
+        return made if pca or keep == "all" else full["swa"]["window"] or made
+
     @functools.cached_property
     def _line_ends(self) -> dict[Cell, set[str]]:
         """Solutions by cell that a line starts or stops in; its stop may be in another cell."""

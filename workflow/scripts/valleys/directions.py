@@ -170,19 +170,25 @@ def principal_components(
 ) -> list[Direction]:
     """Return the first `k` principal components of a trajectory's weights, by decreasing variance.
 
-    The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which costs n vectors of
-    memory and never a matrix of the size of the weights squared.
+    The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which takes the memory of
+    the n iterates three times over and never a matrix of the size of the weights squared.
 
     Raises
     ------
     ValleysError
         When the trajectory has fewer than k + 1 iterates, or spans fewer than k dimensions.
     """
-    states = [{n: s[n].double() for n in names} for s in iterates]
+    states = [{n: s[n] for n in names} for s in iterates]
     if len(states) < k + 1:
         raise ValleysError(f"pca needs at least {k + 1} iterates for {k} components, there are {len(states)}")
-    mean = {n: torch.stack([s[n] for s in states]).mean(0) for n in names}
-    rows = torch.stack([torch.cat([(s[n] - mean[n]).reshape(-1) for n in names]) for s in states])
+    shapes = {n: states[0][n].shape for n in names}
+    sizes = [shape.numel() for shape in shapes.values()]
+    rows = torch.empty((len(states), sum(sizes)), dtype=torch.float64)
+    for row in rows:
+        state = states.pop(0)  # lets go of it
+        torch.cat([state[n].double().reshape(-1) for n in names], out=row)
+    for columns in rows.split(sizes, dim=1):
+        columns -= columns.contiguous().mean(0)
     values, vectors = torch.linalg.eigh(rows @ rows.T)
     components = []
     for i in range(k):
@@ -193,8 +199,8 @@ def principal_components(
         flat = vectors[:, -1 - i] @ rows
         # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
         flat = flat * torch.sign(flat[flat.abs().argmax()])
-        pieces = flat.split([mean[n].numel() for n in names])
-        components.append({n: p.view(mean[n].shape).float() for n, p in zip(names, pieces, strict=True)})
+        pieces = flat.split(sizes)
+        components.append({n: p.view(shapes[n]).float() for n, p in zip(names, pieces, strict=True)})
     return components
 
 

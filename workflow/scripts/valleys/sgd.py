@@ -6,6 +6,7 @@ cell from seed to weights, `descend` SGD continued from the SWA solution.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import signal
@@ -42,6 +43,45 @@ def kept_epochs(recipe: Mapping[str, Any]) -> list[int]:
     """Return the 1-based epochs after which the iterate is kept for averaging."""
     start, every = recipe["swa"]["start"], recipe["swa"]["every"]
     return list(range(start + every, recipe["epochs"] + 1, every))
+
+
+DROPPED = "dropped.json"
+
+
+def note_dropped(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Leave a note in a folder of iterates that lacks some of a recipe's, for `iterate_files` to find."""
+    lacking = [epoch for epoch in kept_epochs(recipe) if not (folder / _iterate(epoch)).exists()]
+    if lacking:
+        files.write_text(folder / DROPPED, json.dumps({"epochs": lacking}) + "\n")
+
+
+def iterate_files(folder: str | Path, window: int | None = None) -> list[Path]:
+    """Return the files of the iterates, in order of their epochs.
+
+    Parameters
+    ----------
+    folder
+        As `train` filled it.
+    window
+        The last so many; ``None``: all of the recipe's.
+
+    Raises
+    ------
+    ValleysError
+        When the folder was thinned (``execution.keep``) to fewer than that.
+    """
+    folder = Path(folder)
+    paths = sorted(folder.glob("epoch-*.safetensors"))
+    if (folder / DROPPED).exists() and (window is None or window > len(paths)):
+        raise ValleysError(
+            f"iterates folder {folder} keeps the last {len(paths)} iterates (execution.keep) and "
+            f"{'all' if window is None else window} are wanted; delete it to train again"
+        )
+    return paths[-window:] if window else paths
+
+
+def _iterate(epoch: int) -> str:
+    return f"epoch-{epoch:05d}.safetensors"
 
 
 class Stopped(SystemExit):
@@ -294,6 +334,7 @@ def train(
     state_dir: Path,
     checkpoint_every: int = 10,
     batch_size: int = 1000,
+    keep_last: int | None = None,
 ) -> list[dict[str, Any]]:
     """Train one cell; iterates of the averaging phase go to ``state_dir/iterates``.
 
@@ -307,6 +348,8 @@ def train(
         A checked recipe; see ``config.schema.yaml``.
     batch_size
         Images at a time in evaluation passes; has no part in the result but rounding.
+    keep_last
+        Write this many iterates, the last ones; ``None``: all of the averaging phase.
 
     Returns
     -------
@@ -320,7 +363,7 @@ def train(
     """
     train_split, test_split = splits
     loss = losses.build(recipe["loss"])
-    keep = set(kept_epochs(recipe))
+    keep = set(kept_epochs(recipe)[-keep_last:] if keep_last else kept_epochs(recipe))
 
     def after_epoch(epoch: int, row: dict[str, Any]) -> None:
         row["phase"] = "swa" if epoch > recipe["swa"]["start"] else "sgd"
@@ -329,7 +372,7 @@ def train(
             row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
         if epoch in keep:
             files.save_weights(
-                state_dir / "iterates" / f"epoch-{epoch:05d}.safetensors",
+                state_dir / "iterates" / _iterate(epoch),
                 model.state_dict(),
                 {"epoch": epoch},
             )

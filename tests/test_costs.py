@@ -1,0 +1,191 @@
+"""The cost model: what it counts, what it knows of data, and what rules ask for by it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import fill_defaults, load_config
+from valleys import costs
+from valleys.config import Experiment
+from valleys.costs import Costs, Work
+from workflow_runs import changed
+
+ROOT = Path(__file__).parents[1]
+SMOKE = load_config("config/smoke.yaml")
+PAPER = load_config("config/paper.yaml")
+CELL = {"dataset": "digits", "model": "mlp", "recipe": "quick", "seed": "0"}
+
+
+def of(raw=SMOKE, **paths):
+    return Costs(Experiment(fill_defaults(changed(raw, **paths))))
+
+
+def test_every_rule_that_makes_something_has_a_model():
+    targets = re.findall(r"^rule (\w+):", (ROOT / "workflow/rules/targets.smk").read_text(), re.M)
+    rules = [
+        name
+        for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
+    ]
+    assert set(rules) - set(targets) == set(costs.RULES)
+    with pytest.raises(KeyError, match="no cost model of rule brew"):
+        of()("brew", {})
+
+
+def test_rules_ask_by_the_model_of_their_own_name():
+    """A copied line would ask for another rule's resources."""
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", path.read_text(), re.M | re.S):
+            asked = re.findall(r'costs\.(\w+)\("(\w+)"', body)
+            assert {rule for _, rule in asked} <= {name}
+            assert name not in costs.RULES or {"runtime", "mem_mb"} <= {what for what, _ in asked}
+            assert ("gpus" in {what for what, _ in asked}) == (name in costs.ON_GPU)
+
+
+def test_the_snakefile_needs_no_torch():
+    code = "import valleys.costs, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow" / "scripts", check=True)
+
+
+def test_work_adds_up():
+    machine = costs.Machine(flops=100, traffic=10, layer_s=0.5, start_s=1, memory_mb=1)
+    work = Work(flops=200, bytes=30, layers=2) + 2 * Work(layers=1)
+    assert work.seconds(machine) == pytest.approx(2 + 3 + 2)
+
+
+def test_training_time_is_that_measured_before_the_start():
+    """Within a factor of 2 of docs/design.md's rates on 2 cores: 662 and 106 images/s."""
+    for model, rate in (({"arch": "preresnet", "depth": 20}, 331), ({"arch": "vgg16"}, 53)):
+        found = of(PAPER, models__preresnet110=model, execution__device="cpu")
+        cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
+        seconds = found("train_sgd", cell).seconds
+        assert rate / 2 < 225 * 50_000 / seconds < rate * 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "value", "wildcards", "factor"),
+    [
+        ("train_sgd", "recipes__preresnet__epochs", 450, {}, 2),
+        ("descend", "recipes__preresnet__descent", {"epochs": 100, "lr": 0.001}, {}, 2),
+        ("train_sgd", "datasets__cifar10__max_train", 25_000, {}, 0.5),
+        ("probe", "probes__gaussian__n", 20, {"bundle": "gaussian"}, 2),
+        ("probe", "probes__gaussian__train_images", 20_000, {"bundle": "gaussian"}, 1.8),
+        ("probe", "probes__gaussian__solutions", ["sgd"], {"bundle": "gaussian"}, 0.5),
+        ("probe", "bn_refresh__method", "exact", {"bundle": "gaussian"}, 0.6),
+        ("interpolate", "lines__swa-descent__divisions", 80, {"line": "swa-descent"}, 2),
+        ("plane", "planes__solutions__points", 42, {"plane": "solutions"}, 4),
+        ("directions", "probes__hessian__n", 4, {"probe": "hessian"}, 1.5),
+        ("connect", "lines__seeds-bezier__epochs", 200, {"line": "seeds-bezier"}, 2),
+    ],
+)
+def test_time_follows_the_config(rule, path, value, wildcards, factor):
+    cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0"} | wildcards
+    raw = changed(PAPER, grid=[{**PAPER["grid"][0], "model": "vgg16"}])
+    before, after = (
+        found(rule, cell).seconds - costs.GPU.start_s for found in (of(raw), of(raw, **{path: value}))
+    )
+    assert after / before == pytest.approx(factor, rel=0.12)
+
+
+def test_memory_follows_the_bn_method_and_the_batch():
+    cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
+    cpu = changed(PAPER, execution={"device": "cpu"})
+    streaming, exact = (
+        of(cpu, bn_refresh__method=method)("refresh_bn", cell).memory_mb for method in ("streaming", "exact")
+    )
+    assert streaming < 3_000
+    assert exact > 50_000 * 64 * 32 * 32 * 4 / 1e6  # all images at the widest layer
+    small, large = (
+        of(cpu, recipes__preresnet__batch_size=size)("train_sgd", cell).memory_mb for size in (128, 512)
+    )
+    assert large > 2 * small
+
+
+def test_speeds_scale_time_and_a_gpu_is_asked_for_with_cuda_only():
+    slow, fast = of(), of(execution__cpu_speed=2)
+    assert slow("train_sgd", CELL).seconds == pytest.approx(2 * fast("train_sgd", CELL).seconds)
+    assert slow("claims", {}).seconds == pytest.approx(2 * fast("claims", {}).seconds)
+    assert [slow.gpus(rule) for rule in ("train_sgd", "detect")] == [0, 0]
+    assert of(execution__device="auto").gpus("train_sgd") == 0
+    cuda, faster = of(execution__device="cuda"), of(execution__device="cuda", execution__gpu_speed=4)
+    assert [cuda.gpus(rule) for rule in ("train_sgd", "detect")] == [1, 0]
+    assert cuda("train_sgd", CELL).gpu
+    assert not cuda("detect", CELL).gpu
+    assert cuda("evaluate", CELL).seconds == pytest.approx(4 * faster("evaluate", CELL).seconds)
+
+
+def test_requests_have_a_floor_and_grow_with_the_attempt():
+    found = of()
+    for rule in ("train_sgd", "detect"):
+        runtime, memory = found.runtime(rule, CELL), found.mem_mb(rule, CELL)
+        assert runtime >= 11
+        assert memory >= 800
+        assert isinstance(runtime, int)
+        assert isinstance(memory, int)
+        assert (found.runtime(rule, CELL, 3), found.mem_mb(rule, CELL, 3)) == (3 * runtime, 3 * memory)
+
+
+def test_no_request_is_beyond_the_limit():
+    limited = of(execution__max_runtime=15)
+    assert [limited.runtime("train_sgd", CELL, attempt) for attempt in (1, 2, 3)] == [11, 15, 15]
+
+
+def test_data_are_known_limited_counted_or_assumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = of(
+        PAPER,
+        datasets={
+            **PAPER["datasets"],
+            "some": {"source": "svhn", "root": "x", "max_train": 100},
+            "mine": {"source": "parquet", "train": "a", "test": "b", "size": 48, "classes": 7},
+            "part": {"source": "image_folder", "train": "a", "test": "b", "size": 64}
+            | {"max_train": 500, "max_test": 50, "grayscale": True},
+        },
+    )
+    assert found.data("stl10") == costs.Data(5_000, 8_000, (3, 96, 96), 10)
+    assert found.data("some").train == 100
+    assert found.data("some").test == 26_032
+    assert found.data("mine") == costs.Data(50_000, 10_000, (3, 48, 48), 7, counted=False)
+    assert found.data("part") == costs.Data(500, 50, (1, 64, 64), 1000)
+
+
+def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
+    import torch
+    from valleys.data import Split, save_split
+
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/smoke/data/digits")
+    folder.mkdir(parents=True)
+    for part, n in (("train", 30), ("test", 9)):
+        images = torch.zeros(n, 3, 5, 4, dtype=torch.uint8)
+        labels = torch.arange(n) % 4
+        save_split(folder / f"{part}.safetensors", Split(images, labels, 4, (0.0,) * 3, (1.0,) * 3))
+    assert of().data("digits") == costs.Data(30, 9, (3, 5, 4), 4)
+    (folder / "test.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    assert of().data("digits").train == 200  # as the config has it
+
+
+def test_iterates_kept():
+    found = of(recipes__quick__swa__window=2, planes={})
+    (cell,) = found.experiment.cells
+    size = found.net("digits", "mlp").bytes
+    assert [found.iterates(cell, keep) / size for keep in ("all", "window", "none")] == [3, 2, 0]
+    assert of(planes={}).iterates(cell, "window") == 3 * size
+    less = of(recipes__quick__swa__window=2, planes={}, execution__keep="window")
+    difference = found("train_sgd", CELL).disk - less("train_sgd", CELL).disk
+    assert difference == found.net("digits", "mlp").bytes
+
+
+def test_weights_files_are_as_large_as_told(tmp_path):
+    """One weights file of the smoke run's model: the estimate but for the header."""
+    from valleys import files, models
+
+    model = models.build(SMOKE["models"]["mlp"], in_shape=(1, 8, 8), classes=10)
+    path = tmp_path / "w.safetensors"
+    files.save_weights(path, model.state_dict())
+    header = int.from_bytes(path.read_bytes()[:8], "little") + 8
+    assert json.loads(path.read_bytes()[8:header])
+    assert path.stat().st_size - header == pytest.approx(of().net("digits", "mlp").bytes, rel=0.01)

@@ -1,0 +1,156 @@
+"""The plan: prices, the longest path, and what is printed. Counts against Snakemake's: test_workflow.py."""
+
+from pathlib import Path
+
+import pytest
+from conftest import fill_defaults, load_config
+from valleys import plan
+from valleys.__main__ import main
+from valleys.config import Experiment
+from valleys.costs import Costs
+from valleys.errors import ValleysError
+from valleys.plan import Job
+
+SMOKE = load_config("config/smoke.yaml")
+HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+@pytest.fixture
+def experiment():
+    return Experiment(fill_defaults({**SMOKE, "seeds": [0, 1, 2]}))
+
+
+def benchmark(path, seconds, memory):
+    path.write_text(f"{HEAD}{seconds}\t0:00:01\t{memory}\t1\t1\t1\t0\t0\t90\t1\n")
+    return path
+
+
+def cell(rule, seed, **more):
+    wildcards = {"dataset": "digits", "model": "mlp", "recipe": "quick", "seed": str(seed)}
+    return {"rule": rule, "wildcards": wildcards, "todo": True} | more
+
+
+def test_longest_path_by_hand():
+    """A diamond with a tail, listed out of order; the finished job costs nothing."""
+    names = {"end": (3, 4), "left": (2,), "done": (), "start": (), "right": (1, 2)}
+    number = {name: i for i, name in enumerate(names)}
+    after = {
+        "end": ("left", "right"),
+        "left": ("start",),
+        "done": (),
+        "start": (),
+        "right": ("done", "start"),
+    }
+    jobs = [Job("x", {}, True, after=tuple(number[n] for n in after[name])) for name in names]
+    seconds = [1.0, 5.0, 0.0, 10.0, 20.0]
+    assert plan.longest_path(jobs, seconds) == 10 + 20 + 1
+    order = plan.in_order(jobs)
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert all(order.index(other) < order.index(i) for i, job in enumerate(jobs) for other in job.after)
+    assert plan.longest_path([], []) == 0
+
+
+def test_benchmarks_are_read_as_they_are(tmp_path):
+    seconds, memory = plan.took(benchmark(tmp_path / "a", 12.5, 400))
+    assert (seconds, memory) == (12.5, pytest.approx(419.4, abs=0.1))
+    assert plan.took(benchmark(tmp_path / "b", 0.1, 2.5)) == (0.1, 0)  # seen before it had begun
+    assert plan.took(benchmark(tmp_path / "c", 3, "NA")) == (3, 0)
+    for text in ("", HEAD, "s\tmax_rss\nx\t1\n", "other\n1\n"):
+        (tmp_path / "d").write_text(text)
+        assert plan.took(tmp_path / "d") is None
+    assert plan.took(tmp_path / "absent") is None
+    assert plan.took(None) is None
+
+
+def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
+    costs = Costs(experiment)
+    train, done = costs("train_sgd", cell("train_sgd", 0)["wildcards"]), {"todo": False}
+    other = {**cell("train_sgd", 0)["wildcards"], "model": "mlp.norm-none"}
+    jobs = [
+        Job(**cell("train_sgd", 0, **done, benchmark=benchmark(tmp_path / "0", 30, 300))),
+        Job(**cell("train_sgd", 1, **done, benchmark=benchmark(tmp_path / "1", 50, 500))),
+        Job(**cell("train_sgd", 2, threads=2)),
+        Job(**cell("train_sgd", 0) | {"wildcards": other}),
+        Job(**cell("evaluate", 2, after=(2,))),
+        Job(**cell("evaluate", 0, **done, benchmark=tmp_path / "lost")),
+    ]
+    found = plan.price(jobs, experiment)
+    rows = {row.rule: row for row in found.rows}
+    assert list(rows) == ["train_sgd", "evaluate"]
+    row = rows["train_sgd"]
+    assert (row.todo, row.done, row.origins) == (2, 2, {"measured", "scaled"})
+    scaled = costs("train_sgd", other).seconds * 80 / (2 * train.seconds)
+    assert row.core_hours * 3600 == pytest.approx(40 * 2 + scaled)
+    assert row.gpu_hours == 0
+    assert row.memory_mb >= 500 * 1.048
+    row = rows["evaluate"]
+    assert (row.todo, row.done, row.origins) == (1, 1, {"estimated"})
+    single = costs("evaluate", jobs[4].wildcards).seconds
+    assert found.longest * 3600 == pytest.approx(max(40 + single, scaled))
+    assert found.measurements == 2
+    assert (found.total.todo, found.total.done) == (3, 3)
+    assert found.iterates["none"] == 0
+    sizes = [costs.net("digits", model).bytes for model in ("mlp", "mlp.norm-none")]
+    assert found.iterates["all"] == 3 * (3 * sizes[0] + sizes[1])  # three seeds, and the study's other cell
+
+
+def test_gpu_hours_are_those_of_jobs_on_one(tmp_path):
+    found = Experiment(fill_defaults({**SMOKE, "execution": {"device": "cuda"}}))
+    jobs = [Job(**cell("train_sgd", 0)), Job(**cell("detect", 0))]
+    train, detect = plan.price(jobs, found).rows
+    assert train.gpu_hours == train.core_hours > 0
+    assert detect.gpu_hours == 0 < detect.core_hours
+
+
+def test_text_says_where_figures_come_from(experiment, tmp_path):
+    jobs = [Job(**cell("train_sgd", 0))]
+    text = plan.price(jobs, experiment).as_text(cores=2)
+    assert "All figures are estimates" in text
+    assert "With 2 cores: at least" in text
+    head, _, line, _, total = text.splitlines()[:5]
+    assert head.split()[:4] == ["rule", "to", "do", "done"]
+    assert line.split()[:3] == ["train_sgd", "1", "0"]
+    assert line.endswith("estimated")
+    assert total.split()[:3] == ["total", "1", "0"]
+    jobs.append(Job(**cell("train_sgd", 1, todo=False, benchmark=benchmark(tmp_path / "1", 50, 500))))
+    text = plan.price(jobs, experiment).as_text()
+    assert "Finished jobs read: 1." in text
+    assert "With" not in text
+    assert text.splitlines()[2].endswith("measured")
+    mine = {"digits": {"source": "parquet", "train": "a.parquet", "test": "b.parquet"}}
+    text = plan.price(jobs[:1], Experiment(fill_defaults({**SMOKE, "datasets": mine}))).as_text()
+    assert "assumed: the size of data set digits" in text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (0, "-"),
+        (0.5 / 3600, "0.5 s"),
+        (59.9 / 3600, "60 s"),
+        (1 / 60, "1 min"),
+        (0.5, "30 min"),
+        (2.345, "2.35 h"),
+        (1234, "1,234 h"),
+    ],
+)
+def test_times_are_short(hours, text):
+    assert plan._hours(hours) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 kB"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e9, "3 GB"), (1.25e13, "12.5 TB")]
+)
+def test_sizes_are_short(size, text):
+    assert plan._bytes(size) == text
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValleysError, match=r"config file none\.yaml cannot be read"):
+        plan.make("none.yaml")
+    Path("c.yaml").write_text("name: x\n")
+    assert main(["plan", "c.yaml"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["plan", "c.yaml", "--cores", "many"]) == 1
+    assert "'many' is not a whole number" in capsys.readouterr().err

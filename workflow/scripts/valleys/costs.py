@@ -1,0 +1,561 @@
+"""What each job will cost: time, memory and disk, before anything has run.
+
+Imported by the Snakefile (rules ask for resources by it) and by ``valleys plan``, so nothing here imports
+torch. A job's work is counted from the config: passes over images, each with the floating-point operations,
+memory traffic and layers of its network (`arch_costs`). A `Machine` turns work into seconds. The machine
+constants are all in this module; ``execution.cpu_speed`` and ``execution.gpu_speed`` scale them.
+
+These are estimates, meant to be right within a factor of about two: enough to choose a walltime and to see
+which part of a grid is dear. ``valleys plan`` replaces them by what finished jobs took, where there are some.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from valleys.arch_costs import Size, measure
+from valleys.config import Cell, Experiment
+from valleys.direction_kinds import COMPUTED, SINGLE
+
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One core, or one GPU with the core that feeds it.
+
+    Attributes
+    ----------
+    flops
+        Floating-point operations a second that convolutions reach.
+    traffic
+        Bytes a second read or written by everything else.
+    layer_s
+        Seconds to start one operation, whatever its size (Python, dispatch, kernel launch).
+    start_s
+        Seconds from start to the first image: Python, torch, the device.
+    memory_mb
+        Main memory of a process that has done so.
+    """
+
+    flops: float
+    traffic: float
+    layer_s: float
+    start_s: float
+    memory_mb: float
+
+
+#: One core of a 2020s server: fitted to the jobs of the default run and the figures of docs/design.md.
+CPU = Machine(flops=110e9, traffic=25e9, layer_s=20e-6, start_s=2.0, memory_mb=350)
+#: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one.
+GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
+
+OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
+CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
+BACKWARD = 3  # forward and backward, in forward passes
+RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
+SLOPE_PASSES = 3  # an exact slope: a pass with tangents
+HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
+HESSIAN_PASSES = 6  # one product: backward twice
+RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
+CURVE_BYTES = 40  # a row of a table of curves, compressed
+SMALL_FILE = 20e3  # a table of one cell, a log
+
+#: Images (train, test), shape and classes of data that are the same for everyone.
+KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
+    "cifar10": (50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": (50_000, 10_000, (3, 32, 32), 100),
+    "svhn": (73_257, 26_032, (3, 32, 32), 10),
+    "stl10": (5_000, 8_000, (3, 96, 96), 10),
+    "fashion_mnist": (60_000, 10_000, (1, 28, 28), 10),
+}
+#: Until `prepare_dataset` has counted them, a user's own files are taken to be as large as these.
+ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
+    "parquet": (50_000, 10_000, 32, 10),
+    "numpy": (50_000, 10_000, 32, 10),
+    "image_folder": (1_281_167, 50_000, 224, 1000),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations, bytes and starts of operations; adds up, and multiplies by a number of times."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    layers: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        """Do both."""
+        return Work(self.flops + other.flops, self.bytes + other.bytes, self.layers + other.layers)
+
+    def __mul__(self, times: float) -> Work:
+        """Do it so many times."""
+        return Work(self.flops * times, self.bytes * times, self.layers * times)
+
+    __rmul__ = __mul__
+
+    def seconds(self, machine: Machine) -> float:
+        """Return how long it takes, without starting up."""
+        return self.flops / machine.flops + self.bytes / machine.traffic + self.layers * machine.layer_s
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images of a data set: how many, (C, H, W), classes; whether they are counted or assumed."""
+
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+    classes: int
+    counted: bool = True
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Both splits, one byte a number and a label of eight."""
+        return (self.train + self.test) * (self.pixels + 8)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One job: seconds from start to end, main memory, bytes that it leaves on disk, whether on a GPU."""
+
+    seconds: float
+    memory_mb: float
+    disk: float
+    gpu: bool = False
+
+
+class Costs:
+    """Estimates for the jobs of one experiment.
+
+    Parameters
+    ----------
+    experiment
+        The checked config. A data set that has been prepared already is looked at, for its size.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.config = experiment, experiment.config
+        execution = self.config["execution"]
+        self.on_gpu = execution["device"] == "cuda"
+        self.cpu = _faster(CPU, execution["cpu_speed"])
+        self.gpu = _faster(GPU, execution["gpu_speed"])
+        self._cache: dict[Any, Any] = {}
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def __call__(self, rule: str, wildcards: Mapping[str, Any]) -> Cost:
+        """Return what a job costs.
+
+        Parameters
+        ----------
+        rule
+            Name of a rule that makes something.
+        wildcards
+            Of the job; a seed makes no difference but for which probes and planes apply.
+        """
+        if rule not in _MODELS:
+            raise KeyError(f"no cost model of rule {rule}")
+        seeded = rule in ("train_sgd", "probe")
+        key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
+        return self._once((rule, key), lambda: _MODELS[rule](self, wildcards))
+
+    def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
+        """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, limited."""
+        wanted = attempt * (10 + math.ceil(2 * self(rule, wildcards).seconds / 60))
+        return min(wanted, self.config["execution"]["max_runtime"] or wanted)
+
+    def mem_mb(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
+        """Return the MB to ask for: half as much again as the estimate and 500 more, times the attempt."""
+        return attempt * (500 + math.ceil(1.5 * self(rule, wildcards).memory_mb))
+
+    def gpus(self, rule: str) -> int:
+        """Return the GPUs to ask for: one, for rules that use it, where ``execution.device`` is ``cuda``."""
+        return int(self.on_gpu and rule in ON_GPU)
+
+    # Sizes ------------------------------------------------------------------------------------------
+
+    def data(self, dataset: str) -> Data:
+        """Return the size of a data set: of its prepared files, else of its source, else assumed."""
+        return self._once(("data", dataset), lambda: self._data(dataset))
+
+    def _data(self, dataset: str) -> Data:
+        folder = Path(self.experiment.root) / "data" / dataset
+        prepared = [_header(folder / f"{part}.safetensors") for part in ("train", "test")]
+        if all(prepared):
+            (train, *shape), (test, *_) = (header["images"]["shape"] for header in prepared)
+            return Data(train, test, tuple(shape), int(prepared[0]["__metadata__"]["classes"]))
+        spec = self.experiment.datasets[dataset]
+        source, counted = spec["source"], True
+        if source == "digits":
+            train, test, shape, classes = spec["train_size"], 1797 - spec["train_size"], (1, 8, 8), 10
+        elif source in KNOWN:
+            train, test, shape, classes = KNOWN[source]
+        else:
+            train, test, side, classes = ASSUMED[source]
+            side = spec.get("size") or side
+            shape = (1 if spec.get("grayscale") else 3, side, side)
+            counted = spec["max_train"] is not None and spec["max_test"] is not None
+        return Data(
+            min(train, spec["max_train"] or train),
+            min(test, spec["max_test"] or test),
+            shape,
+            spec["classes"] or classes,
+            counted,
+        )
+
+    def net(self, dataset: str, model: str) -> Size:
+        """Return the size of a model for a data set's images."""
+
+        def make() -> Size:
+            data = self.data(dataset)
+            return measure(self.experiment.models[model], data.shape, data.classes)
+
+        return self._once(("net", dataset, model), make)
+
+    def iterates(self, cell: Cell, keep: str | None = None) -> float:
+        """Return the bytes of a cell's iterates once it is done.
+
+        Parameters
+        ----------
+        keep
+            As ``execution.keep``, which it is when left out.
+        """
+        return self.experiment.iterates_of(cell, keep) * self.net(cell.dataset, cell.model).bytes
+
+    def _all_iterates(self, recipe: str) -> int:
+        full = self.experiment.recipe(recipe)
+        return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+
+    # Pieces of jobs ---------------------------------------------------------------------------------
+
+    def _split(self, dataset: str, block: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the train and test images that a probe, line or plane looks at."""
+        data = self.data(dataset)
+        return min(data.train, block["train_images"] or data.train), min(
+            data.test, block["test_images"] or data.test
+        )
+
+    def _point(self, w: Mapping[str, Any], block: Mapping[str, Any], *, test: bool = True) -> Work:
+        """Return the work of one point: weights moved, statistics refreshed, one pass over each split."""
+        net, (train, held) = self.net(w["dataset"], w["model"]), self._split(w["dataset"], block)
+        twice = self._refreshes(w["model"], block) and self.config["bn_refresh"]["method"] == "streaming"
+        images = train * (2 if twice else 1) + held * test
+        return self._forward(net, images) + Work(bytes=12 * net.parameters, layers=2 * net.tensors)
+
+    def _refreshes(self, model: str, block: Mapping[str, Any]) -> bool:
+        return block["bn"] == "refreshed" and self.experiment.models[model].get("norm") == "batch"
+
+    def _forward(self, net: Size, images: int, batch: int | None = None) -> Work:
+        batches = math.ceil(images / (batch or self.config["bn_refresh"]["batch_size"]))
+        # Each number is written once and read once.
+        return Work(images * net.flops, images * net.elements * 8, batches * net.layers)
+
+    def _training(self, net: Size, images: int, recipe: Mapping[str, Any]) -> Work:
+        """Return the work of one epoch: forward, backward, and a step of SGD for each batch."""
+        batch = min(recipe["batch_size"], images)
+        steps = math.ceil(images / batch)
+        step = Work(bytes=24 * net.parameters, layers=0.2 * net.tensors + 12)  # fused over tensors
+        return BACKWARD * self._forward(net, images, batch) + steps * step
+
+    def _job(
+        self, rule: str, work: Work, memory: float, disk: float, more: tuple[float, float] = (0, 0)
+    ) -> Cost:
+        """Return the cost of a rule's job that does `work` and holds `memory` bytes beside torch.
+
+        Parameters
+        ----------
+        more
+            Seconds and MB of what it needs besides (`OPTIMIZER`, `CURVLINOPS`).
+        """
+        on_gpu = self.on_gpu and rule in ON_GPU
+        machine = self.gpu if on_gpu else self.cpu
+        seconds = machine.start_s + more[0] * CPU.flops / self.cpu.flops + work.seconds(machine)
+        return Cost(seconds, machine.memory_mb + more[1] + memory / MB, disk, gpu=on_gpu)
+
+    def _small(
+        self, seconds: float, rows: float, disk: float = SMALL_FILE, *, times: float = 1, memory: float = 220
+    ) -> Cost:
+        """Return the cost of a job on tables: so long to start, and to look at each row so many times."""
+        speed = CPU.flops / self.cpu.flops
+        return Cost(speed * (seconds + times * rows * 5e-6), memory + rows * 1e-3, disk)
+
+    def _resident(self, dataset: str, net: Size, copies: float, activations: float) -> float:
+        """Return bytes: data set (read, then held), copies of the weights, activations if on this side."""
+        held = 2 * self.data(dataset).bytes + copies * net.bytes
+        return held if self.on_gpu else held + activations
+
+    def _in_passes(self, w: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> float:
+        """Return bytes of activations in passes without gradient, and of images kept as floats."""
+        net, data = self.net(w["dataset"], w["model"]), self.data(w["dataset"])
+        batch, exact = self.config["bn_refresh"]["batch_size"], self.config["bn_refresh"]["method"] == "exact"
+        most = 0.0
+        for block in blocks:
+            train, test = self._split(w["dataset"], block)
+            floats = sum(n * data.pixels * 4 for n in (train, test) if n * data.pixels * 4 <= RESIDENT_BYTES)
+            at_once = train if exact and self._refreshes(w["model"], block) else min(batch, train)
+            # Input, output and a shortcut of one layer: 'exact' holds them for all images together.
+            most = max(most, floats + at_once * net.widest * 4 * 3)
+        return most
+
+    def _rows(self, w: Mapping[str, Any]) -> int:
+        """Return the rows of curves that a cell has."""
+        cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+        return self._once(("rows", cell), lambda: self._count_rows(cell))
+
+    def _count_rows(self, cell: Cell) -> int:
+        return sum(
+            self.config["probes"][name]["points"] * self._directions(name) * self._solutions(cell, name)
+            for name in self.experiment.probes_of(cell)
+        )
+
+    def _directions(self, probe: str) -> int:
+        spec = self.config["probes"][probe]
+        return 1 if spec["kind"] in SINGLE else spec["n"]
+
+    def _solutions(self, cell: Cell, probe: str) -> int:
+        return len(self.experiment.probed_solutions(cell, probe))
+
+    def _all_rows(self) -> int:
+        """Return the rows of curves of all cells of the grid."""
+        cells = self.experiment.cells
+        return self._once(
+            "all rows", lambda: sum(self._rows({**cell.columns(), "seed": cell.seed}) for cell in cells)
+        )
+
+    # Rules ------------------------------------------------------------------------------------------
+
+    def _prepare_dataset(self, w: Mapping[str, Any]) -> Cost:
+        data, source = self.data(w["dataset"]), self.experiment.datasets[w["dataset"]]["source"]
+        images = data.train + data.test
+        # JPEG and PNG are decoded one by one; what torchvision reads comes as arrays.
+        each = 5e-5 + 2e-8 * data.pixels if source in ("image_folder", "parquet") else 1e-6
+        seconds = CPU.start_s + images * (each + 4e-9 * data.pixels)
+        return Cost(seconds * CPU.flops / self.cpu.flops, CPU.memory_mb + 3 * data.bytes / MB, data.bytes)
+
+    def _train_sgd(self, w: Mapping[str, Any]) -> Cost:
+        recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
+        net = self.net(w["dataset"], w["model"])
+        work = recipe["epochs"] * self._training(net, data.train, recipe)
+        work += math.ceil(recipe["epochs"] / recipe["eval_every"]) * self._forward(net, data.test, 1000)
+        cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+        written = self.experiment.written_iterates(cell)
+        work += Work(bytes=20 * written * net.bytes)  # and their checksums
+        memory = self._resident(w["dataset"], net, 6, _in_training(net, data, recipe))
+        disk = net.bytes + self.iterates(cell) + SMALL_FILE
+        return self._job("train_sgd", work, memory, disk, OPTIMIZER)
+
+    def _average(self, w: Mapping[str, Any]) -> Cost:
+        net = self.net(w["dataset"], w["model"])
+        kept = self.experiment.recipe(w["recipe"])["swa"]["window"] or self._all_iterates(w["recipe"])
+        work = Work(bytes=20 * kept * net.bytes)
+        return Cost(0.7 * self.cpu.start_s + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
+
+    def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
+        net = self.net(w["dataset"], w["model"])
+        if self.experiment.models[w["model"]].get("norm", "batch") != "batch":
+            return self._small(0.2, 0, net.bytes)  # a copy, without torch
+        data, block = self.data(w["dataset"]), WHOLE
+        memory = self._resident(w["dataset"], net, 3, self._in_passes(w, [block]))
+        return self._job("refresh_bn", self._forward(net, data.train), memory, net.bytes)
+
+    def _descend(self, w: Mapping[str, Any]) -> Cost:
+        recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
+        net, epochs = self.net(w["dataset"], w["model"]), recipe["descent"]["epochs"]
+        refreshes = self._refreshes(w["model"], WHOLE)
+        measured = self._forward(net, data.train * (2 if refreshes else 1) + data.test)
+        work = epochs * self._training(net, data.train, recipe) + (epochs + 1) * measured
+        activations = max(_in_training(net, data, recipe), self._in_passes(w, [WHOLE]))
+        memory = self._resident(w["dataset"], net, 6, activations)
+        return self._job("descend", work, memory, net.bytes + SMALL_FILE, OPTIMIZER)
+
+    def _evaluate(self, w: Mapping[str, Any]) -> Cost:
+        data, net = self.data(w["dataset"]), self.net(w["dataset"], w["model"])
+        work = 3 * self._forward(net, data.train + data.test, 1000)
+        memory = self._resident(w["dataset"], net, 8, 1000 * net.widest * 4 * 3)
+        return self._job("evaluate", work, memory, SMALL_FILE)
+
+    def _make_directions(self, w: Mapping[str, Any]) -> Cost:
+        spec, net = self.config["probes"][w["probe"]], self.net(w["dataset"], w["model"])
+        train, n = self._split(w["dataset"], {"test_images": 1, **spec})[0], self._directions(w["probe"])
+        passes, copies, activations = 0.0, 3.0 + 2 * n, 0.0
+        if spec["kind"] == "gradient":
+            passes, activations = BACKWARD, 1000 * net.elements * 4
+        elif spec["kind"] == "hessian":
+            passes = (HESSIAN_PRODUCTS[0] + HESSIAN_PRODUCTS[1] * n) * HESSIAN_PASSES
+            copies += 2 * max(2 * n + 1, 20)  # Lanczos vectors, float64
+            activations = 128 * net.elements * 4 * BACKWARD
+        elif spec["kind"] == "pca":
+            copies += 3 * self._all_iterates(w["recipe"])
+        solutions = len(spec["solutions"])
+        work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
+        work += Work(bytes=10 * copies * net.bytes)
+        memory = self._resident(w["dataset"], net, copies, activations)
+        more = CURVLINOPS if spec["kind"] == "hessian" else (0, 0)
+        return self._job("directions", work, memory, solutions * n * 4 * net.parameters, more)
+
+    def _probe(self, w: Mapping[str, Any]) -> Cost:
+        cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+        if self.config["execution"]["probe_jobs"] == "together":
+            names = self.experiment.bundles_of(cell)[w["bundle"]]
+        else:
+            names = [w["bundle"]]
+        net, work, rows, copies = self.net(w["dataset"], w["model"]), Work(), 0, 4.0
+        for name in names:
+            block = self.config["probes"][name]
+            line = block["points"] * self._point(w, block)
+            if block["radius"] is None and block["relative"] is None:
+                line += RADIUS_PASSES * self._point(w, block, test=False)
+            if block["slopes"] == "exact":
+                images = self._split(w["dataset"], block)[0]
+                line += block["points"] * SLOPE_PASSES * self._forward(net, images)
+            times = self._directions(name) * self._solutions(cell, name)
+            drawn = Work(bytes=20 * 4 * net.parameters, layers=10 * net.tensors)
+            work += times * (line + drawn) + self._solutions(cell, name) * self._point(w, block)
+            rows += times * block["points"]
+            if block["kind"] in COMPUTED:
+                copies = max(copies, 4.0 + self._directions(name) * len(block["solutions"]))
+        blocks = [self.config["probes"][name] for name in names]
+        exact = any(block["slopes"] == "exact" for block in blocks)
+        memory = self._resident(w["dataset"], net, copies, self._in_passes(w, blocks) * (2 if exact else 1))
+        return self._job("probe", work, memory, rows * CURVE_BYTES + SMALL_FILE)
+
+    def _connect(self, w: Mapping[str, Any]) -> Cost:
+        line, recipe = self.config["lines"][w["line"]], self.experiment.recipe(w["recipe"])
+        net, data = self.net(w["dataset"], w["model"]), self.data(w["dataset"])
+        steps = math.ceil(data.train / recipe["batch_size"])
+        ends = Work(bytes=8 * (line["bends"] + 2) * net.parameters, layers=3 * net.tensors)
+        work = line["epochs"] * (self._training(net, data.train, recipe) + steps * ends)
+        activations = _in_training(net, data, recipe)
+        memory = self._resident(w["dataset"], net, 6 + 4 * line["bends"], activations)
+        return self._job("connect", work, memory, line["bends"] * 4 * net.parameters, OPTIMIZER)
+
+    def _interpolate(self, w: Mapping[str, Any]) -> Cost:
+        line, net = self.config["lines"][w["line"]], self.net(w["dataset"], w["model"])
+        trained = line["path"] != "linear"
+        first, last = (
+            end if line[key] is None else line[key]
+            for key, end in (("first", 0 if trained else -2), ("last", 1 if trained else 3))
+        )
+        points = round(last * line["divisions"]) - round(first * line["divisions"]) + 1
+        work = (points + 2) * self._point(w, line)
+        memory = self._resident(w["dataset"], net, 6 + line["bends"] * trained, self._in_passes(w, [line]))
+        return self._job("interpolate", work, memory, points * CURVE_BYTES + SMALL_FILE)
+
+    def _plane(self, w: Mapping[str, Any]) -> Cost:
+        plane, net = self.config["planes"][w["plane"]], self.net(w["dataset"], w["model"])
+        points = plane["points"] ** 2
+        work = points * (self._point(w, plane) + Work(bytes=48 * net.parameters))
+        work += 6 * self._point(w, plane, test=False)
+        iterates = self._all_iterates(w["recipe"]) if plane["pca"] else 0
+        memory = self._resident(w["dataset"], net, 15 + 3 * iterates, self._in_passes(w, [plane]))
+        return self._job("plane", work, memory, points * CURVE_BYTES + SMALL_FILE)
+
+    def _detect(self, w: Mapping[str, Any]) -> Cost:
+        rows = self._rows(w)
+        return self._small(1.5, rows, rows * CURVE_BYTES, times=20)
+
+    def _measure_gain(self, w: Mapping[str, Any]) -> Cost:
+        rows = self._rows(w)
+        return self._small(1.5, rows, rows * 20, times=20)
+
+    def _aggregate(self, w: Mapping[str, Any]) -> Cost:
+        rows = self._all_rows() if w["table"] in ("curves", "shift") else self._all_rows() / 20
+        return self._small(1.2, rows, rows * CURVE_BYTES + SMALL_FILE)
+
+    def _whole(self, w: Mapping[str, Any]) -> Cost:
+        """Return the cost of a job that reads the tables of the whole experiment."""
+        return self._small(2.5, self._all_rows(), 300e3, times=2, memory=320)
+
+    def _report(self, w: Mapping[str, Any]) -> Cost:
+        return self._small(2.5, self._all_rows(), 200e3 * len(self.experiment.figures()), memory=320)
+
+    def _sensitivity(self, w: Mapping[str, Any]) -> Cost:
+        return self._small(2.0, self._all_rows(), SMALL_FILE, times=10)
+
+    def _toy_2d(self, w: Mapping[str, Any]) -> Cost:
+        toy = self.config["toy_2d"]
+        return self._small(1.0, toy["n_draws"], 1e5, times=500)
+
+    def _simulate_theory(self, w: Mapping[str, Any]) -> Cost:
+        theory = self.config["theory"]
+        valleys = len(theory["shapes"]) * len(theory["ratios"])
+        runs = valleys * len(theory["rates"]) * len(theory["noises"]) * len(theory["levels"])
+        steps = runs * theory["chains"] * (theory["burn_in"] + theory["iterates"])
+        shifts = valleys * len(theory["shifts"]) * len(theory["scales"]) * len(theory["biases"])
+        seconds = 1.0 + 7e-9 * steps + 3e-8 * shifts * theory["draws"]
+        return self._small(seconds, 0, SMALL_FILE)
+
+
+WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
+#: Rules whose jobs use a GPU where there is one.
+ON_GPU = frozenset(
+    {"train_sgd", "refresh_bn", "descend", "evaluate"}
+    | {"directions", "probe", "connect", "interpolate", "plane"}
+)
+_MODELS: dict[str, Callable[[Costs, Mapping[str, Any]], Cost]] = {
+    "prepare_dataset": Costs._prepare_dataset,
+    "train_sgd": Costs._train_sgd,
+    "average": Costs._average,
+    "refresh_bn": Costs._refresh_bn,
+    "descend": Costs._descend,
+    "evaluate": Costs._evaluate,
+    "directions": Costs._make_directions,
+    "probe": Costs._probe,
+    "connect": Costs._connect,
+    "interpolate": Costs._interpolate,
+    "plane": Costs._plane,
+    "detect": Costs._detect,
+    "measure_gain": Costs._measure_gain,
+    "aggregate": Costs._aggregate,
+    "study": Costs._whole,
+    "sensitivity": Costs._sensitivity,
+    "claims": Costs._whole,
+    "figures": Costs._whole,
+    "report": Costs._report,
+    "toy_2d": Costs._toy_2d,
+    "simulate_theory": Costs._simulate_theory,
+}
+#: The rules there are costs for, in the order of their work.
+RULES = tuple(_MODELS)
+
+
+def _in_training(net: Size, data: Data, recipe: Mapping[str, Any]) -> float:
+    """Return bytes of activations that a step of SGD holds, or an evaluation of a thousand images."""
+    batch = min(recipe["batch_size"], data.train)
+    return max(batch * net.elements * 4 * 1.3, min(1000, data.test) * net.widest * 4 * 3)
+
+
+def _faster(machine: Machine, speed: float) -> Machine:
+    return Machine(
+        machine.flops * speed,
+        machine.traffic * speed,
+        machine.layer_s / speed,
+        machine.start_s / speed,
+        machine.memory_mb,
+    )
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """Return the header of a safetensors file without reading on; None where there is no such file."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, 1 << 20)))
+        return header if header["images"]["shape"] and header["__metadata__"]["classes"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a damaged file is the business of the job that reads it

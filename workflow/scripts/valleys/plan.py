@@ -1,0 +1,390 @@
+"""What a run will take before it starts: Snakemake's own graph of jobs, priced by ``valleys.costs``.
+
+``python -m valleys plan CONFIG`` builds the graph as a dry run does, in one process and once, and prints for
+each rule how many jobs there are to do and done, and what those to do will cost. A cost is one of
+
+``measured``
+    the mean of what finished jobs of this run took that differ in their seed only;
+``scaled``
+    the estimate, times what finished jobs of the same rule took over what they had been estimated to take;
+``estimated``
+    the cost model's alone.
+
+What a finished job took is in its file below ``benchmarks/`` (Snakemake writes it), so it is that of the
+machine it ran on, and of its load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import io
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from valleys.config import SCHEMA_FILE, Experiment, check
+from valleys.costs import MB, RULES, Cost, Costs
+from valleys.errors import ValleysError
+
+SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
+PROFILE = SNAKEFILE.parent / "profiles" / "default" / "config.yaml"
+KEPT = ("all", "window", "none")
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of the graph.
+
+    Attributes
+    ----------
+    rule, wildcards
+        Which.
+    todo
+        Whether it is to be run.
+    threads
+        Cores that it takes.
+    benchmark
+        File with what it took, if it has run.
+    after
+        Numbers of the jobs whose outputs it reads.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str]
+    todo: bool
+    threads: int = 1
+    benchmark: Path | None = None
+    after: tuple[int, ...] = ()
+
+    @property
+    def kin(self) -> tuple[Any, ...]:
+        """All but the seed."""
+        return self.rule, *sorted((k, v) for k, v in self.wildcards.items() if k != "seed")
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds and MB of one job, and where they come from."""
+
+    seconds: float
+    memory_mb: float
+    disk: float
+    gpu: bool
+    origin: str
+
+
+@dataclass
+class Row:
+    """One rule's line of the plan; units as in `Plan.as_text`."""
+
+    rule: str
+    todo: int = 0
+    done: int = 0
+    core_hours: float = 0.0
+    gpu_hours: float = 0.0
+    memory_mb: float = 0.0
+    disk: float = 0.0
+    origins: set[str] = field(default_factory=set)
+
+    def add(self, job: Job, price: Price | None) -> None:
+        """Count a job; `price` of one to do."""
+        if price is None:
+            self.done += 1
+            return
+        self.todo += 1
+        self.core_hours += price.seconds * job.threads / HOUR
+        self.gpu_hours += price.seconds * price.gpu / HOUR
+        self.memory_mb = max(self.memory_mb, price.memory_mb)
+        self.disk += price.disk
+        self.origins.add(price.origin)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one experiment.
+
+    Attributes
+    ----------
+    rows
+        By rule, in the order of their work.
+    longest
+        Hours of the longest chain of jobs to do: what is left with as many cores and GPUs as jobs.
+    iterates
+        Bytes of all cells' iterates when everything is done, by ``execution.keep``.
+    keep
+        What the config says of them.
+    measurements
+        Finished jobs whose benchmark file was read.
+    assumed
+        Data sets whose size is not known yet.
+    """
+
+    rows: Sequence[Row]
+    longest: float
+    iterates: Mapping[str, float]
+    keep: str
+    measurements: int
+    assumed: Sequence[str]
+
+    @property
+    def total(self) -> Row:
+        """The sum of all rows; memory is the greatest."""
+        found = Row("total")
+        for row in self.rows:
+            for key in ("todo", "done", "core_hours", "gpu_hours", "disk"):
+                setattr(found, key, getattr(found, key) + getattr(row, key))
+            found.memory_mb = max(found.memory_mb, row.memory_mb)
+        return found
+
+    def as_text(self, cores: int | None = None) -> str:
+        """Return the table and the lines below it.
+
+        Parameters
+        ----------
+        cores
+            Cores to divide the work by.
+        """
+        head = ["rule", "to do", "done", "core time", "GPU time", "memory", "disk", "time is"]
+        lines = [
+            [
+                row.rule,
+                str(row.todo),
+                str(row.done),
+                _hours(row.core_hours),
+                _hours(row.gpu_hours),
+                _bytes(row.memory_mb * MB) if row.todo else "-",
+                _bytes(row.disk) if row.todo else "-",
+                ", ".join(sorted(row.origins)) or "-",
+            ]
+            for row in (*self.rows, self.total)
+        ]
+        lines[-1][-1] = ""
+        widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+
+        def aligned(line: list[str]) -> str:
+            middle = [text.rjust(width) for text, width in zip(line[1:-1], widths[1:-1], strict=True)]
+            return "  ".join([line[0].ljust(widths[0]), *middle, line[-1]]).rstrip()
+
+        rule = "  ".join("-" * width for width in widths)
+        body = [aligned(line) for line in lines]
+        text = [aligned(head), rule, *body[:-1], rule, body[-1], ""]
+        total = self.total
+        text.append(f"Longest path: {_hours(self.longest)}, with a core (and a GPU) for every job.")
+        if cores and total.gpu_hours == 0:
+            least = max(self.longest, total.core_hours / cores)
+            text.append(f"With {cores} core{'s' * (cores > 1)}: at least {_hours(least)}.")
+        by_keep = ", ".join(f"{_bytes(self.iterates[keep])} with {keep}" for keep in KEPT)
+        text += [
+            "Times are cores (GPUs) held times hours; GPU jobs hold a core too. Memory: the largest job.",
+            "Disk is what the jobs to do leave there. Iterates of all cells, by execution.keep, which is "
+            f"{self.keep}: {by_keep}.",
+        ]
+        if self.measurements:
+            text.append(
+                "measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
+                "finished jobs of the rule took over their estimates. "
+                f"Finished jobs read: {self.measurements}. Disk is always estimated."
+            )
+        else:
+            text.append("All figures are estimates of the cost model: no job has finished yet.")
+        if self.assumed:
+            text.append(
+                f"Not counted yet, so assumed: the size of data set {', '.join(self.assumed)} "
+                "(known once prepare_dataset has run)."
+            )
+        return "\n".join(text)
+
+
+def _hours(hours: float) -> str:
+    for unit, seconds in (("h", 3600), ("min", 60)):
+        if hours * 3600 >= seconds:
+            value = hours * 3600 / seconds
+            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{hours * 3600:.2g} s" if hours else "-"
+
+
+def _bytes(size: float) -> str:
+    for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= step:
+            return f"{size / step:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"
+
+
+def make(configfile: str | Path, targets: Iterable[str] = ()) -> Plan:
+    """Return the plan of a config file, for a run in the present folder.
+
+    Parameters
+    ----------
+    targets
+        Files or named targets; without, everything.
+
+    Raises
+    ------
+    ValleysError
+        When the config is wrong, or Snakemake cannot build the graph.
+    """
+    experiment = _experiment(Path(configfile))
+    return price(read_jobs(Path(configfile), targets), experiment)
+
+
+def _experiment(configfile: Path) -> Experiment:
+    from snakemake.utils import validate
+
+    try:
+        config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValleysError(
+            f"config file {configfile} cannot be read ({' '.join(str(error).split())})"
+        ) from error
+    config = copy.deepcopy(config)
+    check(config)
+    validate(config, os.fspath(SCHEMA_FILE))
+    return Experiment(config)
+
+
+def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
+    """Return the jobs of Snakemake's graph that make something, finished ones among them.
+
+    By Snakemake's Python interface: of its outputs none has both wildcards and dependencies, and printing the
+    jobs of a large grid takes longer than building their graph. The graph object is internal to Snakemake,
+    whose version is pinned; a test compares the counts with those that a dry run prints.
+
+    Raises
+    ------
+    ValleysError
+        When Snakemake cannot build the graph; it has printed why.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+    profile = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    triggers = DAGSettings().rerun_triggers
+    chosen = frozenset(trigger for trigger in triggers if str(trigger) in profile["rerun-triggers"])
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        try:
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=sys.maxsize),
+                config_settings=ConfigSettings(configfiles=[configfile.resolve()]),
+                snakefile=SNAKEFILE,
+            )
+            settings = DAGSettings(
+                targets=set(targets),
+                rerun_triggers=chosen,
+                force_incomplete=profile.get("rerun-incomplete", False),
+            )
+            with contextlib.redirect_stdout(io.StringIO()):  # its drawing, which is not what is wanted
+                workflow.dag(settings).printd3dag()
+            graph = workflow._workflow.dag
+        except Exception as error:
+            api.print_exception(error)
+            raise ValleysError(
+                f"no plan of {configfile}: Snakemake cannot build the graph of jobs"
+            ) from error
+        made = [job for job in graph.jobs if job.output]
+        number = {job: i for i, job in enumerate(made)}
+        return [
+            Job(
+                rule=job.rule.name,
+                wildcards=dict(job.wildcards_dict),
+                todo=bool(graph.needrun(job)),
+                threads=job.threads,
+                benchmark=Path(job.benchmark) if job.benchmark else None,
+                after=tuple(number[other] for other in graph.dependencies[job] if other in number),
+            )
+            for job in made
+        ]
+
+
+def price(jobs: Sequence[Job], experiment: Experiment) -> Plan:
+    """Return the plan of these jobs."""
+    costs = Costs(experiment)
+    finished = {i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark))}
+    estimates = [costs(job.rule, job.wildcards) for job in jobs]
+    by_kin: dict[Any, list[tuple[float, float]]] = defaultdict(list)
+    by_rule: dict[str, list[tuple[float, float, Cost]]] = defaultdict(list)
+    for i, (seconds, memory) in finished.items():
+        by_kin[jobs[i].kin].append((seconds, memory))
+        by_rule[jobs[i].rule].append((seconds, memory, estimates[i]))
+    factors = {rule: _factors(found) for rule, found in by_rule.items()}
+
+    prices: list[Price | None] = []
+    for job, estimate in zip(jobs, estimates, strict=True):
+        if not job.todo:
+            prices.append(None)
+        elif job.kin in by_kin:
+            seconds, memory = zip(*by_kin[job.kin], strict=True)
+            peak = max(memory) or estimate.memory_mb
+            prices.append(Price(sum(seconds) / len(seconds), peak, estimate.disk, estimate.gpu, "measured"))
+        else:
+            slower, larger = factors.get(job.rule, (1.0, 1.0))
+            origin = "scaled" if job.rule in factors else "estimated"
+            seconds, memory = estimate.seconds * slower, estimate.memory_mb * larger
+            prices.append(Price(seconds, memory, estimate.disk, estimate.gpu, origin))
+
+    rows = {rule: Row(rule) for rule in RULES}
+    for job, found in zip(jobs, prices, strict=True):
+        rows[job.rule].add(job, found)
+    used = {cell.dataset for cell in experiment.all_cells}
+    return Plan(
+        rows=[row for row in rows.values() if row.todo or row.done],
+        longest=longest_path(jobs, [p.seconds if p else 0.0 for p in prices]) / HOUR,
+        iterates={keep: sum(costs.iterates(cell, keep) for cell in experiment.all_cells) for keep in KEPT},
+        keep=experiment.config["execution"]["keep"],
+        measurements=len(finished),
+        assumed=sorted(name for name in used if not costs.data(name).counted),
+    )
+
+
+def _factors(found: Sequence[tuple[float, float, Cost]]) -> tuple[float, float]:
+    """Return how many times longer, and larger, jobs were than estimated."""
+    slower = sum(seconds for seconds, _, _ in found) / sum(cost.seconds for _, _, cost in found)
+    known = [(memory, cost.memory_mb) for _, memory, cost in found if memory > 0]
+    larger = sum(m for m, _ in known) / sum(c for _, c in known) if known else 1.0
+    return slower, larger
+
+
+def took(path: Path | None) -> tuple[float, float] | None:
+    """Return seconds and greatest resident MB of a finished job; 0 MB where it was over too soon to tell."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t"))
+        seconds = sum(float(row["s"]) for row in rows) / len(rows)
+        memory = [float(row["max_rss"]) * 1.048576 for row in rows if row["max_rss"] not in ("NA", "-")]
+    except (AttributeError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # not written, or half written: then it is not known
+    peak = max(memory, default=0.0)
+    return seconds, peak if peak > 50 else 0.0  # Python alone takes more: the first look came too early
+
+
+def in_order(jobs: Sequence[Job]) -> list[int]:
+    """Return the numbers of jobs so that each comes after those it depends on."""
+    waiting = [len(job.after) for job in jobs]
+    followers: list[list[int]] = [[] for _ in jobs]
+    for i, job in enumerate(jobs):
+        for other in job.after:
+            followers[other].append(i)
+    order = [i for i, count in enumerate(waiting) if count == 0]
+    for i in order:  # grows as it is read
+        for follower in followers[i]:
+            waiting[follower] -= 1
+            if waiting[follower] == 0:
+                order.append(follower)
+    return order
+
+
+def longest_path(jobs: Sequence[Job], seconds: Sequence[float]) -> float:
+    """Return the seconds of the dearest chain of jobs, each after the one before."""
+    ends = [0.0] * len(jobs)
+    for i in in_order(jobs):
+        ends[i] = seconds[i] + max((ends[other] for other in jobs[i].after), default=0.0)
+    return max(ends, default=0.0)
