@@ -323,7 +323,7 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
     }
     assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
     assert jobs[first[KILLED]]["JobState"] == "FAILED"
-    # FAILED where training ended at the notice, TIMEOUT where it took the limit itself. SLURM looks twice a minute.
+    # FAILED where training ended at the notice, TIMEOUT where at the limit. SLURM looks twice a minute.
     assert jobs[first[OUT_OF_TIME]]["JobState"] in ("FAILED", "TIMEOUT")
     assert jobs[first[OUT_OF_TIME]]["TimeLimit"] == "00:01:00"
     assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
