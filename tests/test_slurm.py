@@ -318,7 +318,11 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
     run.finish()
     jobs = submitted(site)
     by_seed = {
-        seed: [job["JobState"] for job in jobs.values() if job.get("Comment") == comments[seed]]
+        seed: [
+            job["JobState"]
+            for job in jobs.values()
+            if job.get("Comment") == comments[seed] and Path(job["WorkDir"]) == folder
+        ]
         for seed in LONG["seeds"]
     }
     assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
