@@ -513,6 +513,7 @@ PATHS = changed(
     recipes__wide={**SMOKE["recipes"]["quick"], "batch_size": 25},
     grid=[{"dataset": "digits", "model": "mlp", "recipe": ["quick", "wide"]}],
     probes={},
+    planes={},
     lines={
         "own": {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 2},
         "recipe": {"start": "swa", "stop": "swa", "stop_recipe": "wide", "divisions": 2},

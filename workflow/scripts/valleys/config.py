@@ -918,7 +918,8 @@ class Experiment:
     def provenance(self, table: str) -> dict[str, Any]:
         """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
-        if table in self.study_tables():
+        study = table.removesuffix(LINES) if table in self.study_tables() else None
+        if study:
             table, cells = "asymmetry" if table in self.studies else "interpolation", (*cells, "studies")
         more = {
             "training": ("bn_refresh",),
@@ -934,6 +935,11 @@ class Experiment:
             "plane_points": (),
         }
         about = {key: self.config[key] for key in (*cells, *more[table])}
+        if study:  # its own block, probes and lines: others have no part in it
+            about["studies"] = {study: self.config["studies"][study]}
+            for key in {"probes", "lines"} & about.keys():
+                wanted = about["studies"][study].get(key, self.config[key])
+                about[key] = {name: self.config[key][name] for name in wanted}
         if table in ("planes", "plane_points"):  # with their probes: other probes have no part in them
             about["planes"] = {
                 name: {**self._laid(name), "seeds": spec["seeds"]}
