@@ -7,16 +7,15 @@ Out: ``table`` (interpolation).
 from valleys.jobs import job, pick_device
 
 with job(snakemake) as log:
-    from valleys import connectivity, losses, probe, solutions, tables
+    from valleys import connectivity, probe, solutions, tables
     from valleys.config import Cell
     from valleys.data import load_split
 
     spec, w = snakemake.params.spec, snakemake.wildcards
-    line, settings = spec["line"], spec["bn_refresh"]
+    line = spec["line"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train = load_split(snakemake.input.train).to(device).subset(line["train_images"])
-    test = load_split(snakemake.input.test).to(device).subset(line["test_images"])
+    splits = [load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test)]
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
     weights = [{n: p.detach() for n, p in net.named_parameters()} for net in (start, stop)]
     bends = snakemake.input.get("bends")
@@ -24,15 +23,7 @@ with job(snakemake) as log:
     if bends:
         ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
         path = connectivity.load_path(bends, *weights, ends)
-    evaluator = probe.Evaluator(
-        start,
-        train,
-        test,
-        losses.build(spec["loss"]),
-        bn=line["bn"],
-        method=settings["method"],
-        batch_size=settings["batch_size"],
-    )
+    evaluator = probe.evaluator_for(start, splits, line, spec)
     whole = line["train_images"] is None
     points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)
     keys = ("path", "start", "stop", "stop_recipe", "stop_seed")

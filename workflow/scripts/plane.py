@@ -11,16 +11,16 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import directions, files, losses, planes, probe, sgd, solutions, tables
+    from valleys import directions, files, planes, probe, sgd, solutions, tables
     from valleys.config import SOLUTIONS, Cell
     from valleys.data import load_split, read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
-    block, settings = spec["plane"], spec["bn_refresh"]
+    block = spec["plane"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train = load_split(snakemake.input.train).to(device).subset(block["train_images"])
-    test = load_split(snakemake.input.test).to(device).subset(block["test_images"])
+    data = (snakemake.input.train, snakemake.input.test)
+    splits = [load_split(path).to(device) for path in data]
     loaded = {name: solutions.load(snakemake.input[name], device) for name in SOLUTIONS}
     nets = {name: net for name, (net, _) in loaded.items()}
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
@@ -56,19 +56,11 @@ with job(snakemake) as log:
 
     points = planes.describe(plane, weights, iterates)
     xs, ys = planes.sides(block, points, sgd.vector_norm(weights[where]))
-    evaluator = probe.Evaluator(
-        nets[where],
-        train,
-        test,
-        losses.build(spec["loss"]),
-        bn=block["bn"],
-        method=settings["method"],
-        batch_size=settings["batch_size"],
-    )
+    evaluator = probe.evaluator_for(nets[where], splits, block, spec)
     held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=block["train_images"] is None)
     log.info("%s on the plane: %s", w.plane, ", ".join(held) or "no solution")
     key = [spec, plane.checksum(), str(device), *(about["checksum"] for _, about in loaded.values())]
-    key += [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+    key += [read_metadata(path)["checksum"] for path in data]
     state = sgd.state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
     rows = planes.surface(evaluator, plane, xs, ys, state=state / "rows.pt")
     label = {**cell.columns(), "plane": w.plane}

@@ -11,13 +11,12 @@ from valleys.jobs import job, pick_device
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import files, losses, probe, sgd, solutions, tables
+    from valleys import files, probe, sgd, solutions, tables
     from valleys.config import Cell
     from valleys.data import load_split, read_metadata
     from valleys.direction_kinds import COMPUTED
 
     spec, w = snakemake.params.spec, snakemake.wildcards
-    settings = spec["bn_refresh"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     folder = Path(snakemake.output.curves).parents[2]
@@ -29,20 +28,15 @@ with job(snakemake) as log:
     curves, rows = [], []
     for probe_name, block in spec["probes"].items():
         stored, header = files.load_weights(next(computed)) if block["kind"] in COMPUTED else ({}, {})
-        train, test = splits[0].subset(block["train_images"]), splits[1].subset(block["test_images"])
         for name in block["solutions"]:
             model, about = solutions.load(snakemake.input[name], device)
-            evaluator = probe.Evaluator(
-                model,
-                train,
-                test,
-                losses.build(spec["loss"]),
-                bn=block["bn"],
-                method=settings["method"],
-                batch_size=settings["batch_size"],
-            )
+            evaluator = probe.evaluator_for(model, splits, block, spec)
             log.info("probe %s at %s", probe_name, name)
-            key = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, spec["loss"], settings]
+            key = [
+                {k: v for k, v in block.items() if k not in ("n", "solutions")},
+                spec["loss"],
+                spec["bn_refresh"],
+            ]
             key += [spec["version"], about["checksum"], files.checksum(stored), str(device), *inputs]
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(

@@ -272,7 +272,7 @@ class Experiment:
                     f"{where}.swa.start: {swa['start']} leaves no iterate to average in {recipe['epochs']} "
                     f"epochs; it must be at most {recipe['epochs'] - swa['every']}"
                 )
-            kept = (recipe["epochs"] - swa["start"]) // swa["every"]
+            kept = self.all_iterates(name)
             if swa["window"] is not None and swa["window"] > kept:
                 raise ValleysError(
                     f"{where}.swa.window: {swa['window']} is more than the {kept} iterates kept"
@@ -408,8 +408,7 @@ class Experiment:
                 )
             if given == ["pca"]:
                 for recipe in dict.fromkeys(cell.recipe for cell in self.cells):
-                    full = self.recipe(recipe)
-                    kept = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+                    kept = self.all_iterates(recipe)
                     if kept < 3:
                         raise ValleysError(
                             f"{where}.pca: recipe {recipe} keeps {kept} iterate(s); two components need at "
@@ -587,11 +586,15 @@ class Experiment:
     def written_iterates(self, cell: Cell, keep: str | None = None) -> int:
         """Return how many iterates training writes: with ``none`` as with ``window``, to go in the end."""
         keep = self.config["execution"]["keep"] if keep is None else keep
-        full = self.recipe(cell.recipe)
-        made = (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
+        made = self.all_iterates(cell.recipe)
         pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
         pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
-        return made if pca or keep == "all" else full["swa"]["window"] or made
+        return made if pca or keep == "all" else self.recipe(cell.recipe)["swa"]["window"] or made
+
+    def all_iterates(self, recipe: str) -> int:
+        """Return how many iterates the averaging phase of a recipe has (`valleys.sgd.kept_epochs`)."""
+        full = self.recipe(recipe)
+        return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
 
     @functools.cached_property
     def _line_ends(self) -> dict[Cell, set[str]]:
@@ -633,7 +636,7 @@ class Experiment:
         if table in ("curves", "directions"):
             bundles = self.bundles_of(cell)
             if study is not None:
-                wanted = set(self.config["studies"][study].get("probes", self.config["probes"]))
+                wanted = set(self._study_probes(study))
                 bundles = {name: probes for name, probes in bundles.items() if wanted & set(probes)}
             return [f"probes/{bundle}/{table}.parquet" for bundle in bundles]
         if table == "interpolation" or table.endswith(LINES):
@@ -682,6 +685,9 @@ class Experiment:
         needs |= {"theory-average": ["theory_average"], "theory-gain": ["theory_gain"]}
         needs |= {"theory-measured": ["theory_measured"]}
         return needs | {f"study-{study}": [study] for study in self.studies}
+
+    def _study_probes(self, study: str) -> list[str]:
+        return self.config["studies"][study].get("probes", list(self.config["probes"]))
 
     def _study_lines(self, study: str) -> list[str]:
         return self.config["studies"][study]["lines"]
@@ -864,8 +870,7 @@ class Experiment:
             }
             for cell, levels in sorted(self.studies[study].items(), key=lambda item: item[0])
         ]
-        probes = spec.get("probes", list(self.config["probes"]))
-        chosen = {"probes": probes, "solutions": list(spec["solutions"])}
+        chosen = {"probes": self._study_probes(study), "solutions": list(spec["solutions"])}
         return self._stage("study", asymmetry=self.config["asymmetry"], cells=cells, **chosen)
 
     def measure_gain(self) -> dict[str, Any]:
@@ -906,7 +911,7 @@ class Experiment:
             "figures",
             **order,
             style=self.config["figures"],
-            swa_start={name: self.recipes[name]["swa"]["start"] for name in self.config["recipes"]},
+            swa_start={name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
             c=self.config["asymmetry"]["c"],
             level=self.config["claims"]["level"],
         )
@@ -937,9 +942,9 @@ class Experiment:
         about = {key: self.config[key] for key in (*cells, *more[table])}
         if study:  # its own block, probes and lines: others have no part in it
             about["studies"] = {study: self.config["studies"][study]}
-            for key in {"probes", "lines"} & about.keys():
-                wanted = about["studies"][study].get(key, self.config[key])
-                about[key] = {name: self.config[key][name] for name in wanted}
+            for key, wanted in (("probes", self._study_probes(study)), ("lines", self._study_lines(study))):
+                if key in about:
+                    about[key] = {name: self.config[key][name] for name in wanted}
         if table in ("planes", "plane_points"):  # with their probes: other probes have no part in them
             about["planes"] = {
                 name: {**self._laid(name), "seeds": spec["seeds"]}

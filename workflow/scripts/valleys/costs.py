@@ -237,10 +237,6 @@ class Costs:
         """
         return self.experiment.iterates_of(cell, keep) * self.net(cell.dataset, cell.model).bytes
 
-    def _all_iterates(self, recipe: str) -> int:
-        full = self.experiment.recipe(recipe)
-        return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
-
     # Pieces of jobs ---------------------------------------------------------------------------------
 
     def _split(self, dataset: str, block: Mapping[str, Any]) -> tuple[int, int]:
@@ -361,7 +357,9 @@ class Costs:
 
     def _average(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
-        kept = self.experiment.recipe(w["recipe"])["swa"]["window"] or self._all_iterates(w["recipe"])
+        kept = self.experiment.recipe(w["recipe"])["swa"]["window"] or self.experiment.all_iterates(
+            w["recipe"]
+        )
         work = Work(bytes=20 * kept * net.bytes)
         return Cost(0.7 * self.cpu.start_s + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
 
@@ -400,7 +398,7 @@ class Costs:
             copies += 2 * max(2 * n + 1, 20)  # Lanczos vectors, float64
             activations = 128 * net.elements * 4 * BACKWARD
         elif spec["kind"] == "pca":
-            copies += 3 * self._all_iterates(w["recipe"])
+            copies += 3 * self.experiment.all_iterates(w["recipe"])
         solutions = len(spec["solutions"])
         work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
         work += Work(bytes=10 * copies * net.bytes)
@@ -461,7 +459,7 @@ class Costs:
         points = plane["points"] ** 2
         work = points * (self._point(w, plane) + Work(bytes=48 * net.parameters))
         work += 6 * self._point(w, plane, test=False)
-        iterates = self._all_iterates(w["recipe"]) if plane["pca"] else 0
+        iterates = self.experiment.all_iterates(w["recipe"]) if plane["pca"] else 0
         memory = self._resident(w["dataset"], net, 15 + 3 * iterates, self._in_passes(w, [plane]))
         return self._job("plane", work, memory, points * CURVE_BYTES + SMALL_FILE)
 

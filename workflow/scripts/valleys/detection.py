@@ -101,8 +101,7 @@ def study(
     if any(cell["weight_decay"] for cell in spec["cells"]):
         decays = {names: cell["weight_decay"] or 0.0 for names, cell in cells.items()}
         penalised = _with_penalty(curves, about["projection"], decays)
-        found = judge(penalised, directions, solutions, spec["asymmetry"])
-        passes.append((True, [row for row in found if decays[tuple(row[key] for key in _DIRECTION[:4])]]))
+        passes.append((True, judge(penalised, directions, solutions, spec["asymmetry"])))
     rows = []
     for penalty, verdicts in passes:
         for verdict in verdicts:
@@ -124,9 +123,10 @@ def study(
 
 
 def _with_penalty(curves: pa.Table, projection: pd.Series, decays: Mapping[Any, float]) -> pa.Table:
-    """Add the change of the penalty along each curve to its losses, and its slope to exact slopes."""
+    """Return the curves of cells with weight decay, the change of the penalty added to losses and slopes."""
     frame = curves.to_pandas()
     decay = np.array([decays[key] for key in zip(*(frame[c] for c in _DIRECTION[:4]), strict=True)])
+    frame, decay = frame[decay > 0].reset_index(drop=True), decay[decay > 0]
     along = projection.loc[pd.MultiIndex.from_frame(frame[_DIRECTION])].to_numpy()
     l = frame["offset"].to_numpy()  # noqa: E741 (the paper's letter)
     change = decay * (l * along + l**2 / 2)

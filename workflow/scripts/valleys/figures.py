@@ -1255,6 +1255,35 @@ def _at_first(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     return solution, table[table["solution"] == solution]
 
 
+def _by_probe(
+    table: pd.DataFrame,
+    look: _Look,
+    panel: Callable[[Axes, pd.DataFrame, _Look], None],
+    x: str,
+    y: str,
+    **options: Any,
+) -> tuple[Figure, Any]:
+    """Draw a panel a probe, a cell's in rows of their own; `x` and `y` label the axes."""
+    cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in _cells(table)]
+    columns = min(_WIDE, max(len(probes) for _, probes in cells))
+    rows = [
+        (label if start == 0 else "", probes[start : start + columns])
+        for label, probes in cells
+        for start in range(0, len(probes), columns)
+    ]
+    figure, grid = _panels(look, len(rows), columns, 1.75 if columns > 2 else 2.3, **options)
+    raised = 6 + 1.5 * float(look.style["font_size"])
+    for (label, probes), panels in zip(rows, grid, strict=True):
+        for axes, (probe, here) in zip(panels, probes, strict=False):
+            panel(axes, here, look)
+            _heading(axes, label if axes is panels[0] else "", str(probe), _GREY, room=200, pad=raised)
+            axes.set_xlabel(x)
+        for axes in panels[len(probes) :]:
+            axes.remove()
+        panels[0].set_ylabel(y)
+    return figure, grid
+
+
 def _shift_rows(data: Data) -> tuple[str, pd.DataFrame]:
     """Return the shift curves at the first solution, without those of kind sign."""
     table = data["shift"]
@@ -1265,23 +1294,7 @@ def _shift(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
     _, table = _shift_rows(data)
     if table.empty:
         return None
-    cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in _cells(table)]
-    columns = min(_WIDE, max(len(probes) for _, probes in cells))
-    rows = [
-        (label if start == 0 else "", probes[start : start + columns])
-        for label, probes in cells
-        for start in range(0, len(probes), columns)
-    ]
-    figure, grid = _panels(look, len(rows), columns, 1.75 if columns > 2 else 2.3, sharey=True)
-    raised = 6 + 1.5 * float(look.style["font_size"])
-    for (label, probes), panels in zip(rows, grid, strict=True):
-        for axes, (probe, here) in zip(panels, probes, strict=False):
-            _shift_panel(axes, here, look)
-            _heading(axes, label if axes is panels[0] else "", str(probe), _GREY, room=200, pad=raised)
-            axes.set_xlabel("shift δ / R")
-        for axes in panels[len(probes) :]:
-            axes.remove()
-        panels[0].set_ylabel("gap ξδ / ξ0")
+    figure, grid = _by_probe(table, look, _shift_panel, "shift δ / R", "gap ξδ / ξ0", sharey=True)
     grid[0, 0].set_ylim(0, _CUT)
     grid[0, 0].yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     _legend(figure, [
@@ -1766,24 +1779,12 @@ def _theory_measured(_part: str, data: Data, spec: Spec, look: _Look) -> Figure 
     table = table[(table["shift"] == _DRAWN[0]) & (table["scale"] == _DRAWN[1])]
     if table.empty:
         return None
-    cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in _cells(table)]
-    columns = min(_WIDE, max(len(probes) for _, probes in cells))
-    rows = [
-        (label if start == 0 else "", probes[start : start + columns])
-        for label, probes in cells
-        for start in range(0, len(probes), columns)
-    ]
-    figure, grid = _panels(look, len(rows), columns, 1.75 if columns > 2 else 2.3, sharex=True)
-    raised = 6 + 1.5 * float(look.style["font_size"])
-    for (label, probes), panels in zip(rows, grid, strict=True):
-        for axes, (probe, here) in zip(panels, probes, strict=False):
-            _gain_panel(axes, here, spec["level"], look)
-            _heading(axes, label if axes is panels[0] else "", str(probe), _GREY, room=200, pad=raised)
-            axes.set_xlabel("bias b / R")
-            axes.tick_params(labelbottom=True)
-        for axes in panels[len(probes) :]:
-            axes.remove()
-        panels[0].set_ylabel("gain [nats]")
+
+    def panel(axes: Axes, here: pd.DataFrame, look: _Look) -> None:
+        _gain_panel(axes, here, spec["level"], look)
+        axes.tick_params(labelbottom=True)
+
+    figure, _ = _by_probe(table, look, panel, "bias b / R", "gain [nats]", sharex=True)
     _legend(figure, [
         Line2D([], [], color=colour, marker="o", ms=4, lw=1.4, ls=dashes, label=f"{status}, {what}",
                mfc=colour if dashes == "-" else "white")

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import directions, files
+from valleys import directions, files, losses
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
@@ -276,6 +276,37 @@ class _Batches:
         """Yield the labels batch by batch, without making the images."""
         for at in self.at:
             yield self.split.labels[at]
+
+
+def evaluator_for(
+    model: nn.Module, splits: tuple[Split, Split], block: Mapping[str, Any], spec: Mapping[str, Any]
+) -> Evaluator:
+    """Return the evaluator that a job's params ask for.
+
+    Parameters
+    ----------
+    model
+        The solution to start from.
+    splits
+        All train and all test images.
+    block
+        Of a probe, line or plane: ``train_images``, ``test_images`` (how many of them) and ``bn``.
+    spec
+        The rule's params: ``loss`` and ``bn_refresh``.
+    """
+    train, test = (
+        s.subset(block[f"{name}_images"]) for s, name in zip(splits, ("train", "test"), strict=True)
+    )
+    settings = spec["bn_refresh"]
+    return Evaluator(
+        model,
+        train,
+        test,
+        losses.build(spec["loss"]),
+        bn=block["bn"],
+        method=settings["method"],
+        batch_size=settings["batch_size"],
+    )
 
 
 def line_offsets(radius: float, points: int) -> list[float]:
