@@ -23,7 +23,7 @@ import io
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -251,8 +251,9 @@ def _experiment(configfile: Path) -> Experiment:
     return Experiment(config)
 
 
-def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
-    """Return the jobs of Snakemake's graph that make something, finished ones among them.
+@contextlib.contextmanager
+def graph_of(configfile: Path, targets: Iterable[str] = ()) -> Iterator[Any]:
+    """Within the block, Snakemake's graph of jobs for a run in the present folder.
 
     By Snakemake's Python interface: of its outputs none has both wildcards and dependencies, and printing the
     jobs of a large grid takes longer than building their graph. The graph object is internal to Snakemake,
@@ -290,6 +291,12 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
             raise ValleysError(
                 f"no plan of {configfile}: Snakemake cannot build the graph of jobs"
             ) from error
+        yield graph
+
+
+def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
+    """Return the jobs of Snakemake's graph (`graph_of`) that make something, finished ones among them."""
+    with graph_of(configfile, targets) as graph:
         made = [job for job in graph.jobs if job.output]
         number = {job: i for i, job in enumerate(made)}
         return [
