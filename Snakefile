@@ -23,6 +23,11 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/targets.smk"
 
 
+onstart:
+    lift_rate_limit()
+    start_fork_server()
+
+
 localrules:
     all,
 

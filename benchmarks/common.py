@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +104,15 @@ def document(name: str, text: str) -> None:
     partial = DOCUMENT.with_suffix(".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(DOCUMENT)
+
+
+def rounds(arms: Mapping[str, Callable[[], Any]], count: int) -> dict[str, list[float]]:
+    """Return the seconds of `count` calls of each arm, in turns; a first call of each is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(count + 1):
+        for name, call in arms.items():
+            begin = time.perf_counter()
+            call()
+            if turn:
+                found[name].append(time.perf_counter() - begin)
+    return found

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str((Path(str(workflow.current_basedir)) / "../scripts").resolve()))
 
 from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config
+from valleys import config as valleys_config, forkserver
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 
@@ -39,6 +39,26 @@ wildcard_constraints:
     plane=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
+
+
+def lift_rate_limit():
+    """Drop Snakemake's standing limit of 100 jobs a second; one that somebody asks for stays.
+
+    For each job that ends, Snakemake 9.27 leaves one more timer, and each timer has all ready jobs looked at again
+    once a second: a run of 700 jobs had 580 threads and lost minutes (docs/performance.md). No job is over that fast.
+    """
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
+def start_fork_server():
+    """Have the jobs of a local run forked from one process that has imported torch; of a few it is not worth it."""
+    here = workflow.is_main_process and workflow.local_exec
+    if not here or workflow.deployment_settings.deployment_method or not config["execution"]["fork_server"]:
+        return
+    if len(list(workflow.dag.needrun_jobs())) >= 3:
+        forkserver.start(Path(workflow.basedir) / "workflow/scripts")
 
 
 def cell_folder(cell):

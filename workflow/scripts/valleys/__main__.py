@@ -59,7 +59,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
     if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(plan.make(config, targets).as_text(number))
+    print(plan.make(config, targets, local=number is not None).as_text(number))
     return 0
 
 

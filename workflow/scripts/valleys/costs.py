@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,13 @@ class Machine:
     memory_mb: float
 
 
-#: One core of a 2020s server: fitted to the jobs of the default run and the figures of docs/design.md.
-CPU = Machine(flops=110e9, traffic=25e9, layer_s=20e-6, start_s=2.0, memory_mb=350)
+#: One core of a 2020s server, all cores busy: fitted to the jobs of the default run.
+CPU = Machine(flops=58e9, traffic=13e9, layer_s=38e-6, start_s=2.0, memory_mb=350)
 #: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one.
 GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
 
+FORKED_S = 0.3  # seconds to start a job that is forked (`valleys.forkserver`), imports included
+IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that a fork has
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
@@ -143,13 +145,19 @@ class Costs:
     ----------
     experiment
         The checked config. A data set that has been prepared already is looked at, for its size.
+    local
+        Whether jobs run on this machine, where they are forked (``execution.fork_server``) unless they use a
+        GPU; on a cluster each starts anew.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, *, local: bool = False) -> None:
         self.experiment, self.config = experiment, experiment.config
         execution = self.config["execution"]
         self.on_gpu = execution["device"] == "cuda"
+        self.forked = local and execution["fork_server"]
         self.cpu = _faster(CPU, execution["cpu_speed"])
+        if self.forked:
+            self.cpu = replace(self.cpu, start_s=FORKED_S * CPU.flops / self.cpu.flops)
         self.gpu = _faster(GPU, execution["gpu_speed"])
         self._cache: dict[Any, Any] = {}
 
@@ -280,7 +288,8 @@ class Costs:
         """
         on_gpu = self.on_gpu and rule in ON_GPU
         machine = self.gpu if on_gpu else self.cpu
-        seconds = machine.start_s + more[0] * CPU.flops / self.cpu.flops + work.seconds(machine)
+        extra = 0 if self.forked else more[0] * CPU.flops / self.cpu.flops
+        seconds = machine.start_s + extra + work.seconds(machine)
         return Cost(seconds, machine.memory_mb + more[1] + memory / MB, disk, gpu=on_gpu)
 
     def _small(
@@ -288,6 +297,7 @@ class Costs:
     ) -> Cost:
         """Return the cost of a job on tables: so long to start, and to look at each row so many times."""
         speed = CPU.flops / self.cpu.flops
+        seconds = max(FORKED_S, seconds - IMPORTS_S) if self.forked else seconds
         return Cost(speed * (seconds + times * rows * 5e-6), memory + rows * 1e-3, disk)
 
     def _resident(self, dataset: str, net: Size, copies: float, activations: float) -> float:
@@ -361,7 +371,8 @@ class Costs:
             w["recipe"]
         )
         work = Work(bytes=20 * kept * net.bytes)
-        return Cost(0.7 * self.cpu.start_s + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
+        start = self.cpu.start_s if self.forked else 0.7 * self.cpu.start_s
+        return Cost(start + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
 
     def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
@@ -495,7 +506,7 @@ class Costs:
         runs = valleys * len(theory["rates"]) * len(theory["noises"]) * len(theory["levels"])
         steps = runs * theory["chains"] * (theory["burn_in"] + theory["iterates"])
         shifts = valleys * len(theory["shifts"]) * len(theory["scales"]) * len(theory["biases"])
-        seconds = 1.0 + 7e-9 * steps + 3e-8 * shifts * theory["draws"]
+        seconds = 1.0 + 1.1e-8 * steps + 3e-8 * shifts * theory["draws"]
         return self._small(seconds, 0, SMALL_FILE)
 
 

@@ -219,13 +219,15 @@ def _bytes(size: float) -> str:
     return f"{size / 1e3:.3g} kB"
 
 
-def make(configfile: str | Path, targets: Iterable[str] = ()) -> Plan:
+def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False) -> Plan:
     """Return the plan of a config file, for a run in the present folder.
 
     Parameters
     ----------
     targets
         Files or named targets; without, everything.
+    local
+        Whether the run is one on this machine, where starting a job takes less.
 
     Raises
     ------
@@ -233,7 +235,7 @@ def make(configfile: str | Path, targets: Iterable[str] = ()) -> Plan:
         When the config is wrong, or Snakemake cannot build the graph.
     """
     experiment = _experiment(Path(configfile))
-    return price(read_jobs(Path(configfile), targets), experiment)
+    return price(read_jobs(Path(configfile), targets), experiment, local=local)
 
 
 def _experiment(configfile: Path) -> Experiment:
@@ -312,9 +314,9 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
         ]
 
 
-def price(jobs: Sequence[Job], experiment: Experiment) -> Plan:
-    """Return the plan of these jobs."""
-    costs = Costs(experiment)
+def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -> Plan:
+    """Return the plan of these jobs, run on this machine (`Costs`) or elsewhere."""
+    costs = Costs(experiment, local=local)
     finished = {i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark))}
     estimates = [costs(job.rule, job.wildcards) for job in jobs]
     by_kin: dict[Any, list[tuple[float, float]]] = defaultdict(list)

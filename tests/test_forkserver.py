@@ -1,0 +1,254 @@
+"""A job handed to the fork server cannot be told from one that runs by itself, but for its start."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from valleys import forkserver
+from workflow_runs import ROOT, changed, load, snakemake
+
+SCRIPTS = ROOT / "workflow" / "scripts"
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the fork server is for Linux")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of this process, and the address that its jobs read."""
+    monkeypatch.setenv(forkserver.VARIABLE, "")
+    process = forkserver.start(SCRIPTS)
+    yield process
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A server for the tests that leave it as it is."""
+    process = forkserver.start(SCRIPTS)
+    address = os.environ.pop(forkserver.VARIABLE)
+    yield address
+    process.stdin.close()
+    process.wait(timeout=60)
+
+
+def client(folder, body, address=None, **options):
+    """Start a script that submits itself, then runs its body where that brought it."""
+    script = folder / "script.py"
+    head = f"""
+        import os, signal, sys, time
+        sys.path.append({str(SCRIPTS)!r})
+        from valleys import forkserver
+        if address := os.environ.get(forkserver.VARIABLE):
+            forkserver.submit(address)
+        """
+    script.write_text(textwrap.dedent(head) + textwrap.dedent(body))
+    environment = dict(os.environ)
+    if address is not None:
+        environment[forkserver.VARIABLE] = str(address)
+    return subprocess.Popen(
+        [sys.executable, str(script), "one", "two"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment | options.pop("environment", {}),
+        **options,
+    )
+
+
+def wait_for(path, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def ends(pid, seconds=20):
+    """Whether a process ends within some seconds."""
+    try:
+        psutil.Process(pid).wait(timeout=seconds)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def test_a_job_has_its_own_folder_arguments_environment_and_streams(shared, tmp_path):
+    body = """
+        print(os.getpid(), "torch" in sys.modules, os.getcwd(), sys.argv[1:], os.environ["COLOUR"])
+        print(forkserver.VARIABLE in os.environ, __name__, sys.stdin.read() == "", file=sys.stderr)
+        """
+    job = client(tmp_path, body, shared, environment={"COLOUR": "blue"})
+    out, err = job.communicate(timeout=60)
+    pid, rest = out.split(maxsplit=1)
+    assert int(pid) != job.pid
+    assert rest == f"True {tmp_path} ['one', 'two'] blue\n"
+    assert err == "False __main__ True\n"
+    assert job.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit('no such file')", 1, "no such file\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, ""),
+    ],
+)
+def test_the_client_ends_as_the_job_does(shared, tmp_path, body, status, message):
+    job = client(tmp_path, body, shared)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == status
+    assert err.endswith(message)
+    assert bool(err) == bool(message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signals_are_passed_on(shared, tmp_path, number):
+    body = f"""
+        def stop(number, frame):
+            print("saved")
+            sys.exit(7)
+        signal.signal({int(number)}, stop)
+        open("ready", "w").write(str(os.getpid()))
+        time.sleep(60)
+        """
+    job = client(tmp_path, body, shared)
+    wait_for(tmp_path / "ready")
+    job.send_signal(number)
+    out, _ = job.communicate(timeout=30)
+    assert (out, job.returncode) == ("saved\n", 7)
+
+
+def test_an_ignored_signal_stays_ignored(shared, tmp_path):
+    """As of a command that a shell has put into the background."""
+    body = """
+        open("ready", "w").write("x")
+        time.sleep(0.5)
+        """
+    job = client(tmp_path, body, shared, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    wait_for(tmp_path / "ready")
+    job.send_signal(signal.SIGINT)
+    assert job.wait(timeout=30) == 0
+    job.communicate()
+
+
+def test_a_job_does_not_outlive_its_client(shared, tmp_path):
+    body = """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open("ready", "w").write(str(os.getpid()))
+        time.sleep(120)
+        """
+    job = client(tmp_path, body, shared)
+    pid = int(wait_for(tmp_path / "ready"))
+    job.kill()
+    job.communicate()
+    assert ends(pid)
+
+
+def test_jobs_run_side_by_side(shared, tmp_path):
+    """Each of two waits for a file that the other makes."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    body = """
+        other = {"a": "b", "b": "a"}[os.path.basename(os.getcwd())]
+        open("here", "w").write("x")
+        while not os.path.exists(f"../{other}/here"):
+            time.sleep(0.01)
+        """
+    jobs = [client(folder, body, shared) for folder in folders]
+    assert [job.wait(timeout=60) for job in jobs] == [0, 0]
+    for job in jobs:
+        job.communicate()
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_without_a_server_a_job_runs_where_it_is(tmp_path, made):
+    """No socket, or one that nobody listens at."""
+    address = tmp_path / "socket"
+    if made:
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as closed:
+            closed.bind(str(address))
+    body = """
+        print(os.getpid(), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+        """
+    job = client(tmp_path, body, address)
+    out, err = job.communicate(timeout=60)
+    assert (out, err, job.returncode) == (f"{job.pid} True\n", "", 0)
+
+
+def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
+    body = """
+        open("ready", "w").write(str(os.getpid()))
+        time.sleep(120)
+        """
+    job = client(tmp_path, body)
+    pid = int(wait_for(tmp_path / "ready"))
+    server.kill()
+    server.wait()
+    os.kill(pid, signal.SIGKILL)
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == 1
+    assert err == "error: the fork server ended while this job ran in it\n"
+
+
+def test_the_server_ends_with_its_parent_after_its_jobs(server, tmp_path):
+    folder = Path(os.environ[forkserver.VARIABLE]).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    body = """
+        open("ready", "w").write("x")
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        print("done")
+        """
+    job = client(tmp_path, body)
+    wait_for(tmp_path / "ready")
+    server.stdin.close()
+    time.sleep(0.3)
+    assert server.poll() is None
+    (tmp_path / "go").touch()
+    out, _ = job.communicate(timeout=30)
+    assert (out, job.returncode) == ("done\n", 0)
+    server.wait(timeout=30)
+    assert not folder.exists()
+
+
+def test_no_thread_runs_in_the_server(shared):
+    """A fork has only the thread that forked: a lock that another held stays locked for ever."""
+    servers = [p for p in psutil.Process().children() if shared in p.cmdline()]
+    assert [p.num_threads() for p in servers] == [1]
+
+
+def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
+    config = load("config/smoke.yaml")
+    cell = f"results/{config['name']}/cells/digits/mlp/quick/seed-0"
+    target = f"{cell}/solutions.parquet"
+    found = {}
+    for forked in (True, False):
+        folder = tmp_path / str(forked)
+        folder.mkdir()
+        status, text = snakemake(
+            folder, changed(config, execution__fork_server=forked), target, "--cores", "2"
+        )
+        assert status == 0, text
+        found[forked] = {
+            path.relative_to(folder): path.read_bytes()
+            for path in (folder / cell).rglob("*")
+            if path.is_file()
+        }
+    assert len(found[True]) >= 5
+    assert found[True] == found[False]
