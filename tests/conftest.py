@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+# One thread a process, set before torch is imported: the suite runs in two processes (make test), and two
+# times two threads on two cores wait for each other, up to four hundred times as long as the work takes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

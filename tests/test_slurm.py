@@ -300,7 +300,7 @@ def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
     assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
         *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        "summary_aggregate_claims_figures",
+        "aggregate", "summary_claims_figures",
     }
     assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
     for name, job in jobs.items():
@@ -359,9 +359,9 @@ def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
         again.stop()
     comments = [job["Comment"] for i, job in submitted(site).items() if i not in before]
     assert sorted(comments) == [
+        "rule_aggregate_wildcards_training",
         "rule_average_wildcards_digits_mlp_quick_3",
         "rule_solutions-digits-mlp-quick-seed3_descend_refresh_bn",
-        "rule_summary_aggregate",
         "rule_train_sgd_wildcards_digits_mlp_quick_3",
     ]
     assert text.count("has been submitted with SLURM jobid") == len(comments)

@@ -156,6 +156,11 @@ class Wanted:
         self.lines.update(lines)
 
 
+def _but_fp32(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave the default precision out of a job's params: those of jobs done before there was a choice."""
+    return {key: value for key, value in block.items() if (key, value) != ("precision", "fp32")}
+
+
 class Experiment:
     """A checked config with defaults filled in: its cells and the slice each stage depends on.
 
@@ -344,6 +349,11 @@ class Experiment:
                 raise ValleysError(
                     f"{where}.slopes: exact needs bn_refresh.method exact where bn is refreshed; "
                     "the loss of method streaming hangs on the batches"
+                )
+            if probe["slopes"] == "exact" and probe["precision"] != "fp32":
+                raise ValleysError(
+                    f"{where}.precision: {probe['precision']} has no exact slopes; "
+                    "choose precision fp32 or slopes: differences"
                 )
             if probe["kind"] == "to_seed" and not any(self._other_seeds(cell) for cell in self.all_cells):
                 raise ValleysError(
@@ -759,7 +769,7 @@ class Experiment:
         full = self.recipe(recipe)
         kept = {key: value for key, value in full.items() if key not in ("swa", "descent")}
         kept["swa"] = {key: value for key, value in full["swa"].items() if key != "window"}
-        return self._stage("train_sgd", model=self.models[model], recipe=kept, seed=int(seed))
+        return self._stage("train_sgd", model=self.models[model], recipe=_but_fp32(kept), seed=int(seed))
 
     def average(self, recipe: str) -> dict[str, Any]:
         """Params of ``average``."""
@@ -773,8 +783,8 @@ class Experiment:
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
         full = self.recipe(recipe)
-        keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "descent")
-        kept = {key: full[key] for key in keys}
+        keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "precision", "descent")
+        kept = _but_fp32({key: full[key] for key in keys})
         return self._stage("descend", recipe=kept, seed=int(seed), bn_refresh=self.config["bn_refresh"])
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
@@ -797,17 +807,18 @@ class Experiment:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
-            blocks[name] = block
+            blocks[name] = _but_fp32(block)
         loss = self.recipe(cell.recipe)["loss"]
         return self._stage("probe", probes=blocks, loss=loss, bn_refresh=self.config["bn_refresh"])
 
     def connect(self, cell: Cell, line: str) -> dict[str, Any]:
         """Params of ``connect``: the path, and what one step of SGD needs."""
         full, spec = self.recipe(cell.recipe), self.config["lines"][line]
-        keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment")
+        keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
+        recipe = _but_fp32({key: full[key] for key in keys})
         kept = {key: spec[key] for key in ("path", "bends", "epochs")}
         kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
-        return self._stage("connect", recipe={key: full[key] for key in keys}, line=kept, seed=cell.seed)
+        return self._stage("connect", recipe=recipe, line=kept, seed=cell.seed)
 
     def interpolate(self, cell: Cell, line: str) -> dict[str, Any]:
         """Params of ``interpolate``: the points, and which solutions are at the ends.
@@ -817,8 +828,8 @@ class Experiment:
         spec, stop = self.config["lines"][line], self.stop_cell(cell, line)
         if stop is None:
             raise ValleysError(f"line {line}: no cell for its stop when it starts in {cell.path}")
-        keys = ("start", "stop", "path", "divisions", "bn", "train_images", "test_images")
-        kept = {key: spec[key] for key in keys}
+        keys = ("start", "stop", "path", "divisions", "bn", "precision", "train_images", "test_images")
+        kept = _but_fp32({key: spec[key] for key in keys})
         kept |= {"stop_recipe": stop.recipe, "stop_seed": stop.seed}
         ends = {"first": 0, "last": 1} if self.is_trained(line) else {"first": -2, "last": 3}
         kept |= {key: end if spec[key] is None else spec[key] for key, end in ends.items()}
@@ -843,7 +854,8 @@ class Experiment:
 
     def _laid(self, plane: str) -> dict[str, Any]:
         spec = self.config["planes"][plane]
-        kept = {key: spec[key] for key in ("points", "bn", "train_images", "test_images")}
+        keys = ("points", "bn", "precision", "train_images", "test_images")
+        kept = _but_fp32({key: spec[key] for key in keys})
         if spec["through"]:
             return kept | {key: spec[key] for key in ("through", "margin")} | {"at": spec["through"][0]}
         if spec["pca"]:

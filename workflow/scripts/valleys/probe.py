@@ -38,6 +38,7 @@ from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.losses import Loss
+from valleys.precision import autocast, full
 from valleys.sgd import vector_norm
 
 log = logging.getLogger("valleys")
@@ -75,6 +76,8 @@ class Evaluator:
         ``refreshed`` or ``frozen``.
     method, batch_size
         How BN is refreshed and how many images go through the model at a time.
+    precision
+        Of the passes: ``fp32`` or ``bf16`` (`precision.autocast`). Weights move in float32 either way.
     """
 
     def __init__(
@@ -87,9 +90,11 @@ class Evaluator:
         bn: str = "refreshed",
         method: Method = "exact",
         batch_size: int = 1000,
+        precision: str = "fp32",
     ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.loss, self.method, self.batch_size = loss, method, batch_size
+        self.precision, self.device = precision, train.images.device
         self.bn = bn if batch_norms(self.model) else "none"
         self.parameters = dict(self.model.named_parameters())
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -133,7 +138,8 @@ class Evaluator:
         """Loss and accuracy on the probing train images at the present weights (refreshing BN if asked)."""
         self.points += 1
         if self.bn == "refreshed":
-            logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
+            with autocast(self.device, self.precision):
+                logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
             if logits is not None:
                 return self._mean(zip(logits, self._train.labels(), strict=True), len(self._train.split))
         return self._pass(self._train)
@@ -229,12 +235,16 @@ class Evaluator:
         return Point(*self.train_loss(), *self.test_loss())
 
     def _pass(self, batches: _Batches) -> tuple[float, float]:
-        return self._mean(((self.model(x), y) for x, y in batches), len(batches.split))
+        def logits(images: Tensor) -> Tensor:
+            with autocast(self.device, self.precision):
+                return self.model(images)
+
+        return self._mean(((logits(x), y) for x, y in batches), len(batches.split))
 
     def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> tuple[float, float]:
         total, hits = 0.0, 0
         for logits, labels in pairs:
-            total = total + self.loss(logits, labels).sum(dtype=torch.float64)
+            total = total + self.loss(full(logits), labels).sum(dtype=torch.float64)
             hits = hits + (logits.argmax(1) == labels).sum()
         return float(total) / count, int(hits) / count
 
@@ -290,7 +300,8 @@ def evaluator_for(
     splits
         All train and all test images.
     block
-        Of a probe, line or plane: ``train_images``, ``test_images`` (how many of them) and ``bn``.
+        Of a probe, line or plane: ``train_images``, ``test_images`` (how many of them), ``bn`` and
+        ``precision``.
     spec
         The rule's params: ``loss`` and ``bn_refresh``.
     """
@@ -306,6 +317,7 @@ def evaluator_for(
         bn=block["bn"],
         method=settings["method"],
         batch_size=settings["batch_size"],
+        precision=block.get("precision", "fp32"),
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from valleys import files, losses
 from valleys.data import Split, epoch_batches
 from valleys.errors import ValleysError
+from valleys.precision import autocast, full
 
 log = logging.getLogger("valleys")
 
@@ -123,7 +124,8 @@ class Trainer:
     model, train_split
         The network and the training images, on one device. The model is trained in place.
     recipe
-        ``batch_size, momentum, nesterov, weight_decay, loss, augment`` (see ``config.schema.yaml``).
+        ``batch_size, momentum, nesterov, weight_decay, loss, augment`` and, if it is not ``fp32``,
+        ``precision`` (see ``config.schema.yaml``).
     seed
         Names the random stream of data order, augmentation and dropout.
     state
@@ -145,6 +147,7 @@ class Trainer:
         self.model, self.split, self.recipe = model, train_split, recipe
         self.seed, self.state, self.checkpoint_every = seed, state, checkpoint_every
         self.loss = losses.build(recipe["loss"])
+        self.precision = recipe.get("precision", "fp32")
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe["lr"],
@@ -189,8 +192,9 @@ class Trainer:
             start=self.step,
         )
         for images, labels in batches:
-            logits = self.model(images)
-            each = self.loss(logits, labels)
+            with autocast(images.device, self.precision):
+                logits = self.model(images)
+            each = self.loss(full(logits), labels)
             self.optimizer.zero_grad(set_to_none=True)
             each.mean().backward()
             self.optimizer.step()
