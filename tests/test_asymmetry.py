@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from valleys.asymmetry import barrier, detect, detect_many, shift, shift_curve
+from valleys.asymmetry import barrier, detect, detect_many, holds, shift, shift_curve
 from valleys.errors import ValleysError
 
 GRID = np.linspace(-1, 1, 41)
@@ -407,6 +407,26 @@ class TestShift:
             shift_curve(self.X, good, good, [0, 1], max_shift=0.5, free_offset=True)
         with pytest.raises(ValleysError, match="deltas"):
             shift_curve(self.X, good, good, [], free_offset=True)
+
+
+class TestHolds:
+    X = np.linspace(-1, 1, 21)
+    STEEP = np.where(X > 0, 4 * X, -X)  # c* = 4
+
+    def test_small_errors_change_nothing(self):
+        assert holds(self.X, self.STEEP, 1e-3)
+        assert holds(self.X, self.X**2, 1e-3)
+
+    def test_large_errors_do(self):
+        assert not holds(self.X, self.STEEP, 0.1)
+
+    def test_it_is_the_verdict_that_counts(self):
+        """Near the level c an error matters that does not elsewhere."""
+        assert not holds(self.X, self.STEEP, 1e-3, c=4.0)
+        assert holds(self.X, self.STEEP, 1e-3, c=3.0)
+
+    def test_no_error_changes_nothing(self):
+        assert holds(self.X, self.STEEP, 0.0, c=4.0)
 
 
 class TestBarrier:

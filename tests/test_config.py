@@ -194,6 +194,11 @@ MISTAKES = {
         BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},
         ["probes.u.slopes", "exact", "streaming"],
     ),
+    "exact slopes in bf16": (
+        None,
+        BASE | {"probes": {"u": {"kind": "pca", "slopes": "exact", "precision": "bf16"}}},
+        ["probes.u.precision", "bf16", "exact"],
+    ),
     "unknown slopes": ("probes.uniform.slopes", "exakt", ["uniform.slopes", "did you mean 'exact'?"]),
 }  # fmt: skip
 
@@ -650,6 +655,10 @@ CHANGES = {
     ),
     "a plane of more seeds": ("planes.solutions.seeds", 2, set()),
     "slopes": ("probes.gradient.slopes", "exact", {"probe gradient"}),
+    "the default precision": ("probes.gradient.precision", "fp32", set()),  # written out
+    "precision of a probe": ("probes.gradient.precision", "bf16", {"probe gradient"}),
+    "precision of a plane": ("planes.iterates.precision", "bf16", {"plane iterates"}),
+    "precision of training": ("recipes.quick.precision", "bf16", {f"train_sgd {RUN}", f"descend {RUN}"}),
     "noise": ("asymmetry.noise", 1e-5, {"detect", "sensitivity"}),
     "level c": ("asymmetry.c", 3, {"detect", "sensitivity", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
@@ -695,6 +704,14 @@ def test_share_counts_for_the_kind_sign():
     )
     assert first != second
     assert (first["probes"]["s"]["share"], second["probes"]["s"]["share"]) == (0.1, 0.9)
+
+
+def test_constants_reach_a_probe_in_bf16():
+    """Which of its curves are measured again hangs on them."""
+    rounded = ("probes.gradient.precision", "bf16")
+    old, new = (slices(experiment(rounded, *more)) for more in ((), (("asymmetry.c", 3),)))
+    assert old["probe gradient"] != new["probe gradient"]
+    assert old["probe uniform"] == new["probe uniform"]
 
 
 def test_every_slice_carries_its_stages_version(monkeypatch):

@@ -88,6 +88,68 @@ def test_streaming_refresh_is_used_when_asked():
     assert streaming.point().train_loss != exact.point().train_loss
 
 
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_bf16_rounds_the_passes_and_not_the_weights(bn):
+    fp32, bf16 = (make_evaluator(bn=bn, precision=name) for name in ("fp32", "bf16"))
+    direction, offsets = draw(make_model()), [-2.0, 0.0, 1.5]
+    exact, rounded = (probe.probe_line(evaluator, direction, offsets) for evaluator in (fp32, bf16))
+    for a, b in zip(exact, rounded, strict=True):
+        assert b["train_loss"] != a["train_loss"]
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.02)
+        assert b["test_loss"] == pytest.approx(a["test_loss"], rel=0.02)
+    bf16.move(direction, 1.5)
+    fp32.move(direction, 1.5)
+    for name, weights in bf16.parameters.items():
+        assert torch.equal(weights, fp32.parameters[name])
+    assert bf16.stored() == fp32.stored()  # what solutions are compared with is never rounded
+    with bf16.in_precision("fp32"):
+        assert probe.probe_line(bf16, direction, offsets) == exact
+    assert bf16.precision == "bf16"
+
+
+CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
+
+
+def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
+    """And is measured again in fp32 where errors as large as those found could change it."""
+    direction, offsets = draw(make_model()), probe.line_offsets(2.0, 9)
+    evaluator = make_evaluator(precision="bf16")
+    rounded = probe.probe_line(evaluator, direction, offsets)
+    exact = probe.probe_line(make_evaluator(), direction, offsets)
+    at = probe.checked_points(9)
+    assert at == [0, 2, 4, 6, 8]
+    errors = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in at]
+    size = math.sqrt(sum(e * e for e in errors) / 5)
+    asked = []
+
+    def holds(offsets, losses, error, **constants):
+        asked.append((losses, error, constants))
+        return verdict
+
+    monkeypatch.setattr(asymmetry, "holds", holds)
+    verdict = True
+    curve, columns = probe.settle(evaluator, direction, rounded, CONSTANTS)
+    assert curve == rounded
+    assert columns == {"precision": "bf16", "precision_error": pytest.approx(size)}
+    verdict = False
+    curve, columns = probe.settle(evaluator, direction, rounded, CONSTANTS)
+    assert curve == exact
+    assert columns == {"precision": "fp32", "precision_error": pytest.approx(size)}
+    assert asked[0] == ([row["train_loss"] for row in rounded], pytest.approx(size), CONSTANTS)
+    assert evaluator.precision == "bf16"
+
+
+def test_a_curve_in_fp32_is_compared_with_nothing():
+    evaluator = make_evaluator()
+    curve = probe.probe_line(evaluator, draw(make_model()), [-1.0, 0.0, 1.0])
+    points = evaluator.points
+    assert probe.settle(evaluator, {}, curve, CONSTANTS) == (
+        curve,
+        {"precision": "fp32", "precision_error": None},
+    )
+    assert evaluator.points == points
+
+
 def test_the_callers_model_never_changes():
     model = make_model().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -95,6 +95,19 @@ def test_one_epoch_equals_a_plain_loop(tmp_path):
     assert rows[0]["train_loss"] == pytest.approx(total / 72, rel=1e-6)
 
 
+def test_bf16_rounds_the_passes_and_not_the_weights():
+    found = {}
+    for precision in ("fp32", "bf16"):
+        model = fresh()
+        trainer = sgd.Trainer(model, make_split(72), {**RECIPE, "precision": precision}, seed=1)
+        metrics = trainer.run_epoch(0.05, sgd._SignalFlag())
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+        found[precision] = metrics["train_loss"]
+    assert found["bf16"] != found["fp32"]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.02)
+
+
 def test_it_learns_and_reports(tmp_path):
     weights, rows = train(tmp_path)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]

@@ -379,13 +379,16 @@ def test_studies_and_probes_together(tmp_path):
     # Another probe in the same job: the job runs again, and reads back what is done.
     shared = cells / "quick/seed-0/probes/together"
     before = tables.read(shared / "curves.parquet", "curves").to_pandas()
-    more = changed(
-        STUDY, probes__gaussian={"kind": "gaussian", "n": 1, "points": 21}, studies__pair__probes=["gaussian"]
-    )
+    gaussian = {"kind": "gaussian", "n": 1, "points": 21, "precision": "bf16"}
+    more = changed(STUDY, probes__gaussian=gaussian, studies__pair__probes=["gaussian"])
     status, text = snakemake(tmp_path, more, targets[1], "--cores", "2")
     assert status == 0, text
     after = tables.read(shared / "curves.parquet", "curves").to_pandas()
     assert after[after["probe"] != "gaussian"].reset_index(drop=True).equals(before)
+    measured = tables.read(shared / "directions.parquet", "directions").to_pandas().groupby("probe")
+    assert set(measured["precision_error"].min().dropna().index) == {"gaussian"}
+    assert measured["precision_error"].min()["gaussian"] > 0
+    assert set(measured.get_group(("uniform",))["precision"]) == {"fp32"}
     log = (tmp_path / "results/study/logs/digits/mlp/quick/seed-0/probe-together.log").read_text()
     assert log.count("direction 1 of 1") == log.count("direction ") == 2  # the new one, at sgd and swa
     alone = planned(tmp_path, changed(more, execution__probe_jobs="separate"), targets[1])

@@ -38,6 +38,7 @@ with job(snakemake) as log:
                 spec["bn_refresh"],
             ]
             key += [spec["version"], about["checksum"], files.checksum(stored), str(device), *inputs]
+            key += [spec["asymmetry"]] if evaluator.precision != "fp32" else []
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(
                 evaluator,
@@ -46,6 +47,7 @@ with job(snakemake) as log:
                 stored=probe.stored_directions(stored, name),
                 check_stored_bn=block["train_images"] is None,
                 state=state / "curves.pt",
+                constants=spec.get("asymmetry"),
             ):
                 label = {**cell.columns(), "solution": name, "probe": probe_name}
                 label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}

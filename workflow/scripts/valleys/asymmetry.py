@@ -254,6 +254,35 @@ def detect_many(
     return found
 
 
+def holds(
+    offsets: ArrayLike, losses: ArrayLike, error: float, *, copies: int = 64, **constants: float
+) -> bool:
+    """Return whether a curve's verdict survives errors of the size that its losses have.
+
+    The verdict is taken again on copies of the curve with independent normal errors of standard deviation
+    `error` at each point. Errors that hang together from point to point change slopes, and with them the
+    verdict, less than independent ones of that size. The copies are the same in every call.
+
+    Parameters
+    ----------
+    offsets, losses : array_like, shape (n,)
+        As in `detect`.
+    error : float
+        Standard deviation, in units of the losses.
+    constants
+        As in `detect`: ``c, zeta_max, min_span, minimum_within, noise``.
+
+    Returns
+    -------
+    bool
+        Whether all copies have the curve's own status.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    errors = np.random.default_rng(0).standard_normal((copies, len(losses)))
+    detections = detect_many(offsets, np.concatenate([losses[None], losses + error * errors]), **constants)
+    return len({detection.status for detection in detections}) == 1
+
+
 def shift(
     offsets: ArrayLike,
     train: ArrayLike,

@@ -247,7 +247,8 @@ def check_solutions(
             else:
                 evaluator.place(weights.items())
                 own = evaluator.train_loss()[0]
-            probe.check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, on="plane")
+            tolerance = probe.TOLERANCE[evaluator.precision]
+            probe.check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, tolerance, on="plane")
             found.append(name)
     finally:
         evaluator.load(start)

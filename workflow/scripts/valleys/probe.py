@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import directions, files, losses
+from valleys import asymmetry, directions, files, losses
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
@@ -45,6 +45,8 @@ log = logging.getLogger("valleys")
 
 #: Normalised float images are kept ready when a split needs no more than this many bytes.
 RESIDENT_BYTES = 2 * 1024**3
+#: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,19 @@ class Evaluator:
 
     @torch.no_grad()
     def stored(self) -> Point:
-        """Return the values at the start with its stored BN statistics: no refresh, no line."""
+        """Return the values at the start with its stored BN statistics, in fp32: no refresh, no line."""
         self.reset()
-        return Point(*self._pass(self._train), *self._pass(self._test))
+        with self.in_precision("fp32"):
+            return Point(*self._pass(self._train), *self._pass(self._test))
+
+    @contextlib.contextmanager
+    def in_precision(self, precision: str) -> Iterator[None]:
+        """Within the block, passes are of this precision."""
+        own, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = own
 
     @torch.no_grad()
     def train_slope(self, direction: Mapping[str, Tensor]) -> float:
@@ -346,6 +358,48 @@ def probe_line(
     return rows
 
 
+def checked_points(count: int) -> list[int]:
+    """Return which of a curve's points are measured in both precisions: the ends, middle and quarters."""
+    return sorted({round(i * (count - 1) / 4) for i in range(5)})
+
+
+def settle(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    curve: list[dict[str, float | None]],
+    constants: Mapping[str, float],
+) -> tuple[list[dict[str, float | None]], dict[str, Any]]:
+    """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
+
+    A curve in bf16 is compared with fp32 at five of its points. Where errors as large as those found there
+    could change its verdict by Definition 1 (`asymmetry.holds`), all of it is measured again in fp32.
+
+    Parameters
+    ----------
+    curve
+        As `probe_line` returned it, in the evaluator's precision.
+    constants
+        Of Definition 1 (the config's ``asymmetry``).
+
+    Returns
+    -------
+    curve, columns
+        ``precision`` of the curve returned, and ``precision_error``: root mean square of the differences in
+        train loss (its units) that bf16 made at the points compared; None where nothing was compared.
+    """
+    if evaluator.precision == "fp32":
+        return curve, {"precision": "fp32", "precision_error": None}
+    offsets, losses = ([row[key] for row in curve] for key in ("offset", "train_loss"))
+    at = checked_points(len(curve))
+    with evaluator.in_precision("fp32"):
+        exact = probe_line(evaluator, direction, [offsets[i] for i in at])
+        errors = [losses[i] - point["train_loss"] for i, point in zip(at, exact, strict=True)]
+        error = math.sqrt(sum(e * e for e in errors) / len(errors))
+        if math.isfinite(error) and asymmetry.holds(offsets, losses, error, **constants):
+            return curve, {"precision": "bf16", "precision_error": error}
+        return probe_line(evaluator, direction, offsets), {"precision": "fp32", "precision_error": error}
+
+
 def interpolate(
     evaluator: Evaluator,
     move: Callable[[float], None],
@@ -485,6 +539,7 @@ def probe_solution(
     stored: list[dict[str, Tensor]],
     check_stored_bn: bool,
     state: Path,
+    constants: Mapping[str, float] | None = None,
     save_every_s: float = 5.0,
 ) -> Iterator[tuple[list[dict[str, float]], dict[str, Any]]]:
     """Probe a solution along the directions of one probe, resuming from `state`.
@@ -506,6 +561,8 @@ def probe_solution(
         have the curve's loss at 0. Otherwise (refreshed on a subset) it is compared after a refresh.
     state
         File that keeps finished directions, by number.
+    constants
+        Of Definition 1, for an evaluator in bf16 (`settle`).
 
     Yields
     ------
@@ -522,7 +579,8 @@ def probe_solution(
     # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat. Later
     # directions start from the radius of direction 0, which is the same however many are asked for.
     first = done[0][1]["radius"] if 0 in done else weight_norm / 50
-    own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
+    with evaluator.in_precision("fp32"):
+        own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:
             if block["radius"] is not None:
@@ -537,7 +595,13 @@ def probe_solution(
                 first = radius.radius if k == 0 else first
             offsets = line_offsets(radius.radius, block["points"])
             curve = probe_line(evaluator, direction, offsets, exact=block["slopes"] == "exact")
-            check_against(f"direction {k} at offset 0", curve[len(curve) // 2]["train_loss"], own.train_loss)
+            check_against(
+                f"direction {k} at offset 0",
+                curve[len(curve) // 2]["train_loss"],
+                own.train_loss,
+                TOLERANCE[evaluator.precision],
+            )
+            curve, measured = settle(evaluator, direction, curve, constants or {})
             row = {
                 "k": k,
                 "key": key if random else "",
@@ -548,13 +612,14 @@ def probe_solution(
                 "sign_agreement": directions.sign_agreement(direction, weights),
                 "radius": radius.radius,
                 "radius_status": radius.status,
+                **measured,
             }
             done[k] = [curve, row]
             if time.monotonic() - saved_at > save_every_s:
                 files.save_checkpoint(state, done)
                 saved_at = time.monotonic()
             log.info(
-                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R",
+                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R, %s",
                 k + 1,
                 block["n"],
                 radius.radius,
@@ -562,6 +627,7 @@ def probe_solution(
                 curve[0]["train_loss"],
                 own.train_loss,
                 curve[-1]["train_loss"],
+                measured["precision"],
             )
         yield tuple(done[k])
     files.save_checkpoint(state, done)
