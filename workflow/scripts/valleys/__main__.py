@@ -56,6 +56,10 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
 
     from valleys import plan
 
+    if not plan.SNAKEFILE.is_file():
+        raise ValleysError(
+            f"plan: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
+        )
     if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None

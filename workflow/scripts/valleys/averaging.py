@@ -36,8 +36,11 @@ def average(iterates: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     Raises
     ------
     ValleysError
-        When there is no iterate, or one has other names or shapes than the first.
+        When there is no iterate, or one has other names or shapes than the first; for a list of iterates that
+        are one and the same, which is what a network's ``state_dict()``, kept without a copy, becomes.
     """
+    if isinstance(iterates, Sequence):
+        _check_apart(iterates)
     total: dict[str, Tensor] = {}
     last: Mapping[str, Tensor] = {}
     count = 0
@@ -46,7 +49,7 @@ def average(iterates: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             raise ValleysError(f"iterate {count} has other tensors than iterate 1: they are of two models")
         for name, tensor in iterate.items():
             if tensor.is_floating_point():
-                value = tensor.detach().to(torch.float64)
+                value = tensor.detach().to(torch.float64, copy=True)
                 total[name] = total[name] + value if name in total else value
             else:
                 total[name] = tensor
@@ -57,6 +60,20 @@ def average(iterates: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         name: (total[name] / count).to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
         for name, tensor in last.items()
     }
+
+
+def _check_apart(iterates: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise when two neighbours share their memory: their values would be those of the last."""
+    for i in range(1, len(iterates)):
+        for name, tensor in iterates[i].items():
+            other = iterates[i - 1].get(name)
+            if tensor.is_floating_point() and tensor.numel() and other is not None:
+                if tensor.data_ptr() == other.data_ptr():
+                    raise ValleysError(
+                        f"iterates {i} and {i + 1} are the same tensors; keep copies: "
+                        "{n: t.clone() for n, t in model.state_dict().items()}"
+                    )
+                break
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -87,7 +104,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     model
         Changed in place: ``running_mean`` and ``running_var`` only. Left in the mode it was in.
     batches
-        Tensors (n, C, H, W) on the model's device, or ``(images, labels)`` pairs as a loader yields.
+        Tensors (n, C, H, W), or ``(images, labels)`` pairs as a loader yields; moved to the model's device.
 
     Returns
     -------
@@ -99,7 +116,9 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     ValleysError
         When there are no images.
     """
+    device = next((p.device for p in model.parameters()), None)
     images = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in batches)
+    images = (x if device is None else x.to(device) for x in images)
     was_training = model.training
     try:
         model.eval()  # dropout off: the statistics are those of the deterministic network

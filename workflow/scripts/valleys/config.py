@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
+from valleys import resources
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
@@ -27,7 +28,7 @@ from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
 from valleys.studies import Expansion
 
-SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "config.schema.yaml"
+SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
 CELL_TABLES += ("interpolation", "planes", "plane_points")

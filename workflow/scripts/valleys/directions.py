@@ -66,7 +66,7 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
 
 
 def random_direction(
-    kind: str, weights: Mapping[str, Tensor], *, key: str, k: int, share: float = 0.5
+    kind: str, weights: Mapping[str, Tensor] | nn.Module, *, key: str = "", k: int = 0, share: float = 0.5
 ) -> tuple[Direction, float]:
     """Draw direction number `k` of a random kind over `weights`.
 
@@ -79,15 +79,17 @@ def random_direction(
         of w in a share `share` of the entries (chosen at random) and the opposite sign in the rest (Li et
         al. 2024); and two that are not random: ``constant`` all ones, ``sign_w`` sign(w).
     weights
-        The group's weights by name, in the model's order; any device.
+        The group's weights by name, in the model's order; any device. A network: all its parameters.
     key, k
-        Name of the stream and number of the direction in it.
+        Name of the stream and number of the direction in it; the same ones give the same direction.
 
     Returns
     -------
     direction, norm
         Tensors of the weights' shapes, dtype and device, unit 2-norm together; the 2-norm before scaling.
     """
+    if isinstance(weights, nn.Module):
+        weights = dict(weights.named_parameters())
     generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
     direction: Direction = {}
     for name, weight in weights.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from valleys.errors import ValleysError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,3 +45,51 @@ def build(spec: Mapping[str, Any]) -> Loss:
             (logits - F.one_hot(labels, logits.shape[1]).to(logits)).square().mean(dim=1)
         )
     raise KeyError(name)  # names are checked with the config
+
+
+class PerImage:
+    """Any loss as one that returns a value an image, as `build` returns them.
+
+    Parameters
+    ----------
+    loss
+        ``loss(outputs, labels)`` that returns a value an image, (N,) or (N, ...), or the mean over the batch
+        as one number: torch's losses with ``reduction="mean"`` or ``"none"``. A mean is given to each image
+        of its batch, so that the mean over batches counts images; it has the rounding of float32.
+
+    Raises
+    ------
+    ValleysError
+        When called, if `loss` returns a sum over the batch, or anything else. To tell a sum from a mean the
+        first batch that has a loss is passed twice.
+    """
+
+    def __init__(self, loss: Callable[[Any, Tensor], Tensor]) -> None:
+        self.loss = loss
+        self._is_mean = False
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each image, shape (N,)."""
+        values = self.loss(outputs, labels)
+        if isinstance(values, Tensor) and values.dim() == 0:
+            self._check_mean(outputs, labels, values)
+            return values.expand(len(labels))
+        if not isinstance(values, Tensor) or len(values) != len(labels):
+            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValleysError(
+                f"loss: it returns {got} for {len(labels)} labels; it must return one value an image, "
+                "or their mean"
+            )
+        return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+    @torch.no_grad()
+    def _check_mean(self, outputs: Tensor, labels: Tensor, value: Tensor) -> None:
+        if self._is_mean:
+            return
+        outputs, once = outputs.detach(), float(value.detach())
+        twice = float(self.loss(torch.cat([outputs, outputs]), torch.cat([labels, labels])))
+        if not (math.isfinite(once) and math.isfinite(twice)) or once == 0:
+            return  # says nothing; the next batch may
+        if abs(twice - once) > 1e-3 * abs(once):
+            raise ValleysError('loss: it returns a sum over the batch; use reduction="mean" or "none"')
+        self._is_mean = True

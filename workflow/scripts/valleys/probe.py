@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import logging
 import math
 import time
@@ -32,19 +33,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, losses
+from valleys import asymmetry, directions, files, loaders, losses
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
+from valleys.loaders import Loader
 from valleys.losses import Loss
 from valleys.precision import autocast, full
 from valleys.sgd import vector_norm
 
 log = logging.getLogger("valleys")
 
-#: Normalised float images are kept ready when a split needs no more than this many bytes.
-RESIDENT_BYTES = 2 * 1024**3
+#: Cross-entropy in nats, a value an image.
+CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 #: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
 
@@ -71,23 +73,29 @@ class Evaluator:
     model
         The solution to start from; deep-copied, never changed.
     train, test
-        Probing images. BN refresh uses all of `train`.
+        Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
+        (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
     loss
-        ``loss(logits, labels) -> (N,)``.
+        ``loss(logits, labels)``: a value an image, or the batch's mean (`losses.PerImage`).
     bn
         ``refreshed`` or ``frozen``.
     method, batch_size
-        How BN is refreshed and how many images go through the model at a time.
+        How BN is refreshed and how many images of a split go through the model at a time.
     precision
         Of the passes: ``fp32`` or ``bf16`` (`precision.autocast`). Weights move in float32 either way.
+
+    Raises
+    ------
+    ValleysError
+        For a loader that yields no pairs of tensors, or has nothing to read again.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        train: Split,
-        test: Split,
-        loss: Loss,
+        train: Split | Loader,
+        test: Split | Loader | None = None,
+        loss: Loss = CROSS_ENTROPY,
         *,
         bn: str = "refreshed",
         method: Method = "exact",
@@ -95,12 +103,16 @@ class Evaluator:
         precision: str = "fp32",
     ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.loss, self.method, self.batch_size = loss, method, batch_size
-        self.precision, self.device = precision, train.images.device
+        if bn not in ("refreshed", "frozen"):
+            raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
+        self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
+        own = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.precision, self.device = precision, own
         self.bn = bn if batch_norms(self.model) else "none"
         self.parameters = dict(self.model.named_parameters())
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self._train, self._test = _Batches(train, batch_size), _Batches(test, batch_size)
+        self._train = loaders.batches(train, batch_size, own, "train")
+        self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
         self.points = 0
         self.backwards = False  # whether forward mode is known to fail in this network
 
@@ -143,20 +155,20 @@ class Evaluator:
             with autocast(self.device, self.precision):
                 logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
             if logits is not None:
-                return self._mean(zip(logits, self._train.labels(), strict=True), len(self._train.split))
+                return self._mean(zip(logits, self._train.labels(), strict=True), len(self._train))
         return self._pass(self._train)
 
     @torch.no_grad()
     def test_loss(self) -> tuple[float, float]:
-        """Loss and accuracy on the probing test images, BN as `train_loss` left it."""
-        return self._pass(self._test)
+        """Loss and accuracy on the probing test images, BN as `train_loss` left it; else NaN."""
+        return (math.nan, math.nan) if self._test is None else self._pass(self._test)
 
     @torch.no_grad()
     def stored(self) -> Point:
         """Return the values at the start with its stored BN statistics, in fp32: no refresh, no line."""
         self.reset()
         with self.in_precision("fp32"):
-            return Point(*self._pass(self._train), *self._pass(self._test))
+            return Point(*self._pass(self._train), *self.test_loss())
 
     @contextlib.contextmanager
     def in_precision(self, precision: str) -> Iterator[None]:
@@ -215,7 +227,7 @@ class Evaluator:
             with _replaced(self.model, duals):
                 tangents = [forward_ad.unpack_dual(loss).tangent for loss in self._train_losses()]
         # None where nothing depends on the direction.
-        return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train.split)
+        return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train)
 
     def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
         leaves = {name: self.parameters[name].detach().clone().requires_grad_() for name in direction}
@@ -231,7 +243,7 @@ class Evaluator:
             for name, leaf in leaves.items()
             if leaf.grad is not None
         ]
-        return sum(terms) / len(self._train.split)
+        return sum(terms) / len(self._train)
 
     def _train_losses(self) -> Iterator[Tensor]:
         """Yield the sum of losses over each batch of train images, as a function of the parameters."""
@@ -246,19 +258,21 @@ class Evaluator:
         """Return train and test loss and accuracy at the present weights."""
         return Point(*self.train_loss(), *self.test_loss())
 
-    def _pass(self, batches: _Batches) -> tuple[float, float]:
+    def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
                 return self.model(images)
 
-        return self._mean(((logits(x), y) for x, y in batches), len(batches.split))
+        return self._mean(((logits(x), y) for x, y in batches), len(batches))
 
     def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> tuple[float, float]:
         total, hits = 0.0, 0
         for logits, labels in pairs:
             total = total + self.loss(full(logits), labels).sum(dtype=torch.float64)
-            hits = hits + (logits.argmax(1) == labels).sum()
-        return float(total) / count, int(hits) / count
+            # Of a user's network the outputs may be no class scores, or the labels no classes.
+            classes = logits.dim() == 2 and labels.dim() == 1 and not labels.is_floating_point()
+            hits = hits + ((logits.argmax(1) == labels).sum() if classes else math.nan)
+        return float(total) / count, float(hits) / count
 
 
 @contextlib.contextmanager
@@ -278,26 +292,6 @@ def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     finally:
         for held, leaf, parameter in own.values():
             held[leaf] = parameter
-
-
-class _Batches:
-    """Normalised batches of a split in order; kept as floats when they are small enough."""
-
-    def __init__(self, split: Split, batch_size: int) -> None:
-        self.split = split
-        self.at = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
-        keep = split.images.numel() * 4 <= RESIDENT_BYTES
-        self.kept = [split.floats(at) for at in self.at] if keep else None
-
-    def __iter__(self):
-        for i, at in enumerate(self.at):
-            images = self.kept[i] if self.kept is not None else self.split.floats(at)
-            yield images, self.split.labels[at]
-
-    def labels(self):
-        """Yield the labels batch by batch, without making the images."""
-        for at in self.at:
-            yield self.split.labels[at]
 
 
 def evaluator_for(
@@ -340,13 +334,44 @@ def line_offsets(radius: float, points: int) -> list[float]:
 
 
 def probe_line(
-    evaluator: Evaluator, direction: Mapping[str, Tensor], offsets: Iterable[float], exact: bool = False
+    evaluator: Evaluator | nn.Module,
+    direction: Mapping[str, Tensor],
+    offsets: Iterable[float] | None = None,
+    exact: bool = False,
+    **given: Any,
 ) -> list[dict[str, float | None]]:
     """Return ``offset``, the four values of `Point` and ``train_slope`` at each offset.
 
-    Offsets in 2-norm units of `direction`; slopes in units of loss per unit of offset, where `exact` asks
-    for them (`Evaluator.train_slope`), else null. They change none of the other values.
+    Parameters
+    ----------
+    evaluator
+        Starts at the solution. Or the network itself, with what `Evaluator` takes besides as `given`; for
+        more than one line an evaluator made once spares reading the images each time.
+    direction
+        By parameter name, of the parameters' shapes; parameters that are not in it stay.
+    offsets
+        In 2-norm units of `direction`, if that has norm 1. None: 41 from -R to R, with R where the train
+        loss has risen by 1 (`find_radius`).
+    exact
+        Whether to take slopes, in units of loss per unit of offset, by `Evaluator.train_slope`; else they are
+        None. They change none of the other values.
+    given
+        ``train``, ``test``, ``loss``, ``bn`` and the other parameters of `Evaluator`, for a network.
+
+    Raises
+    ------
+    ValleysError
+        When `direction` does not fit the network, or as `Evaluator`.
     """
+    if not isinstance(evaluator, Evaluator):
+        evaluator = _evaluator(evaluator, given)
+    elif given:
+        raise ValleysError(f"probe_line: {', '.join(given)} is settled by the evaluator; leave it out")
+    _check_direction(direction, evaluator.parameters)
+    if offsets is None:
+        norm = vector_norm(evaluator.parameters)
+        radius = find_radius(evaluator, direction, rise=1.0, first=norm / 50, cap=2 * norm)
+        offsets = line_offsets(radius.radius, 41)
     rows = []
     try:
         for offset in offsets:
@@ -356,6 +381,29 @@ def probe_line(
     finally:
         evaluator.reset()
     return rows
+
+
+def _evaluator(model: object, given: Mapping[str, Any]) -> Evaluator:
+    if not isinstance(model, nn.Module):
+        raise ValleysError(f"probe_line: {type(model).__name__} is neither a network nor an Evaluator")
+    if "train" not in given:
+        raise ValleysError("probe_line: a network needs train, a loader of (images, labels), beside it")
+    return Evaluator(model, **given)
+
+
+def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    if not direction:
+        raise ValleysError("direction: it has no entries; give tensors by parameter name")
+    for name, tensor in direction.items():
+        if name not in parameters:
+            near = difflib.get_close_matches(name, list(parameters), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValleysError(f"direction: the network has no parameter {name!r}{hint}")
+        if tensor.shape != parameters[name].shape:
+            raise ValleysError(
+                f"direction: {name!r} has shape {tuple(tensor.shape)}; that of the parameter is "
+                f"{tuple(parameters[name].shape)}"
+            )
 
 
 def checked_points(count: int) -> list[int]:

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from valleys import files
+from valleys import files, resources
 from valleys.errors import ValleysError
 
-SCHEMA_FILE = Path(__file__).parents[2] / "schemas" / "tables.yaml"
+SCHEMA_FILE = resources.schema("tables.yaml")
 PACKAGES = ("valleys", "snakemake", "torch", "numpy", "scipy", "pyarrow")
 
 Rows = Sequence[Mapping[str, Any]]
