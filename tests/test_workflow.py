@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from valleys import config as valleys_config
 from valleys import files, tables
+from valleys.__main__ import main
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
@@ -82,6 +84,21 @@ def test_end_to_end(finished):
     assert any("epoch 6/6" in log.read_text() for log in logs)
     assert any("direction 2 of 2" in log.read_text() for log in logs)
     assert len(list((results / "benchmarks").rglob("*.tsv"))) >= 20
+
+
+def test_a_look_at_the_run_s_weights_has_the_run_s_curves_and_verdicts(finished, tmp_path):
+    results = finished[0] / "results" / "smoke"
+    weights = results / "cells" / "digits" / "mlp" / "quick" / "seed-0" / "swa.safetensors"
+    options = ["--n", "2", "--points", "21", "--threads", "1", "--quiet"]
+    command = ["probe", "--weights", weights, "--data", results / "data" / "digits", "--out", tmp_path]
+    assert main([*map(str, command), *options]) == 0
+    for name in ("curves", "directions", "asymmetry", "shift"):
+        look, run = (
+            tables.read(folder / "tables" / f"{name}.parquet", name).to_pandas()
+            for folder in (tmp_path, results)
+        )
+        run = run[(run["probe"] == "uniform") & (run["solution"] == "swa")].reset_index(drop=True)
+        pd.testing.assert_frame_equal(look, run, check_exact=True)
 
 
 def test_nothing_to_do_after_a_finished_run(finished):

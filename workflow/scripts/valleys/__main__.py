@@ -1,36 +1,180 @@
-"""``python -m valleys``: what a run will take, the claims of a finished one, the options a config may use."""
+"""``python -m valleys``: look at given weights, compare runs, plan a run, print claims and options."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
+from valleys import __version__
 from valleys.errors import ValleysError
+
+_EXAMPLES = """
+examples:
+  valleys probe --weights results/default/cells/digits/resnet8-bn/short/seed-0/sgd.safetensors \\
+      --data results/default/data/digits
+  valleys probe --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
+  valleys probe --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
+      --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
+
+Weights are a state dict as safetensors; those of the workflow know their model. Models and data sources are
+written name:option=value,... or as a YAML or JSON mapping; `valleys options` lists both. Without --radius or
+--relative a curve ends where the loss has risen by --rise. Images are normalised by mean and deviation of the
+train set. An option's default is in brackets.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = _Parser(prog="valleys", description="Loss valleys of neural networks, from the command line.")
+    top.add_argument("--version", action="version", version=f"valleys {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    _add_probe(commands)
+    compare = commands.add_parser("compare", help="two finished experiments side by side")
+    compare.add_argument(
+        "a", type=Path, metavar="A", help="results folder of the first, as in results/default"
+    )
+    compare.add_argument("b", type=Path, metavar="B", help="results folder of the second")
+    compare.add_argument(
+        "--output", type=Path, help="also write the rows to this .parquet, .csv or .html file"
+    )
+    plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
+    plan.add_argument("config", type=Path, help="the run's config file")
+    plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
+    plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
+    claims = commands.add_parser("claims", help="the claims table of a finished run")
+    claims.add_argument("config", type=Path, help="the run's config file")
+    commands.add_parser("options", help="data sources, architectures and directions (docs/options.md)")
+    return top
+
+
+def _add_probe(commands: Any) -> None:
+    """Add the command ``probe``; what is not given has the config's defaults (`look.request`)."""
+    one = commands.add_parser(
+        "probe",
+        help="a first look at given weights, without a config",
+        description="Probe directions through given weights: tables, a figure and a verdict.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = one.add_argument_group("what is probed")
+    what.add_argument("--weights", type=Path, required=True, help="state dict, a safetensors file")
+    what.add_argument(
+        "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
+    )
+    what.add_argument("--model", help="as in preresnet:depth=20; weights of the workflow need none")
+    what.add_argument(
+        "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"
+    )
+    what.add_argument("--train-images", type=int, help="probe on so many of the train images (all)")
+    what.add_argument("--test-images", type=int, help="and so many of the test images (all)")
+    how = one.add_argument_group("directions")
+    how.add_argument(
+        "--direction", default="uniform", metavar="KIND", help="uniform, gaussian, ..., hessian (uniform)"
+    )
+    how.add_argument("--n", type=int, help="how many directions (10)")
+    how.add_argument("--group", help="all, bn, not_bn, conv, classifier, layer:<name>, ... (all)")
+    how.add_argument("--share", type=float, help="kind sign: share of entries with the sign of w (0.5)")
+    how.add_argument(
+        "--seed", type=int, default=0, help="of drawn directions (0); the workflow's weights have their own"
+    )
+    curve = one.add_argument_group("curves")
+    curve.add_argument("--points", type=int, help="points of a curve, odd (41)")
+    curve.add_argument("--radius", type=float, help="R: how far a curve goes, in 2-norm of weights")
+    curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")
+    curve.add_argument("--relative-to", help="all or group: whose norm that is (all)")
+    curve.add_argument("--rise", type=float, help="else R is where the larger rise is this, in nats (1.0)")
+    curve.add_argument("--bn", help="refreshed or frozen batch-norm statistics (refreshed)")
+    curve.add_argument("--bn-method", help="exact or streaming refresh (exact)")
+    curve.add_argument("--batch-size", type=int, help="images at a time (250)")
+    curve.add_argument("--slopes", help="differences or exact (differences)")
+    curve.add_argument("--precision", help="fp32 or bf16 (fp32)")
+    curve.add_argument("--c", type=float, help="level of Definition 1 (2)")
+    run = one.add_argument_group("run")
+    run.add_argument(
+        "--out", type=Path, default=Path("results/look"), help="folder for tables and figure (results/look)"
+    )
+    run.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    run.add_argument("--threads", type=int, help="of the processor (what torch takes)")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m valleys", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    claims = commands.add_parser("claims", help="print the claims table of a finished run")
-    claims.add_argument("config", type=Path, help="the run's config file")
-    commands.add_parser("options", help="print data sources, architectures and directions (docs/options.md)")
-    plan = commands.add_parser("plan", help="print jobs, core-hours, GPU-hours, memory and disk of a run")
-    plan.add_argument("config", type=Path, help="the run's config file")
-    plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
-    plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
-        if arguments.command == "options":
-            print(options(), end="")
-            return 0
-        if arguments.command == "plan":
-            return show_plan(arguments.config, arguments.targets, arguments.cores)
-        return show_claims(arguments.config)
+        match arguments.command:
+            case "probe":
+                return show_look(arguments)
+            case "compare":
+                return show_comparison(arguments.a, arguments.b, arguments.output)
+            case "plan":
+                return show_plan(arguments.config, arguments.targets, arguments.cores)
+            case "claims":
+                return show_claims(arguments.config)
+        print(options(), end="")
+        return 0
     except ValleysError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "valleys").partition(".")[0] == "valleys":
+            raise
+        print(
+            f"error: {arguments.command} needs the package {error.name}; install valleys with its extras: "
+            "pip install '.[cli]', or '.[workflow]' for plan",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def show_look(arguments: argparse.Namespace) -> int:
+    """Probe given weights; print the verdict and where tables and figure are."""
+    from functools import partial
+
+    from valleys import config, jobs, look
+
+    given = {key: getattr(arguments, key) for key in look.PROBE_KEYS}
+    refresh = {"method": arguments.bn_method, "batch_size": arguments.batch_size}
+    wanted = look.request(
+        arguments.direction,
+        {key: value for key, value in given.items() if value is not None},
+        look.parse_block(arguments.loss, "name", "loss"),
+        {key: value for key, value in refresh.items() if value is not None},
+        {} if arguments.c is None else {"c": arguments.c},
+    )
+    if arguments.device not in ("auto", "cpu", "cuda"):
+        raise ValleysError(f"--device: {arguments.device!r} is none; choose from auto, cpu, cuda")
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1")
+        jobs.set_threads(arguments.threads)
+    config.check_writable(arguments.out)
+    from tqdm import tqdm
+
+    # On a terminal only: a log would get a line for each state of the bar.
+    bar = partial(tqdm, total=wanted.block["n"], unit="direction", disable=True if arguments.quiet else None)
+    found = look.probe(
+        arguments.weights,
+        arguments.data,
+        arguments.model,
+        wanted,
+        arguments.out,
+        seed=arguments.seed,
+        device=arguments.device,
+        progress=bar,
+    )
+    print(look.verdict(found))
+    print(f"tables: {found.folder / 'tables'}; figure: {found.figure}")
+    return 0
 
 
 def show_claims(config: Path) -> int:

@@ -1,0 +1,236 @@
+"""A first look from the command line: the workflow's tables and figure, a verdict, errors of one line."""
+
+import copy
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import load_config
+from safetensors.torch import save_file
+from valleys import config, data, data_sources, directions, files, look, probe, solutions, tables
+from valleys.__main__ import main, parser
+from valleys.errors import ValleysError
+
+DATA = "digits:train_size=120,max_test=60"
+MODEL = "mlp:hidden=[8],norm=batch"
+QUICK = ["--points", "11", "--n", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder with weights that do not know their model, weights that do, and prepared data."""
+    folder = tmp_path_factory.mktemp("trained")
+    splits = data_sources.load_source({"source": "digits", "train_size": 120, "max_test": 60})
+    train, test = splits
+    spec = {"arch": "mlp", "hidden": [8], "norm": "batch"}
+    net = solutions.fresh(spec, train.in_shape, train.classes, seed=1)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(10):
+        for x, y in train.batches(40):
+            sgd.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), y).backward()
+            sgd.step()
+    save_file(net.state_dict(), folder / "own.safetensors")
+    about = {"model": spec, "in_shape": train.in_shape, "classes": train.classes, "solution": "swa"}
+    about |= {"cell": "digits/small/quick/seed-4", "iterates": 3, "bn_policy": "refreshed"}
+    solutions.save(folder / "theirs.safetensors", net.state_dict(), about)
+    for part, split in (("train", train), ("test", test)):
+        data.save_split(folder / "prepared" / f"{part}.safetensors", split)
+    return folder, net, train, test
+
+
+def run(folder, *more, weights="own.safetensors", **options):
+    command = ["probe", "--weights", str(folder / weights), *QUICK, *more]
+    for key, value in ({"data": DATA, "model": MODEL} | options).items():
+        command += [] if value is None else [f"--{key.replace('_', '-')}", str(value)]
+    return main(command)
+
+
+def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_path, capsys):
+    folder, net, train, _ = trained
+    assert run(folder, out=tmp_path / "x") == 0
+    printed = capsys.readouterr().out
+    read = {}
+    for path in sorted((tmp_path / "x" / "tables").iterdir()):
+        assert tables.name_in(path) == path.stem
+        read[path.stem] = tables.read(path, path.stem).to_pandas()
+    assert {name: len(frame) for name, frame in read.items()} == {
+        "asymmetry": 2,
+        "curves": 22,
+        "directions": 2,
+        "shift": 84,
+        "solutions": 1,
+    }
+    pictures = sorted(path.name for path in (tmp_path / "x" / "figures").iterdir())
+    assert pictures == ["curves-uniform.png", "curves-uniform.svg", "curves-uniform.txt"]
+    assert "digits / mlp, solution given" in printed
+    for status, count in read["asymmetry"]["status"].value_counts().items():
+        assert f"{status:12} {count:4} of 2" in printed
+    assert "is open; try a greater --n" in printed  # two directions decide nothing
+    # The curve is the engine's own, along the direction that its row names.
+    row = read["directions"].iloc[1]
+    direction, _ = directions.random_direction("uniform", net, key=row["key"], k=1)
+    curve = read["curves"][read["curves"]["k"] == 1]
+    ours = probe.probe_line(probe.Evaluator(net, train, batch_size=250), direction, curve["offset"])
+    assert [p["train_loss"] for p in ours] == curve["train_loss"].tolist()
+
+
+def test_weights_of_the_workflow_know_their_model_cell_and_stream(trained, tmp_path):
+    folder = trained[0]
+    assert run(folder, weights="theirs.safetensors", data=folder / "prepared", model=None, out=tmp_path) == 0
+    row = tables.read(tmp_path / "tables" / "directions.parquet", "directions").to_pylist()[0]
+    assert (row["dataset"], row["model"], row["recipe"], row["seed"]) == ("digits", "small", "quick", 4)
+    assert (row["solution"], row["key"]) == ("swa", "digits/small/quick/seed-4/all")
+    (own,) = tables.read(tmp_path / "tables" / "solutions.parquet", "solutions").to_pylist()
+    assert (own["bn_policy"], own["iterates"]) == ("refreshed", 3)
+
+
+def test_the_tables_say_what_made_them(trained, tmp_path):
+    assert run(trained[0], "--bn", "frozen", "--c", "3", out=tmp_path) == 0
+    about = tables.about(tmp_path / "tables" / "curves.parquet")["config"]
+    assert about["probes"]["uniform"]["bn"] == "frozen"
+    assert about["asymmetry"]["c"] == 3
+    assert about["data"] == {"source": "digits", "train_size": 120, "max_test": 60}
+    assert about["weights"] == files.checksum(trained[1].state_dict())
+
+
+def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch):
+    assert run(trained[0], out=tmp_path) == 0
+    first = pq.read_table(tmp_path / "tables" / "curves.parquet").to_pandas()
+    lines, engine = [], probe.probe_line
+
+    def counted(*given, **options):
+        lines.append(1)
+        return engine(*given, **options)
+
+    monkeypatch.setattr(probe, "probe_line", counted)
+    assert run(trained[0], "--n", "3", out=tmp_path) == 0
+    assert len(lines) == 1
+    again = pq.read_table(tmp_path / "tables" / "curves.parquet").to_pandas()
+    assert len(again) == 33
+    assert again[again["k"] < 2].reset_index(drop=True).equals(first)
+    lines.clear()
+    assert run(trained[0], "--c", "3", out=tmp_path) == 0  # judged again, not probed
+    assert lines == []
+
+
+@pytest.mark.parametrize("kind", ["gradient", "hessian"])
+def test_directions_that_are_computed_at_the_solution(trained, tmp_path, kind):
+    assert run(trained[0], "--relative", "0.1", direction=kind, out=tmp_path) == 0
+    rows = tables.read(tmp_path / "tables" / "directions.parquet", "directions").to_pylist()
+    assert len(rows) == (1 if kind == "gradient" else 2)
+    assert {row["radius_status"] for row in rows} == {"fixed"}
+    values = [row["eigenvalue"] for row in rows]
+    assert values == sorted(values, reverse=True) if kind == "hessian" else values == [None]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "absent.safetensors"}, "absent.safetensors does not exist"),
+        ({"model": None}, "--model: .*own.safetensors does not say which model it is of"),
+        ({"model": "mlp:hidden=[9]"}, "--weights: .*does not fit the model: .*"),
+        ({"model": "mlq"}, "'mlq' is not known; nearest is 'mlp'"),
+        ({"model": "mlp:hidden"}, "--model: 'mlp:hidden' is no name:option=value"),
+        ({"model": "{arch: [}"}, "--model: .* nor a mapping"),
+        ({"data": "digit"}, "datasets.digit.source is 'digit' .did you mean 'digits'"),
+        ({"data": "digits:train_sise=3"}, "unknown key 'train_sise' .did you mean 'train_size'"),
+        ({"data": "."}, r"--data: folder \. lacks train.safetensors"),
+        ({"direction": "unifrom"}, "--direction: unknown kind 'unifrom', did you mean 'uniform'"),
+        ({"direction": "pca"}, "--direction: 'pca' needs other solutions or iterates"),
+        ({"points": "10"}, "--points: 10 is even"),
+        ({"n": "0"}, "--n: 0 is less than the minimum of 1"),
+        ({"bn": "fresh"}, "--bn: 'fresh'.*; choose from refreshed, frozen"),
+        ({"bn_method": "exat"}, "--bn-method: 'exat', did you mean 'exact'"),
+        ({"relative_to": "some"}, "--relative-to: 'some'"),
+        ({"radius": "1", "relative": "1"}, "radius and relative both fix the radius"),
+        ({"group": "convs"}, "--group: unknown group 'convs', did you mean 'conv'"),
+        ({"group": "layer:nowhere"}, "parameter group 'layer:nowhere' is empty"),
+        ({"c": "1"}, "--c: 1.0 is less than or equal to the minimum of 1"),
+        ({"loss": "mze"}, "--loss: name: 'mze', did you mean 'mse'"),
+        ({"loss": "focal:gama=2"}, "--loss: unknown key 'gama', did you mean 'gamma'"),
+        ({"device": "gpu"}, "--device: 'gpu' is none; choose from auto, cpu, cuda"),
+        ({"threads": "0"}, "--threads: 0 is not a whole number"),
+    ],
+)
+def test_mistakes_are_one_line(trained, tmp_path, capsys, options, message):
+    assert run(trained[0], **{"out": tmp_path, **options}) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert re.match(f"error: .*{message}", line), line
+    assert not (tmp_path / "tables").exists()
+
+
+def test_images_of_another_shape_are_refused(trained, tmp_path, capsys):
+    weights = tmp_path / "w.safetensors"
+    files.save_weights(
+        weights, trained[1].state_dict(), {"model": {}, "in_shape": [3, 32, 32], "classes": 10}
+    )
+    assert main(["probe", "--weights", str(weights), "--data", DATA, "--out", str(tmp_path)]) == 1
+    assert "--data: its images have shape (1, 8, 8) and 10 classes" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_one_line(capsys):
+    for arguments in (["probe"], ["prob"], ["probe", "--n", "many", "--weights", "w", "--data", "d"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+
+
+def test_help_names_the_defaults_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["probe", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    schema = yaml.safe_load(config.SCHEMA_FILE.read_text())
+    properties = schema["$defs"]["probe"]["properties"]
+    for key in look.PROBE_KEYS:
+        option, default = f"--{key.replace('_', '-')}", properties[key]["default"]
+        assert option in text
+        told = text.split(f"{option} {key.upper()} ")[1].split(" --")[0]
+        assert default is None or f"({default})" in told, key
+    assert set(look.PROBE_KEYS) == set(properties) - {"kind", "solutions"}
+    refresh = schema["properties"]["bn_refresh"]["properties"]
+    assert f"({refresh['method']['default']})" in text
+    assert f"({refresh['batch_size']['default']})" in text
+
+
+def test_the_parser_takes_what_help_shows(tmp_path):
+    assert parser().parse_args(["compare", "a", "b"]).output is None
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("resnet8", {"arch": "resnet8"}),
+        ("mlp:hidden=[16, 8],norm=batch", {"arch": "mlp", "hidden": [16, 8], "norm": "batch"}),
+        ("{arch: mlp, hidden: [16, 8]}", {"arch": "mlp", "hidden": [16, 8]}),
+        (
+            '{"factory": "nets:build", "kwargs": {"width": 3}}',
+            {"factory": "nets:build", "kwargs": {"width": 3}},
+        ),
+    ],
+)
+def test_blocks_are_written_in_three_ways(tmp_path, text, block):
+    assert look.parse_block(text, "arch", "model") == block
+    path = tmp_path / "block.json"
+    path.write_text(json.dumps(block))
+    assert look.parse_block(str(path), "arch", "model") == block
+    path.write_text("[1]")
+    with pytest.raises(ValleysError, match="holds list; it must be a mapping"):
+        look.parse_block(str(path), "arch", "model")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/paper.yaml"])
+def test_defaults_are_those_that_snakemake_fills_in(name):
+    from snakemake.utils import validate
+
+    raw = load_config(name)
+    theirs = copy.deepcopy(raw)
+    validate(theirs, str(config.SCHEMA_FILE))
+    assert look.with_defaults(copy.deepcopy(raw)) == theirs
