@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format lock plan stamp
+.PHONY: run test lint format lock plan compare stamp
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -32,6 +32,11 @@ format: $(STAMP)
 
 plan: $(STAMP)
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
+
+# Two finished experiments: make compare A=results/x B=results/y [OUTPUT=comparison.html]
+compare: $(STAMP)
+	@$(if $(and $(A),$(B)),,$(error give the folders of two finished runs: make compare A=results/x B=results/y))
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys compare $(A) $(B) $(if $(OUTPUT),--output $(OUTPUT))
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)

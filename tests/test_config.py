@@ -408,7 +408,7 @@ def test_parts_and_figures_name_tables_that_are_declared():
     from valleys import tables
 
     found = experiment()
-    assert set(found.tables()) == set(tables.declared()) - {"study"}
+    assert set(found.tables()) == set(tables.declared()) - {"study", "comparison"}
     assert found.parts(found.cells[0], "training") == ["training.parquet", "descent.parquet"]
     assert found.parts(found.cells[0], "interpolation") == ["lines/swa-descent.parquet"]
     assert found.parts(found.cells[0], "asymmetry") == ["asymmetry.parquet"]

@@ -12,14 +12,14 @@ from valleys.errors import ValleysError
 
 _EXAMPLES = """
 examples:
-  valleys probe --weights results/default/cells/digits/resnet8-bn/short/seed-0/sgd.safetensors \\
+  %(prog)s --weights results/default/cells/digits/resnet8-bn/short/seed-0/sgd.safetensors \\
       --data results/default/data/digits
-  valleys probe --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
-  valleys probe --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
+  %(prog)s --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
+  %(prog)s --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
       --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
 
 Weights are a state dict as safetensors; those of the workflow know their model. Models and data sources are
-written name:option=value,... or as a YAML or JSON mapping; `valleys options` lists both. Without --radius or
+written name:option=value,... or as a YAML or JSON mapping; the command options lists both. Without --radius or
 --relative a curve ends where the loss has risen by --rise. Images are normalised by mean and deviation of the
 train set. An option's default is in brackets.
 """
@@ -34,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = _Parser(prog="valleys", description="Loss valleys of neural networks, from the command line.")
+    name = "valleys" if Path(sys.argv[0]).name == "valleys" else "python -m valleys"
+    top = _Parser(prog=name, description="Loss valleys of neural networks, from the command line.")
     top.add_argument("--version", action="version", version=f"valleys {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     _add_probe(commands)
@@ -191,6 +192,22 @@ def show_claims(config: Path) -> int:
     root = Path("results") / str(name)
     print(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas()))
     print(f"\nreport: {root / 'report.html'}")
+    return 0
+
+
+def show_comparison(a: Path, b: Path, output: Path | None) -> int:
+    """Print two finished experiments side by side; write the rows to `output` if one is given."""
+    from valleys import compare
+
+    if output is not None:
+        compare.check_output(output)
+    left, right = compare.load(a), compare.load(b)
+    rows = compare.compare(left, right)
+    if output is not None:
+        compare.write(output, left, right, rows)
+    print(compare.as_text(left, right, rows))
+    if output is not None:
+        print(f"\nwritten to {output}")
     return 0
 
 

@@ -1,0 +1,301 @@
+"""Two finished experiments side by side: their claims and solutions, with differences (``valleys compare``).
+
+The interval of a difference B - A, at the level of the two experiments' own intervals:
+
+claims
+    From the intervals of the two effects (`stats.difference`), which takes the experiments for independent.
+    Of claims judged by Wilson or t intervals; other effects are extremes over many rows, whose difference has
+    no interval.
+solutions
+    Seeds that are in both are pairs: the same initial weights and order of images where the rest is equal.
+    With two or more, the t interval of their paired differences; without any, Welch's of the two means.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from valleys import files, stats, tables
+from valleys.errors import ValleysError
+
+FORMATS = (".parquet", ".csv", ".html")
+MEASURES = {"train_loss": "nats", "test_loss": "nats", "train_accuracy": "share", "test_accuracy": "share"}
+_CELL = ["dataset", "model", "recipe", "solution"]
+_MADE_OF_INTERVALS = ("Wilson interval", "t interval")
+_LISTED = 20  # differences of the configs told one by one
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared of a finished experiment."""
+
+    folder: Path
+    claims: pd.DataFrame
+    solutions: pd.DataFrame
+    config: Mapping[str, Any]
+
+    @property
+    def level(self) -> float:
+        """Of its intervals."""
+        return float(self.config.get("claims", {}).get("level", nan))
+
+
+def load(folder: Path) -> Experiment:
+    """Read the tables of a finished experiment.
+
+    Raises
+    ------
+    ValleysError
+        When the folder has none, or they are damaged.
+    """
+    paths = {name: folder / "tables" / f"{name}.parquet" for name in ("claims", "solutions")}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise ValleysError(
+            f"compare: {folder} has no tables/{missing[0]}.parquet; give the folder of a finished run, "
+            "results/<name>"
+        )
+    frames = {name: tables.read(path, name).to_pandas() for name, path in paths.items()}
+    return Experiment(
+        folder, frames["claims"], frames["solutions"], tables.about(paths["claims"])["config"] or {}
+    )
+
+
+def compare(a: Experiment, b: Experiment) -> list[Row]:
+    """Return the rows of the ``comparison`` table: claims in the order of A, then solutions."""
+    return [*_claims(a, b), *_solutions(a, b)]
+
+
+def _claims(a: Experiment, b: Experiment) -> Iterator[Row]:
+    key = ["claim", "scope", "statement"]
+    sides = []
+    for one in (a, b):
+        # Rows alike in all three are told apart by their order.
+        frame = one.claims.assign(again=one.claims.groupby(key).cumcount())
+        sides.append({tuple(row[name] for name in (*key, "again")): row for row in frame.to_dict("records")})
+    ours, theirs = sides
+    for names in [*ours, *(names for names in theirs if names not in ours)]:
+        left, right = ours.get(names), theirs.get(names)
+        any_row = left or right
+        row = _blank("claims", any_row["claim"], any_row["scope"], any_row["statement"], any_row["unit"])
+        for side, found in (("a", left), ("b", right)):
+            if found:
+                row[f"verdict_{side}"] = found["verdict"]
+                row |= _estimate(side, _interval(found))
+        yield row | _claim_difference(left, right, a.level, b.level)
+
+
+def _interval(row: Mapping[str, Any]) -> stats.Interval:
+    return stats.Interval(row["effect"], row["low"], row["high"], int(row["n"]))
+
+
+def _claim_difference(
+    left: Mapping[str, Any] | None, right: Mapping[str, Any] | None, level_a: float, level_b: float
+) -> Row:
+    if not (left and right):
+        return _only(left is not None)
+    found = {"found_in": "both"}
+    if left["unit"] != right["unit"]:
+        return found | {"method": "none: the units differ", "note": f"unit in B: {right['unit']}"}
+    between = stats.difference(_interval(left), _interval(right))
+    found["difference"] = between.estimate
+    if not any(all(word in row["test"] for row in (left, right)) for word in _MADE_OF_INTERVALS):
+        return found | {"method": "none: the effect is an extreme over rows"}
+    if level_a != level_b:
+        return found | {"method": f"none: levels {level_a:g} and {level_b:g} differ"}
+    if not (isfinite(between.low) and isfinite(between.high)):
+        return found | {"method": "none: an effect has no interval"}
+    return found | {"low": between.low, "high": between.high, "method": "recovered from the two intervals"}
+
+
+def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
+    ours, theirs = (dict(iter(one.solutions.groupby(_CELL))) for one in (a, b))
+    level = a.level if a.level == b.level else 0.95
+    for names in [*ours, *(names for names in theirs if names not in ours)]:
+        left, right = ours.get(names), theirs.get(names)
+        for measure, unit in MEASURES.items():
+            row = _blank("solutions", measure, "/".join(map(str, names)), "", unit)
+            notes = []
+            for side, part in (("a", left), ("b", right)):
+                if part is not None:
+                    values, lost = _finite(part[measure])
+                    row |= _estimate(side, stats.mean_interval(values, level))
+                    notes += [f"{lost} of {len(part)} seeds in {side.upper()} not finite"] if lost else []
+            if left is None or right is None:
+                row |= _only(left is not None)
+            else:
+                row |= {"found_in": "both"} | _solution_difference(left, right, measure, level)
+                notes += _other_images(left, right, measure)
+            yield row | {"note": "; ".join(notes)}
+
+
+def _finite(values: pd.Series) -> tuple[np.ndarray, int]:
+    array = values.to_numpy(dtype=float)
+    return array[np.isfinite(array)], int((~np.isfinite(array)).sum())
+
+
+def _solution_difference(left: pd.DataFrame, right: pd.DataFrame, measure: str, level: float) -> Row:
+    pairs = left.merge(right, on="seed", suffixes=("_a", "_b"))
+    differences, _ = _finite(pairs[f"{measure}_b"] - pairs[f"{measure}_a"])
+    if len(differences):
+        found = stats.paired(differences, level=level)
+        between, n = (found.mean, found.low, found.high), found.n
+        method = f"paired over {n} seed{'s' if n > 1 else ''} in both"
+    else:
+        apart = stats.welch(_finite(left[measure])[0], _finite(right[measure])[0], level)
+        between, n = (apart.estimate, apart.low, apart.high), apart.n
+        method = "two means: no seed in both"
+    row: Row = {"difference": between[0], "method": f"{method}; no interval of one value"}
+    if n >= 2:
+        row |= {"low": between[1], "high": between[2], "method": f"{method}; t interval"}
+    return row
+
+
+def _other_images(left: pd.DataFrame, right: pd.DataFrame, measure: str) -> list[str]:
+    column = f"n_{measure.partition('_')[0]}"
+    counts = [sorted(set(part[column])) for part in (left, right)]
+    if counts[0] == counts[1]:
+        return []
+    told = [", ".join(map(str, some)) for some in counts]
+    return [f"other images: {told[0]} in A, {told[1]} in B"]
+
+
+def _only(in_a: bool) -> Row:
+    return {"found_in": "a" if in_a else "b", "method": f"none: only in {'A' if in_a else 'B'}"}
+
+
+def _blank(table: str, name: str, scope: str, statement: str, unit: str) -> Row:
+    row: Row = dict.fromkeys(column["name"] for column in tables.declared()["comparison"]["columns"])
+    return row | {
+        "table": table,
+        "name": name,
+        "scope": scope,
+        "statement": statement,
+        "unit": unit,
+        "note": "",
+    }
+
+
+def _estimate(side: str, interval: stats.Interval) -> Row:
+    values = (interval.estimate, interval.low, interval.high, interval.n)
+    return dict(zip((side, f"{side}_low", f"{side}_high", f"{side}_n"), values, strict=True))
+
+
+# --- what is told -----------------------------------------------------------------------------------------
+
+
+def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return ``(dotted key, value in A, value in B)`` where two configs differ; None where there is none."""
+
+    def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping) and value:
+            for key, below in value.items():
+                yield from leaves(below, f"{path}.{key}" if path else str(key))
+        else:
+            yield path, value
+
+    ours, theirs = dict(leaves(a, "")), dict(leaves(b, ""))
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def as_text(a: Experiment, b: Experiment, rows: list[Row], markup: str = "simple") -> str:
+    """Return the comparison as tables for the terminal, or as HTML tables (`markup` "html")."""
+    from tabulate import tabulate
+
+    web = markup == "html"
+    parts = [f"A: {a.folder}", f"B: {b.folder}"]
+    changed = config_differences(a.config, b.config)
+    if changed:
+        parts.append("The configs differ in:")
+        parts += [f"  {key}: {_value(left)} | {_value(right)}" for key, left, right in changed[:_LISTED]]
+        more = len(changed) - _LISTED
+        parts += [f"  and {more} keys more"] if more > 0 else []
+    if web:
+        parts = [f"<pre>{html.escape(chr(10).join(parts))}</pre>"]
+    claims = [row for row in rows if row["table"] == "claims"]
+    solutions = [row for row in rows if row["table"] == "solutions"]
+    for some, heads in (
+        (claims, ["claim", "scope", "verdict A", "verdict B", "A", "B", "B - A", "unit"]),
+        (solutions, ["measure", "scope", "A", "B", "B - A", "unit"]),
+    ):
+        lines = [_line(row) for row in some]
+        parts.append(tabulate(lines, heads, tablefmt=markup, disable_numparse=True))
+    agree = sum(row["verdict_a"] == row["verdict_b"] for row in claims if row["found_in"] == "both")
+    both = sum(row["found_in"] == "both" for row in claims)
+    only = [sum(row["found_in"] == side for row in claims) for side in "ab"]
+    level = f"{a.level:.0%}" if a.level == b.level else "A's and B's own level"
+    told = (
+        f"{both} claims in both, {agree} with the same verdict; {only[0]} in A only, {only[1]} in B only. "
+        f"Intervals: {level}; *: the interval of the difference leaves out 0. Claims' differences take the "
+        "experiments for independent; those of solutions pair equal seeds."
+    )
+    parts.append(f"<p>{html.escape(told)}</p>" if web else told)
+    return "\n\n".join(parts) if not web else "\n".join(parts)
+
+
+def _line(row: Row) -> list[str]:
+    cells = [row["name"], row["scope"]]
+    if row["table"] == "claims":
+        verdicts = [row["verdict_a"] or "-", row["verdict_b"] or "-"]
+        cells += verdicts
+    for side in ("a", "b"):
+        cells.append(_with_interval(row[side], row[f"{side}_low"], row[f"{side}_high"], row[f"{side}_n"]))
+    clear = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    between = _with_interval(row["difference"], row["low"], row["high"], signed=True)
+    return [*cells, between + (" *" if clear else ""), row["unit"]]
+
+
+def _with_interval(
+    value: float | None, low: float | None, high: float | None, n: int | None = None, signed: bool = False
+) -> str:
+    if value is None:
+        return "-"
+    form = "+.3g" if signed else ".3g"
+    text = f"{value:{form}}"
+    if low is not None and high is not None and isfinite(low) and isfinite(high):
+        text += f" ({low:{form}} to {high:{form}})"
+    return text if n is None else f"{text}, n {n}"
+
+
+def _value(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_output(path: Path) -> None:
+    """Check, before anything is read, that a file of this name can be written.
+
+    Raises
+    ------
+    ValleysError
+        For a suffix that is none of `FORMATS`.
+    """
+    if path.suffix not in FORMATS:
+        raise ValleysError(f"--output: {path} ends in {path.suffix or 'nothing'!r}; use {', '.join(FORMATS)}")
+
+
+def write(path: Path, a: Experiment, b: Experiment, rows: list[Row]) -> None:
+    """Write the rows as the format that the file's name says, whole or not at all."""
+    check_output(path)
+    if path.suffix == ".parquet":
+        config = {"a": {"folder": a.folder.name, **a.config}, "b": {"folder": b.folder.name, **b.config}}
+        tables.write(path, "comparison", rows, config)
+    elif path.suffix == ".csv":
+        files.write_text(path, pd.DataFrame(rows).convert_dtypes().to_csv(index=False))
+    else:
+        style = "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
+        style += "td,th{border:1px solid #ccc;padding:2px 6px;text-align:left}"
+        head = f"<meta charset='utf-8'><title>Comparison</title><style>{style}</style>"
+        body = as_text(a, b, rows, "html")
+        files.write_text(path, f"<!doctype html><html lang='en'>{head}<body>\n{body}\n</body></html>\n")
