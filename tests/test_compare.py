@@ -124,6 +124,13 @@ def test_seeds_that_no_two_share_are_two_samples(tmp_path):
     assert "other images: 50 in A, 50, 60 in B" in rows["test_loss", "digits/net/short/sgd"]["note"]
 
 
+def test_an_interval_of_a_share_ends_at_one(tmp_path):
+    accuracies = [solution(0, 0.1, test_accuracy=0.99), solution(1, 0.1, test_accuracy=0.8)]
+    a = experiment(tmp_path / "a", [], accuracies)
+    row = rows_of(a, a)["test_accuracy", "digits/net/short/sgd"]
+    assert (row["a_low"], row["a_high"]) == (0, 1)
+
+
 def test_one_common_seed_has_no_interval(tmp_path):
     a = experiment(tmp_path / "a", [], [solution(0, 0.1)])
     b = experiment(tmp_path / "b", [], [solution(0, 0.3)])
@@ -156,7 +163,7 @@ def test_the_terminal_has_verdicts_differences_and_changed_keys(two, capsys):
     (line,) = [line for line in text.splitlines() if line.startswith("one ")]
     assert "supported" in line
     assert "refuted" in line
-    assert line.rstrip().endswith("* share".replace("* ", "*  "))
+    assert line.rstrip().endswith("*  share")
     assert "2 claims in both, 1 with the same verdict; 1 in A only, 1 in B only" in text
 
 

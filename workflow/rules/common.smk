@@ -3,7 +3,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str((Path(str(workflow.current_basedir)) / "../scripts").resolve()))
+SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
+sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 from valleys import config as valleys_config, forkserver
@@ -58,7 +59,7 @@ def start_fork_server():
     if not here or workflow.deployment_settings.deployment_method or not config["execution"]["fork_server"]:
         return
     if len(list(workflow.dag.needrun_jobs())) >= 3:
-        forkserver.start(Path(workflow.basedir) / "workflow/scripts")
+        forkserver.start(SCRIPTS)
 
 
 def cell_folder(cell):

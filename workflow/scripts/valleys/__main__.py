@@ -19,9 +19,9 @@ examples:
       --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
 
 Weights are a state dict as safetensors; those of the workflow know their model. Models and data sources are
-written name:option=value,... or as a YAML or JSON mapping; the command options lists both. Without --radius or
---relative a curve ends where the loss has risen by --rise. Images are normalised by mean and deviation of the
-train set. An option's default is in brackets.
+written name:option=value,... or as a YAML or JSON mapping; the command options lists both. Images are
+normalised by the mean and deviation of the train set. Without --radius or --relative a curve ends where the
+loss has risen by --rise. Defaults are in brackets.
 """
 
 

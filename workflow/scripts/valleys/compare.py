@@ -129,7 +129,7 @@ def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
             for side, part in (("a", left), ("b", right)):
                 if part is not None:
                     values, lost = _finite(part[measure])
-                    row |= _estimate(side, stats.mean_interval(values, level))
+                    row |= _estimate(side, _within(stats.mean_interval(values, level), unit))
                     notes += [f"{lost} of {len(part)} seeds in {side.upper()} not finite"] if lost else []
             if left is None or right is None:
                 row |= _only(left is not None)
@@ -137,6 +137,14 @@ def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
                 row |= {"found_in": "both"} | _solution_difference(left, right, measure, level)
                 notes += _other_images(left, right, measure)
             yield row | {"note": "; ".join(notes)}
+
+
+def _within(interval: stats.Interval, unit: str) -> stats.Interval:
+    """Cut an interval off at the values that a share can have."""
+    if unit != "share":
+        return interval
+    low, high = np.clip([interval.low, interval.high], 0, 1)
+    return stats.Interval(interval.estimate, float(low), float(high), interval.n)
 
 
 def _finite(values: pd.Series) -> tuple[np.ndarray, int]:
@@ -221,8 +229,8 @@ def as_text(a: Experiment, b: Experiment, rows: list[Row], markup: str = "simple
         parts += [f"  {key}: {_value(left)} | {_value(right)}" for key, left, right in changed[:_LISTED]]
         more = len(changed) - _LISTED
         parts += [f"  and {more} keys more"] if more > 0 else []
-    if web:
-        parts = [f"<pre>{html.escape(chr(10).join(parts))}</pre>"]
+    head = "\n".join(parts)
+    parts = [f"<pre>{html.escape(head)}</pre>" if web else head]
     claims = [row for row in rows if row["table"] == "claims"]
     solutions = [row for row in rows if row["table"] == "solutions"]
     for some, heads in (
@@ -241,7 +249,7 @@ def as_text(a: Experiment, b: Experiment, rows: list[Row], markup: str = "simple
         "experiments for independent; those of solutions pair equal seeds."
     )
     parts.append(f"<p>{html.escape(told)}</p>" if web else told)
-    return "\n\n".join(parts) if not web else "\n".join(parts)
+    return ("\n" if web else "\n\n").join(parts)
 
 
 def _line(row: Row) -> list[str]:

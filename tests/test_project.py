@@ -1,0 +1,75 @@
+"""Files about the project: citation, catalog, container, the map of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+import valleys
+import yaml
+from conftest import fill_defaults
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "workflow" / "scripts" / "valleys"
+
+
+def test_the_citation_is_of_this_version_and_names_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    # What the format requires (version 1.2.0), of the software and of each reference.
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    assert str(citation["version"]) == valleys.__version__
+    for work in [citation, *citation["references"]]:
+        assert work["title"]
+        assert all("name" in author or "family-names" in author for author in work["authors"])
+    paper = citation["references"][0]
+    assert paper["type"] == "conference-paper"
+    assert paper["title"] == "Asymmetric Valleys: Beyond Sharp and Flat Local Minima"
+    assert [author["family-names"] for author in paper["authors"]] == ["He", "Huang", "Yuan"]
+    assert paper["year"] == 2019
+
+
+def test_the_catalog_says_what_rules_have():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"}
+    assert usage["software-stack-deployment"] == {"conda": True, "apptainer": True}
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    assert rules.count("script:") == rules.count('conda:\n        "../envs/valleys.yaml"')
+    assert re.search(r"^container:", (ROOT / "Snakefile").read_text(), re.M)
+
+
+def test_the_container_has_the_pins_and_the_python_of_the_environment():
+    definition = (ROOT / "workflow" / "envs" / "valleys.def").read_text()
+    assert "pip install --no-cache-dir --disable-pip-version-check -r /opt/requirements.txt" in definition
+    assert "requirements.txt /opt/requirements.txt" in definition
+    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "valleys.yaml").read_text())
+    (python,) = [line for line in environment["dependencies"] if str(line).startswith("python=")]
+    assert f"From: python:{python.removeprefix('python=')}-" in definition
+
+
+def test_the_map_of_the_code_has_every_module():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = {path.stem for path in LIBRARY.glob("*.py")} - {"__init__"}
+    table = text.split("in the order of the data:")[1].split("## Rules")[0]
+    named = set(
+        re.findall(
+            r"`([a-z_0-9]+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)
+        )
+    )
+    assert named == modules
+
+
+def test_the_changelog_has_this_version():
+    assert f"## {valleys.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_is_described(path):
+    assert f"`{path.name}`" in (ROOT / "config" / "README.md").read_text()
+
+
+def test_the_smallest_config_is_one():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "config" / "README.md").read_text(), re.S)
+    from valleys.config import Experiment
+
+    assert len(Experiment(fill_defaults(yaml.safe_load(block))).cells) == 6
