@@ -35,7 +35,7 @@ plan: $(STAMP)
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
 bench: $(STAMP)
-	for name in plan_scale startup compute size; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in plan_scale startup compute stacked size; do $(BIN)/python benchmarks/$$name.py || exit; done
 	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
