@@ -32,7 +32,7 @@ LONG = changed(
 """Trains long enough for a test to step in."""
 CELLS = "results/long/cells/digits/mlp/quick"
 KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
-GPU_RULES = ["train_sgd", "refresh_bn", "descend", "evaluate", "directions"]
+GPU_RULES = ["train_sgd", "import_solution", "refresh_bn", "descend", "evaluate", "directions"]
 GPU_RULES += ["probe", "connect", "interpolate", "plane"]
 
 CPUS = 8

@@ -46,7 +46,7 @@ with job(snakemake) as log:
                 block,
                 key=f"{cell.path}/{block['group']}",
                 stored=probe.stored_directions(stored, name),
-                check_stored_bn=block["train_images"] is None,
+                check_stored_bn=block["train_images"] is None and about["bn_policy"] != "stored",
                 state=state / "curves.pt",
                 constants=spec.get("asymmetry"),
             ):
