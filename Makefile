@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format lock plan compare stamp
+.PHONY: run test lint format lock plan compare stamp bench
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -37,6 +37,11 @@ plan: $(STAMP)
 compare: $(STAMP)
 	@$(if $(and $(A),$(B)),,$(error give the folders of two finished runs: make compare A=results/x B=results/y))
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys compare $(A) $(B) $(if $(OUTPUT),--output $(OUTPUT))
+
+# An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
+bench: $(STAMP)
+	for name in plan_scale startup compute stacked size; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)

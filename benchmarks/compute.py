@@ -48,11 +48,11 @@ RECIPE = {
 }
 
 
-def split(count: int, seed: int) -> Split:
+def split(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> Split:
     """Return random images with random labels."""
     generator = torch.Generator().manual_seed(seed)
     return Split(
-        images=torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator),
+        images=torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator),
         labels=torch.randint(0, CLASSES, (count,), generator=generator),
         classes=CLASSES,
         mean=(0.49, 0.48, 0.45),

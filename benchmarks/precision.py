@@ -54,7 +54,7 @@ def measure(given: Experiment, folder: Path, cells: int, count: int) -> list[dic
             continue
         where = folder / "cells" / cell.path
         splits = tuple(
-            load_split(folder / "data" / cell.dataset / f"{name}.parquet") for name in ("train", "test")
+            load_split(folder / "data" / cell.dataset / f"{name}.safetensors") for name in ("train", "test")
         )
         for bundle in given.bundles_of(cell):
             spec = given.probe(cell, bundle)
@@ -108,9 +108,9 @@ def compare(
 
 
 def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the table that the docs show, a row a model and BN policy."""
+    """Return the table that the docs show, a row a model (variants of a study together) and BN policy."""
     shown = []
-    for (model, bn), part in rows.groupby(["model", "bn"], sort=False):
+    for (model, bn), part in rows.groupby([rows["model"].str.split(".").str[0], "bn"], sort=False):
         relative = (part["max_error"] / part["rise"].abs()).median()
         error, change = part["max_error"], (part["c_star_bf16"] - part["c_star"]).abs()
         differ = part["status"] != part["status_bf16"]
@@ -135,16 +135,17 @@ def main() -> None:
     """Measure, write the table, and put it into docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", type=Path, nargs="+", help="of finished experiments")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that holds theirs")
+    parser.add_argument("--results", type=Path, nargs="+", help="folders that hold theirs (results)")
     parser.add_argument("--cells", type=int, default=2, help="seeds of each model and recipe")
     parser.add_argument("--directions", type=int, default=4, help="of each probe and solution")
     given = parser.parse_args()
     torch.set_num_threads(1)
     jobs.keep_memory()
     rows = []
-    for path in given.configs:
+    folders = given.results or [Path("results")] * len(given.configs)
+    for path, results in zip(given.configs, folders, strict=True):
         one = experiment(path)
-        rows += measure(one, given.results / one.config["name"], given.cells, given.directions)
+        rows += measure(one, results / one.config["name"], given.cells, given.directions)
     save("precision", rows)
     document("precision", markdown(summary(pd.DataFrame(rows))))
 

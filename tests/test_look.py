@@ -88,6 +88,15 @@ def test_weights_of_the_workflow_know_their_model_cell_and_stream(trained, tmp_p
     assert (own["bn_policy"], own["iterates"]) == ("refreshed", 3)
 
 
+def test_a_checkpoint_of_a_training_script_is_taken_out_of_its_wrapper(trained, tmp_path):
+    state = {f"module.{name}": tensor for name, tensor in trained[1].state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pt")
+    assert run(tmp_path, weights="own.pt", out=tmp_path / "pt") == 0
+    assert run(trained[0], out=tmp_path / "st") == 0
+    one, other = (tables.read(tmp_path / k / "tables" / "curves.parquet", "curves") for k in ("pt", "st"))
+    assert one.equals(other)
+
+
 def test_the_tables_say_what_made_them(trained, tmp_path):
     assert run(trained[0], "--bn", "frozen", "--c", "3", out=tmp_path) == 0
     about = tables.about(tmp_path / "tables" / "curves.parquet")["config"]
@@ -132,7 +141,7 @@ def test_directions_that_are_computed_at_the_solution(trained, tmp_path, kind):
     [
         ({"weights": "absent.safetensors"}, "absent.safetensors does not exist"),
         ({"model": None}, "--model: .*own.safetensors does not say which model it is of"),
-        ({"model": "mlp:hidden=[9]"}, "--weights: .*does not fit the model: .*"),
+        ({"model": "mlp:hidden=[9]"}, "checkpoint .*own.safetensors does not fit the model: .*"),
         ({"model": "mlq"}, "'mlq' is not known; nearest is 'mlp'"),
         ({"model": "mlp:hidden"}, "--model: 'mlp:hidden' is no name:option=value"),
         ({"model": "{arch: [}"}, "--model: .* nor a mapping"),

@@ -32,7 +32,7 @@ LONG = changed(
 """Trains long enough for a test to step in."""
 CELLS = "results/long/cells/digits/mlp/quick"
 KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
-GPU_RULES = ["train_sgd", "refresh_bn", "descend", "evaluate", "directions"]
+GPU_RULES = ["train_sgd", "import_solution", "refresh_bn", "descend", "evaluate", "directions"]
 GPU_RULES += ["probe", "connect", "interpolate", "plane"]
 
 CPUS = 8
@@ -185,7 +185,7 @@ class Run:
     def text(self):
         return self.output.read_text()
 
-    def finish(self, seconds=400):
+    def finish(self, seconds=900):
         self.process.wait(timeout=seconds)
         assert self.process.returncode == 0, self.text()
         return self.text()
@@ -280,17 +280,17 @@ def reference(tmp_path_factory):
 
 
 @needs_slurm
-def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
+def test_the_smoke_experiment_from_data_to_report(site, disturbed, tmp_path):
     """While a job of the other run uses up its minute."""
     profile = filled_in(tmp_path / "profile", **settings(site))
     before = set(submitted(site))
-    tables, figures = "results/small/tables", "results/small/figures"
-    run = Run(site, tmp_path, SMALL, profile, f"{tables}/claims.parquet", f"{figures}/training.png")
+    results = tmp_path / "results/smoke"
+    run = Run(site, tmp_path, SMOKE, profile)
     try:
         run.finish()
     finally:
         run.stop()
-    assert (tmp_path / tables / "claims.parquet").exists()
+    assert (results / "report.html").exists()
     cells = "digits-mlp-quick-seed0"
     jobs = {
         job["Comment"].removeprefix("rule_"): job
@@ -298,10 +298,9 @@ def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
         if i not in before and Path(job["WorkDir"]) == tmp_path
     }
     assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
-        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
+        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines", "plane"),
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        "aggregate",
-        "summary_claims_figures",
+        *("aggregate", "study", "sensitivity", "summary_claims_figures_report"),
     }
     assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
     for name, job in jobs.items():
@@ -311,7 +310,7 @@ def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
         assert job["JobName"].startswith("valleys_")
         assert job["Requeue"] == "1"
         assert job["Account"] == ("lab" if site.accounting else "(null)")
-    assert len(list((tmp_path / "results/small/logs").rglob("*.log"))) >= 15
+    assert len(list((results / "logs").rglob("*.log"))) >= 40
     assert not list((tmp_path / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
     assert "Guessed SLURM account" not in run.text()
 

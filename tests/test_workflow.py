@@ -405,7 +405,7 @@ def test_studies_and_probes_together(tmp_path):
     measured = tables.read(shared / "directions.parquet", "directions").to_pandas().groupby("probe")
     assert set(measured["precision_error"].min().dropna().index) == {"gaussian"}
     assert measured["precision_error"].min()["gaussian"] > 0
-    assert set(measured.get_group(("uniform",))["precision"]) == {"fp32"}
+    assert set(measured.get_group("uniform")["precision"]) == {"fp32"}
     log = (tmp_path / "results/study/logs/digits/mlp/quick/seed-0/probe-together.log").read_text()
     assert log.count("direction 1 of 1") == log.count("direction ") == 2  # the new one, at sgd and swa
     alone = planned(tmp_path, changed(more, execution__probe_jobs="separate"), targets[1])

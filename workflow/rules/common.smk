@@ -62,6 +62,11 @@ def start_fork_server():
         forkserver.start(SCRIPTS)
 
 
+def any_of(names):
+    """A pattern that matches these names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 def cell_folder(cell):
     """The folder of one cell's artefacts."""
     return f"{ROOT}/cells/{cell.path}"

@@ -74,6 +74,36 @@ rule refresh_bn:
         "../scripts/refresh_bn.py"
 
 
+# Weights that were trained elsewhere, in place of a training's: refresh_bn could make the same file.
+rule import_solution:
+    input:
+        checkpoint=lambda w: experiment.checkpoint(cell_of(w), w.solution),
+        train=rules.prepare_dataset.output.train,
+    output:
+        weights=f"{CELL}/{{solution}}.safetensors",
+    log:
+        f"{LOGS}/import_solution-{{solution}}.log",
+    benchmark:
+        f"{BENCHMARKS}/import_solution-{{solution}}.tsv"
+    wildcard_constraints:
+        recipe=any_of(experiment.checkpoints),
+    priority: 10
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("import_solution", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("import_solution", w, attempt),
+        gpu=costs.gpus("import_solution"),
+    params:
+        spec=lambda w: experiment.import_solution(w.model, w.recipe),
+    script:
+        "../scripts/import_solution.py"
+
+
+ruleorder: import_solution > refresh_bn
+
+
 rule descend:
     input:
         train=rules.prepare_dataset.output.train,

@@ -24,7 +24,7 @@ with job(snakemake) as log:
         ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
         path = connectivity.load_path(bends, *weights, ends)
     evaluator = probe.evaluator_for(start, splits, line, spec)
-    whole = line["train_images"] is None
+    whole = line["train_images"] is None and "stored" not in (first["bn_policy"], last["bn_policy"])
     points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)
     keys = ("path", "start", "stop", "stop_recipe", "stop_seed")
     about = {"line": w.line, "bn_policy": evaluator.bn, **{key: line[key] for key in keys}}

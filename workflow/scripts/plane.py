@@ -57,7 +57,9 @@ with job(snakemake) as log:
     points = planes.describe(plane, weights, iterates)
     xs, ys = planes.sides(block, points, sgd.vector_norm(weights[where]))
     evaluator = probe.evaluator_for(nets[where], splits, block, spec)
-    held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=block["train_images"] is None)
+    foreign = any(about["bn_policy"] == "stored" for _, about in loaded.values())
+    whole = block["train_images"] is None and not foreign
+    held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=whole)
     log.info("%s on the plane: %s", w.plane, ", ".join(held) or "no solution")
     key = [spec, plane.checksum(), str(device), *(about["checksum"] for _, about in loaded.values())]
     key += [read_metadata(path)["checksum"] for path in data]

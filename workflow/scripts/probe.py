@@ -31,6 +31,7 @@ with job(snakemake) as log:
         for name in block["solutions"]:
             model, about = solutions.load(snakemake.input[name], device)
             evaluator = probe.evaluator_for(model, splits, block, spec)
+            del model  # the evaluator has a copy
             log.info("probe %s at %s", probe_name, name)
             key = [
                 {k: v for k, v in block.items() if k not in ("n", "solutions")},
@@ -45,7 +46,7 @@ with job(snakemake) as log:
                 block,
                 key=f"{cell.path}/{block['group']}",
                 stored=probe.stored_directions(stored, name),
-                check_stored_bn=block["train_images"] is None,
+                check_stored_bn=block["train_images"] is None and about["bn_policy"] != "stored",
                 state=state / "curves.pt",
                 constants=spec.get("asymmetry"),
             ):

@@ -18,10 +18,10 @@ examples:
   %(prog)s --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
       --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
 
-Weights are a state dict as safetensors; those of the workflow know their model. Models and data sources are
-written name:option=value,... or as a YAML or JSON mapping; the command options lists both. Images are
-normalised by the mean and deviation of the train set. Without --radius or --relative a curve ends where the
-loss has risen by --rise. Defaults are in brackets.
+Weights are a state dict, or what training scripts wrap around one; those of the workflow know their model.
+Models and data sources are written name:option=value,... or as a YAML or JSON mapping; the command options
+lists both. Images are normalised by the mean and deviation of the train set. Without --radius or --relative a
+curve ends where the loss has risen by --rise. Defaults are in brackets.
 """
 
 
@@ -67,7 +67,7 @@ def _add_probe(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = one.add_argument_group("what is probed")
-    what.add_argument("--weights", type=Path, required=True, help="state dict, a safetensors file")
+    what.add_argument("--weights", type=Path, required=True, help="state dict: safetensors, or of torch.save")
     what.add_argument(
         "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
     )

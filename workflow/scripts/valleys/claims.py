@@ -390,6 +390,8 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
     """Experiment 2: SWA against the solution that SGD descends to from it, paired over seeds."""
     for names, rows in solutions.groupby(_CELLS, sort=True):
         scope = "/".join(map(str, names))
+        if not {"swa", "descent"} <= set(rows["solution"]):
+            continue  # not made, or not given
         wide = rows.pivot(index="seed", columns="solution")
         for column, sign, word, unit in (
             ("train_loss", 1, "train loss is higher", "nats"),

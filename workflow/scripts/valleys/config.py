@@ -183,6 +183,7 @@ class Experiment:
         self.datasets = self._named("datasets", validate_dataset)
         expansion = Expansion(config, self._named("models", lambda name, spec: validate_spec(spec)))
         self.models, self.recipes = expansion.models, expansion.recipes
+        self.checkpoints: dict[str, Any] = config["checkpoints"]
         self._check_names()
         self.wanted: dict[Cell, Wanted] = {}
         self.cells = sorted(self._cells())
@@ -215,6 +216,7 @@ class Experiment:
             for key in ("dataset", "model", "recipe"):
                 names = entry[key] if isinstance(entry[key], list) else [entry[key]]
                 known = list(self.config[key + "s"])
+                known += list(self.checkpoints) if key == "recipe" else []
                 for name in names:
                     if name not in known:
                         raise ValleysError(
@@ -224,15 +226,37 @@ class Experiment:
                 axes.append(names)
             for values in itertools.product(*axes, entry.get("seeds", self.config["seeds"])):
                 cell = Cell(*values)
+                if self.is_given(cell.recipe) and not self._has_file(cell, entry):
+                    continue
                 self._want(cell, entry)
                 if cell not in seen:
                     seen.add(cell)
                     yield cell
 
+    def is_given(self, recipe: str) -> bool:
+        """Whether a recipe is the name of checkpoints: its cells are not trained."""
+        return recipe in self.checkpoints
+
+    def checkpoint(self, cell: Cell, solution: str) -> str:
+        """Return the file that a solution of a cell with given weights comes from."""
+        text = self.checkpoints[cell.recipe]["solutions"][solution]
+        for key, value in cell.columns().items():
+            text = text.replace(f"{{{key}}}", str(value))
+        return text
+
+    def _has_file(self, cell: Cell, entry: Mapping[str, Any]) -> bool:
+        """Whether a cell has weights of its own: without {seed} in their paths, the first seed has them."""
+        texts = self.checkpoints[cell.recipe]["solutions"].values()
+        return any("{seed}" in text for text in texts) or cell.seed == next(
+            iter(entry.get("seeds", self.config["seeds"]))
+        )
+
     def _want(self, cell: Cell, entry: Mapping[str, Any]) -> None:
         """Note what an entry of the grid, or a study, wants of a cell."""
         probes, lines = (entry.get(key, list(self.config[key])) for key in ("probes", "lines"))
         solutions = entry.get("solutions", SOLUTIONS)
+        if self.is_given(cell.recipe):
+            solutions = [name for name in solutions if name in self.checkpoints[cell.recipe]["solutions"]]
         self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines)
 
     def _study(self, spec: Mapping[str, Any], variants: list[Any]) -> dict[Cell, Mapping[str, Any]]:
@@ -258,6 +282,9 @@ class Experiment:
                             f"config: {where}.{key}: {name!r} is not among {key}{_nearest(name, known)}; "
                             f"there are {', '.join(known) or 'none'}"
                         )
+        for name in self.checkpoints:
+            if name in self.recipes:
+                raise ValleysError(f"config: checkpoints: {name!r} is a recipe too; choose another name")
         taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
@@ -362,7 +389,7 @@ class Experiment:
                 )
 
     def _check_lines(self) -> None:
-        recipes = list(self.recipes)
+        recipes = [*self.recipes, *self.checkpoints]
         for name, line in self.config["lines"].items():
             where, recipe = f"config: lines.{name}", line["stop_recipe"]
             if recipe is not None and recipe not in recipes:
@@ -419,6 +446,8 @@ class Experiment:
                 )
             if given == ["pca"]:
                 for recipe in dict.fromkeys(cell.recipe for cell in self.cells):
+                    if self.is_given(recipe):
+                        continue
                     kept = self.all_iterates(recipe)
                     if kept < 3:
                         raise ValleysError(
@@ -480,12 +509,14 @@ class Experiment:
         """
         plain = self.models[cell.model].get("norm") == "none"
         alone = not self._other_seeds(cell)
+        made = {*self.solutions_of(cell), *(() if self.is_given(cell.recipe) else ("iterates",))}
         return [
             name
             for name, probe in self.config["probes"].items()
             if name in self.wanted[cell].probes
             and not (plain and "bn" in probe["group"].split("_"))
             and not (alone and probe["kind"] == "to_seed")
+            and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
             and self.probed_solutions(cell, name)
         ]
 
@@ -555,11 +586,23 @@ class Experiment:
         return None if seed is None else Cell(*kin, seed)
 
     def lines_of(self, cell: Cell) -> list[str]:
-        """Return the lines that start in a cell: those wanted of it whose other end exists."""
-        wanted = self.wanted[cell].lines
-        return [
-            line for line in self.config["lines"] if line in wanted and self.stop_cell(cell, line) is not None
-        ]
+        """Return the lines that start in a cell: those wanted of it whose two ends exist.
+
+        Paths with trained bends start in trained cells only: they take from the recipe how to train.
+        """
+        wanted, found = self.wanted[cell].lines, []
+        for line, spec in self.config["lines"].items():
+            stop = self.stop_cell(cell, line)
+            if line in wanted and stop is not None:
+                given = {
+                    end: self.checkpoints[at.recipe]["solutions"]
+                    for end, at in (("start", cell), ("stop", stop))
+                    if self.is_given(at.recipe)
+                }
+                there = all(spec[end] in names for end, names in given.items())
+                if there and not ("start" in given and self.is_trained(line)):
+                    found.append(line)
+        return found
 
     def spanning(self, plane: str) -> list[tuple[str, int]]:
         """Return probe and number of the two directions that span a plane; none for other planes."""
@@ -577,7 +620,9 @@ class Experiment:
         return [
             name
             for name, plane in self.config["planes"].items()
-            if rank < plane["seeds"] and all(self._has(cell, *chosen) for chosen in self.spanning(name))
+            if not (plane["pca"] and self.is_given(cell.recipe))
+            and rank < plane["seeds"]
+            and all(self._has(cell, *chosen) for chosen in self.spanning(name))
         ]
 
     def _has(self, cell: Cell, probe: str, k: int) -> bool:
@@ -604,6 +649,8 @@ class Experiment:
 
     def all_iterates(self, recipe: str) -> int:
         """Return how many iterates the averaging phase of a recipe has (`valleys.sgd.kept_epochs`)."""
+        if self.is_given(recipe):
+            return 0
         full = self.recipe(recipe)
         return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
 
@@ -641,6 +688,8 @@ class Experiment:
 
         With `study`, only those with its probes: a cell may be probed for the grid or other studies as well.
         """
+        if table == "training" and self.is_given(cell.recipe):
+            return []
         if table == "training":
             descent = ["descent.parquet"] if "descent" in self.solutions_of(cell) else []
             return ["training.parquet", *descent]
@@ -758,8 +807,8 @@ class Experiment:
         return {"version": VERSIONS[stage], **keys}
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """Return a recipe's block with its defaults."""
-        return self.recipes[name]
+        """Return a recipe's block with its defaults; of checkpoints, what there is: the loss."""
+        return self.checkpoints[name] if self.is_given(name) else self.recipes[name]
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """Params of ``prepare_dataset``."""
@@ -780,6 +829,12 @@ class Experiment:
         """Params of ``refresh_bn``: how, or None for a model without batch norm."""
         there = self.models[model].get("norm", "batch") == "batch"
         return self._stage("refresh_bn", bn_refresh=self.config["bn_refresh"] if there else None)
+
+    def import_solution(self, model: str, recipe: str) -> dict[str, Any]:
+        """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all."""
+        refreshed = self.checkpoints[recipe]["bn"] == "refreshed"
+        settings = self.config["bn_refresh"] if refreshed else None
+        return self._stage("import_solution", model=self.models[model], bn_refresh=settings)
 
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
@@ -939,6 +994,7 @@ class Experiment:
     def provenance(self, table: str) -> dict[str, Any]:
         """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
+        cells += ("checkpoints",) if self.checkpoints else ()
         study = table.removesuffix(LINES) if table in self.study_tables() else None
         if study:
             table, cells = "asymmetry" if table in self.studies else "interpolation", (*cells, "studies")

@@ -382,6 +382,13 @@ class Costs:
         memory = self._resident(w["dataset"], net, 3, self._in_passes(w, [block]))
         return self._job("refresh_bn", self._forward(net, data.train), memory, net.bytes)
 
+    def _import_solution(self, w: Mapping[str, Any]) -> Cost:
+        net, data = self.net(w["dataset"], w["model"]), self.data(w["dataset"])
+        memory = self._resident(w["dataset"], net, 4, self._in_passes(w, [WHOLE]))
+        refreshed = self.experiment.checkpoints[w["recipe"]]["bn"] == "refreshed"
+        work = self._forward(net, data.train) if refreshed else Work(bytes=20 * net.bytes)
+        return self._job("import_solution", work, memory, net.bytes)
+
     def _descend(self, w: Mapping[str, Any]) -> Cost:
         recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
         net, epochs = self.net(w["dataset"], w["model"]), recipe["descent"]["epochs"]
@@ -513,7 +520,7 @@ class Costs:
 WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
 #: Rules whose jobs use a GPU where there is one.
 ON_GPU = frozenset(
-    {"train_sgd", "refresh_bn", "descend", "evaluate"}
+    {"train_sgd", "import_solution", "refresh_bn", "descend", "evaluate"}
     | {"directions", "probe", "connect", "interpolate", "plane"}
 )
 _MODELS: dict[str, Callable[[Costs, Mapping[str, Any]], Cost]] = {
@@ -521,6 +528,7 @@ _MODELS: dict[str, Callable[[Costs, Mapping[str, Any]], Cost]] = {
     "train_sgd": Costs._train_sgd,
     "average": Costs._average,
     "refresh_bn": Costs._refresh_bn,
+    "import_solution": Costs._import_solution,
     "descend": Costs._descend,
     "evaluate": Costs._evaluate,
     "directions": Costs._make_directions,

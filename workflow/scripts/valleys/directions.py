@@ -118,7 +118,9 @@ def random_direction(
         else:
             raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(RANDOM)}")
         direction[name] = d
-    direction, norm = unit(direction)
+    norm = _norm(direction)
+    for d in direction.values():
+        d /= norm  # in place: of a large net two copies would not be small
     return {n: d.to(weights[n].device, weights[n].dtype) for n, d in direction.items()}, norm
 
 
@@ -130,10 +132,15 @@ def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
     ValleysError
         When the direction is zero or not finite.
     """
+    norm = _norm(direction)
+    return {name: d / norm for name, d in direction.items()}, norm
+
+
+def _norm(direction: Mapping[str, Tensor]) -> float:
     norm = math.sqrt(sum(float(d.double().square().sum()) for d in direction.values()))
     if not math.isfinite(norm) or norm == 0.0:
         raise ValleysError(f"a direction has norm {norm}: it cannot be scaled to unit length")
-    return {name: d / norm for name, d in direction.items()}, norm
+    return norm
 
 
 def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:

@@ -246,7 +246,7 @@ def read_model(
     Parameters
     ----------
     weights
-        A solution of the workflow, which knows its own model, or a state dict as safetensors.
+        A solution of the workflow, which knows its own model, or a state dict as `checkpoints.read` takes it.
     spec
         The model's config block; None takes the file's.
     train
@@ -257,9 +257,11 @@ def read_model(
     ValleysError
         When the file cannot be read, no model is known, or it fits neither the weights nor the images.
     """
-    from valleys import files, solutions
+    from valleys import checkpoints, files, solutions
 
-    state, about = files.load_weights(weights)
+    state, about = checkpoints.read(weights), {}
+    if weights.suffix == ".safetensors":
+        state, about = files.load_weights(weights)  # with its checksum, if it has one
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
@@ -271,15 +273,12 @@ def read_model(
                 f"--data: its images have shape {ours[0]} and {ours[1]} classes; {weights} is of a "
                 f"network for images {theirs[0]} and {theirs[1]} classes"
             )
-    model = solutions.fresh(
+    net = solutions.fresh(
         about["model"] if spec is None else spec, train.in_shape, train.classes, device=device
     )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise ValleysError(f"--weights: {weights} does not fit the model: {reason}") from error
-    return model.eval(), {"solution": "given", "iterates": 0, **about, "checksum": files.checksum(state)}
+    checkpoints.fit(net, state, str(weights))
+    known = {"solution": "given", "iterates": 0, **about}
+    return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
 
 
 def _name(text: str) -> str:
@@ -429,7 +428,7 @@ def _solution_row(
     row["weight_norm"] = sgd.vector_norm(dict(net.named_parameters()))
     row |= dict.fromkeys(("distance_to_sgd", "distance_to_swa", "distance_to_descent"))
     row["parameters"] = sum(p.numel() for p in net.parameters())
-    policy = about.get("bn_policy", "none" if bn == "none" else "frozen")
+    policy = about.get("bn_policy", "none" if bn == "none" else "stored")
     return row | {"bn_policy": policy, "iterates": about["iterates"], "checksum": about["checksum"]}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 VERSIONS: dict[str, int] = {
     "prepare_dataset": 1,
     "train_sgd": 1,
+    "import_solution": 1,
     "average": 1,
     "refresh_bn": 2,
     "descend": 2,

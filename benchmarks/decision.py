@@ -1,0 +1,230 @@
+"""How few points and images a verdict needs: coarser grids, refined ones, and subsets of the images.
+
+    python benchmarks/decision.py config.yaml [more configs] [--results DIR] [--points 11] [--subsets 8]
+
+Grids: each stored curve of finished experiments is judged again on some of its points (no network runs for
+that). ``every 3rd`` and so on are uniform; ``fine where close`` adds the other points where the coarse c*
+is within a factor of 1.5 of c, or there is none; ``bisected`` halves the interval in which the curve bends
+most until the verdict has stayed for three steps. The reference is the verdict on all points.
+
+Images: along the first U(0, 1) direction at the first sgd solution of each model, to its stored radius, the
+train loss on random subsets of n images (BN statistics from the same images where they are refreshed)
+beside that on all. The error is that of the larger rise; ``expected`` is the standard error of a mean of n
+of N images, from the spread of the rise over images with BN frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from common import document, markdown, save
+from precision import experiment
+from valleys import asymmetry, directions, jobs, losses, probe, solutions, tables
+from valleys.config import Experiment
+from valleys.data import Split, load_split
+
+DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
+SHARES = (16, 8, 4, 2)  # subsets of a sixteenth of the images and so on
+
+
+# ---- points
+
+
+class Judge:
+    """Verdicts on some of a curve's points, named by their distance from the middle."""
+
+    def __init__(self, curve: pd.DataFrame, constants: Mapping[str, float]) -> None:
+        self.x, self.y = curve["offset"].to_numpy(), curve["train_loss"].to_numpy()
+        self.half, self.constants = len(self.x) // 2, constants
+
+    def __call__(self, steps: Iterable[int]) -> asymmetry.Detection:
+        """Return the verdict on the points at these distances."""
+        at = sorted({self.half + sign * step for step in steps for sign in (1, -1)})
+        return asymmetry.detect(self.x[at], self.y[at], **self.constants)
+
+    def slope(self, sign: int, a: int, b: int) -> float:
+        """Return the outward slope between two distances on one side."""
+        return (self.y[self.half + sign * b] - self.y[self.half + sign * a]) / abs(self.x[self.half + b - a])
+
+    def bends(self, steps: list[int], i: int) -> float:
+        """Return how much the slope changes at the ends of interval i, times its width."""
+        a, b = steps[i : i + 2]
+        found = 0.0
+        for sign in (1, -1):
+            own = self.slope(sign, a, b)
+            before = self.slope(sign, steps[i - 1], a) if i else -self.slope(-sign, 0, steps[1])
+            after = self.slope(sign, b, steps[i + 2]) if i + 2 < len(steps) else own
+            found = max(found, abs(own - before), abs(after - own))
+        return found * (b - a)
+
+
+def bisected(judge: Judge, patience: int = 3) -> tuple[str, int]:
+    """Return verdict and number of points of a grid that is refined where the curve bends most."""
+    steps = sorted({0, judge.half // 3, 2 * judge.half // 3, judge.half})
+    status, same = judge(steps).status, 0
+    while same < patience:
+        open_ = [i for i in range(len(steps) - 1) if steps[i + 1] - steps[i] > 1]
+        if not open_:
+            break
+        i = max(open_, key=lambda i: judge.bends(steps, i))
+        steps = sorted([*steps, (steps[i] + steps[i + 1]) // 2])
+        now = judge(steps).status
+        same, status = (same + 1, status) if now == status else (0, now)
+    return status, 2 * len(steps) - 1
+
+
+def close(found: asymmetry.Detection, c: float, factor: float = 1.5) -> bool:
+    """Whether a coarse verdict is none, or near the level c."""
+    if found.status not in ("symmetric", "asymmetric"):
+        return True
+    return c / factor <= found.c_star <= c * factor
+
+
+def grids(curves: pd.DataFrame, constants: Mapping[str, float], name: str) -> list[dict[str, Any]]:
+    """Return a row for each curve and grid."""
+    rows = []
+    for names, curve in curves.groupby(DIRECTION, sort=False):
+        curve = curve.sort_values("offset")
+        if not np.isfinite(curve["train_loss"]).all():
+            continue
+        judge, n = Judge(curve, constants), len(curve)
+        full = judge(range(judge.half + 1))
+        found = {"bisected": bisected(judge)}
+        for every in (2, 3, 5):
+            if judge.half % every == 0 and judge.half // every >= 3:
+                coarse = judge(range(0, judge.half + 1, every))
+                used = 2 * (judge.half // every) + 1
+                found[f"every {every}"] = coarse.status, used
+                again = close(coarse, constants["c"])
+                found[f"every {every}, fine where close"] = (
+                    (full.status, n) if again else (coarse.status, used)
+                )
+        for grid, (status, used) in found.items():
+            row = {"experiment": name, **dict(zip(DIRECTION, names, strict=True)), "points": n}
+            rows.append(row | {"grid": grid, "used": used, "same": status == full.status})
+    return rows
+
+
+# ---- images
+
+
+def images(given: Experiment, folder: Path, points: int, subsets: int) -> list[dict[str, Any]]:
+    """Return rows of the subsets' errors, for the first cell of each model of the grid."""
+    rows, seen = [], set()
+    for cell in given.cells:
+        if cell.model in seen:
+            continue
+        seen.add(cell.model)
+        where = folder / "cells" / cell.path
+        model, _ = solutions.load(where / "sgd.safetensors")
+        train = load_split(folder / "data" / cell.dataset / "train.safetensors")
+        loss = losses.build(given.recipe(cell.recipe)["loss"])
+        weights = {name: p.detach() for name, p in model.named_parameters()}
+        block = {"kind": "uniform", "n": 1, "share": 0.0}
+        _, direction, _ = next(directions.draw(block, weights, f"{cell.path}/all"))
+        about = tables.read(folder / "tables" / "directions.parquet", "directions").to_pandas()
+        own = (about[["model", "recipe", "seed"]] == [cell.model, cell.recipe, cell.seed]).all(axis=1)
+        chosen = about[own & (about["kind"] == "uniform") & (about["solution"] == "sgd") & (about["k"] == 0)]
+        for bn, radius in chosen.groupby("bn_policy")["radius"].first().items():
+            if bn == "none":
+                bn = "frozen"
+            offsets = probe.line_offsets(radius, points)
+            some = {"bn": bn, "offsets": offsets, "constants": given.config["asymmetry"]}
+            spread = deviation(model, train, loss, direction, radius)
+            full = line(model, train, loss, direction, **some)
+            for share in SHARES:
+                n = max(20, len(train) // share)
+                expected = spread / math.sqrt(n) * math.sqrt(1 - n / len(train))
+                for k in range(subsets):
+                    found = line(model, part(train, n, k), loss, direction, **some)
+                    rows.append(
+                        {"experiment": given.config["name"], "model": cell.model, "bn": bn, "n": n}
+                        | {"of": len(train), "expected": expected, "error": found[0] / full[0] - 1}
+                        | {"same": found[1].status == full[1].status}
+                        | {"c_star": found[1].c_star, "c_star_full": full[1].c_star}
+                    )
+            print(cell.path, bn, flush=True)
+    return rows
+
+
+def part(split: Split, n: int, seed: int) -> Split:
+    """Return n random images."""
+    at = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]
+    return Split(split.images[at], split.labels[at], split.classes, split.mean, split.std)
+
+
+def line(model, split, loss, direction, *, bn, offsets, constants) -> tuple[float, asymmetry.Detection]:
+    """Return the larger rise of the train loss, and the verdict."""
+    evaluator = probe.Evaluator(model, split, part(split, 1, 0), loss, bn=bn, batch_size=250)
+    values = [row["train_loss"] for row in probe.probe_line(evaluator, direction, offsets)]
+    middle = values[len(values) // 2]
+    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants)
+
+
+@torch.no_grad()
+def deviation(model, split, loss, direction, radius: float) -> float:
+    """Return the standard deviation over images of the larger rise, relative to its mean (BN frozen)."""
+    evaluator = probe.Evaluator(model, split, part(split, 1, 0), loss, bn="frozen", batch_size=250)
+    by_image = []
+    for offset in (0.0, radius, -radius):
+        evaluator.move(direction, offset)
+        by_image.append(torch.cat([loss(evaluator.model(x), y) for x, y in split.batches(250)]).double())
+    rise = max((value - by_image[0] for value in by_image[1:]), key=lambda d: float(d.mean()))
+    return float(rise.std() / rise.mean())
+
+
+def main() -> None:
+    """Measure, write the tables, and put them into docs/performance.md."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", type=Path, nargs="+", help="of finished experiments")
+    parser.add_argument("--results", type=Path, nargs="+", help="folders that hold theirs (results)")
+    parser.add_argument("--points", type=int, default=11, help="of the lines on subsets")
+    parser.add_argument("--subsets", type=int, default=8)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    jobs.keep_memory()
+    by_grid, by_images = [], []
+    folders = given.results or [Path("results")] * len(given.configs)
+    for path, results in zip(given.configs, folders, strict=True):
+        one = experiment(path)
+        folder = results / one.config["name"]
+        curves = tables.read(folder / "tables" / "curves.parquet", "curves").to_pandas()
+        by_grid += grids(curves, one.config["asymmetry"], one.config["name"])
+        by_images += images(one, folder, given.points, given.subsets)
+    save("decision_grids", by_grid)
+    save("decision_images", by_images)
+    shown = [
+        {
+            "points": f"{points}",
+            "grid": grid,
+            "curves": f"{len(rows):,}",
+            "points used": f"{rows['used'].mean():.1f}",
+            "verdict of all points": f"{rows['same'].mean():.1%}",
+        }
+        for (points, grid), rows in pd.DataFrame(by_grid).groupby(["points", "grid"])
+    ]
+    document("decision_grids", markdown(shown))
+    shown = [
+        {
+            "model": model,
+            "BN": bn,
+            "images": f"{n:,} of {rows['of'].iloc[0]:,}",
+            "error of the rise, expected": f"{rows['expected'].iloc[0]:.1%}",
+            "found (rms)": f"{np.sqrt((rows['error'] ** 2).mean()):.1%}",
+            "verdict of all images": f"{rows['same'].sum()} of {len(rows)}",
+            "change of c*, median": f"{(rows['c_star'] - rows['c_star_full']).abs().median():.2f}",
+        }
+        for (model, bn, n), rows in pd.DataFrame(by_images).groupby(["model", "bn", "n"], sort=False)
+    ]
+    document("decision_images", markdown(shown))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Take a solution's weights from a file that was made elsewhere.
+
+In: ``checkpoint`` (safetensors or torch.save), ``train``. Out: ``weights``, the solution as the rest of the
+workflow reads it, with the batch-norm statistics it came with or refreshed ones.
+"""
+
+from valleys.jobs import job, pick_device
+
+with job(snakemake) as log:
+    from valleys import checkpoints, solutions
+    from valleys.averaging import batch_norms, refresh_bn
+    from valleys.config import Cell
+    from valleys.data import load_split
+
+    spec, w = snakemake.params.spec, snakemake.wildcards
+    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    device = pick_device(snakemake.config)
+    train = load_split(snakemake.input.train).to(device)
+    path = snakemake.input.checkpoint
+    model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    checkpoints.fit(model, checkpoints.read(path), str(path))
+    policy, settings = "none", spec["bn_refresh"]
+    if batch_norms(model):
+        policy = "refreshed" if settings else "stored"
+        if settings:
+            refresh_bn(model, train.batches(settings["batch_size"]), settings["method"])
+    log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
+    about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
+    solutions.save(
+        snakemake.output.weights,
+        model.state_dict(),
+        about,
+        solution=w.solution,
+        iterates=0,
+        bn_policy=policy,
+    )
