@@ -25,7 +25,7 @@ NAMES = (
     "plane_points",
     "toy_2d",
 )
-NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims")
+NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims", "comparison")
 VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}
 POINT = {"recipe": "paper", "draw": 1, "offset": -0.5, "loss": 0.25}
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,17 @@ class Point:
     def asdict(self) -> dict[str, float]:
         """Return the four values by name."""
         return asdict(self)
+
+
+class CurvePoint(TypedDict):
+    """A point of a line: its offset, the values of `Point`, and the slope where it was asked for."""
+
+    offset: float
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    train_slope: float | None
 
 
 class Evaluator:
@@ -339,7 +350,7 @@ def probe_line(
     offsets: Iterable[float] | None = None,
     exact: bool = False,
     **given: Any,
-) -> list[dict[str, float | None]]:
+) -> list[CurvePoint]:
     """Return ``offset``, the four values of `Point` and ``train_slope`` at each offset.
 
     Parameters
@@ -372,12 +383,22 @@ def probe_line(
         norm = vector_norm(evaluator.parameters)
         radius = find_radius(evaluator, direction, rise=1.0, first=norm / 50, cap=2 * norm)
         offsets = line_offsets(radius.radius, 41)
-    rows = []
+    rows: list[CurvePoint] = []
     try:
         for offset in offsets:
             evaluator.move(direction, offset)
-            slope = {"train_slope": evaluator.train_slope(direction) if exact else None}
-            rows.append({"offset": offset, **evaluator.point().asdict(), **slope})
+            slope = evaluator.train_slope(direction) if exact else None
+            point = evaluator.point()
+            rows.append(
+                {
+                    "offset": offset,
+                    "train_loss": point.train_loss,
+                    "train_accuracy": point.train_accuracy,
+                    "test_loss": point.test_loss,
+                    "test_accuracy": point.test_accuracy,
+                    "train_slope": slope,
+                }
+            )
     finally:
         evaluator.reset()
     return rows
@@ -414,9 +435,9 @@ def checked_points(count: int) -> list[int]:
 def settle(
     evaluator: Evaluator,
     direction: Mapping[str, Tensor],
-    curve: list[dict[str, float | None]],
+    curve: list[CurvePoint],
     constants: Mapping[str, float],
-) -> tuple[list[dict[str, float | None]], dict[str, Any]]:
+) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
 
     A curve in bf16 is compared with fp32 at five of its points. Where errors as large as those found there
