@@ -32,7 +32,7 @@ TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
 STYLE = TEMPLATE.with_name("report.css")
 SCRIPT = TEMPLATE.with_name("report.js")
 PREVIEW_ROWS = 10
-FIRST_CLAIMS = 20
+FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
 PARQUET_LIMIT, CSV_LIMIT = 1_000_000, 250_000
 """Bytes of a table's Parquet file up to which the page carries it, and its CSV too."""
