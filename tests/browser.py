@@ -92,6 +92,13 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def until(self, condition, timeout=20):
+        """Wait for an expression to hold in the page."""
+        deadline = time.monotonic() + timeout
+        while not self.run(condition):
+            assert time.monotonic() < deadline, f"never: {condition}"
+            time.sleep(0.02)
+
     def size(self, width, height, mobile=False):
         """Lay the page out for a window of this size, CSS pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}

@@ -150,7 +150,7 @@ def test_filter_by_experiment_verdict_and_words(page):
     fill(page, "search", "nothing such")
     assert rows_of(page, "#all-claims", [0]) == []
     page.run("document.querySelector('.filter button[type=reset]').click()")
-    page.run("new Promise(done => setTimeout(done, 50))")
+    page.until("document.querySelectorAll('#all-claims tbody tr:not([hidden])').length > 0")
     assert len(rows_of(page, "#all-claims", [0])) == report.FIRST_CLAIMS
 
 
@@ -190,7 +190,7 @@ def test_sorting_by_keyboard(page):
 
 def test_zoom(page):
     page.run("document.querySelector('figure .open').click()")
-    page.run("new Promise(done => setTimeout(done, 200))")
+    page.until("document.querySelector('.zoom img').style.width")
     width = "document.querySelector('.zoom img').getBoundingClientRect().width"
     assert page.run("document.querySelector('dialog').open")
     fitted = page.run(width)
@@ -234,7 +234,7 @@ def test_light_and_dark(page, shown):
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(23, 24, 26)")
     # Figures have light paper behind them.
     assert page.run("getComputedStyle(document.querySelector('.picture')).backgroundColor") == light
-    assert page.run("document.querySelector('.theme').innerText") == "Light"
+    page.until("document.querySelector('.theme').innerText === 'Light'")
     page.run("document.querySelector('.theme').click()")
     assert page.run(back) == light
     page.media("print", "dark")
