@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from valleys import config as valleys_config
-from valleys import files, tables
+from valleys import files, rulegraph, tables
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
@@ -82,6 +82,20 @@ def test_end_to_end(finished):
     assert any("epoch 6/6" in log.read_text() for log in logs)
     assert any("direction 2 of 2" in log.read_text() for log in logs)
     assert len(list((results / "benchmarks").rglob("*.tsv"))) >= 20
+
+
+def test_the_graph_of_rules_is_snakemakes(finished):
+    folder, text = finished
+    graph = rulegraph.read(folder / "results" / "smoke" / rulegraph.FILE)
+    steps = int(re.search(r"(\d+) of \1 steps \(100%\) done", text)[1])
+    assert sum(graph.jobs.values()) == steps - 1  # but for the target "all"
+    _, dot = snakemake(folder, SMOKE, "--rulegraph")
+    names = dict(re.findall(r'^\t(\d+)\[label = "(\w+)"', dot, re.M))
+    edges = {(names[a], names[b]) for a, b in re.findall(r"^\t(\d+) -> (\d+)$", dot, re.M)}
+    assert {edge for edge in graph.edges if edge[0] != edge[1]} == {e for e in edges if e[1] != "all"}
+    page = (folder / "results" / "smoke" / "report.html").read_text(encoding="utf-8")
+    for rule, count in graph.jobs.items():
+        assert re.search(rf">{rule}</text><text[^>]*>{count} jobs?</text>", page), rule
 
 
 def test_nothing_to_do_after_a_finished_run(finished):
