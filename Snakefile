@@ -25,6 +25,7 @@ include: "workflow/rules/targets.smk"
 
 onstart:
     lift_rate_limit()
+    write_rulegraph()
     start_fork_server()
 
 

@@ -1,15 +1,20 @@
 """The report: whole, self-contained, escaped, and true to the tables."""
 
 import base64
+import gzip
+import hashlib
 import html
 import html.parser
+import io
 import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
 from test_figures import NAMES, fill, make_rows, through_parquet
-from valleys import figures, report, tables
+from valleys import claims, figures, report, rulegraph, tables
 from valleys.stats import mean_interval
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="504pt" height="252pt"><text>{}</text></svg>'
@@ -61,7 +66,7 @@ class Page(html.parser.HTMLParser):
         assert self.stack.pop() == tag
 
     def handle_data(self, data):
-        if self.stack and self.stack[-1] not in ("style", "title"):
+        if self.stack and self.stack[-1] not in ("style", "script", "title"):
             self.text.append(data)
 
     def words(self):
@@ -101,21 +106,36 @@ def test_is_whole(page):
 
 
 def test_asks_for_nothing(page):
+    bare = page.replace(report.SCRIPT.read_text(), "").replace("http://www.w3.org/2000/svg", "")
     for tag, attrs in Page(page).tags:
-        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        assert tag not in ("link", "iframe", "object", "embed", "base")
         for key in ("src", "href", "srcset", "poster", "action", "data", "style", "background"):
-            assert (attrs.get(key) or "#").startswith(("#", "data:image/svg+xml;base64,"))
+            assert (attrs.get(key) or "#").startswith(("#", "data:"))
         assert not any(key.startswith("on") for key in attrs)
     assert "@import" not in page
-    assert "url(" not in page
-    assert not re.search(r"https?://", page)
+    assert set(re.findall(r"url\([^)]*\)", page)) <= {"url(#arrow)"}
+    assert not re.search(r"https?://", bare)
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "eval(", "innerHTML"):
+        assert word not in report.SCRIPT.read_text()
+
+
+def test_policy_allows_its_own_script_and_style_alone(page):
+    found = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    policy = dict(part.split(" ", 1) for part in html.unescape(found[0]).split("; "))
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy[f"{tag}-src"] == f"'sha256-{digest}'"
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert policy["img-src"] == "data:"
+    assert page.index("Content-Security-Policy") < page.index("<style>")
 
 
 def test_pictures_are_embedded_in_order(page, pictures):
     images = [attrs for tag, attrs in Page(page).tags if tag == "img"]
     found = [base64.b64decode(image["src"].split(",", 1)[1]).decode() for image in images]
     assert sorted(found) == sorted(pictures.values())
-    numbers = [int(n) for n in re.findall(r'<figure id="figure-(\d+)">', page)]
+    numbers = [int(n) for n in re.findall(r'<figure id="figure-(\d+)"', page)]
     assert numbers == list(range(1, len(pictures) + 1))
     # By experiment, as they come within one.
     at = {name: found.index(svg) for name, svg in pictures.items()}
@@ -185,10 +205,13 @@ def test_claims(page):
     assert "0.25 nats 0.125 to 0.375 6 0.031" in words
     assert "−0.5 nats −0.75 to −0.25 6 0.031 note: one diverged" in words
     assert "– share – 0 –" in words
-    glance = Page(page[page.index('<h2 id="claims">') : page.index('<h2 id="experiment-1">')]).words()
-    assert "1 supported 1 refuted 1 inconclusive" in glance
-    assert "1. Prevalence of asymmetric directions There is a direction" in glance
-    assert "Swa is above descent 1" in glance
+    top = page[page.index('<h2 id="claims">') : page.index('<h2 id="experiment-1">')]
+    assert "1 supported 1 refuted 1 inconclusive" in Page(top).words()
+    assert top.count('<tr class="verdict"') == len(CLAIMS)
+    assert (
+        "refuted Swa is above descent digits/cnn/quick −0.5 nats −0.75 to −0.25 6 0.031 2"
+        in Page(top).words()
+    )
     assert words.index("There is a direction") < words.index("Swa is above descent")  # by experiment
     assert words.count("exact sign test") == 2  # said once for a claim, whatever the number of cells
 
@@ -196,9 +219,46 @@ def test_claims(page):
 def test_claims_come_first(page):
     order = [
         page.index(f'<h2 id="{part}">')
-        for part in ("claims", "experiment-1", "experiment-2", "other", "tables", "config", "versions")
+        for part in (
+            "claims",
+            "experiment-1",
+            "experiment-2",
+            "other",
+            "tables",
+            "rules",
+            "config",
+            "versions",
+        )
     ]
     assert order == sorted(order)
+
+
+def test_main_claims_come_first(frames, config):
+    share = {"experiment": 1, "claim": "directions_are_asymmetric", "statement": "directions are"}
+    rows = [
+        claim(**OTHER, scope="digits/mlp/quick/uniform"),
+        claim(scope="digits/mlp/quick"),
+        claim(**share, scope="digits/mlp/quick/gradient", verdict="supported"),
+        claim(**share, scope="digits/mlp/quick/uniform", verdict="inconclusive"),
+    ]
+    page = report.render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
+    top = page[page.index('id="all-claims"') : page.index('<h2 id="experiment-1">')]
+    # The paper's own direction, whatever its verdict; a control is not.
+    assert re.findall(r'<span class="scope">([^<]*)', top) == [
+        "digits/mlp/quick/uniform",
+        "digits/mlp/quick",
+        "digits/mlp/quick/uniform",
+        "digits/mlp/quick/gradient",
+    ]
+    links = re.findall(r'<td class="claim"[^>]*><a href="#([^"]*)">', top)
+    assert all(f'<section class="claim" id="{link}">' in page for link in links)
+
+
+def test_main_claims_are_claims():
+    known = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    known += Path(claims.__file__).read_text(encoding="utf-8")
+    assert all(re.search(f'[`"]{name}[`"]', known) for _, name in report.MAIN_CLAIMS)
+    assert {experiment for experiment, _ in report.MAIN_CLAIMS} <= set(report.EXPERIMENTS)
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -243,6 +303,34 @@ def test_previews(page, frames):
     assert 'title="mean loss on the fixed, un-augmented train images [nats]"' in page
 
 
+def test_tables_can_be_saved(tmp_path, frames, config, monkeypatch):
+    path = tmp_path / "training.parquet"
+    tables.write(path, "training", make_rows()["training"])
+    data = {"training": path.read_bytes(), "curves": b"x" * (report.PARQUET_LIMIT + 1), "solutions": b"y" * 9}
+    for limit, kept in ((report.CSV_LIMIT, {"solutions.csv.gz", "training.csv.gz"}), (0, set())):
+        monkeypatch.setattr(report, "CSV_LIMIT", limit)
+        page = report.render(frames, {}, config, {}, parquet=data)
+        links = [attrs for tag, attrs in Page(page).tags if tag == "a" and "download" in attrs]
+        found = {a["download"]: base64.b64decode(a["href"].split(",", 1)[1]) for a in links}
+        assert set(found) == {"training.parquet", "solutions.parquet"} | kept
+        assert found["training.parquet"] == data["training"]
+        if kept:
+            text = gzip.decompress(found["training.csv.gz"]).decode()
+            back = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
+            pd.testing.assert_frame_equal(back, frames["training"], check_dtype=False, check_exact=True)
+    # What is too large is named, with its size.
+    assert "tables/curves.parquet (1.0 MB)" in Page(page).words()
+
+
+def test_graph_of_rules(frames, config):
+    graph = rulegraph.RuleGraph({"a": 1, "b": 1200}, [("a", "b")], {"a": 0, "b": 1})
+    words = Page(report.render(frames, {}, config, {}, graph=graph)).words()
+    assert "a 1 job b 1,200 jobs" in words
+    assert "Dashed" not in words
+    words = Page(report.render(frames, {}, config, {})).words()
+    assert "The graph of rules is not here" in words
+
+
 def test_config_and_versions(page, config):
     text = page[page.index("<pre") : page.index("</pre>")]
     assert yaml.safe_load(html.unescape(text[text.index(">") + 1 :])) == config
@@ -259,8 +347,9 @@ def test_escapes_hostile_names(tmp_path, pictures, config):
     frames[HOSTILE] = frames["claims"]
     config = config | {"name": HOSTILE}
     pictures[f"curves-{HOSTILE}"] = SVG.format(HOSTILE)
-    page = report.render(frames, pictures, config, {HOSTILE: HOSTILE})
-    assert "<script" not in page.lower()
+    graph = rulegraph.RuleGraph({HOSTILE: 1}, [], {HOSTILE: 0})
+    page = report.render(frames, pictures, config, {HOSTILE: HOSTILE}, parquet={HOSTILE: b"x"}, graph=graph)
+    assert page.lower().count("<script") == 1  # the page's own, which its policy names
     assert 'class="badge"' in page  # an unknown verdict gets no class of its own
     assert HOSTILE in Page(page).words()
 
@@ -270,7 +359,7 @@ def test_same_bytes(frames, pictures, config, page):
 
 
 def test_schemes_and_widths(page):
-    for needed in ("prefers-color-scheme: dark", "@media print", 'name="viewport"', "overflow-x: auto"):
+    for needed in ("color-scheme: light dark", "@media print", 'name="viewport"', "overflow-x: auto"):
         assert needed in page
     # Every table can be wider than the page, so each sits in a box that scrolls by itself.
     assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table")
@@ -287,6 +376,4 @@ def test_schemes_and_widths(page):
     ],
 )
 def test_plus_minus(values, text):
-    import pandas as pd
-
     assert report._plus_minus(pd.Series(values, dtype=float), 0.95) == text

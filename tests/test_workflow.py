@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from valleys import config as valleys_config
-from valleys import files, tables
+from valleys import files, rulegraph, tables
 from valleys.__main__ import main
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
@@ -99,6 +99,20 @@ def test_a_look_at_the_run_s_weights_has_the_run_s_curves_and_verdicts(finished,
         )
         run = run[(run["probe"] == "uniform") & (run["solution"] == "swa")].reset_index(drop=True)
         pd.testing.assert_frame_equal(look, run, check_exact=True)
+
+
+def test_the_graph_of_rules_is_snakemakes(finished):
+    folder, text = finished
+    graph = rulegraph.read(folder / "results" / "smoke" / rulegraph.FILE)
+    steps = int(re.search(r"(\d+) of \1 steps \(100%\) done", text)[1])
+    assert sum(graph.jobs.values()) == steps - 1  # but for the target "all"
+    _, dot = snakemake(folder, SMOKE, "--rulegraph")
+    names = dict(re.findall(r'^\t(\d+)\[label = "(\w+)"', dot, re.M))
+    edges = {(names[a], names[b]) for a, b in re.findall(r"^\t(\d+) -> (\d+)$", dot, re.M)}
+    assert {edge for edge in graph.edges if edge[0] != edge[1]} == {e for e in edges if e[1] != "all"}
+    page = (folder / "results" / "smoke" / "report.html").read_text(encoding="utf-8")
+    for rule, count in graph.jobs.items():
+        assert re.search(rf">{rule}</text><text[^>]*>{count} jobs?</text>", page), rule
 
 
 def test_nothing_to_do_after_a_finished_run(finished):

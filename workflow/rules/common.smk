@@ -7,7 +7,7 @@ SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config, forkserver
+from valleys import config as valleys_config, files, forkserver, rulegraph
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 
@@ -65,6 +65,13 @@ def start_fork_server():
 def any_of(names):
     """A pattern that matches these names, and nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def write_rulegraph():
+    """Write down which rules, with how many jobs, are behind the report that this run is to make."""
+    if workflow.is_main_process and any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
+        graph = rulegraph.of_jobs(workflow.dag.dependencies)
+        files.write_text(f"{ROOT}/{rulegraph.FILE}", graph.to_json())
 
 
 def cell_folder(cell):

@@ -29,7 +29,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        ``.safetensors``, or what `torch.save` wrote under any other name (``.pt``, ``.pth``, ``.ckpt``): a state
+        ``.safetensors``, or what `torch.save` wrote under others (``.pt``, ``.pth``, ``.ckpt``): a state
         dict, or a mapping that has one under one of `WRAPPERS`.
 
     Returns

@@ -1,29 +1,41 @@
 """The report: one HTML file that holds claims, figures, tables, config and versions, and asks for no other.
 
 Pictures are embedded as ``data:`` images, so that ids in one SVG cannot meet those in another and nothing in
-an SVG can run. Every value passes through Jinja2's autoescape. No times: same tables, same bytes.
+an SVG can run. Every value passes through Jinja2's autoescape, and the page's policy (CSP) lets nothing run
+but its own script, known by its hash, and nothing be loaded. No times: same tables, same bytes.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
+import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import pandas as pd
 import yaml
 
-from valleys import figures, measures
+from valleys import figures, measures, rulegraph
 from valleys.stats import mean_interval
 from valleys.tables import declared, stack
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
+STYLE = TEMPLATE.with_name("report.css")
+SCRIPT = TEMPLATE.with_name("report.js")
 PREVIEW_ROWS = 10
+FIRST_CLAIMS = 30
+"""Rows of the claims table that are seen before more are asked for."""
+PARQUET_LIMIT, CSV_LIMIT = 1_000_000, 250_000
+"""Bytes of a table's Parquet file up to which the page carries it, and its CSV too."""
 VERDICTS = ("supported", "refuted", "inconclusive")
 EXPERIMENTS = {
     1: "Prevalence of asymmetric directions",
@@ -40,6 +52,19 @@ EXPERIMENTS = {
     12: "Agreement in sign with the weights",
 }
 """Sections, by the number of the experiment in docs/experiments.md."""
+MAIN_CLAIMS = (
+    (1, "directions_are_asymmetric"),
+    (2, "swa_train_loss"),
+    (2, "swa_test_loss"),
+    (2, "swa_on_flat_side"),
+    (2, "test_minimum_towards_swa"),
+    (3, "average_on_flat_side"),
+    (4, "bias_to_flat_side_gains"),
+    (5, "test_loss_is_shifted"),
+    (7, "toy_2d_asymmetric"),
+    (10, "bn_makes_asymmetric"),
+)
+"""What the paper itself claims, as experiment and claim: these rows come first, whatever their verdict."""
 _FIGURES_OF = {
     "prevalence": 1,
     "sensitivity": 1,
@@ -58,6 +83,17 @@ Frames = Mapping[str, pd.DataFrame]
 Table = dict[str, Any]
 
 _DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: what is read, and what it is sorted by where that is another ("" comes last)."""
+
+    text: str
+    number: bool = False
+    sort: str | None = None
+
+
 _TEXTS = ("measure", "test", "rule", "note")
 
 
@@ -67,6 +103,8 @@ def render(
     config: Mapping[str, Any],
     versions: Mapping[str, str],
     kinds: Mapping[str, str] | None = None,
+    parquet: Mapping[str, bytes] | None = None,
+    graph: rulegraph.RuleGraph | None = None,
 ) -> str:
     """Return the report as one HTML document.
 
@@ -82,28 +120,49 @@ def render(
         Package versions by name.
     kinds
         The name under which a table's columns are declared, where it is not the table's own.
+    parquet
+        The tables' files by name. Those up to `PARQUET_LIMIT` can be saved from the page, up to
+        `CSV_LIMIT` as CSV too; others are named.
+    graph
+        The rules that made all this; None draws nothing and says so.
     """
-    kinds = kinds or {}
+    kinds, parquet = kinds or {}, parquet or {}
     stacked = stack((name, kinds.get(name, name), frame) for name, frame in tables.items())
     spec = figure_spec(config)
     template = _environment().get_template(TEMPLATE.name)
     claims = tables.get("claims", pd.DataFrame())
     level = spec["level"]
+    sections = _sections(claims, pictures, stacked, spec)
+    style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
+    found = [
+        *VERDICTS,
+        *(v for v in claims.get("verdict", pd.Series(dtype=str)).unique() if v not in VERDICTS),
+    ]
     return template.render(
+        policy=_policy(style, script),
+        style=markupsafe.Markup(style),
+        script=markupsafe.Markup(script),
         name=config["name"],
         level=_percent(level),
         c=f"{spec['c']:g}",
         scope=_scope(tables.get("solutions")),
-        sections=_sections(claims, pictures, stacked, spec),
+        sections=sections,
+        verdicts=VERDICTS,
         tally=[
-            (verdict, int((claims["verdict"] == verdict).sum()) if len(claims) else 0) for verdict in VERDICTS
+            (verdict, int((claims["verdict"] == verdict).sum()) if len(claims) else 0) for verdict in found
         ],
+        claims=_ranked(sections, config),
+        first=FIRST_CLAIMS,
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
         summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), spec)],
         previews=[
-            _preview(name, frame, config["name"], kinds.get(name, name)) for name, frame in tables.items()
+            _preview(name, frame, config["name"], kinds.get(name, name), parquet.get(name))
+            for name, frame in tables.items()
         ],
+        carried={"claims": []} | {n: _carried(n, frame, parquet.get(n)) for n, frame in tables.items()},
+        limits={"parquet": _bytes(PARQUET_LIMIT), "csv": _bytes(CSV_LIMIT)},
+        graph=_graph(graph),
         config=yaml.safe_dump(
             json.loads(json.dumps(config, default=str)),
             sort_keys=False,
@@ -111,6 +170,18 @@ def render(
             allow_unicode=True,
         ),
         versions=dict(versions),
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the page's Content Security Policy: its own style, script and pictures, and no more."""
+    own = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in (style, script)
+    ]
+    return (
+        f"default-src 'none'; style-src {own[0]}; script-src {own[1]}; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
     )
 
 
@@ -132,15 +203,18 @@ def _sections(
     groups = _groups(claims)
     of = {name: _experiment_of(name, claims, tables) for name in pictures}
     numbers = sorted({group["experiment"] for group in groups} | {n for n in of.values() if n is not None})
-    sections = []
+    sections, counter = [], itertools.count(1)
     for number in [*numbers, None]:
         own = [group for group in groups if group["experiment"] == number]
         drawn = [_picture(name, svg, tables, spec) for name, svg in pictures.items() if of[name] == number]
         if own or drawn:
             title = f"{number}. {EXPERIMENTS.get(number, 'Experiment')}" if number else "Other figures"
             verdicts = [row["verdict"] for group in own for row in group["rows"]]
+            for group in own:
+                group["id"] = f"claim-{next(counter)}"
             sections.append(
                 {
+                    "number": number,
                     "id": f"experiment-{number}" if number else "other",
                     "title": title,
                     "groups": own,
@@ -219,7 +293,8 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
         "verdict": row["verdict"],
         "known": row["verdict"] in VERDICTS,
         "scope": row["scope"],
-        "effect": _number(row["effect"]),
+        "effect": _cell(row["effect"]),
+        "low": _cell(row["low"]),
         "unit": row["unit"],
         "interval": _DASH if np.isnan([row["low"], row["high"]]).all() else interval,
         "n": row["n"],
@@ -228,10 +303,30 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _p_value(p: float | None) -> str:
+def _p_value(p: float | None) -> Cell:
     if p is None or np.isnan(p):
-        return _DASH
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+        return Cell(_DASH, True, "")
+    return Cell("< 0.0001" if p < 1e-4 else f"{p:.2g}", True, repr(float(p)))
+
+
+def _ranked(sections: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of all claims, the paper's own first: of probes, those along its U(0, 1) directions."""
+    probes = config.get("probes", {})
+
+    def rank(row: Mapping[str, Any]) -> int:
+        probe = probes.get(row["scope"].rpartition("/")[2], {"kind": "uniform"})
+        key = (row["experiment"], row["claim"])
+        return (
+            MAIN_CLAIMS.index(key) if key in MAIN_CLAIMS and probe["kind"] == "uniform" else len(MAIN_CLAIMS)
+        )
+
+    rows = [
+        row | {key: group[key] for key in ("claim", "experiment", "statement")} | {"link": group["id"]}
+        for section in sections
+        for group in section["groups"]
+        for row in group["rows"]
+    ]
+    return sorted(rows, key=rank)
 
 
 # Figures --------------------------------------------------------------------------------------------
@@ -245,6 +340,7 @@ def _picture(name: str, svg: str, tables: Frames, spec: Mapping[str, Any]) -> di
         "title": figures.title(name),
         "caption": figures.caption(name, tables, spec),
         "src": f"data:image/svg+xml;base64,{data}",
+        "bytes": _bytes(len(svg.encode("utf-8"))),
         "width": width,
         "height": height,
     }
@@ -272,14 +368,14 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _table(
-    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], **more: Any
+    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], **more: Any
 ) -> Table:
     """Return a table for the template; a column is its name and what it means, numbers stand to the right."""
     heads = []
     for i, (column, meaning) in enumerate(columns):
-        kinds = {row[i][1] for row in rows}
+        kinds = {row[i].number for row in rows}
         heads.append({"name": column, "meaning": meaning, "number": kinds == {True}})
-    return {"title": title, "columns": heads, "rows": [[text for text, _ in row] for row in rows], **more}
+    return {"title": title, "columns": heads, "rows": rows, **more}
 
 
 def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
@@ -300,12 +396,17 @@ def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
     if frame is not None:
         for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
             row = [_cell(value) for value in (*key, part["seed"].nunique())]
-            row += [(_plus_minus(scale * part[column], level), True) for _, column, scale in measures]
+            row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
     text = (
         f"Each solution: mean over seeds ± half of the {_percent(level)} t interval. BN statistics refreshed."
     )
     return _table("Solutions", columns, rows, text=text)
+
+
+def _mean(values: pd.Series, level: float) -> Cell:
+    mean = float(values[np.isfinite(values)].mean())
+    return Cell(_plus_minus(values, level), True, "" if np.isnan(mean) else repr(mean))
 
 
 def _plus_minus(values: pd.Series, level: float) -> str:
@@ -346,7 +447,7 @@ def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
         cells = [_cell(row[name]) for name in cell]
         cells += [
-            (f"{share} ({low} to {high})", True),
+            Cell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
             _cell(row["uneven"]),
             _cell(row["c_star"]),
             _cell(row["asymmetry_index"]),
@@ -356,7 +457,7 @@ def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     return _table("Prevalence", columns, rows, text=text)
 
 
-def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str) -> Table:
+def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet: bytes | None) -> Table:
     about = declared().get(kind, {"meaning": "", "columns": []})
     meanings = {
         c["name"]: c["meaning"] + (f" [{c['unit']}]" if "unit" in c else "") for c in about["columns"]
@@ -367,20 +468,53 @@ def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str) -> Tabl
         [_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
         for row in head.to_numpy(dtype=object)
     ]
-    path = f"results/{experiment}/tables/{name}.parquet"
-    return _table(name, columns, rows, text=about["meaning"], path=path, total=len(frame), shown=len(head))
+    return _table(
+        name,
+        columns,
+        rows,
+        text=about["meaning"],
+        path=f"results/{experiment}/tables/{name}.parquet",
+        total=len(frame),
+        shown=len(head),
+        size=_bytes(len(parquet)) if parquet else "",
+    )
 
 
-def _cell(value: Any, column: str = "") -> tuple[str, bool]:
-    """Return a value's text and whether it is a number."""
+def _carried(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict[str, str]]:
+    """Return what of a table can be saved from the page: file name, label, size and ``data:`` URI of each."""
+    if not parquet or len(parquet) > PARQUET_LIMIT:
+        return []
+    found = [(f"{name}.parquet", "Parquet", "application/vnd.apache.parquet", parquet)]
+    if len(parquet) <= CSV_LIMIT:
+        # Numbers as Python's repr has them, which reads back as the same float64.
+        csv = gzip.compress(frame.to_csv(index=False).encode("utf-8"), mtime=0)
+        found.append((f"{name}.csv.gz", "CSV (gzip)", "application/gzip", csv))
+    return [
+        {
+            "file": file,
+            "label": label,
+            "size": _bytes(len(data)),
+            "uri": f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}",
+        }
+        for file, label, kind, data in found
+    ]
+
+
+def _cell(value: Any, column: str = "") -> Cell:
     if isinstance(value, (bool, np.bool_)):
-        return ("yes" if value else "no"), False
+        return Cell("yes" if value else "no")
     if isinstance(value, (int, np.integer)):
-        return str(value).replace("-", "−"), True
+        return Cell(str(value).replace("-", "−"), True, str(value))
     if value is None or isinstance(value, (float, np.floating)):
-        return _number(value), True
+        known = value is not None and not np.isnan(value)
+        sort = repr(float(value)).replace("inf", "Infinity") if known else ""
+        return Cell(_number(value), True, sort)
     text = str(value)
-    return (text[:12] + "…" if column == "checksum" and len(text) > 12 else text), False
+    return Cell(text[:12] + "…" if column == "checksum" and len(text) > 12 else text)
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e6:.1f} MB" if n >= 999_500 else f"{max(n / 1e3, 1):.0f} kB"
 
 
 def _number(value: float | None) -> str:
@@ -393,3 +527,26 @@ def _number(value: float | None) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
+
+
+# Rules ----------------------------------------------------------------------------------------------
+
+
+def _graph(graph: rulegraph.RuleGraph | None) -> dict[str, Any] | None:
+    if graph is None or not graph.jobs:
+        return None
+    drawing = rulegraph.lay_out(graph)
+    needs: dict[str, list[str]] = {}
+    for rule, reader in graph.edges:
+        needs.setdefault(reader, []).append(rule)
+    words = [f"{box.rule} reads {', '.join(needs[box.rule])}" for box in drawing.boxes if box.rule in needs]
+    return {
+        "width": round(drawing.width),
+        "height": round(drawing.height),
+        "box_width": rulegraph.WIDTH,
+        "box_height": rulegraph.HEIGHT,
+        "boxes": drawing.boxes,
+        "lines": drawing.lines,
+        "cyclic": any(back for _, back in drawing.lines),
+        "words": "; ".join(words) or ", ".join(graph.jobs),
+    }

@@ -29,5 +29,5 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 4,
     "claims": 4,
-    "report": 4,
+    "report": 5,
 }
