@@ -300,7 +300,8 @@ def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
     assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
         *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        "aggregate", "summary_claims_figures",
+        "aggregate",
+        "summary_claims_figures",
     }
     assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
     for name, job in jobs.items():
