@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from valleys import factories
 from valleys.errors import ValleysError
 
 NORMS = ("batch", "group", "layer", "none")
@@ -103,12 +104,14 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     spec
-        ``{"arch": name, option: value, ...}``.
+        ``{"arch": name, option: value, ...}``, or ``{"factory": "module:attribute", "kwargs": {...}}`` for a
+        user's own network, which is not looked for here.
 
     Returns
     -------
     dict
-        ``arch`` and every option of that architecture, in the order of its table.
+        ``arch`` and every option of that architecture, in the order of its table; or ``factory`` and
+        ``kwargs``.
 
     Raises
     ------
@@ -117,8 +120,12 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(spec, Mapping):
         raise ValleysError(f"model: {spec!r} is not a mapping; write for example {{arch: resnet8}}")
+    if "factory" in spec:
+        return _validate_factory(spec)
     if "arch" not in spec:
-        raise ValleysError(f"model.arch: missing; choose one of: {', '.join(ARCHS)}")
+        raise ValleysError(
+            f"model.arch: missing; choose one of: {', '.join(ARCHS)} (or give factory: module:attribute)"
+        )
     arch = pick("model.arch", spec["arch"], ARCHS)
     full = {"arch": arch, **copy.deepcopy(ARCHS[arch].options)}
     for key, value in spec.items():
@@ -130,6 +137,18 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     elif "depth" in full:
         blocks_for_depth(full["depth"], arch)
     return full
+
+
+def _validate_factory(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the block of a model that a user's own callable builds."""
+    for key in spec:
+        if key not in ("factory", "kwargs"):
+            raise ValleysError(
+                f"model.{key}: {spec[key]!r} is set beside factory, which takes nothing but kwargs; "
+                "put it there, or drop it"
+            )
+    factory, kwargs = factories.check("model", spec["factory"], spec.get("kwargs"))
+    return {"factory": factory, "kwargs": kwargs}
 
 
 def _check_option_name(arch: str, key: Any, value: Any) -> None:

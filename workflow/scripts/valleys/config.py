@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from valleys import resources
+from valleys import factories, resources
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
@@ -184,6 +184,8 @@ class Experiment:
         expansion = Expansion(config, self._named("models", lambda name, spec: validate_spec(spec)))
         self.models, self.recipes = expansion.models, expansion.recipes
         self.checkpoints: dict[str, Any] = config["checkpoints"]
+        self._codes: dict[str, str | None] = {}
+        self._check_factories()
         self._check_names()
         self.wanted: dict[Cell, Wanted] = {}
         self.cells = sorted(self._cells())
@@ -208,6 +210,29 @@ class Experiment:
                 text = str(error) if str(error).startswith(where) else f"{where}: {error}"
                 raise ValleysError(f"config: {text}") from None
         return checked
+
+    def _check_factories(self) -> None:
+        """Check that the modules of all factories are there and can be parsed; nothing is imported."""
+        for block, specs in (("models", self.models), ("datasets", self.datasets)):
+            for name, spec in specs.items():
+                try:
+                    self._code(spec)
+                except ValleysError as error:
+                    raise ValleysError(f"config: {block}.{name}: {error}") from None
+
+    def _code(self, spec: Mapping[str, Any]) -> dict[str, str]:
+        """Return ``code``, naming the source of a block's factory; nothing of a block or package without."""
+        if "factory" not in spec:
+            return {}
+        factory = spec["factory"]
+        if factory not in self._codes:
+            self._codes[factory] = factories.code(factory)
+        code = self._codes[factory]
+        return {} if code is None else {"code": code}
+
+    def factory_code(self, model: str) -> str | None:
+        """Return what names the source of a model's factory; None of an architecture or installed package."""
+        return self._code(self.models[model]).get("code")
 
     def _cells(self) -> Iterator[Cell]:
         seen: set[Cell] = set()
@@ -811,15 +836,21 @@ class Experiment:
         return self.checkpoints[name] if self.is_given(name) else self.recipes[name]
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
-        """Params of ``prepare_dataset``."""
-        return self._stage("prepare_dataset", source=self.datasets[dataset])
+        """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code."""
+        source = self.datasets[dataset]
+        return self._stage("prepare_dataset", source=source, **self._code(source))
 
     def train_sgd(self, model: str, recipe: str, seed: int) -> dict[str, Any]:
-        """Params of ``train_sgd``: all of the recipe but the averaging window and the descent."""
+        """Params of ``train_sgd``: all of the recipe but the averaging window and the descent.
+
+        Of a user's own network also what names its code.
+        """
         full = self.recipe(recipe)
         kept = {key: value for key, value in full.items() if key not in ("swa", "descent")}
         kept["swa"] = {key: value for key, value in full["swa"].items() if key != "window"}
-        return self._stage("train_sgd", model=self.models[model], recipe=_but_fp32(kept), seed=int(seed))
+        spec = self.models[model]
+        keys = {"model": spec, "recipe": _but_fp32(kept), "seed": int(seed), **self._code(spec)}
+        return self._stage("train_sgd", **keys)
 
     def average(self, recipe: str) -> dict[str, Any]:
         """Params of ``average``."""
@@ -827,8 +858,12 @@ class Experiment:
 
     def refresh_bn(self, model: str) -> dict[str, Any]:
         """Params of ``refresh_bn``: how, or None for a model without batch norm."""
-        there = self.models[model].get("norm", "batch") == "batch"
-        return self._stage("refresh_bn", bn_refresh=self.config["bn_refresh"] if there else None)
+        may = self.may_have_batch_norm(model)
+        return self._stage("refresh_bn", bn_refresh=self.config["bn_refresh"] if may else None)
+
+    def may_have_batch_norm(self, model: str) -> bool:
+        """Whether a model has batch norm or, being a user's own, cannot be told to have none."""
+        return self.models[model].get("norm", "batch") == "batch"
 
     def import_solution(self, model: str, recipe: str) -> dict[str, Any]:
         """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from valleys import factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.direction_kinds import COMPUTED, SINGLE
@@ -230,8 +231,12 @@ class Costs:
         """Return the size of a model for a data set's images."""
 
         def make() -> Size:
-            data = self.data(dataset)
-            return measure(self.experiment.models[model], data.shape, data.classes)
+            data, spec = self.data(dataset), self.experiment.models[model]
+            if "factory" in spec:
+                folder = Path(self.experiment.root) / "state"
+                code = self.experiment.factory_code(model)
+                return factory_costs.size(spec, code, data.shape, data.classes, folder)
+            return measure(spec, data.shape, data.classes)
 
         return self._once(("net", dataset, model), make)
 
@@ -257,12 +262,12 @@ class Costs:
     def _point(self, w: Mapping[str, Any], block: Mapping[str, Any], *, test: bool = True) -> Work:
         """Return the work of one point: weights moved, statistics refreshed, one pass over each split."""
         net, (train, held) = self.net(w["dataset"], w["model"]), self._split(w["dataset"], block)
-        twice = self._refreshes(w["model"], block) and self.config["bn_refresh"]["method"] == "streaming"
+        twice = self._refreshes(w, block) and self.config["bn_refresh"]["method"] == "streaming"
         images = train * (2 if twice else 1) + held * test
         return self._forward(net, images) + Work(bytes=12 * net.parameters, layers=2 * net.tensors)
 
-    def _refreshes(self, model: str, block: Mapping[str, Any]) -> bool:
-        return block["bn"] == "refreshed" and self.experiment.models[model].get("norm") == "batch"
+    def _refreshes(self, w: Mapping[str, Any], block: Mapping[str, Any]) -> bool:
+        return block["bn"] == "refreshed" and self.net(w["dataset"], w["model"]).buffers > 0
 
     def _forward(self, net: Size, images: int, batch: int | None = None) -> Work:
         batches = math.ceil(images / (batch or self.config["bn_refresh"]["batch_size"]))
@@ -313,7 +318,7 @@ class Costs:
         for block in blocks:
             train, test = self._split(w["dataset"], block)
             floats = sum(n * data.pixels * 4 for n in (train, test) if n * data.pixels * 4 <= RESIDENT_BYTES)
-            at_once = train if exact and self._refreshes(w["model"], block) else min(batch, train)
+            at_once = train if exact and self._refreshes(w, block) else min(batch, train)
             # Input, output and a shortcut of one layer: 'exact' holds them for all images together.
             most = max(most, floats + at_once * net.widest * 4 * 3)
         return most
@@ -376,7 +381,7 @@ class Costs:
 
     def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
-        if self.experiment.models[w["model"]].get("norm", "batch") != "batch":
+        if not self.experiment.may_have_batch_norm(w["model"]):
             return self._small(0.2, 0, net.bytes)  # a copy, without torch
         data, block = self.data(w["dataset"]), WHOLE
         memory = self._resident(w["dataset"], net, 3, self._in_passes(w, [block]))
@@ -392,7 +397,7 @@ class Costs:
     def _descend(self, w: Mapping[str, Any]) -> Cost:
         recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
         net, epochs = self.net(w["dataset"], w["model"]), recipe["descent"]["epochs"]
-        refreshes = self._refreshes(w["model"], WHOLE)
+        refreshes = self._refreshes(w, WHOLE)
         measured = self._forward(net, data.train * (2 if refreshes else 1) + data.test)
         work = epochs * self._training(net, data.train, recipe) + (epochs + 1) * measured
         activations = max(_in_training(net, data, recipe), self._in_passes(w, [WHOLE]))

@@ -39,7 +39,6 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
     """
     names = [name for name, _ in model.named_parameters()]
     norms = norm_parameters(model)
-    head = classifier_name(model) + "."
     if group == "all":
         chosen = names
     elif group == "not_bn":
@@ -50,18 +49,26 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
         wanted = "norm_" + group.removeprefix("bn_")
         chosen = [n for n in names if norms.get(n) == wanted]
     elif group == "classifier":
+        head = classifier_name(model) + "."
         chosen = [n for n in names if n.startswith(head)]
     elif group == "conv":
         shapes = {n: p.dim() for n, p in model.named_parameters()}
-        chosen = [n for n in names if shapes[n] >= 3]
-        chosen = chosen or [n for n in names if shapes[n] == 2 and not n.startswith(head)]
+        layers = [f"{n}." for n, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)]
+        chosen = [n for n in names if shapes[n] >= 3 and n.startswith(tuple(layers))]
+        if not chosen:
+            head = classifier_name(model) + "."
+            chosen = [n for n in names if shapes[n] == 2 and not n.startswith(head)]
     elif group.startswith("layer:"):
         prefix = group.removeprefix("layer:")
         chosen = [n for n in names if n == prefix or n.startswith(prefix + ".")]
     else:
         raise ValleysError(f"unknown parameter group {group!r}; choose from {', '.join(GROUPS)}")
     if not chosen:
-        raise ValleysError(f"parameter group {group!r} is empty: the model has no such parameters")
+        layers = ", ".join(dict.fromkeys(n.split(".")[0] for n in names))
+        raise ValleysError(
+            f"parameter group {group!r} is empty: the model has no such parameters; its layers are {layers} "
+            "(a grid entry may choose which probes apply)"
+        )
     return chosen
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valleys import factories
 from valleys.arch_options import (
     ACTIVATIONS,
     ARCHS,
@@ -65,7 +66,7 @@ GAINS = {
 }
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm  # the common base of 1d, 2d and 3d (and of SyncBatchNorm)
-NORM_LAYERS = (BATCH_NORMS, nn.GroupNorm, nn.LayerNorm)
+NORM_LAYERS = (BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 # ---- pieces that depend on the options ---------------------------------------------------------------------
@@ -333,7 +334,8 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
     Parameters
     ----------
     spec
-        Config block of a model, ``{"arch": name, option: value, ...}``; see :data:`ARCHS`.
+        Config block of a model, ``{"arch": name, option: value, ...}``; see :data:`ARCHS`. Or
+        ``{"factory": "module:attribute", "kwargs": {...}}``: see :func:`from_factory`.
     in_shape
         Channels, height and width of one image; images come as floats (N, C, H, W), already normalised.
     classes
@@ -345,6 +347,8 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
         When the spec is wrong or the architecture cannot take images of that size.
     """
     spec = validate_spec(spec)
+    if "factory" in spec:
+        return from_factory(spec, in_shape, classes)
     arch = spec["arch"]
     _, height, width = in_shape
     least = ARCHS[arch].min_size
@@ -361,6 +365,85 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
         seed = int(torch.randint(2**63 - 1, ()))  # drawn from the global generator: the caller's seed rules
         init_norm_weights(model, spec["norm_init"], torch.Generator().manual_seed(seed))
     return model
+
+
+def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Build a user's own network and check that it maps images to logits.
+
+    The factory is called with its ``kwargs`` and, as far as its signature names them and ``kwargs`` does not
+    set them, ``num_classes`` and ``classes`` (the number of classes), ``in_chans`` and ``in_channels`` (those
+    of an image) and ``in_shape`` (channels, height, width). What it draws from torch's global generator
+    follows the caller's seed.
+
+    Raises
+    ------
+    ValleysError
+        When the factory cannot be found or raises; when what it returns is no module of float32 parameters
+        that maps two images, in eval mode, to logits of shape (2, classes); or when a batch-norm layer is not
+        one whose statistics can be recomputed (`valleys.averaging.refresh_bn`).
+    """
+    factory = spec["factory"]
+    values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
+    values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
+    make = factories.resolve(factory)
+    model = factories.call(factory, make, factories.offered(make, values, spec["kwargs"]))
+    if not isinstance(model, nn.Module):
+        raise ValleysError(
+            f"factory {factory!r} returns {type(model).__name__}; it must be a torch.nn.Module"
+        )
+    _dry_run(factory, model, in_shape, classes)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32 or not parameter.requires_grad:
+            what = f"is {parameter.dtype}" if parameter.dtype != torch.float32 else "requires no gradient"
+            raise ValleysError(
+                f"factory {factory!r}: parameter {name} {what}; all must be float32 and trained (what is "
+                "fixed can be a buffer)"
+            )
+    if not any(True for _ in model.parameters()):
+        raise ValleysError(
+            f"factory {factory!r} returns a module without parameters; there is nothing to train"
+        )
+    return model
+
+
+@torch.no_grad()
+def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
+    """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
+    images, was_training = torch.zeros(2, *in_shape), model.training
+    calls: list[nn.Module] = []
+    hooks = [m.register_forward_hook(lambda m, *_: calls.append(m)) for m in model.modules()]
+    with torch.random.fork_rng(devices=[]):
+        logits = factories.call(factory, model.eval(), {}, images)
+    for hook in hooks:
+        hook.remove()
+    model.train(was_training)
+    wanted = f"it must map images {tuple(images.shape)} to logits (2, {classes})"
+    if not isinstance(logits, Tensor):
+        raise ValleysError(f"factory {factory!r}: the network returns {type(logits).__name__}; {wanted}")
+    if tuple(logits.shape) != (2, classes) or not logits.is_floating_point():
+        kind = "" if logits.is_floating_point() else f" of {logits.dtype}"
+        raise ValleysError(
+            f"factory {factory!r}: the network returns the shape {tuple(logits.shape)}{kind}; {wanted}, one "
+            "for each class (kwargs can set the number)"
+        )
+    for name, module in model.named_modules():
+        if isinstance(module, BATCH_NORMS):
+            problem = _bn_problem(module, sum(called is module for called in calls))
+            if problem:
+                raise ValleysError(f"factory {factory!r}: batch-norm layer {name} {problem}")
+
+
+def _bn_problem(layer: nn.Module, calls: int) -> str | None:
+    """Say why a batch-norm layer's statistics cannot be recomputed, or return None."""
+    if type(layer).forward is not BATCH_NORMS.forward:
+        return f"is a {type(layer).__name__}, which may do more than normalise; use torch's BatchNorm1d to 3d"
+    if layer.running_mean is None:
+        return "keeps no running statistics; set track_running_stats"
+    if calls > 1:
+        return (
+            f"is used {calls} times in one pass, with statistics of each; give every use a layer of its own"
+        )
+    return None
 
 
 def _make(spec: dict[str, Any], kit: Kit, in_shape: tuple[int, int, int], classes: int) -> nn.Module:

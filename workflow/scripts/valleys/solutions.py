@@ -57,11 +57,16 @@ def fresh(
     seed: int | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Build a model; with `seed`, its initial weights are those of that seed on every device."""
+    """Build a model; with `seed`, its initial weights are those of that seed on every device.
+
+    Convolutions run channels-last, but for narrow ones and for a user's own network: code like
+    ``x.view(len(x), -1)`` fails on that layout.
+    """
     if seed is not None:
         torch.manual_seed(files.stable_seed("init", seed))
     model = models.build(spec, in_shape=in_shape, classes=classes)
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     # Convolutions of 4 channels run at half the speed channels-last on a CPU; wider ones gain from it.
-    narrow = bool(widths) and min(widths) < 8
-    return model.to(device=device, memory_format=torch.contiguous_format if narrow else torch.channels_last)
+    contiguous = "factory" in spec or (bool(widths) and min(widths) < 8)
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    return model.to(device=device, memory_format=layout)

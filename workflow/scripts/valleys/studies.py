@@ -182,11 +182,24 @@ class Expansion:
     def _model(self, where: str, base: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return a model's spec with other options, and those that differ from the base's."""
         own = self.models[base]
+        if "factory" in own:
+            return self._own_model(where, base, options)
         try:
             spec = validate_spec({**own, **options})
         except ValleysError as error:
             raise ValleysError(f"{where}: {error}") from None
         return spec, {key: spec[key] for key in options if spec[key] != own[key]}
+
+    def _own_model(self, where: str, base: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return the spec of a user's own network with other arguments, and those that differ."""
+        own, spec = self.models[base], copy.deepcopy(self.models[base])
+        for key, value in options.items():
+            head, _, name = key.partition(".")
+            if head != "kwargs" or name not in own["kwargs"]:
+                known = ", ".join(f"model.kwargs.{name}" for name in own["kwargs"]) or "none"
+                raise ValleysError(f"{where}: model.{key} is no argument of {base!r}; there are {known}")
+            spec["kwargs"][name] = value
+        return spec, {key: value for key, value in options.items() if _get(own, key) != value}
 
     def _recipe(self, where: str, base: str, keys: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return a recipe with other values of some keys, and those that differ from the base's."""

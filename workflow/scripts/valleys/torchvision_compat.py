@@ -33,6 +33,20 @@ def _library_loads() -> bool:
     return False
 
 
+def declare_operators() -> None:
+    """Make a later ``import torchvision`` work; does nothing where it works anyway or is not installed."""
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    if not hasattr(torch.ops.torchvision, "nms") and not _library_loads():
+        for name in ("nms", "qnms"):
+            try:
+                torch.library.define(f"torchvision::{name}", _SCHEMA)
+            except RuntimeError:  # defined by an earlier call that was interrupted
+                continue
+
+
 def import_torchvision(submodule: str = "") -> ModuleType:
     """Return ``torchvision`` (or ``torchvision.<submodule>``), imported safely.
 
@@ -41,16 +55,9 @@ def import_torchvision(submodule: str = "") -> ModuleType:
     ValleysError
         When torchvision is not installed.
     """
-    import torch
-
     from valleys.errors import ValleysError
 
     if importlib.util.find_spec("torchvision") is None:
         raise ValleysError("torchvision is not installed; install it with: pip install torchvision==0.28.0")
-    if not hasattr(torch.ops.torchvision, "nms") and not _library_loads():
-        for name in ("nms", "qnms"):
-            try:
-                torch.library.define(f"torchvision::{name}", _SCHEMA)
-            except RuntimeError:  # defined by an earlier call that was interrupted
-                continue
+    declare_operators()
     return importlib.import_module("torchvision" + (f".{submodule}" if submodule else ""))

@@ -1,0 +1,286 @@
+"""Callables named in a config: found without an import, named by their code, called with one-line errors."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from valleys import factories, factory_costs, models, solutions
+from valleys.arch_costs import measure
+from valleys.arch_options import validate_spec
+from valleys.directions import parameter_group
+from valleys.errors import ValleysError
+
+SHAPE, CLASSES = (1, 8, 8), 5
+
+NETS = """
+import torch
+from torch import nn
+from .blocks import block
+
+def build(num_classes, in_channels, width=4):
+    return nn.Sequential(block(in_channels, width), nn.Flatten(), nn.LazyLinear(num_classes))
+
+class Outer:
+    @staticmethod
+    def build(in_shape, classes):
+        size = in_shape[0] * in_shape[1] * in_shape[2]
+        return nn.Sequential(nn.Flatten(), nn.Linear(size, classes))
+
+class Broken(nn.Module):
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.head = what, nn.Linear(64, 5)
+        self.norm = nn.BatchNorm1d(64, track_running_stats=what != "untracked")
+
+    def forward(self, x):
+        x = x.flatten(1)
+        if self.what == "tuple":
+            return self.head(x), x
+        if self.what == "twice":
+            x = self.norm(x)
+        if self.what == "raises":
+            return self.head(x[:, :3])
+        return self.head(self.norm(x)).argmax(1) if self.what == "labels" else self.head(self.norm(x))
+
+class Norm(nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+def other_norm():
+    return nn.Sequential(nn.Flatten(), Norm(64), nn.Linear(64, 5))
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+def noisy():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), Noise())
+
+def frozen():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5).requires_grad_(False))
+
+def double():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5).double(), nn.Identity())
+
+def nothing():
+    return nn.Flatten()
+
+def fails(**kwargs):
+    raise KeyError("width")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, request):
+    """A package in the folder of the run, of a name that no other test uses."""
+    name = "own_" + "".join(c if c.isalnum() else "_" for c in request.node.name)[:40]
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "nets.py").write_text(NETS)
+    (folder / "blocks.py").write_text(
+        "from torch import nn\n\ndef block(a, b):\n"
+        "    return nn.Sequential(nn.Conv2d(a, b, 3), nn.BatchNorm2d(b), nn.ReLU(inplace=True))\n"
+    )
+    (folder / "unused.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return folder
+
+
+def build(package, attribute, **kwargs):
+    spec = {"factory": f"{package.name}.nets:{attribute}", "kwargs": kwargs}
+    return models.build(spec, in_shape=SHAPE, classes=CLASSES)
+
+
+def test_the_code_is_named_without_an_import(package):
+    factory = f"{package.name}.nets:build"
+    before = factories.code(factory)
+    assert len(before) == 16
+    assert package.name not in sys.modules
+    assert f"{package.name}.nets" not in sys.modules
+    (package / "unused.py").write_text("2 / 0\n")
+    assert factories.code(factory) == before
+    for name in ("nets", "blocks", "__init__"):  # itself, what it imports, what runs on the way
+        path = package / f"{name}.py"
+        text = path.read_text()
+        path.write_text(text + "# edited\n")
+        assert factories.code(factory) != before, name
+        path.write_text(text)
+    assert factories.code(factory) == before
+
+
+def test_the_code_does_not_depend_on_the_folder(package, tmp_path, monkeypatch):
+    factory = f"{package.name}.nets:build"
+    before = factories.code(factory)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    package.rename(other / package.name)
+    monkeypatch.chdir(other)
+    assert factories.code(factory) == before
+
+
+def test_a_folder_without_init_is_a_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nested = tmp_path / "shelf" / "inner"
+    nested.mkdir(parents=True)
+    (nested / "nets.py").write_text("from . import more\n")
+    (nested / "more.py").write_text("a = 1\n")
+    before = factories.code("shelf.inner.nets:build")
+    (nested / "more.py").write_text("a = 2\n")
+    assert factories.code("shelf.inner.nets:build") != before
+
+
+def test_code_on_the_path_counts_and_installed_packages_do_not(tmp_path, monkeypatch):
+    (tmp_path / "own_on_path.py").write_text("a = 1\n")
+    monkeypatch.chdir(Path(__file__).parent)
+    with pytest.raises(ValleysError, match=r"module 'own_on_path' is neither in .*nor installed"):
+        factories.code("own_on_path:a")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert factories.code("own_on_path:a") is not None
+    for installed in ("torchvision.models:resnet18", "json:loads", "valleys.models:build"):
+        assert factories.code(installed) is None
+
+
+def test_a_file_that_is_not_python_is_named(package):
+    (package / "blocks.py").write_text("def block(:\n")
+    with pytest.raises(ValleysError, match=r"blocks\.py, line 1 is not Python"):
+        factories.code(f"{package.name}.nets:build")
+
+
+@pytest.mark.parametrize(
+    "name", ["nets", "nets:", ":build", "my nets:build", "a..b:c", "a:b()", 3, "./nets.py:build"]
+)
+def test_a_name_that_is_none_is_refused(name):
+    with pytest.raises(ValleysError, match=r"model.factory: .* names no callable"):
+        validate_spec({"factory": name})
+
+
+def test_a_block_with_a_factory_takes_kwargs_and_nothing_else():
+    assert validate_spec({"factory": "a.b:c"}) == {"factory": "a.b:c", "kwargs": {}}
+    with pytest.raises(ValleysError, match=r"model.width: 8 is set beside factory"):
+        validate_spec({"factory": "a.b:c", "width": 8})
+    with pytest.raises(ValleysError, match=r"model.kwargs: 8 is not a mapping"):
+        validate_spec({"factory": "a.b:c", "kwargs": 8})
+    with pytest.raises(ValleysError, match=r"'a b' cannot be the name"):
+        validate_spec({"factory": "a.b:c", "kwargs": {"a b": 1}})
+
+
+def test_a_factory_gets_what_its_signature_names(package):
+    model = build(package, "build")
+    assert model(torch.zeros(3, *SHAPE)).shape == (3, CLASSES)
+    assert model[0][0].out_channels == 4
+    assert build(package, "build", width=6)[0][0].out_channels == 6
+    assert build(package, "Outer.build")(torch.zeros(3, *SHAPE)).shape == (3, CLASSES)
+    with pytest.raises(ValleysError, match=r"shape \(2, 7\); it must map images .* to logits \(2, 5\)"):
+        build(package, "build", num_classes=7)
+
+
+def test_its_weights_follow_the_seed(package):
+    spec = {"factory": f"{package.name}.nets:build", "kwargs": {}}
+    states = [solutions.fresh(spec, SHAPE, CLASSES, seed=seed).state_dict() for seed in (0, 0, 1)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not torch.equal(states[0]["2.weight"], states[2]["2.weight"])
+    assert solutions.fresh(spec, SHAPE, CLASSES, seed=0).training
+
+
+def test_the_check_leaves_the_network_and_the_random_state_alone(package):
+    model = build(package, "build")
+    assert model[0][1].num_batches_tracked == 0
+    assert not model[0][1].running_mean.any()
+    assert not any(m._forward_hooks for m in model.modules())
+    torch.manual_seed(0)
+    build(package, "noisy")
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    build(package, "Outer.build")
+    assert torch.equal(after, torch.rand(1)), "the dry pass drew from the generator"
+
+
+WRONG = {
+    "no such module": ("package.nowhere:f", {}, "module 'package.nowhere' is neither in"),
+    "no such attribute": ("package.nets:biuld", {}, "there is no 'biuld' in package.nets; define it"),
+    "another case": ("package.nets:broken", {}, "did you mean 'Broken'"),
+    "no callable": ("package.nets:number", {}, "is int, which cannot be called"),
+    "raises": ("package.nets:fails", {"a": 1}, r"\(a=1\), raises KeyError: 'width' \(nets.py, line 61"),
+    "wrong argument": ("package.nets:build", {"depth": 1}, r"raises TypeError: .*unexpected.*'depth'"),
+    "no module": ("package.nets:Outer", {}, "returns Outer; it must be a torch.nn.Module"),
+    "raises at import": ("package.unused:f", {}, r"raises ZeroDivisionError.*unused.py, line 1"),
+    "returns a tuple": ("package.nets:Broken", {"what": "tuple"}, "the network returns tuple"),
+    "returns labels": ("package.nets:Broken", {"what": "labels"}, r"the shape \(2,\) of torch.int64"),
+    "fails on images": ("package.nets:Broken", {"what": "raises"}, r"given \(2, 1, 8, 8\), raises RuntimeErr"),
+    "norm used twice": ("package.nets:Broken", {"what": "twice"}, "layer norm is used 2 times"),
+    "norm untracked": ("package.nets:Broken", {"what": "untracked"}, "keeps no running statistics"),
+    "another norm": ("package.nets:other_norm", {}, "layer 1 is a Norm, which may do more than normalise"),
+    "frozen": ("package.nets:frozen", {}, "parameter 1.weight requires no gradient"),
+    "double": ("package.nets:double", {}, "raises RuntimeError"),
+    "no parameters": ("package.nets:nothing", {}, r"returns the shape \(2, 64\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line(package, case):
+    factory, kwargs, words = WRONG[case]
+    spec = {"factory": factory.replace("package", package.name), "kwargs": kwargs}
+    with pytest.raises(ValleysError, match=words.replace("package", package.name)) as caught:
+        models.build(spec, in_shape=SHAPE, classes=CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+def test_torchvision_networks_are_factories():
+    spec = {"factory": "torchvision.models:resnet18", "kwargs": {"num_classes": 5}}
+    model = models.build(spec, in_shape=(3, 32, 32), classes=5)
+    assert models.has_batch_norm(model)
+    assert parameter_group(model, "classifier") == ["fc.weight", "fc.bias"]
+    assert all(model.get_parameter(name).dim() == 4 for name in parameter_group(model, "conv"))
+    assert len(parameter_group(model, "bn_weight")) == 20
+    with pytest.raises(ValleysError, match=r"resnet18'.*expected input.*to have 3 channels"):
+        models.build(spec, in_shape=(1, 32, 32), classes=5)
+
+
+def test_groups_of_other_layers_than_ours():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.position = nn.Parameter(torch.zeros(1, 2, 3))
+            self.conv, self.norm = nn.Conv1d(2, 3, 1), nn.RMSNorm(3)
+            self.more = nn.InstanceNorm1d(3, affine=True)
+
+    model = Net()
+    assert parameter_group(model, "conv") == ["conv.weight"]
+    assert parameter_group(model, "bn_weight") == ["norm.weight", "more.weight"]
+    with pytest.raises(ValleysError, match="no linear layer, so no classifier"):
+        parameter_group(model, "classifier")
+    with pytest.raises(ValleysError, match=r"'layer:nrm' is empty: .* layers are position, conv, norm, more"):
+        parameter_group(model, "layer:nrm")
+
+
+def test_sizes_measured_are_those_worked_out_on_paper():
+    kwargs = {"spec": {"arch": "preresnet", "depth": 20}, "in_shape": (3, 32, 32), "classes": 10}
+    found = factory_costs.measure({"factory": "valleys.models:build", "kwargs": kwargs}, (3, 32, 32), 10)
+    paper = measure(kwargs["spec"], (3, 32, 32), 10)
+    for key in ("parameters", "buffers", "flops", "tensors", "widest"):
+        assert getattr(found, key) == getattr(paper, key), key
+    for key in ("elements", "layers"):
+        assert getattr(found, key) == pytest.approx(getattr(paper, key), rel=0.01), key
+
+
+def test_a_size_is_measured_once_in_another_process(package, tmp_path, monkeypatch):
+    spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
+    found = factory_costs.size(spec, "code", SHAPE, CLASSES, tmp_path / "state")
+    assert found.parameters == 3 * 9 + 3 + 6 + 36 * 3 * 5 + 5
+    assert f"{package.name}.nets" not in sys.modules
+    assert len(list((tmp_path / "state").iterdir())) == 1
+    monkeypatch.setattr(factory_costs.subprocess, "run", lambda *a, **k: pytest.fail("measured again"))
+    assert factory_costs.size(spec, "code", SHAPE, CLASSES, tmp_path / "state") == found
+
+
+def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
+    spec = {"factory": f"{package.name}.nets:fails", "kwargs": {}}
+    found = factory_costs.size(spec, "code", (3, 32, 32), 10, tmp_path / "state")
+    assert found == measure(factory_costs.ASSUMED, (3, 32, 32), 10)
+    assert not (tmp_path / "state").exists()

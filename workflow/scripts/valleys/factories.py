@@ -1,0 +1,272 @@
+"""Callables that a config names as ``module:attribute``: a user's own networks and data.
+
+A module is looked for in the folder of the run first, then where Python finds installed packages. Finding one
+and naming its code imports nothing, so the Snakefile can do both; `resolve` imports it, in a job.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from valleys.errors import ValleysError
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+def check(where: str, factory: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
+    """Return a factory's name and its keyword arguments, checked; nothing is looked for yet.
+
+    Raises
+    ------
+    ValleysError
+        When the name is not ``module:attribute``, or `kwargs` no mapping with names for keys.
+    """
+    if not isinstance(factory, str) or not _NAME.fullmatch(factory):
+        raise ValleysError(
+            f"{where}.factory: {factory!r} names no callable; write module:attribute, as in mypkg.nets:build"
+        )
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping):
+        raise ValleysError(f"{where}.kwargs: {kwargs!r} is not a mapping; write for example {{width: 8}}")
+    for key in kwargs:
+        if not isinstance(key, str) or not key.isidentifier():
+            raise ValleysError(f"{where}.kwargs: {key!r} cannot be the name of an argument")
+    return factory, dict(kwargs)
+
+
+# ---- finding the code, without importing it ----------------------------------------------------------------
+
+
+def code(factory: str) -> str | None:
+    """Return 16 hexadecimal digits that name the source of a factory's module and what it imports.
+
+    Counted are the module's file, the packages it lies in, and the files it imports (``import`` statements
+    anywhere in them, followed) as far as they are the user's: in the folder of the run, or elsewhere on
+    Python's path but not in an installed package. The digits depend on names and bytes of these files, not on
+    where the folder lies.
+
+    Returns
+    -------
+    None for an installed package, whose version is no more looked at than torch's.
+
+    Raises
+    ------
+    ValleysError
+        When there is no such module, or one of the files is not Python.
+    """
+    module = factory.partition(":")[0]
+    found = _own(module.split("."))
+    if found is None:
+        if not _installed(module.split(".")[0]):
+            raise ValleysError(
+                f"factory {factory!r}: module {module!r} is neither in {Path.cwd()}, the folder of the run, "
+                "nor installed"
+            )
+        return None
+    digest = hashlib.sha256()
+    for name, path in sorted(_sources(factory, *found).items()):
+        digest.update(f"{name}\x1f".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _own(parts: Sequence[str]) -> tuple[Path, dict[str, Path]] | None:
+    """Return the folder that a user's module is imported from, and the files that importing it runs."""
+    if parts[0] in sys.stdlib_module_names or parts[0] == "valleys":
+        return None
+    folders = [Path.cwd(), *(Path(entry).resolve() for entry in sys.path)]
+    spec = _spec(parts[0])
+    if spec is not None and str(spec.origin).endswith(
+        ".py"
+    ):  # on the path, or by the hook of an editable install
+        origin = Path(str(spec.origin)).resolve()
+        folders.append(origin.parents[1] if spec.submodule_search_locations else origin.parent)
+    for folder in folders:
+        found = None if _is_installed(folder) else _files(parts, [folder])
+        if found is not None:
+            return folder, found
+    return None
+
+
+def _spec(name: str) -> Any:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+
+
+def _installed(name: str) -> bool:
+    return _spec(name) is not None
+
+
+def _is_installed(folder: Path) -> bool:
+    """Whether a folder is one of packages that were installed, of the standard library, or ours."""
+    ours = Path(__file__).parents[1]
+    known = {
+        Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+    known |= {Path(path).resolve() for path in (*site.getsitepackages(), site.getusersitepackages(), ours)}
+    return folder in known or not {"site-packages", "dist-packages"}.isdisjoint(folder.parts)
+
+
+def _files(parts: Sequence[str], folders: Iterable[Path]) -> dict[str, Path] | None:
+    """Return the files that importing a module from one of some folders runs, by module; None if absent."""
+    head, *rest = parts
+    without_init = []
+    for folder in folders:
+        package, alone = folder / head, folder / f"{head}.py"
+        if (package / "__init__.py").is_file():
+            below = _files(rest, [package]) if rest else {}
+            if below is None:
+                return None
+            return {head: package / "__init__.py"} | {f"{head}.{name}": path for name, path in below.items()}
+        if alone.is_file():
+            return None if rest else {head: alone}
+        if package.is_dir():
+            without_init.append(package)
+    if not without_init:
+        return None
+    if not rest:
+        return {}
+    below = _files(rest, without_init)
+    return None if below is None else {f"{head}.{name}": path for name, path in below.items()}
+
+
+def _sources(factory: str, folder: Path, todo: Mapping[str, Path]) -> dict[str, Path]:
+    """Return a module's files and those of all it imports from the same folder, by module."""
+    found: dict[str, Path] = {}
+    todo = dict(todo)
+    while todo:
+        name, path = todo.popitem()
+        found[name] = path
+        try:
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+        except (SyntaxError, ValueError) as error:
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            raise ValleysError(
+                f"factory {factory!r}: {path}{line} is not Python ({_line(error)}); mend it"
+            ) from error
+        for module in _imported(tree, name, path.name == "__init__.py"):
+            more = _files(module.split("."), [folder]) or {}
+            todo |= {key: file for key, file in more.items() if key not in found}
+    return found
+
+
+def _imported(tree: ast.AST, module: str, is_package: bool) -> Iterable[str]:
+    """Yield the dotted names that a file's import statements may mean; some are attributes, not modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                base = [*package[: len(package) + 1 - node.level], *base]
+            if base:
+                yield ".".join(base)
+            yield from (".".join([*base, alias.name]) for alias in node.names if alias.name != "*")
+
+
+# ---- importing and calling it ------------------------------------------------------------------------------
+
+
+def resolve(factory: str) -> Callable[..., Any]:
+    """Import what a factory's name says, the folder of the run first.
+
+    torchvision, and modules that import it, work beside a CPU build of torch as well
+    (`valleys.torchvision_compat`).
+
+    Raises
+    ------
+    ValleysError
+        When the module cannot be found or raises, or has no such callable.
+    """
+    from valleys.torchvision_compat import declare_operators
+
+    module, _, attribute = factory.partition(":")
+    folder = str(Path.cwd())
+    if sys.path[0] != folder:
+        sys.path.insert(0, folder)
+    declare_operators()
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ValleysError(
+                f"factory {factory!r}: module {error.name!r} is neither in {folder}, the folder of the run, "
+                "nor installed"
+            ) from error
+        raise ValleysError(
+            f"factory {factory!r}: importing its module needs {error.name!r}; install it"
+        ) from error
+    except Exception as error:
+        raise ValleysError(f"factory {factory!r}: importing its module raises {_raised(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = [name for name in dir(found) if name.lower() == part.lower()]
+            hint = f", did you mean {near[0]!r}?" if near else f"; define it in {module}"
+            raise ValleysError(f"factory {factory!r}: there is no {part!r} in {module}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValleysError(
+            f"factory {factory!r} is {type(found).__name__}, which cannot be called; name a function"
+        )
+    return found
+
+
+def offered(make: Callable[..., Any], values: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `kwargs` and, of `values`, what a callable names in its signature and `kwargs` does not set.
+
+    A callable that takes ``**kwargs`` gets none for that: what it does with them cannot be seen.
+    """
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none
+        return dict(kwargs)
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {**{key: value for key, value in values.items() if key in named}, **kwargs}
+
+
+def call(factory: str, make: Callable[..., Any], kwargs: Mapping[str, Any], *inputs: Any) -> Any:
+    """Call a factory, or with `inputs` what it made; whatever it raises becomes one line.
+
+    Raises
+    ------
+    ValleysError
+        When it raises: its type, message and place.
+    """
+    try:
+        return make(*inputs, **kwargs)
+    except ValleysError:
+        raise
+    except Exception as error:
+        if inputs:
+            given = f"its network, given {' and '.join(str(tuple(x.shape)) for x in inputs)},"
+        else:
+            given = f"called with ({', '.join(f'{key}={value!r}' for key, value in kwargs.items())}),"
+        raise ValleysError(f"factory {factory!r}: {given} raises {_raised(error)}") from error
+
+
+def _raised(error: BaseException) -> str:
+    """Return type, message and innermost place of an exception, on one line."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    own = [f for f in frames if not _is_installed(Path(f.filename).parent) and "importlib" not in f.filename]
+    at = own[-1] if own else None
+    return f"{type(error).__name__}: {_line(error)}" + (
+        f" ({Path(at.filename).name}, line {at.lineno})" if at else ""
+    )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
