@@ -9,7 +9,8 @@ with job(snakemake) as log:
     from valleys.data import save_split
     from valleys.data_sources import load_source
 
-    train, test = load_source(snakemake.params.spec["source"])
+    limit = snakemake.config["execution"]["max_data_gb"]
+    train, test = load_source(snakemake.params.spec["source"], snakemake.wildcards.dataset, limit * 1e9)
     for path, split in ((snakemake.output.train, train), (snakemake.output.test, test)):
         save_split(path, split)
         log.info("%s: %d images of shape %s, %d classes", path, len(split), split.in_shape, split.classes)

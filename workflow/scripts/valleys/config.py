@@ -693,7 +693,7 @@ class Experiment:
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (none for sources that are folders)."""
         found: list[str] = []
-        for key in ("train", "test"):
+        for key in ("train", "test", "files"):
             value = self.datasets[dataset].get(key) or []
             for pattern in [value] if isinstance(value, str) else value:
                 found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)

@@ -81,6 +81,7 @@ KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
 ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
     "parquet": (50_000, 10_000, 32, 10),
     "numpy": (50_000, 10_000, 32, 10),
+    "callable": (50_000, 10_000, 32, 10),
     "image_folder": (1_281_167, 50_000, 224, 1000),
 }
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import math
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from valleys import factories
 from valleys.data import Split, channel_statistics, subset_indices
 from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
@@ -414,11 +417,12 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
 
 def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     """Read npz files."""
-    return _npz(Path(spec["train"]).expanduser(), "train"), _npz(Path(spec["test"]).expanduser(), "test")
+    train, test = (_npz(Path(spec[part]).expanduser(), part, spec["max_bytes"]) for part in ("train", "test"))
+    return train, test
 
 
-def _npz(path: Path, part: str) -> _Original:
-    """Read one npz file's images and labels and check their types and shapes."""
+def _npz(path: Path, part: str, max_bytes: float) -> _Original:
+    """Read one npz file's images and labels, once their headers have the right types, shapes and sizes."""
     if not path.is_file():
         raise ValleysError(f"the {part} file {path} does not exist; give an npz file with images and labels")
     found = {}
@@ -434,6 +438,18 @@ def _npz(path: Path, part: str) -> _Original:
                 raise ValleysError(
                     f"{path} lacks the array {missing[0]!r}; it has: {', '.join(file.files) or 'nothing'}"
                 )
+            members = {key: _member(file, key) for key in ("images", "labels")}
+            # By the archive's directory first, as a header can be a bomb too.
+            size = float(sum(member.file_size for member in members.values()))
+            if size <= max_bytes:
+                declared = {key: _npy_header(file, member) for key, member in members.items()}
+                _check_arrays(str(path), *declared["images"], *declared["labels"])
+                size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in declared.values())
+            if size > max_bytes:
+                raise ValleysError(
+                    f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
+                    "raise it if that is right"
+                )
             found = {key: file[key] for key in ("images", "labels")}
     except ValleysError:
         raise
@@ -442,22 +458,99 @@ def _npz(path: Path, part: str) -> _Original:
             f"{path} cannot be read as an npz file: truncated, damaged or pickled ({_line(error)}); "
             f"write it again"
         ) from error
-    images, labels = found["images"], found["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise ValleysError(
-            f"{path}: images are {images.dtype} of shape {images.shape}; "
-            f"they must be uint8 (N, H, W) or (N, H, W, C)"
+    return _from_array(_channels_first(found["images"]), found["labels"], str(path))
+
+
+def _member(file: np.lib.npyio.NpzFile, key: str) -> zipfile.ZipInfo:
+    """Return an archive's entry of an array."""
+    return file.zip.getinfo(f"{key}.npy" if f"{key}.npy" in file.zip.namelist() else key)
+
+
+def _npy_header(file: np.lib.npyio.NpzFile, member: zipfile.ZipInfo) -> tuple[np.dtype, tuple[int, ...]]:
+    """Return dtype and shape that an array of an archive declares; its values are not read."""
+    with file.zip.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-    if images.ndim == 4 and images.shape[3] > 4 and images.shape[1] <= 4:
+        shape, _, dtype = read(stream)
+    return dtype, shape
+
+
+def _check_arrays(
+    where: str,
+    images: np.dtype,
+    images_shape: tuple[int, ...],
+    labels: np.dtype,
+    labels_shape: tuple[int, ...],
+    layout: str = "HWC",
+) -> None:
+    """Raise unless dtypes and shapes are those of images (channels last, or first: ``CHW``) and labels."""
+    wanted = f"(N, H, W) or (N, {', '.join(layout)})"
+    if images != np.uint8 or len(images_shape) not in (3, 4) or 0 in images_shape[1:]:
+        hint = ""
+        if images.kind == "f":
+            hint = " (values from 0 to 1 times 255, rounded)"
+        elif images.hasobject:
+            hint = ", not pickled objects"
         raise ValleysError(
-            f"{path}: images have the shape {images.shape}; channels must come last, (N, H, W, C)"
+            f"{where}: images are {images} of shape {images_shape}; they must be uint8{hint}, {wanted}"
         )
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if len(images_shape) == 4:
+        channels, other = images_shape[3], images_shape[1]
+        if layout == "CHW":
+            channels, other = other, channels
+        if channels > 4 and other <= 4:
+            place = "last" if layout == "HWC" else "first"
+            raise ValleysError(
+                f"{where}: images have the shape {images_shape}; channels must come {place}, "
+                f"(N, {', '.join(layout)})"
+            )
+    if labels.kind not in "iu" or len(labels_shape) != 1:
         raise ValleysError(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape}; they must be integers of shape (N,)"
+            f"{where}: labels are {labels} of shape {labels_shape}; they must be integers of shape (N,)"
         )
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return _from_array(images, labels, str(path))
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    """Return images (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
+    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+
+
+# --- callables --------------------------------------------------------------------------------------------
+
+
+def _callable(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Call a user's own function and check what it returns."""
+    factory, wanted = spec["factory"], "it must return (train images, labels), (test images, labels)"
+    parts = factories.call(factory, factories.resolve(factory), spec["kwargs"])
+    try:
+        (train, test) = ((images, labels) for images, labels in parts)
+    except (TypeError, ValueError) as error:
+        raise ValleysError(
+            f"factory {factory!r} returns {type(parts).__name__} that is no pair of pairs; {wanted}"
+        ) from error
+    return _returned(*train, f"factory {factory!r}, train"), _returned(*test, f"factory {factory!r}, test")
+
+
+def _returned(images: Any, labels: Any, where: str) -> _Original:
+    """Check one part's images and labels, arrays or tensors, and wrap them."""
+    arrays = []
+    for name, value in (("images", images), ("labels", labels)):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        elif not isinstance(value, np.ndarray) and not (name == "labels" and isinstance(value, list | tuple)):
+            raise ValleysError(
+                f"{where}: {name} are a {type(value).__name__}; they must be a numpy array or a torch tensor"
+            )
+        arrays.append(np.asarray(value))
+    layout = "CHW" if isinstance(images, torch.Tensor) else "HWC"
+    pixels, numbers = arrays
+    _check_arrays(where, pixels.dtype, pixels.shape, numbers.dtype, numbers.shape, layout)
+    if layout == "CHW":
+        return _from_array(pixels[:, None] if pixels.ndim == 3 else pixels, numbers, where)
+    return _from_array(_channels_first(pixels), numbers, where)
 
 
 # --- all of them ------------------------------------------------------------------------------------------
@@ -472,6 +565,7 @@ _LOADERS: dict[str, Callable[[Mapping[str, Any]], tuple[_Original, _Original]]] 
     "image_folder": _image_folder,
     "parquet": _parquet,
     "numpy": _numpy,
+    "callable": _callable,
 }
 
 SOURCES: dict[str, str] = {name: source.description for name, source in DATASET_OPTIONS.items()}
@@ -498,7 +592,9 @@ def _check_labels(original: _Original, part: str, classes: int | None) -> int:
     return known
 
 
-def load_source(spec: Mapping[str, Any], name: str | None = None) -> tuple[Split, Split]:
+def load_source(
+    spec: Mapping[str, Any], name: str | None = None, max_bytes: float = math.inf
+) -> tuple[Split, Split]:
     """Read the data set that ``spec`` describes.
 
     Parameters
@@ -507,6 +603,8 @@ def load_source(spec: Mapping[str, Any], name: str | None = None) -> tuple[Split
         An entry of the configuration, as ``validate_dataset`` takes or returns it; it is validated here.
     name
         The data set's name in the configuration, for messages; by default the source's name.
+    max_bytes
+        Of the arrays in one npz file: more is refused by what its headers declare, before they are read.
 
     Returns
     -------
@@ -521,7 +619,8 @@ def load_source(spec: Mapping[str, Any], name: str | None = None) -> tuple[Split
     if name is None:
         name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
     spec = validate_dataset(name, spec)
-    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](spec), strict=True))
+    asked = {**spec, "max_bytes": max_bytes}
+    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](asked), strict=True))
     classes = _check_labels(originals["train"], "train", spec["classes"])
     if classes < 2:
         raise ValleysError(

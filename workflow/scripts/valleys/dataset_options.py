@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from valleys import factories
 from valleys.errors import ValleysError
 
 
@@ -18,9 +19,9 @@ from valleys.errors import ValleysError
 class Option:
     """One option: the kind of value it takes, and what it is when left out.
 
-    ``kind`` is one of ``int``, ``bool``, ``str``, ``path`` (a string) and ``paths`` (a string, a glob
-    pattern, or a non-empty list of either). An optional option may also be given as null, which means its
-    default.
+    ``kind`` is one of ``int``, ``bool``, ``str``, ``path`` (a string), ``paths`` (a string, a glob pattern,
+    or a non-empty list of either), ``factory`` (``module:attribute``) and ``kwargs`` (a mapping). An optional
+    option may also be given as null, which means its default.
     """
 
     kind: str
@@ -107,6 +108,17 @@ DATASET_OPTIONS: dict[str, Source] = {
             "test": Option("path", "test npz file", required=True),
         },
     ),
+    "callable": Source(
+        "a callable of the user's that returns (train images, labels), (test images, labels): images uint8, "
+        "as arrays (N, H, W[, C]) or torch tensors (N[, C], H, W), and labels (N), integer",
+        {
+            "factory": Option(
+                "factory", "module:attribute, in the folder of the run or installed", required=True
+            ),
+            "kwargs": Option("kwargs", "its arguments"),
+            "files": Option("paths", "what it reads: when one of these files changes it is called again"),
+        },
+    ),
 }
 
 
@@ -128,6 +140,8 @@ def _check(where: str, value: Any, option: Option) -> None:
     elif option.kind == "bool":
         if not isinstance(value, bool):
             raise ValleysError(f"{where} is {value!r}; it must be true or false: {option.help}")
+    elif option.kind in ("factory", "kwargs"):
+        return  # checked together, by `factories.check`
     elif option.kind == "paths" and isinstance(value, list | tuple):
         if not value or not all(isinstance(item, str) and item for item in value):
             raise ValleysError(f"{where} is {value!r}; a list here must hold one or more paths")
@@ -186,4 +200,6 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             continue
         _check(f"{where}.{key}", value, option)
         filled[key] = list(value) if isinstance(value, tuple) else value
+    if "factory" in filled:
+        filled["factory"], filled["kwargs"] = factories.check(where, filled["factory"], filled["kwargs"])
     return filled
