@@ -11,6 +11,6 @@ with job(snakemake) as log:
 
     paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"])
     log.info("averaging %d iterates, %s to %s", len(paths), paths[0].stem, paths[-1].stem)
-    state = average(files.load_weights(path)[0] for path in paths)
-    _, about = files.load_weights(snakemake.input.sgd)
+    state = average(files.load_weights(path, ours=True)[0] for path in paths)
+    _, about = files.load_weights(snakemake.input.sgd, ours=True)
     solutions.save(snakemake.output.weights, state, about, solution="swa", iterates=len(paths))

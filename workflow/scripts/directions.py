@@ -34,11 +34,15 @@ with job(snakemake) as log:
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
             paths = sgd.iterate_files(snakemake.input.iterates)
-            found = directions.principal_components((files.load_weights(p)[0] for p in paths), names, n)
+            found = directions.principal_components(
+                (files.load_weights(p, ours=True)[0] for p in paths), names, n
+            )
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
-            found = [directions.difference(own, files.load_weights(path)[0], names) for path in paths]
+            found = [
+                directions.difference(own, files.load_weights(path, ours=True)[0], names) for path in paths
+            ]
             columns[name] = [{"to_seed": seed} for seed in snakemake.params.seeds]
         elif kind == "sgd_to_swa":
             found = [directions.difference(weights["sgd"], weights["swa"], names)]

@@ -28,7 +28,7 @@ with job(snakemake) as log:
     def read():
         """Yield epoch and state dict of each iterate."""
         for path in sgd.iterate_files(snakemake.input.iterates):
-            state, header = files.load_weights(path)
+            state, header = files.load_weights(path, ours=True)
             yield header["epoch"], state
 
     iterates, where = (), block["at"]
@@ -44,7 +44,7 @@ with job(snakemake) as log:
             group = directions.restrict(weights[where], names)
             path = snakemake.input.get(f"directions_{axis}")
             if path:
-                stored, _ = files.load_weights(path)
+                stored, _ = files.load_weights(path, ours=True)
                 found = directions.restrict(probe.stored_directions(stored, where)[chosen["k"]], names)
             else:
                 key = f"{cell.path}/{chosen['group']}"

@@ -12,9 +12,7 @@ with job(snakemake) as log:
         Path(path).stem: tables.read(path, kinds[Path(path).stem]).to_pandas()
         for path in snakemake.input.tables
     }
-    pictures = {
-        Path(p).stem: Path(p).read_text("utf-8") for p in snakemake.input.figures if p.endswith(".svg")
-    }
+    pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
     page = report.render(data, pictures, snakemake.params.config, tables.versions(), kinds)
     files.write_text(snakemake.output[0], page)
     log.info("%s: %d figures, %d tables", snakemake.output[0], len(pictures), len(data))
