@@ -24,6 +24,7 @@ include: "workflow/rules/targets.smk"
 
 
 onstart:
+    claim_files()
     lift_rate_limit()
     start_fork_server()
 

@@ -8,10 +8,13 @@ with ``weights_only=True``. torch is imported only by the functions that need it
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
 import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -37,11 +40,40 @@ _TORCH_TYPES = {
 }
 
 
+@functools.cache
+def boot_id() -> str:
+    """Return what names this machine since it booted; where there is no such thing, its host name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
+
+
+def _remove_strays(path: Path) -> None:
+    """Remove temporary files that a killed process of this machine left beside `path`, on the way to it."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = stray.name.removesuffix(".tmp").rpartition(".")[2]
+        boot, _, pid = owner.rpartition("-")
+        if boot == boot_id()[:8] and pid.isdigit() and not _exists(int(pid)):
+            stray.unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
-    On any exception the temporary file is removed and `path` is left as it was.
+    On any exception the temporary file is removed and `path` is left as it was. What a SIGKILL leaves behind
+    is removed when the file is next written on the same machine.
 
     Raises
     ------
@@ -51,7 +83,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _remove_strays(path)
+        owner = f".{boot_id()[:8]}-{os.getpid()}.tmp"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=owner)
         os.close(handle)
     except OSError as error:
         raise ValleysError(f"cannot write {path}: {error.strerror}; make {path.parent} writable") from error
