@@ -284,6 +284,130 @@ def kill(base, count, seed=0, per_run=12):
             tried += len(rows)
 
 
+# ---- surroundings
+
+
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+    """A file system of a few MB at a folder, which must be empty; needs root.
+
+    Raises
+    ------
+    OSError
+        Where mounting is not allowed.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        raise PermissionError("mounting a tmpfs is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder, options):
+    """Change a mounted file system's size or make it read-only."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def full_disk(base, scratch, megabytes):
+    """The disk fills up in the middle of a run; then there is room again."""
+    with small_disk(Path(scratch) / "results", megabytes):
+        status, text = run(scratch)
+        if status == 0:
+            return "ROOM ENOUGH"
+        clear = "No space left on device" in text and not _wrong_so_far(scratch, base)
+        remount(Path(scratch) / "results", "size=200m")
+        return _then_right(scratch, base) if clear else "UNCLEAR"
+
+
+def read_only(base, scratch):
+    """The results folder is read-only; then it is not."""
+    with small_disk(Path(scratch) / "results", 200):
+        remount(Path(scratch) / "results", "ro")
+        status, text = run(scratch)
+        clear = status and "is not writable; make it so or run elsewhere" in text and "Traceback" not in text
+        remount(Path(scratch) / "results", "rw")
+        return _then_right(scratch, base) if clear else "UNCLEAR"
+
+
+def two_at_once(base, scratch, apart=0.0):
+    """Two Snakemake processes are started on one folder, at the same instant or one after the other."""
+    first = start(scratch)
+    time.sleep(apart)
+    other = Path(scratch) / "second"
+    other.mkdir()
+    with (other / "output.txt").open("w") as output:
+        second = subprocess.Popen(
+            command(scratch, SMOKE, "--cores", "1"), cwd=scratch, stdout=output, stderr=subprocess.STDOUT
+        )
+    codes = [process.wait(timeout=600) for process in (first, second)]
+    texts = [(folder / "output.txt").read_text() for folder in (Path(scratch), other)]
+    refused = [text for code, text in zip(codes, texts, strict=True) if code]
+    if len(refused) > 1 or not all("another run" in t or "cannot be locked" in t for t in refused):
+        return f"UNCLEAR {codes}"
+    shutil.rmtree(other)
+    outcome = _then_right(scratch, base)
+    return "one refused, " + outcome if refused else "one after the other, " + outcome
+
+
+def clock_back(base, scratch):
+    """The clock is set back a day: all there is comes from the future. Snakemake says so; it is touched."""
+    shutil.copytree(base, scratch, dirs_exist_ok=True)
+    (Path(scratch) / RESULTS / "tables" / "curves.parquet").unlink()
+    for path in (Path(scratch) / RESULTS).rglob("*"):
+        os.utime(path, (time.time() + 86400,) * 2)
+    status, text = run(scratch)
+    if not status or "older modification time" not in text or _wrong_so_far(scratch, base):
+        return "UNCLEAR"
+    for path in (Path(scratch) / RESULTS).rglob("*"):
+        path.touch()
+    return "refused; touched, " + _then_right(scratch, base)
+
+
+def moved(base, scratch):
+    """A finished run is copied to another path: nothing is to be done, and nothing names the old one."""
+    shutil.copytree(base, scratch, dirs_exist_ok=True)
+    status, text = run(scratch, SMOKE, "-n")
+    named = [
+        path
+        for path in (Path(scratch) / RESULTS).rglob("*")
+        if path.is_file() and os.fsencode(str(base)) in path.read_bytes() and "logs" not in path.parts
+    ]
+    if status or "Nothing to be done" not in text or named:
+        return f"WRONG {named[:1]}"
+    return _then_right(scratch, base)
+
+
+def _wrong_so_far(scratch, base):
+    want = contents(base)
+    return [name for name, digest in contents(scratch).items() if want.get(name) != digest]
+
+
+def _then_right(scratch, base):
+    """Run once more: what comes out must be that of the undisturbed run."""
+    status, text = run(scratch)
+    wrong = differences(scratch, contents(base))
+    return f"FAILED {text.splitlines()[-1]}" if status else f"WRONG {wrong[0]}" if wrong else "same bytes"
+
+
+def surroundings(base, times=1):
+    """Each fault of the surroundings; yield rows. Those that need root are said to be left out without it."""
+    kinds = {f"disk full at {mb} MB": (lambda b, s, mb=mb: full_disk(b, s, mb)) for mb in (1, 2, 3, 4)}
+    kinds |= {"results folder read-only": read_only, "clock set back": clock_back, "results moved": moved}
+    kinds |= {"two runs at the same instant": two_at_once}
+    kinds |= {"a second run later": lambda b, s: two_at_once(b, s, 4.0)}
+    for fault, call in kinds.items():
+        for _ in range(times):
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    outcome = call(base, scratch)
+                except PermissionError as error:
+                    outcome = f"not tried: {error}"
+            yield {"fault": fault, "where": "run", "outcome": outcome}
+
+
 # ---- the whole
 
 
@@ -312,6 +436,7 @@ def main():
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--reruns", type=int, default=20)
     parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--times", type=int, default=3, help="of each fault of the surroundings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -324,6 +449,7 @@ def main():
         kinds = (
             corrupt(base, arguments.mutations, arguments.seed),
             corrupt_and_rerun(base, arguments.reruns, arguments.seed),
+            surroundings(base, arguments.times),
             kill(base, arguments.kills, arguments.seed),
         )
         for kind in kinds:
