@@ -24,6 +24,7 @@ include: "workflow/rules/targets.smk"
 
 
 onstart:
+    claim_files()
     lift_rate_limit()
     write_rulegraph()
     start_fork_server()

@@ -212,7 +212,7 @@ WRONG = {
     "raises at import": ("package.unused:f", {}, r"raises ZeroDivisionError.*unused.py, line 1"),
     "returns a tuple": ("package.nets:Broken", {"what": "tuple"}, "the network returns tuple"),
     "returns labels": ("package.nets:Broken", {"what": "labels"}, r"the shape \(2,\) of torch.int64"),
-    "fails on images": ("package.nets:Broken", {"what": "raises"}, r"\(2, 1, 8, 8\), raises RuntimeErr"),
+    "fails on images": ("package.nets:Broken", {"what": "raises"}, r"8, 8\), raises RuntimeErr"),
     "norm used twice": ("package.nets:Broken", {"what": "twice"}, "layer norm is used 2 times"),
     "norm untracked": ("package.nets:Broken", {"what": "untracked"}, "keeps no running statistics"),
     "another norm": ("package.nets:other_norm", {}, "layer 1 is a Norm, which may do more than normalise"),

@@ -411,3 +411,34 @@ def test_publish_folder_leaves_out_what_a_kill_left_behind(tmp_path):
     files.publish_folder(source, target)
     assert [p.name for p in target.iterdir()] == ["epoch-00001.safetensors"]
     assert not source.exists()
+
+
+def test_a_flipped_bit_that_hides_the_metadata_is_seen_where_weights_must_be_ours(tmp_path):
+    path = tmp_path / "w"
+    files.save_weights(path, {"w": torch.arange(9.0)}, {"columns": {"sgd": [{"eigenvalue": 2.5}]}})
+    path.write_bytes(path.read_bytes().replace(b'"valleys"', b'"walleys"'))
+    assert files.load_weights(path)[1] == {}
+    with pytest.raises(ValleysError, match="does not match its checksum; delete it and rerun"):
+        files.load_weights(path, ours=True)
+
+
+# --- pictures ---
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg">\n<text>c* = 2.5 é</text>\n</svg>\n'
+
+
+def test_sealed_pictures_come_back_and_damage_is_seen(tmp_path):
+    path = tmp_path / "a.svg"
+    path.write_text(SVG, encoding="utf-8")
+    assert files.read_svg(path) == SVG  # of an older run
+    files.seal_svg(path)
+    assert files.read_svg(path) == SVG
+    whole = path.read_bytes()
+    damaged = [whole[:n] for n in range(0, len(SVG.encode()) - 3, 2)] + [c for _, c in flips(whole, step=3)]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValleysError, match="delete it and rerun") as caught:
+            files.read_svg(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(ValleysError, match="rerun the rule that makes it"):
+        files.read_svg(tmp_path / "none.svg")

@@ -300,3 +300,18 @@ def test_thinned_iterates_say_so_when_more_are_wanted(tmp_path):
     for window, wanted in ((3, "3"), (None, "all")):
         with pytest.raises(ValleysError, match=rf"keeps the last 2 iterates .* and {wanted} are wanted"):
             sgd.iterate_files(tmp_path, window)
+
+
+def test_a_lost_iterate_is_no_smaller_average(tmp_path):
+    folder = tmp_path / "iterates"
+    folder.mkdir()
+    for epoch in (6, 8, 10):
+        (folder / f"epoch-{epoch:05d}.safetensors").write_text("")
+    epochs = sgd.kept_epochs(SHORT)
+    assert len(sgd.iterate_files(folder, None, epochs)) == 3
+    (folder / "epoch-00008.safetensors").unlink()
+    for window in (None, 2, 3):
+        with pytest.raises(ValleysError, match=r"lacks epoch-00008.safetensors; delete the folder") as caught:
+            sgd.iterate_files(folder, window, epochs)
+        assert str(folder) in str(caught.value)
+    assert len(sgd.iterate_files(folder, 1, epochs)) == 1

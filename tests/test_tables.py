@@ -1,5 +1,6 @@
 """Tables hold what is declared, say what produced them, and are the same bytes for the same rows."""
 
+import json
 import math
 import re
 
@@ -233,3 +234,81 @@ def test_concat_keeps_the_order_given(tmp_path):
     assert (empty.num_rows, empty.schema.names) == (0, list(POINT))
     tables.write(tmp_path / "all", "toy_2d_curves", data)
     assert tables.read(tmp_path / "all", "toy_2d_curves").num_rows == 3
+
+
+# --- the checksum of the content ---
+
+
+def test_a_flipped_bit_anywhere_never_gives_other_content(tmp_path):
+    """In pages, page headers or the footer; Parquet's own checksums cover pages alone."""
+    path = tmp_path / "t"
+    rows = [POINT | {"loss": float(x)} for x in np.random.default_rng(0).normal(size=40)]
+    tables.write(path, "toy_2d_curves", rows, {"a": 1})
+    whole, about = path.read_bytes(), tables.about(path)
+    messages = []
+    for bit in range(0, 8 * len(whole), 29):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = tables.read(path, "toy_2d_curves").to_pylist(), tables.about(path)
+        except ValleysError as error:
+            messages.append(str(error))
+        else:
+            assert found == (rows, about), bit
+    assert len(messages) > 300
+    assert all(str(path) in text and "rerun" in text and "\n" not in text for text in messages)
+
+
+@pytest.mark.parametrize("change", ["value", "null", "text", "config"])
+def test_content_that_its_checksum_does_not_fit_is_refused(tmp_path, change):
+    """Whatever page checksums say: the file is written anew, with the old checksum."""
+    path = tmp_path / "t"
+    tables.write(path, "training", [row("training"), row("training", test_loss=None)], {"epochs": 3})
+    data = tables.read(path, "training")
+    about = tables.about(path)
+    if change == "config":
+        about["config"]["epochs"] = 4
+    else:
+        name, value = {"value": ("lr", 0.2), "null": ("test_loss", 0.0), "text": ("model", "tex")}[change]
+        values = [data[name][0].as_py(), value]
+        at = data.schema.get_field_index(name)
+        data = data.set_column(at, data.schema.field(name), pa.array(values, data.schema.field(name).type))
+    meta = {"valleys": json.dumps(about, sort_keys=True)}
+    pq.write_table(data.replace_schema_metadata(meta), path)
+    with pytest.raises(ValleysError, match="does not match its checksum; delete it and rerun"):
+        tables.read(path, "training")
+
+
+def test_tables_of_older_runs_have_no_checksum_and_are_read(tmp_path):
+    path = tmp_path / "t"
+    tables.write(path, "toy_2d_curves", [POINT])
+    about = tables.about(path)
+    del about["checksum"]
+    meta = {"valleys": json.dumps(about)}
+    pq.write_table(tables.read(path, "toy_2d_curves").replace_schema_metadata(meta), path)
+    assert tables.read(path, "toy_2d_curves").to_pylist() == [POINT]
+    pq.write_table(tables.read(path, "toy_2d_curves").replace_schema_metadata({}), path)
+    with pytest.raises(ValleysError, match="does not say what made it; delete it and rerun"):
+        tables.read(path, "toy_2d_curves")
+
+
+def test_the_checksum_is_of_values_not_of_how_arrow_holds_them():
+    values, text = [0.1, None, math.nan, -0.0], ["é", None, "", "ab"]
+    whole = pa.table({"x": pa.array(values, pa.float64()), "t": pa.array(text, pa.string())})
+    pieces = pa.concat_tables([whole.slice(0, 1), whole.slice(1, 0), whole.slice(1)])
+    assert pieces["x"].num_chunks == 3
+    assert tables.checksum(pieces) == tables.checksum(whole)
+    other_nan = whole["x"].to_pandas().to_numpy().copy()
+    other_nan.view(np.int64)[2] ^= 1
+    x = pa.array(other_nan, mask=np.array([False, True, False, False]), from_pandas=False)
+    assert tables.checksum(whole.set_column(0, whole.schema.field("x"), x)) == tables.checksum(whole)
+    for name, column in (
+        ("x", [0.1, 0.0, math.nan, -0.0]),  # a null is no 0
+        ("x", [0.1, None, math.nan, 0.0]),
+        ("t", ["é", "", "", "ab"]),
+        ("t", ["é", None, "a", "b"]),
+    ):
+        at = whole.schema.get_field_index(name)
+        other = whole.set_column(at, whole.schema.field(name), pa.array(column, whole.schema.types[at]))
+        assert tables.checksum(other) != tables.checksum(whole), column

@@ -7,7 +7,7 @@ SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config, files, forkserver, rulegraph
+from valleys import config as valleys_config, files, forkserver, rulegraph, runs
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 
@@ -40,6 +40,26 @@ wildcard_constraints:
     plane=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
+
+
+# A dead run's lock goes by itself (valleys/runs.py). Jobs of this process end when it does.
+run = runs.Run(experiment.name)
+if workflow.is_main_process and run.begin():
+    if run.clear_dead():
+        logger.info("Removed the lock of a run that was killed.")
+    for other in run.working():
+        logger.info(f"Another run of this experiment: {other.who}.")
+runs.announce()
+
+
+def claim_files():
+    """Refuse to run beside another run of the same files, even one that started in the same instant."""
+    if workflow.is_main_process:
+        files = workflow.persistence
+        try:
+            run.claim(map(str, files.all_inputfiles()), map(str, files.all_outputfiles()))
+        except ValleysError as error:
+            raise WorkflowError(str(error))
 
 
 def lift_rate_limit():

@@ -8,9 +8,11 @@ from valleys.jobs import job
 with job(snakemake) as log:
     from valleys import files, sgd, solutions
     from valleys.averaging import average
+    from valleys.config import Experiment
 
-    paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"])
+    epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
+    paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)
     log.info("averaging %d iterates, %s to %s", len(paths), paths[0].stem, paths[-1].stem)
-    state = average(files.load_weights(path)[0] for path in paths)
-    _, about = files.load_weights(snakemake.input.sgd)
+    state = average(files.load_weights(path, ours=True)[0] for path in paths)
+    _, about = files.load_weights(snakemake.input.sgd, ours=True)
     solutions.save(snakemake.output.weights, state, about, solution="swa", iterates=len(paths))

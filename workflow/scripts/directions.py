@@ -10,7 +10,7 @@ from valleys.jobs import job, pick_device
 
 with job(snakemake) as log:
     from valleys import directions, files, losses, sgd, solutions
-    from valleys.config import SOLUTIONS
+    from valleys.config import SOLUTIONS, Experiment
     from valleys.data import load_split
 
     spec = snakemake.params.spec
@@ -33,12 +33,17 @@ with job(snakemake) as log:
             found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
-            paths = sgd.iterate_files(snakemake.input.iterates)
-            found = directions.principal_components((files.load_weights(p)[0] for p in paths), names, n)
+            epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
+            paths = sgd.iterate_files(snakemake.input.iterates, epochs=epochs)
+            found = directions.principal_components(
+                (files.load_weights(p, ours=True)[0] for p in paths), names, n
+            )
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
-            found = [directions.difference(own, files.load_weights(path)[0], names) for path in paths]
+            found = [
+                directions.difference(own, files.load_weights(path, ours=True)[0], names) for path in paths
+            ]
             columns[name] = [{"to_seed": seed} for seed in snakemake.params.seeds]
         elif kind == "sgd_to_swa":
             found = [directions.difference(weights["sgd"], weights["swa"], names)]

@@ -12,7 +12,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import directions, files, planes, probe, sgd, solutions, tables
-    from valleys.config import SOLUTIONS, Cell
+    from valleys.config import SOLUTIONS, Cell, Experiment
     from valleys.data import load_split, read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
@@ -27,8 +27,9 @@ with job(snakemake) as log:
 
     def read():
         """Yield epoch and state dict of each iterate."""
-        for path in sgd.iterate_files(snakemake.input.iterates):
-            state, header = files.load_weights(path)
+        epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(cell.recipe))
+        for path in sgd.iterate_files(snakemake.input.iterates, epochs=epochs):
+            state, header = files.load_weights(path, ours=True)
             yield header["epoch"], state
 
     iterates, where = (), block["at"]
@@ -44,7 +45,7 @@ with job(snakemake) as log:
             group = directions.restrict(weights[where], names)
             path = snakemake.input.get(f"directions_{axis}")
             if path:
-                stored, _ = files.load_weights(path)
+                stored, _ = files.load_weights(path, ours=True)
                 found = directions.restrict(probe.stored_directions(stored, where)[chosen["k"]], names)
             else:
                 key = f"{cell.path}/{chosen['group']}"

@@ -27,7 +27,9 @@ with job(snakemake) as log:
 
     curves, rows = [], []
     for probe_name, block in spec["probes"].items():
-        stored, header = files.load_weights(next(computed)) if block["kind"] in COMPUTED else ({}, {})
+        stored, header = (
+            files.load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
+        )
         for name in block["solutions"]:
             model, about = solutions.load(snakemake.input[name], device)
             evaluator = probe.evaluator_for(model, splits, block, spec)

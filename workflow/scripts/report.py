@@ -12,9 +12,7 @@ with job(snakemake) as log:
         Path(path).stem: tables.read(path, kinds[Path(path).stem]).to_pandas()
         for path in snakemake.input.tables
     }
-    pictures = {
-        Path(p).stem: Path(p).read_text("utf-8") for p in snakemake.input.figures if p.endswith(".svg")
-    }
+    pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
     parquet = {Path(path).stem: Path(path).read_bytes() for path in snakemake.input.tables}
     # Written when the run began (common.smk): no input, as it tells of the jobs and not of their results.
     graph = rulegraph.read(Path(snakemake.output[0]).with_name(rulegraph.FILE))

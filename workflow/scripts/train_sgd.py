@@ -47,5 +47,7 @@ with job(snakemake) as log:
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
     sgd.note_dropped(state / "iterates", spec["recipe"])
+    # First the checkpoint: one without the iterates that it has behind it must not be resumed from.
+    (state / "checkpoint.pt").unlink(missing_ok=True)
     files.publish_folder(state / "iterates", Path(snakemake.output.iterates))
     shutil.rmtree(state)

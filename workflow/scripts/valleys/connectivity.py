@@ -290,7 +290,7 @@ def load_path(path: str | Path, start: Weights, stop: Weights, about: Mapping[st
     ValleysError
         When the file is damaged or its bends were trained for other ends or another kind than `about` says.
     """
-    stored, header = files.load_weights(path)
+    stored, header = files.load_weights(path, ours=True)
     wrong = [key for key in ("path", "start", "stop") if header.get(key) != about[key]]
     if wrong or not stored:
         raise ValleysError(

@@ -8,10 +8,13 @@ with ``weights_only=True``. torch is imported only by the functions that need it
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
 import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -37,11 +40,40 @@ _TORCH_TYPES = {
 }
 
 
+@functools.cache
+def boot_id() -> str:
+    """Return what names this machine since it booted; where there is no such thing, its host name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
+
+
+def _remove_strays(path: Path) -> None:
+    """Remove temporary files that a killed process of this machine left beside `path`, on the way to it."""
+    for stray in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = stray.name.removesuffix(".tmp").rpartition(".")[2]
+        boot, _, pid = owner.rpartition("-")
+        if boot == boot_id()[:8] and pid.isdigit() and not _exists(int(pid)):
+            stray.unlink(missing_ok=True)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
 
-    On any exception the temporary file is removed and `path` is left as it was.
+    On any exception the temporary file is removed and `path` is left as it was. What a SIGKILL leaves behind
+    is removed when the file is next written on the same machine.
 
     Raises
     ------
@@ -51,7 +83,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        _remove_strays(path)
+        owner = f".{boot_id()[:8]}-{os.getpid()}.tmp"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=owner)
         os.close(handle)
     except OSError as error:
         raise ValleysError(f"cannot write {path}: {error.strerror}; make {path.parent} writable") from error
@@ -74,6 +108,42 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` in one atomic step (UTF-8)."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def seal_svg(path: str | Path) -> None:
+    """Append the SHA-256 of an SVG file to it, as a comment, for `read_svg` to check."""
+    with Path(path).open("r+b") as stream:
+        digest = hashlib.sha256(stream.read()).hexdigest()
+        stream.write(f"<!-- sha256 {digest} -->\n".encode())
+
+
+def read_svg(path: str | Path) -> str:
+    """Read the text of an SVG file that `seal_svg` sealed, without the seal.
+
+    Files of older runs have no seal; of these just the closing tag is looked for.
+
+    Raises
+    ------
+    ValleysError
+        When the file is absent, truncated, or does not match its seal.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValleysError(
+            f"{path} cannot be read ({error.strerror}); rerun the rule that makes it"
+        ) from error
+    body, mark, rest = content.rpartition(b"<!-- sha256 ")
+    if mark:
+        whole = rest == f"{hashlib.sha256(body).hexdigest()} -->\n".encode()
+    else:
+        body, whole = content, content.rstrip().endswith(b"</svg>")
+    try:
+        if whole:
+            return body.decode("utf-8")
+    except UnicodeDecodeError:
+        pass
+    raise ValleysError(f"{path} is truncated or does not match its checksum; delete it and rerun")
 
 
 def stable_seed(*parts: object) -> int:
@@ -123,10 +193,17 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
             raise OSError(str(error)) from error
 
 
-def load_weights(path: str | Path, verify: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_weights(
+    path: str | Path, verify: bool = True, *, ours: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights written by `save_weights`: the tensors and the metadata, `checksum` among it.
 
     A file that `save_weights` did not write has empty metadata, and its tensors are not verified.
+
+    Parameters
+    ----------
+    ours
+        Refuse such a file: one of this workflow's may have lost its metadata to a flipped bit.
 
     Raises
     ------
@@ -149,7 +226,9 @@ def load_weights(path: str | Path, verify: bool = True) -> tuple[dict[str, Tenso
             f"weights file {path} is truncated or corrupt ({error}); delete it and rerun"
         ) from error
     seal = metadata.pop(_SEAL, None)
-    right = not metadata or (seal == fingerprint(metadata) and metadata.get("checksum") == checksum(tensors))
+    right = (not metadata and not ours) or (
+        seal == fingerprint(metadata) and metadata.get("checksum") == checksum(tensors)
+    )
     if verify and not right:
         raise ValleysError(f"weights file {path} does not match its checksum; delete it and rerun")
     return tensors, metadata

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from valleys import forkserver
+from valleys import forkserver, runs
 from valleys.errors import ValleysError
 
 log = logging.getLogger("valleys")
@@ -26,6 +26,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     Any other exception keeps its traceback, in the log as well. torch, if it is imported later, uses
     as many threads as Snakemake gave the job: results on CPU are bit-identical for one thread count.
     Where a fork server runs, a job of one thread runs in a fork of it, and this process ends as that does.
+    When Snakemake itself is killed the job ends too (`runs.end_with_run`).
     """
     server = os.environ.get(forkserver.VARIABLE)
     if server and int(snakemake.threads) == 1:
@@ -38,6 +39,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     log.setLevel(logging.INFO)
     set_threads(int(snakemake.threads))
     keep_memory()
+    runs.end_with_run()
     try:
         yield log
     except ValleysError as error:

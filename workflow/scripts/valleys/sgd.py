@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ def note_dropped(folder: Path, recipe: Mapping[str, Any]) -> None:
         files.write_text(folder / DROPPED, json.dumps({"epochs": lacking}) + "\n")
 
 
-def iterate_files(folder: str | Path, window: int | None = None) -> list[Path]:
+def iterate_files(
+    folder: str | Path, window: int | None = None, epochs: Sequence[int] | None = None
+) -> list[Path]:
     """Return the files of the iterates, in order of their epochs.
 
     Parameters
@@ -65,11 +67,13 @@ def iterate_files(folder: str | Path, window: int | None = None) -> list[Path]:
         As `train` filled it.
     window
         The last so many; ``None``: all of the recipe's.
+    epochs
+        The epochs of the recipe's iterates (`kept_epochs`), to check that none of those wanted is missing.
 
     Raises
     ------
     ValleysError
-        When the folder was thinned (``execution.keep``) to fewer than that.
+        When the folder was thinned (``execution.keep``) to fewer than that, or has lost one.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("epoch-*.safetensors"))
@@ -78,6 +82,10 @@ def iterate_files(folder: str | Path, window: int | None = None) -> list[Path]:
             f"iterates folder {folder} keeps the last {len(paths)} iterates (execution.keep) and "
             f"{'all' if window is None else window} are wanted; delete it to train again"
         )
+    wanted = list(epochs or ())[-window:] if window else list(epochs or ())
+    lacking = [name for name in map(_iterate, wanted) if not (folder / name).is_file()]
+    if lacking:
+        raise ValleysError(f"iterates folder {folder} lacks {lacking[0]}; delete the folder to train again")
     return paths[-window:] if window else paths
 
 

@@ -1,18 +1,21 @@
 """Parquet tables with declared schemas (``workflow/schemas/tables.yaml``), enforced on write and read.
 
 Every file carries what produced it in its metadata: the config that decides its content and the versions
-of the packages used. No times and no paths: the same run writes the same bytes.
+of the packages used. No times and no paths: the same run writes the same bytes. A checksum over these and all
+values is checked on every read: Parquet's own, of its pages, do not cover page headers nor the file's footer.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -22,6 +25,7 @@ from valleys.errors import ValleysError
 
 SCHEMA_FILE = resources.schema("tables.yaml")
 PACKAGES = ("valleys", "snakemake", "torch", "numpy", "scipy", "pyarrow")
+_ABOUT = ("table", "config", "versions")  # beside them the checksum, which tables of older runs lack
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -105,10 +109,37 @@ def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = 
             raise ValleysError(
                 f"table {table} for {path}: column {field.name} has nulls; see {SCHEMA_FILE.name}"
             )
-    about = {"table": table, "config": config, "versions": versions()}
-    data = data.replace_schema_metadata({"valleys": json.dumps(about, sort_keys=True, default=str)})
+    about = json.loads(json.dumps({"table": table, "config": config, "versions": versions()}, default=str))
+    about["checksum"] = checksum(data, about)
+    data = data.replace_schema_metadata({"valleys": json.dumps(about, sort_keys=True)})
     with files.atomic(path) as temporary:
         pq.write_table(data, temporary, compression="zstd", write_page_checksum=True)
+
+
+def checksum(data: pa.Table, about: Mapping[str, Any] = {}) -> str:
+    """Return the SHA-256 of a table's columns (names, types, nulls, values) and of JSON-able `about`.
+
+    It is that of the values, not of how Arrow holds them: chunks, dictionaries and the bits of a NaN, which
+    Parquet does not keep, have no part in it.
+    """
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for field in data.schema:
+        digest.update(f"\x1f{field.name}\x1f{field.type}\x1f{data.num_rows}\x1f".encode())
+        if pa.types.is_string(field.type):
+            column = data[field.name].cast(pa.large_string()).combine_chunks()
+            _, offsets, characters = (text := column.fill_null("")).buffers()
+            ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
+            digest.update(np.diff(ends))
+            digest.update(memoryview(characters or b"")[int(ends[0]) : int(ends[-1])] if len(text) else b"")
+        else:
+            column = data[field.name].combine_chunks()
+            empty = False if pa.types.is_boolean(field.type) else 0
+            values = column.fill_null(empty).to_numpy(zero_copy_only=False)
+            if pa.types.is_floating(field.type):
+                values = np.where(np.isnan(values), np.nan, values)
+            digest.update(np.ascontiguousarray(values))
+        digest.update(np.packbits(column.is_valid().to_numpy(zero_copy_only=False)))
+    return digest.hexdigest()
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, want: pa.DataType) -> pa.Array | pa.ChunkedArray:
@@ -140,28 +171,38 @@ def read(path: str | Path, table: str) -> pa.Table:
     Raises
     ------
     ValleysError
-        When the file is absent, truncated, not Parquet, or has other columns than declared.
+        When the file is absent, truncated, not Parquet, or has other columns than declared, or when its
+        content does not match its checksum.
     """
     path = Path(path)
     if not path.is_file():
         raise ValleysError(f"table {path} does not exist; rerun the rule that makes it")
+    want = schema(table)
     try:
         data = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        same = data.schema.names == want.names and data.schema.types == want.types
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # of a name, UnicodeDecodeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValleysError(
             f"table {path} is truncated or not Parquet ({reason}); delete it and rerun"
         ) from error
-    want = schema(table)
-    if data.schema.names != want.names or data.schema.types != want.types:
+    if not same:
         raise ValleysError(
             f"table {path} does not have the columns declared for {table}; delete it and rerun"
         )
+    try:
+        said = json.loads((data.schema.metadata or {})[b"valleys"])
+        stored = said.pop("checksum", None)
+        right = set(said) == set(_ABOUT) and stored in (None, checksum(data, said))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValleysError(f"table {path} does not say what made it; delete it and rerun") from error
+    if not right:
+        raise ValleysError(f"table {path} does not match its checksum; delete it and rerun")
     return data
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """Return what produced a table: ``{"table", "config", "versions"}``."""
+    """Return what produced a table: ``{"table", "config", "versions"}``, and its ``checksum``."""
     return json.loads(pq.read_schema(path).metadata[b"valleys"])
 
 
