@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format lock plan stamp
+.PHONY: run test lint format lock plan stamp faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -32,6 +32,10 @@ format: $(STAMP)
 
 plan: $(STAMP)
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
+
+# Breaks runs on purpose, for half an hour; writes the table of docs/reliability.md.
+faults: $(STAMP)
+	$(BIN)/python tests/faults.py
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)

@@ -439,7 +439,7 @@ def main():
     import common
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mutations", type=int, default=1000)
+    parser.add_argument("--mutations", type=int, default=5000)
     parser.add_argument("--reruns", type=int, default=20)
     parser.add_argument("--kills", type=int, default=120)
     parser.add_argument("--times", type=int, default=3, help="of each fault of the surroundings")
@@ -461,9 +461,9 @@ def main():
         for kind in kinds:
             for row in kind:
                 rows.append(row)
+                common.save("faults", rows)
                 if broken(row):
                     print(row, flush=True)
-    common.save("faults", rows)
     text = common.markdown(summary(rows))
     common.document("faults", text, ROOT / "docs" / "reliability.md")
     print(text)
