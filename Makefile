@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format lock plan compare stamp bench
+.PHONY: run test lint format lock plan compare stamp bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -42,6 +42,10 @@ compare: $(STAMP)
 bench: $(STAMP)
 	for name in plan_scale startup compute stacked size; do $(BIN)/python benchmarks/$$name.py || exit; done
 	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done
+
+# Breaks runs on purpose, for half an hour; writes the table of docs/reliability.md.
+faults: $(STAMP)
+	$(BIN)/python tests/faults.py
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)

@@ -94,16 +94,16 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def document(name: str, text: str) -> None:
-    """Put text between ``<!-- name -->`` and ``<!-- /name -->`` of docs/performance.md."""
-    page = DOCUMENT.read_text(encoding="utf-8")
+def document(name: str, text: str, path: Path = DOCUMENT) -> None:
+    """Put text between ``<!-- name -->`` and ``<!-- /name -->`` of a page, which is docs/performance.md."""
+    page = path.read_text(encoding="utf-8")
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     page, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)
     if count != 1:
-        raise ValueError(f"{DOCUMENT} has no place for {name}: <!-- {name} --> and <!-- /{name} -->")
-    partial = DOCUMENT.with_suffix(".partial")
+        raise ValueError(f"{path} has no place for {name}: <!-- {name} --> and <!-- /{name} -->")
+    partial = path.with_suffix(".partial")
     partial.write_text(page, encoding="utf-8")
-    partial.replace(DOCUMENT)
+    partial.replace(path)
 
 
 def rounds(arms: Mapping[str, Callable[[], Any]], count: int) -> dict[str, list[float]]:

@@ -147,7 +147,7 @@ def corrupt(folder, count, seed=0):
         except ValleysError as error:
             text = str(error)
             helpful = str(path) in text and "\n" not in text and ("delete it" in text or "rerun" in text)
-            outcome = "refused" if helpful else "UNCLEAR"
+            outcome = "refused" if helpful else f"UNCLEAR {text}"
         except Exception as error:
             outcome = f"TRACEBACK {type(error).__name__}"
         finally:
@@ -411,6 +411,12 @@ def surroundings(base, times=1):
 # ---- the whole
 
 
+def broken(row):
+    """The kind of an outcome that is none of those promised (written in capitals), or nothing."""
+    first = row["outcome"].split()[0]
+    return first if first.isupper() else ""
+
+
 def summary(rows):
     """The rows of the table in docs/reliability.md: each fault, how often, what came of it."""
     counts = collections.defaultdict(collections.Counter)
@@ -433,7 +439,7 @@ def main():
     import common
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mutations", type=int, default=1000)
+    parser.add_argument("--mutations", type=int, default=5000)
     parser.add_argument("--reruns", type=int, default=20)
     parser.add_argument("--kills", type=int, default=120)
     parser.add_argument("--times", type=int, default=3, help="of each fault of the surroundings")
@@ -455,13 +461,13 @@ def main():
         for kind in kinds:
             for row in kind:
                 rows.append(row)
-                if row["outcome"].split()[0].isupper():
+                common.save("faults", rows)
+                if broken(row):
                     print(row, flush=True)
-    common.save("faults", rows)
     text = common.markdown(summary(rows))
     common.document("faults", text, ROOT / "docs" / "reliability.md")
     print(text)
-    sys.exit(any(row["outcome"].split()[0].isupper() for row in rows))
+    sys.exit(any(map(broken, rows)))
 
 
 if __name__ == "__main__":

@@ -219,7 +219,9 @@ def name_in(path: str | Path) -> str:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise ValleysError(f"table {path} does not say what it holds; delete it and rerun") from error
     if name not in declared():
-        raise ValleysError(f"table {path} holds {name!r}, which is not declared in {SCHEMA_FILE.name}")
+        raise ValleysError(
+            f"table {path} holds {name!r}, which is not declared in {SCHEMA_FILE.name}; delete it and rerun"
+        )
     return name
 
 
