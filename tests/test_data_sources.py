@@ -100,7 +100,9 @@ def test_defaults_are_filled_in():
         ("x", {"source": "image_folder", "train": "a", "test": "b", "size": 8}),
     ):
         filled = validate_dataset(name, spec)
-        assert set(filled) == {"source", *COMMON_OPTIONS, *DATASET_OPTIONS[filled["source"]].options}
+        options = {*COMMON_OPTIONS, *DATASET_OPTIONS[filled["source"]].options}
+        # Statistics are there when they are given: they came later, and prepared data should not be remade.
+        assert set(filled) == {"source", *options} - {"mean", "std"}
         assert validate_dataset(name, filled) == filled
         json.dumps(filled)
     assert validate_dataset("x", {"source": "parquet", "train": ("a", "b"), "test": "c"})["train"] == [
@@ -150,6 +152,21 @@ def test_load_source_validates():
 
 
 # --- digits ---
+
+
+def test_statistics_of_ones_own():
+    train, test = load_source({"source": "digits", "mean": [0.5], "std": [0.25]})
+    assert (train.mean, train.std, test.mean) == ((0.5,), (0.25,), (0.5,))
+    found = load_source({"source": "digits", "mean": [0.5]})[0]
+    assert found.std == load_source({"source": "digits"})[0].std != (0.25,)
+    for spec, words in (
+        ({"mean": [0.5, 0.5]}, r"datasets.digits.mean is \[0.5, 0.5\]; it must be 1 numbers, one a channel"),
+        ({"std": [0]}, "datasets.digits.std is .* 1 positive numbers"),
+        ({"std": "0.25"}, "a list of numbers"),
+        ({"mean": [True]}, "a list of numbers"),
+    ):
+        with pytest.raises(ValleysError, match=words):
+            load_source({"source": "digits", **spec})
 
 
 def test_digits():

@@ -609,7 +609,8 @@ def load_source(
     Returns
     -------
     train, test : Split
-        On the CPU. Both carry the mean and std of the training images kept, and the same ``classes``.
+        On the CPU. Both carry the mean and std of the training images kept, or those given, and the same
+        ``classes``.
 
     Raises
     ------
@@ -645,5 +646,19 @@ def load_source(
     if seen < classes:
         logger.warning("the training images kept show %d of the %d classes", seen, classes)
     mean, std = channel_statistics(tensors["train"][0])
+    mean, std = _given(name, spec, "mean", mean), _given(name, spec, "std", std)
     train, test = (Split(*tensors[part], classes, mean, std) for part in ("train", "test"))
     return train, test
+
+
+def _given(name: str, spec: Mapping[str, Any], key: str, found: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the channel statistics that an entry gives in place of those found, if it does."""
+    values = spec.get(key)
+    if values is None:
+        return found
+    if len(values) != len(found) or (key == "std" and min(values) <= 0):
+        what = "positive numbers" if key == "std" else "numbers"
+        raise ValleysError(
+            f"datasets.{name}.{key} is {values!r}; it must be {len(found)} {what}, one a channel"
+        )
+    return tuple(float(value) for value in values)

@@ -7,6 +7,7 @@ table and fills in the defaults. Reading the data themselves is the business of 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,8 @@ COMMON_OPTIONS: dict[str, Option] = {
     "max_test": Option("int", "keep only this many test images, a fixed random subset", minimum=1),
     "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0),
     "classes": Option("int", "number of classes; left out, the largest training label plus one", minimum=2),
+    "mean": Option("numbers", "subtracted from pixels in [0, 1], by channel; left out, the train set's mean"),
+    "std": Option("numbers", "what that is divided by, by channel; left out, the train set's deviation"),
 }
 
 _DIGITS = 1797  # images in scikit-learn's data set
@@ -140,6 +143,13 @@ def _check(where: str, value: Any, option: Option) -> None:
     elif option.kind == "bool":
         if not isinstance(value, bool):
             raise ValleysError(f"{where} is {value!r}; it must be true or false: {option.help}")
+    elif option.kind == "numbers":
+        found = value if isinstance(value, list | tuple) else []
+        right = all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in found
+        )
+        if not found or not right:
+            raise ValleysError(f"{where} is {value!r}; it must be a list of numbers: {option.help}")
     elif option.kind in ("factory", "kwargs"):
         return  # checked together, by `factories.check`
     elif option.kind == "paths" and isinstance(value, list | tuple):
@@ -196,7 +206,8 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValleysError(
                     f"{where} lacks the key {key!r}, which the source {source!r} needs: {option.help}"
                 )
-            filled[key] = option.default
+            if option.kind != "numbers":  # not in the params of data sets prepared before there were any
+                filled[key] = option.default
             continue
         _check(f"{where}.{key}", value, option)
         filled[key] = list(value) if isinstance(value, tuple) else value
