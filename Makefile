@@ -1,7 +1,7 @@
 # Two commands do all there is to do on a machine with Python 3.11, git and make:
 #   make run     the experiment in config.yaml, from data to report
 #   make test    the test suite
-# Both make .venv with the pinned requirements if need be.
+# Both make .venv with the locked requirements if need be.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONFIG ?= config.yaml
@@ -9,6 +9,7 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test lint format lock plan compare stamp bench faults
 
@@ -52,16 +53,25 @@ stamp: $(STAMP)
 	PYTHONPATH=workflow/scripts $(BIN)/python tests/test_stages.py --write
 
 # The stamp is made last, so an interrupted installation starts over.
-$(STAMP): requirements.txt
+$(STAMP): requirements.txt requirements-torch.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
+	$(PIP) install --quiet -r requirements-torch.txt
+	$(PIP) check
 	touch $@
 
+# Resolves requirements.in anew. What belongs to one build of torch is left to that build (see requirements-torch.txt).
 lock:
 	rm -rf .lock-venv
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/python -m pip install --quiet -r requirements.in
-	( echo "# Made by 'make lock' from requirements.in; Python 3.11." ; \
-	  .lock-venv/bin/python -m pip freeze --local | sed 's/+cpu$$//' ) > requirements.txt
+	.lock-venv/bin/python -m pip freeze --local | sed 's/+cpu$$//' > .lock-venv/pins
+	.lock-venv/bin/python -m pip install --quiet uv
+	grep -v -E '^(torch==|triton|nvidia-|cuda-)' .lock-venv/pins > .lock-venv/hashed.in
+	.lock-venv/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate --no-header \
+	  --python-version 3.11 .lock-venv/hashed.in -o .lock-venv/hashed.txt
+	( sed -n '/^#/p' requirements.txt ; cat .lock-venv/hashed.txt ) > .lock-venv/requirements.txt
+	( sed -n '/^#/p' requirements-torch.txt ; grep '^torch==' .lock-venv/pins ) > .lock-venv/requirements-torch.txt
+	mv .lock-venv/requirements.txt .lock-venv/requirements-torch.txt .
 	rm -rf .lock-venv

@@ -461,9 +461,9 @@ def main():
         for kind in kinds:
             for row in kind:
                 rows.append(row)
-                common.save("faults", rows)
                 if broken(row):
                     print(row, flush=True)
+            common.save("faults", rows)
     text = common.markdown(summary(rows))
     common.document("faults", text, ROOT / "docs" / "reliability.md")
     print(text)

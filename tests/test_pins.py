@@ -1,13 +1,17 @@
-"""The pins agree wherever they stand."""
+"""The pins agree wherever they stand, are hashed, and are what the two commands install."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-DEVELOPMENT = {"pytest", "pytest-xdist", "ruff", "snakefmt"}
+DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt"}
 NOT_IN_JOBS = {*DEVELOPMENT, "tqdm"}
+LOCKS = ("requirements.txt", "requirements-torch.txt")
 
 
 def names(path):
@@ -15,11 +19,14 @@ def names(path):
     return {re.split("[=<>]", line)[0].lower() for line in lines if line}
 
 
+def entries(lock):
+    """The requirements of a lock file, each with its hashes on one line."""
+    text = (ROOT / lock).read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line[:1] not in ("", "#")]
+
+
 def pins():
-    lines = [
-        line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")
-    ]
-    return dict(line.lower().split("==") for line in lines)
+    return dict(line.split()[0].lower().split("==") for lock in LOCKS for line in entries(lock))
 
 
 def test_every_requirement_is_pinned_to_one_version():
@@ -38,3 +45,88 @@ def test_what_is_installed_is_what_is_pinned():
 
     for name in names(ROOT / "requirements.in"):
         assert version(name).split("+")[0] == pins()[name], f"{name}: run make lock, or reinstall"
+
+
+def test_all_but_torch_is_pinned_by_its_hashes():
+    for entry in entries("requirements.txt"):
+        pin, *hashes = entry.split()
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", pin), entry
+        assert hashes, f"{pin} has no hash: run make lock"
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", word) for word in hashes), entry
+    assert [entry.split("==")[0] for entry in entries("requirements-torch.txt")] == ["torch"]
+    assert "torch" not in {entry.split("==")[0] for entry in entries("requirements.txt")}
+
+
+def test_lock_files_name_no_index():
+    """An install takes the packages from wherever its pip is set to; the hashes say which."""
+    for lock in LOCKS:
+        assert "://" not in (ROOT / lock).read_text()
+        assert not re.search(r"^\s*-", "\n".join(entries(lock)), re.M)
+
+
+def make(folder, *words, python):
+    environment = {**os.environ, "LOG": str(folder / "log")}
+    return subprocess.run(
+        ["make", f"PYTHON={python}", *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A folder with the Makefile and the lock files, and a Python that notes what it is asked for."""
+    for name in ("Makefile", *LOCKS):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    stub = tmp_path / "python"
+    stub.write_text(
+        "#!/bin/sh\n"
+        'echo "$@" >> "$LOG"\n'
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/pytest"; fi\n'
+        'case "$*" in *"$FAIL_AT"*) [ -n "$FAIL_AT" ] && exit 1;; esac\n'
+        "exit 0\n"
+    )
+    stub.chmod(0o755)
+    return tmp_path
+
+
+def test_the_commands_of_the_readme_install_the_locks(copy):
+    readme = (ROOT / "README.md").read_text()
+    assert "\nmake run " in readme
+    assert "\nmake test " in readme
+    rules = (ROOT / "Makefile").read_text()
+    assert re.search(r"^run: \$\(STAMP\)", rules, re.M)
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    asked = [line for line in (copy / "log").read_text().splitlines() if "pip" in line and "install" in line]
+    assert [line.split("install ")[1] for line in asked] == [
+        "--quiet --no-deps --require-hashes -r requirements.txt",
+        "--quiet -r requirements-torch.txt",
+    ]
+    assert make(copy, "test", python=copy / "python").returncode == 0  # and once only
+    assert (copy / "log").read_text().count("install") == 2
+
+
+@pytest.mark.parametrize("step", ["--require-hashes", "requirements-torch", "check", "-m venv"])
+def test_an_interrupted_installation_starts_over(copy, monkeypatch, step):
+    monkeypatch.setenv("FAIL_AT", step)
+    assert make(copy, "test", python=copy / "python").returncode != 0
+    assert not (copy / ".venv" / ".installed").exists()
+    (copy / ".venv").mkdir(exist_ok=True)
+    (copy / ".venv" / "half").write_text("left by the first")
+    monkeypatch.delenv("FAIL_AT")
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    assert (copy / ".venv" / ".installed").exists()
+    assert not (copy / ".venv" / "half").exists()
+
+
+def test_a_changed_lock_installs_anew(copy):
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    for lock in LOCKS:
+        before = (copy / "log").read_text().count("install")
+        stamp = (copy / ".venv" / ".installed").stat().st_mtime
+        os.utime(copy / lock, (stamp + 5, stamp + 5))
+        assert make(copy, "test", python=copy / "python").returncode == 0
+        assert (copy / "log").read_text().count("install") > before
+        os.utime(copy / lock, (stamp - 5, stamp - 5))
+
+
+def test_there_is_a_licence():
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")

@@ -1,0 +1,120 @@
+"""Input made to do harm: it is refused in one line, or is plain data; nothing of it is ever run."""
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from valleys import config as valleys_config
+from valleys.data_sources import load_source
+from valleys.errors import ValleysError
+from workflow_runs import ROOT, changed, load, snakemake
+
+SMOKE = load("config/smoke.yaml")
+SHELL = "a b é $(touch pwned) `touch pwned` 'q\" ; touch pwned & | > < * ? ! # ~ \\"
+"""Whatever a shell would act on, and what cuts a word in two."""
+
+
+def test_a_tag_in_the_config_runs_nothing(tmp_path):
+    path, made = tmp_path / "c.yaml", tmp_path / "pwned"
+    path.write_text(f'name: !!python/object/apply:os.system ["touch {made}"]\n')
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    common = {"capture_output": True, "text": True, "cwd": tmp_path, "env": environment}
+    for command in ("plan", "claims"):
+        done = subprocess.run([sys.executable, "-m", "valleys", command, str(path)], **common)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: config file {path} cannot be read")
+        assert done.stderr.count("\n") == 1
+    words = ["-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(path)]
+    done = subprocess.run([sys.executable, *words], **common)
+    assert done.returncode == 1
+    assert "Config file is not valid" in done.stdout + done.stderr
+    assert not made.exists()
+
+
+NAMES = ["..", ".", "../up", "a/../../up", "/etc", "a/b", "a\\b", "a b", "é", "$(id)", "a;b", "{x}", "-n", ""]
+NAMES += ["a\n", "a\0", "*", "~", "<b>", "a'b", 'a"b', "a|b", "%2e%2e"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_leave_their_folder_or_mean_something_to_a_shell_are_refused(name):
+    blocks = ["datasets", "models", "recipes", "probes", "lines", "planes", "studies"]
+    bad = [SMOKE | {"name": name}]
+    bad += [SMOKE | {block: SMOKE[block] | {name: next(iter(SMOKE[block].values()))}} for block in blocks]
+    bad += [changed(SMOKE, grid=[SMOKE["grid"][0] | {key: name}]) for key in ("dataset", "model", "recipe")]
+    for config in bad:
+        with pytest.raises(ValleysError, match="config: ") as caught:
+            valleys_config.check(config)
+        assert "\n" not in str(caught.value)
+
+
+def test_paths_reach_no_shell(tmp_path):
+    """A data set's path, and the folder of the run, may hold anything that a file's name can."""
+    folder = tmp_path / SHELL
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        images = rng.integers(0, 256, (8, 8, 8), dtype=np.uint8)
+        np.savez(folder / f"{part} {SHELL}.npz", images=images, labels=np.arange(8) % 2)
+    paths = {part: f"{part} {SHELL}.npz" for part in ("train", "test")}
+    config = changed(SMOKE, datasets__digits={"source": "numpy", **paths})
+    target = "results/smoke/data/digits/train.safetensors"
+    status, text = snakemake(folder, config, target, "--cores", "1")
+    assert status == 0, text
+    assert (folder / target).is_file()
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+class Malicious:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def test_a_pickle_in_the_place_of_data_is_not_loaded(tmp_path):
+    made = tmp_path / "made"
+    content = pickle.dumps({"data": Malicious(str(made)), "labels": [0]})
+    for folder, names in (
+        ("cifar-10-batches-py", [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]),
+        ("cifar-100-python", ["train", "test", "meta"]),
+    ):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(content)
+    for source in ("cifar10", "cifar100"):
+        with pytest.raises(ValleysError, match="cannot be read from the root"):
+            load_source({"source": source, "root": str(tmp_path)})
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValleysError, match="cannot be read as an npz file"):
+        load_source({"source": "numpy", "train": str(path), "test": str(path)})
+    assert not made.exists()
+
+
+def png(width, height):
+    """A small file that says it is an image of that size."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path):
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+            (tmp_path / part / label / "x.png").write_bytes(png(60_000, 60_000))
+    spec = {"source": "image_folder", "size": 8, **{p: str(tmp_path / p) for p in ("train", "test")}}
+    with pytest.raises(ValleysError, match=r"x\.png cannot be decoded as an image .*limit") as caught:
+        load_source(spec)
+    assert "\n" not in str(caught.value)
