@@ -40,8 +40,12 @@ def test_the_catalog_says_what_rules_have():
 
 def test_the_container_has_the_pins_and_the_python_of_the_environment():
     definition = (ROOT / "workflow" / "envs" / "valleys.def").read_text()
-    assert "pip install --no-cache-dir --disable-pip-version-check -r /opt/requirements.txt" in definition
-    assert "requirements.txt /opt/requirements.txt" in definition
+    for lock, options in (
+        ("requirements.txt", "--no-deps --require-hashes "),
+        ("requirements-torch.txt", ""),
+    ):
+        assert f"--disable-pip-version-check {options}-r /opt/{lock}" in definition
+        assert f"{lock} /opt/{lock}" in definition
     environment = yaml.safe_load((ROOT / "workflow" / "envs" / "valleys.yaml").read_text())
     (python,) = [line for line in environment["dependencies"] if str(line).startswith("python=")]
     assert f"From: python:{python.removeprefix('python=')}-" in definition
