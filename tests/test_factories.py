@@ -64,6 +64,11 @@ def frozen():
 def double():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 5).double(), nn.Identity())
 
+def tied():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 5))
+    net[2].weight = net[1].weight
+    return net
+
 def nothing():
     return nn.Flatten()
 
@@ -216,6 +221,7 @@ WRONG = {
     "norm used twice": ("package.nets:Broken", {"what": "twice"}, "layer norm is used 2 times"),
     "norm untracked": ("package.nets:Broken", {"what": "untracked"}, "keeps no running statistics"),
     "another norm": ("package.nets:other_norm", {}, "layer 1 is a Norm, which may do more than normalise"),
+    "tied": ("package.nets:tied", {}, "1.weight and 2.weight are one tensor"),
     "frozen": ("package.nets:frozen", {}, "parameter 1.weight requires no gradient"),
     "double": ("package.nets:double", {}, "raises RuntimeError"),
     "no parameters": ("package.nets:nothing", {}, r"returns the shape \(2, 64\)"),

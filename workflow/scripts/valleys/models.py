@@ -399,6 +399,13 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
                 f"factory {factory!r}: parameter {name} {what}; all must be float32 and trained (what is "
                 "fixed can be a buffer)"
             )
+    places: dict[tuple[int, int], str] = {}
+    for name, tensor in model.state_dict().items():
+        first = places.setdefault((tensor.data_ptr(), tensor.numel()), name) if tensor.numel() else name
+        if first != name:
+            raise ValleysError(
+                f"factory {factory!r}: {first} and {name} are one tensor; weights files keep no tied weights"
+            )
     if not any(True for _ in model.parameters()):
         raise ValleysError(
             f"factory {factory!r} returns a module without parameters; there is nothing to train"
