@@ -129,7 +129,7 @@ def images(given: Experiment, folder: Path, points: int, subsets: int) -> list[d
         weights = {name: p.detach() for name, p in model.named_parameters()}
         block = {"kind": "uniform", "n": 1, "share": 0.0}
         _, direction, _ = next(directions.draw(block, weights, f"{cell.path}/all"))
-        about = tables.read(folder / "tables" / "directions.parquet", "directions").to_pandas()
+        about = pd.read_parquet(folder / "tables" / "directions.parquet")
         own = (about[["model", "recipe", "seed"]] == [cell.model, cell.recipe, cell.seed]).all(axis=1)
         chosen = about[own & (about["kind"] == "uniform") & (about["solution"] == "sgd") & (about["k"] == 0)]
         for bn, radius in chosen.groupby("bn_policy")["radius"].first().items():
