@@ -77,7 +77,8 @@ def test_the_installed_command_runs_and_says_what_needs_a_clone(installed, tmp_p
 
 
 def test_what_the_package_requires_is_pinned():
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "requirements.txt").read_text().splitlines()}
+    locks = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-torch.txt")]
+    pinned = {line.split("==")[0].lower() for text in locks for line in text.splitlines()}
     extras = PROJECT["optional-dependencies"]
     for requirement in [*PROJECT["dependencies"], *extras["cli"], *extras["workflow"]]:
         assert bare(requirement) in pinned | {"valleys"}, requirement
