@@ -2,12 +2,13 @@
 
     python benchmarks/compute.py [--models preresnet-20 vgg-16-bn] [--images 500] [--rounds 5] [--threads N]
 
-Each measure has three ways, run in turns: ``ours``, the functions that the workflow calls; ``reference``, the
-same work as plain research code does it (`reference.py`); ``limit``, the network alone on tensors that are
-ready (its forward pass, or forward, backward and optimiser step), as many images as the measure needs. The
-reference has a process of its own, since `valleys.jobs.keep_memory` would speed it up too. Images are random:
-no way is faster on others. Rates are images a second through the measure's *useful* passes, so
-that the ratio to the limit is 1 where nothing but the network takes time.
+Each measure has three ways, run in turns: ``ours``, the functions that the workflow calls; ``reference``,
+the same work as plain research code does it (`reference.py`), in fp32 also where the measure is in bf16;
+``limit``, the network alone on tensors that are ready (its forward pass, or forward, backward and optimiser
+step), as many images as the measure needs. The reference has a process of its own, since
+`valleys.jobs.keep_memory` would speed it up too. Images are random: no way is faster on others. Rates are
+images a second through the measure's *useful* passes, so that the ratio to the limit is 1 where nothing but
+the network takes time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import arch_costs, averaging, directions, hessian, jobs, losses, probe, sgd, solutions
+from valleys import arch_costs, averaging, directions, hessian, jobs, losses, precision, probe, sgd, solutions
 from valleys.data import Split
 
 SPECS = {
@@ -121,9 +122,9 @@ class _Never:
     received = None
 
 
-def training(spec: dict, train: Split) -> dict[str, Callable[[], object]]:
+def training(spec: dict, train: Split, kind: str = "fp32") -> dict[str, Callable[[], object]]:
     """Return an epoch in three ways."""
-    trainer = sgd.Trainer(network(spec), train, RECIPE, seed=0)
+    trainer = sgd.Trainer(network(spec), train, {**RECIPE, "precision": kind}, seed=0)
     plain, bare = plain_network(spec), network(spec)
     settings = {k: RECIPE[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
     plain_optimizer = torch.optim.SGD(plain.parameters(), **settings)
@@ -135,7 +136,9 @@ def training(spec: dict, train: Split) -> dict[str, Callable[[], object]]:
         bare.train()
         for images, labels in batches:
             bare_optimizer.zero_grad()
-            nn.functional.cross_entropy(bare(images), labels).backward()
+            with precision.autocast(images.device, kind):
+                logits = bare(images)
+            nn.functional.cross_entropy(logits.float(), labels).backward()
             bare_optimizer.step()
 
     return {
@@ -145,19 +148,22 @@ def training(spec: dict, train: Split) -> dict[str, Callable[[], object]]:
     }
 
 
-def probing(spec: dict, train: Split, test: Split, bn: str) -> dict[str, Callable[[], object]]:
-    """Return a line of three points in three ways."""
+def probing(
+    spec: dict, train: Split, test: Split, bn: str, kind: str = "fp32"
+) -> dict[str, Callable[[], object]]:
+    """Return a line of three points in three ways; the reference is in fp32 whatever the kind."""
     model = network(spec).eval()
     weights = dict(model.named_parameters())
     direction, _ = directions.random_direction("uniform", weights, key="benchmark", k=0)
-    evaluator = probe.Evaluator(model, train, test, losses.build(RECIPE["loss"]), bn=bn)
+    evaluator = probe.Evaluator(model, train, test, losses.build(RECIPE["loss"]), bn=bn, precision=kind)
     plain, bare = plain_network(spec), copy.deepcopy(model).requires_grad_(False)
     loaders = [reference.loader(s, BATCH, train=False) for s in (train, test)]
     batches = [*ready(train, BATCH), *ready(test, BATCH)]
 
     def limit() -> None:
-        for _ in POINTS:
-            forwards(bare, batches)
+        with precision.autocast(batches[0].device, kind):
+            for _ in POINTS:
+                forwards(bare, batches)
 
     return {
         "ours": lambda: probe.probe_line(evaluator, direction, POINTS),
@@ -229,8 +235,11 @@ def measures(name: str, images: int) -> list[tuple[str, int, float, dict[str, Ca
     both = 2 * images * len(POINTS)
     return [
         ("training", images, 3, training(spec, train)),
+        ("training, bf16", images, 3, training(spec, train, "bf16")),
         ("line, BN frozen", both, 1, probing(spec, train, test, "frozen")),
+        ("line, BN frozen, bf16", both, 1, probing(spec, train, test, "frozen", "bf16")),
         ("line, BN refreshed", both, 1, probing(spec, train, test, "refreshed")),
+        ("line, BN refreshed, bf16", both, 1, probing(spec, train, test, "refreshed", "bf16")),
         ("BN refresh, exact", images, 1, refreshing(spec, train, "exact")),
         ("BN refresh, streaming", images, 1, refreshing(spec, train, "streaming")),
         ("Hessian, top 2", images, 0, curving(spec, split(min(images, 256), 2))),
@@ -247,7 +256,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     jobs.keep_memory()  # as every job does
-    peak = {precision: matmul_rate(dtype) for precision, dtype in PRECISIONS.items()}
+    peak = {kind: matmul_rate(dtype) for kind, dtype in PRECISIONS.items()}
     print({k: round(v) for k, v in peak.items()}, "GFLOP/s of matrix products", flush=True)
     rows = []
     for name in given.models:
@@ -258,7 +267,7 @@ def main() -> None:
             times = rounds(ways, given.rounds)
             row = {"model": name, "measure": measure, "images": images, "threads": given.threads}
             row |= {way: images / median(taken) for way, taken in times.items()}
-            row |= {"rounds": given.rounds, "matmul_gflops": peak["fp32"]}
+            row |= {"rounds": given.rounds, "matmul_gflops": peak["bf16" if "bf16" in measure else "fp32"]}
             row["gflops"] = row["ours"] * passes * flops / 1e9
             rows.append(row)
             print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
