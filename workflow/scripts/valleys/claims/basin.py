@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures, stats
-from valleys.claims.rows import CELL, Row, share_row
+from valleys.claims.rows import Row, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
+from valleys.measures import CELL
 
 _JOINED = {  # claim, whether it says that there is a barrier, statement; by `measures.kind_of_line`
     "recipe": (

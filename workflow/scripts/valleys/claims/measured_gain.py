@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from valleys import measures
-from valleys.claims.rows import CELL, Row, count_of, paired_row
+from valleys.claims.rows import Row, count_of, paired_row
+from valleys.measures import CELL
 
 
 def judge(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

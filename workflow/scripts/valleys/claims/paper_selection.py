@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from valleys import stats
-from valleys.claims.rows import CELL, Row, share_row
+from valleys.claims.rows import Row, share_row
 from valleys.claims.rules import INCONCLUSIVE
+from valleys.measures import CELL
 
 _SELECTED = "epochs chosen by their test loss, as the paper's code does: biased towards the claim"
 

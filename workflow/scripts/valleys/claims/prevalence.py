@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys.claims.rows import CELL, Row, joined, share_row
+from valleys.claims.rows import Row, joined, share_row
+from valleys.measures import CELL
 
 
 def judge(

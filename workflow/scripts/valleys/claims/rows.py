@@ -11,20 +11,30 @@ import pandas as pd
 from valleys import stats
 from valleys.claims.rules import bound_verdict, grid_verdict, paired_verdict, share_verdict
 
-CELL = ["dataset", "model", "recipe"]
 Row = dict[str, Any]
 
 
-def share_row(claim: str, experiment: int, scope: str, statement: str, hits: int, n: int, **text: Any) -> Row:
-    """Return a row of the share rule; `text` has ``level``, ``measure`` and perhaps a ``note``."""
-    interval = stats.wilson(hits, n, text.pop("level"))
+def share_row(
+    claim: str,
+    experiment: int,
+    scope: str,
+    statement: str,
+    hits: int,
+    n: int,
+    *,
+    measure: str,
+    level: float,
+    note: str = "",
+) -> Row:
+    """Return a row of the share rule."""
+    interval = stats.wilson(hits, n, level)
     return {
         "claim": claim,
         "experiment": experiment,
         "scope": scope,
         "statement": statement,
         "verdict": share_verdict(interval),
-        "measure": text["measure"],
+        "measure": measure,
         "effect": interval.estimate,
         "unit": "share",
         "low": interval.low,
@@ -33,7 +43,7 @@ def share_row(claim: str, experiment: int, scope: str, statement: str, hits: int
         "p_value": None,
         "test": "Wilson interval",
         "rule": "supported: interval above 0.5; refuted: below 0.5",
-        "note": text.get("note", ""),
+        "note": note,
     }
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures, stats
-from valleys.claims.rows import CELL, Row, count_of, paired_row
+from valleys.claims.rows import Row, count_of, paired_row, share_row
 from valleys.claims.rules import SUPPORTED, symmetric_verdict
+from valleys.measures import CELL
 
 
 def judge(shift: pd.DataFrame, asymmetry: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
@@ -78,7 +79,6 @@ def _shifted_row(rows: pd.DataFrame, *, note: str = "", **text: Any) -> Row:
 def _symmetric_row(fixed: pd.DataFrame, free: pd.DataFrame, scope: str, level: float) -> Row:
     lean = fixed.groupby("seed")["towards_flat"].sum()  # NaN, where a loss is not finite, counts for nothing
     hits, n = int((lean > 0).sum()), int((lean != 0).sum())
-    interval = stats.wilson(hits, n, level)
     notes = [
         f"of directions, {count_of(rows['towards_flat'] > 0, rows['towards_flat'] != 0)} {policy}"
         for rows, policy in ((fixed, "with b = 0"), (free, "with b free"))
@@ -88,22 +88,20 @@ def _symmetric_row(fixed: pd.DataFrame, free: pd.DataFrame, scope: str, level: f
     least = _least_symmetric(level)
     if n < least:
         notes.append(f"{n} minima cannot show symmetry; {least} can")
-    return {
-        "claim": "shift_is_symmetric",
-        "experiment": 5,
-        "scope": scope,
-        "statement": "the test loss is shifted towards the flatter side as often as towards the steeper",
-        "verdict": symmetric_verdict(interval),
-        "measure": "share of SGD minima (seeds) where most delta* are towards the flatter side",
-        "effect": interval.estimate,
-        "unit": "share",
-        "low": interval.low,
-        "high": interval.high,
-        "n": n,
-        "p_value": None,
-        "test": "Wilson interval",
+    row = share_row(
+        "shift_is_symmetric",
+        5,
+        scope,
+        "the test loss is shifted towards the flatter side as often as towards the steeper",
+        hits,
+        n,
+        measure="share of SGD minima (seeds) where most delta* are towards the flatter side",
+        level=level,
+        note="; ".join(notes),
+    )
+    return row | {
+        "verdict": symmetric_verdict(stats.wilson(hits, n, level)),
         "rule": "refuted: interval leaves out 0.5; else supported: interval within 0.25 and 0.75",
-        "note": "; ".join(notes),
     }
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures
-from valleys.claims.rows import CELL, Row, paired_row
+from valleys.claims.rows import Row, paired_row
+from valleys.measures import CELL
 
 
 def judge(asymmetry: pd.DataFrame, directions: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

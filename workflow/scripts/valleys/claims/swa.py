@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures
-from valleys.claims.rows import CELL, Row, paired_row
+from valleys.claims.rows import Row, paired_row
+from valleys.measures import CELL
 
 
 def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

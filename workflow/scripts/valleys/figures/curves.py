@@ -10,7 +10,14 @@ from matplotlib.patches import Patch
 
 from valleys.figures.frames import DIRECTION, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, linear_axis, panel_grid, split_handles
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    draw_spread,
+    linear_axis,
+    panel_grid,
+    split_handles,
+)
 from valleys.figures.style import GREY, SHADE, SPLITS, Look
 from valleys.figures.wording import LISTED, listed, number, range_of, recipe_note
 
@@ -44,14 +51,8 @@ def _draw(probe: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 values = here.loc[np.isfinite(here[split]), ["x", split]].groupby("x")[split]
                 if not len(values):
                     continue
-                mean, low, high = values.mean(), values.quantile(0.1), values.quantile(0.9)
-                colour = look.colour(split)
-                if split == "train":
-                    axes.fill_between(mean.index, low, high, color=colour, alpha=SHADE, lw=0)
-                else:
-                    for edge in (low, high):
-                        axes.plot(mean.index, edge, color=colour, ls=dashes, lw=0.6)
-                axes.plot(mean.index, mean, color=colour, ls=dashes, lw=1.6)
+                mean, colour = values.mean(), look.colour(split)
+                low, high = draw_spread(axes, values, mean, colour, dashes, filled=split == "train")
                 # The mean may be carried off by one direction; the band says what is usual.
                 tops += [float(high.max()), min(float(mean.max()), 3 * float(high.max()))]
                 bottoms += [float(low.min()), float(mean.min())]

@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as sps
 
+from valleys.measures import CELL
+
 Data = Mapping[str, pd.DataFrame]
 Spec = Mapping[str, Any]
 Floats = NDArray[np.float64]
-CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "k"]
 SOLUTIONS = ("sgd", "swa", "descent")
 

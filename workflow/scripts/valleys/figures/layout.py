@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from valleys.figures.frames import by_cell
-from valleys.figures.style import GREY, INK, SPLITS, Look
+from valleys.figures.style import FAINT, GREY, INK, SHADE, SPLITS, Look
+from valleys.stats import Interval
 
 STEPS = [1, 2, 5, 10]  # between ticks
 _WIDE = 4  # panels in a row
@@ -83,6 +84,58 @@ def linear_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
 
 
+def line_axis(axes: Axes, labels: Sequence[str]) -> None:
+    """Make the y axis one of lines with labels, the first at the top, set apart by thin rules."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+    axes.grid(False, axis="y")
+    for y in range(1, len(labels)):
+        axes.axhline(y - 0.5, color=FAINT, lw=0.6, zorder=0)
+    axes.tick_params(axis="y", length=0)
+
+
+def draw_share(axes: Axes, hits: int, share: Interval, at: float, size: float, **style: Any) -> None:
+    """Draw a share as a percentage at a height, with its interval, and its counts beside the panel."""
+    middle, low, high = (100 * value for value in (share.estimate, share.low, share.high))
+    bars = [[max(middle - low, 0)], [max(high - middle, 0)]]
+    axes.errorbar(middle, at, xerr=bars, ms=4.5, lw=1.2, capsize=2, ls="", clip_on=False, zorder=3, **style)
+    axes.annotate(
+        f"{hits}/{share.n}", (1.04, at), xycoords=("axes fraction", "data"), va="center", color=GREY,
+        fontsize=axes.xaxis.get_label().get_fontsize() * size, annotation_clip=False,
+    )  # fmt: skip
+
+
+def draw_spread(
+    axes: Axes,
+    values: pd.api.typing.SeriesGroupBy,
+    centre: pd.Series,
+    colour: Any,
+    dashes: str,
+    *,
+    filled: bool,
+) -> tuple[pd.Series, pd.Series]:
+    """Draw a line through `centre`, and what encloses the middle 80 % of `values`: a shade or thin lines.
+
+    Returns these two edges.
+    """
+    low, high = values.quantile(0.1), values.quantile(0.9)
+    if filled:
+        axes.fill_between(centre.index, low, high, color=colour, alpha=SHADE, lw=0)
+    else:
+        for edge in (low, high):
+            axes.plot(centre.index, edge, color=colour, ls=dashes, lw=0.6)
+    axes.plot(centre.index, centre, color=colour, ls=dashes, lw=1.6)
+    return low, high
+
+
+def corner_note(axes: Axes, text: str, size: float) -> None:
+    """Write a note into the lower left corner of a panel, `size` times as large as labels."""
+    axes.annotate(
+        text, (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", color=GREY,
+        fontsize=axes.xaxis.get_label().get_fontsize() * size,
+    )  # fmt: skip
+
+
 def split_handles(look: Look, train: str = "train", test: str = "test") -> list[Line2D]:
     """Return the legend entries of train and test."""
     return [
@@ -108,11 +161,10 @@ def by_probe(
         for start in range(0, len(probes), columns)
     ]
     figure, grid = panel_grid(look, len(rows), columns, 1.75 if columns > 2 else 2.3, **options)
-    raised = 6 + 1.5 * float(look.style["font_size"])
     for (label, probes), panels in zip(rows, grid, strict=True):
         for axes, (probe, here) in zip(panels, probes, strict=False):
             panel(axes, here, look)
-            add_heading(axes, label if axes is panels[0] else "", str(probe), GREY, room=200, pad=raised)
+            add_heading(axes, label if axes is panels[0] else "", str(probe), GREY, room=200, pad=look.raised)
             axes.set_xlabel(x)
         for axes in panels[len(probes) :]:
             axes.remove()

@@ -87,49 +87,12 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     level, size = spec["level"], float(look.style["font_size"])
     compared = False
     for (label, line), row in zip(lines, grid, strict=True):
-        losses, changes, errors = {}, {}, {}
-        for split in SPLITS:
-            losses[split] = mean_band(line.values[f"{split}_loss"], level)
-            changes[split] = mean_band(line.change(split), level)
-            errors[split] = mean_band(100 * (1 - line.values[f"{split}_accuracy"]), level)
-        for axes, bands in zip(row, (losses, changes, errors), strict=True):
-            _splits(axes, line.t, bands, look, lowest=axes is not row[2])
-            _ends(axes, line)
-        inner = _inner(line.t)
-        means = finite_of(np.concatenate([losses[split][0][inner] for split in SPLITS]))
         straight = _straight(line, data)
-        if straight is not None:  # beside the loss itself only: in the other panels it would flatten the path
-            compared = True
-            for split in SPLITS:
-                mean = mean_band(straight.values[f"{split}_loss"], level)[0]
-                row[0].plot(straight.t, mean, color=look.colour(split), lw=0.8, ls=":")
-                mean = np.interp(line.t, straight.t, mean)
-                losses[f"straight {split}"] = (mean, mean, mean)  # for the axis
-            means = finite_of(np.concatenate([bands[0] for bands in losses.values()]))
-        if len(means) and means.min() > 0 and means.max() / means.min() > 20:
-            whole = finite_of(np.concatenate([losses[split][0] for split in losses]))
-            log_axis(row[0], max(whole.min(), means.min() / 10), min(whole.max(), 10 * means.max()))
-        else:
-            linear_axis(row[0])
-            _middle(row[0], line.t, losses, reach=2, floor=0.0)
-        _middle(row[1], line.t, changes, reach=2)
-        linear_axis(row[1])
-        row[1].axhline(0, color=GREY, lw=0.6)
-        linear_axis(row[2])
-        highest = finite_of(np.concatenate([band for split in SPLITS for band in errors[split]])).max(
-            initial=1e-3
-        )
-        row[2].set_ylim(0, min(1.06 * highest, 101))
-        for axes, text in zip(
-            row,
-            (
-                "loss [nats]",
-                f"loss − loss at {'t = 0' if any(line.where) else line.start} [nats]",
-                "error [%]",
-            ),
-            strict=True,
-        ):
-            axes.set_ylabel(text)
+        compared |= straight is not None
+        _loss_panel(row[0], line, straight, level, look)
+        _change_panel(row[1], line, level, look)
+        _error_panel(row[2], line, level, look)
+        for axes in row:
             axes.set_xlabel(f"position t on the {_word(line)}")
         add_heading(row[0], label, pad=size + 8 + (1.3 * size if any(line.where) else 0))
     handles = [
@@ -141,6 +104,49 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
         handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="straight line"))
     add_legend(figure, handles)
     return figure
+
+
+def _loss_panel(axes: Axes, line: _Line, straight: _Line | None, level: float, look: Look) -> None:
+    """Draw the loss, with that on the straight line between the same ends where it was measured.
+
+    Beside the loss only: in the other panels it would flatten the path.
+    """
+    bands = {split: mean_band(line.values[f"{split}_loss"], level) for split in SPLITS}
+    _splits(axes, line, bands, look, lowest=True)
+    if straight is not None:
+        for split in SPLITS:
+            mean = mean_band(straight.values[f"{split}_loss"], level)[0]
+            axes.plot(straight.t, mean, color=look.colour(split), lw=0.8, ls=":")
+            mean = np.interp(line.t, straight.t, mean)
+            bands[f"straight {split}"] = (mean, mean, mean)  # for the axis
+    means = finite_of([mean[_inner(line.t)] for mean, _, _ in bands.values()])
+    if len(means) and means.min() > 0 and means.max() / means.min() > 20:
+        whole = finite_of([mean for mean, _, _ in bands.values()])
+        log_axis(axes, max(whole.min(), means.min() / 10), min(whole.max(), 10 * means.max()))
+    else:
+        linear_axis(axes)
+        _middle(axes, line.t, bands, reach=2, floor=0.0)
+    axes.set_ylabel("loss [nats]")
+
+
+def _change_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
+    """Draw the change of the loss since the start of the line."""
+    bands = {split: mean_band(line.change(split), level) for split in SPLITS}
+    _splits(axes, line, bands, look, lowest=True)
+    _middle(axes, line.t, bands, reach=2)
+    linear_axis(axes)
+    axes.axhline(0, color=GREY, lw=0.6)
+    axes.set_ylabel(f"loss − loss at {'t = 0' if any(line.where) else line.start} [nats]")
+
+
+def _error_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
+    """Draw the classification error."""
+    bands = {split: mean_band(100 * (1 - line.values[f"{split}_accuracy"]), level) for split in SPLITS}
+    _splits(axes, line, bands, look, lowest=False)
+    linear_axis(axes)
+    highest = finite_of(list(bands.values())).max(initial=1e-3)
+    axes.set_ylim(0, min(1.06 * highest, 101))
+    axes.set_ylabel("error [%]")
 
 
 def _word(line: _Line) -> str:
@@ -156,8 +162,9 @@ def _straight(line: _Line, data: Data) -> _Line | None:
     return _as_line(twin) if len(twin) else None
 
 
-def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: Look, lowest: bool) -> None:
-    """Draw mean and band of train and test, and a triangle above the lowest point of each mean."""
+def _splits(axes: Axes, line: _Line, bands: Mapping[str, Any], look: Look, lowest: bool) -> None:
+    """Draw mean and band of train and test, a triangle above the lowest point of each mean, and both ends."""
+    t = line.t
     for split, (mean, low, high) in bands.items():
         colour = look.colour(split)
         axes.fill_between(t, low, high, color=colour, alpha=SHADE, lw=0)
@@ -168,6 +175,7 @@ def _splits(axes: Axes, t: Floats, bands: Mapping[str, Any], look: Look, lowest:
             raised = axes.transData + ScaledTranslation(0, side * 2 / 72, axes.figure.dpi_scale_trans)
             axes.plot(t[k], mean[k], marker=marker, ms=6, color=colour, ls="", transform=raised, zorder=4)
     axes.set_xlim(t.min(), t.max())
+    _ends(axes, line)
 
 
 def _ends(axes: Axes, line: _Line) -> None:
@@ -200,8 +208,8 @@ def _inner(t: Floats) -> NDArray[np.bool_]:
 def _middle(axes: Axes, t: Floats, bands: Mapping[str, Any], reach: float, floor: float = -np.inf) -> None:
     """Cut the y axis at what is seen around the solutions, extended `reach` times, not below `floor`."""
     inner = _inner(t)
-    means = finite_of(np.concatenate([band[0] for band in bands.values()]))
-    centre = finite_of(np.concatenate([np.concatenate([b[inner] for b in band]) for band in bands.values()]))
+    means = finite_of([mean for mean, _, _ in bands.values()])
+    centre = finite_of([[edge[inner] for edge in band] for band in bands.values()])
     if not len(centre):
         return
     low, high = centre.min(), centre.max()

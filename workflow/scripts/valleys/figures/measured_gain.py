@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from valleys import measures
 from valleys.figures.frames import Data, Spec, at_first, by_cell, finite_of, mean_band
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_legend, by_probe, linear_axis
+from valleys.figures.layout import STEPS, add_legend, by_probe, corner_note, linear_axis
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, interval_of, listed, percent, recipe_note
 
@@ -74,10 +74,7 @@ def _panel(axes: Axes, here: pd.DataFrame, level: float, look: Look) -> None:
     axes.set_xlim(0, 1.06 * here["bias"].max())
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
     linear_axis(axes)
-    axes.annotate(
-        f"n = {' + '.join(counts)}", (0, 0), xycoords="axes fraction", xytext=(4, 4),
-        textcoords="offset points", color=GREY, fontsize=axes.xaxis.get_label().get_fontsize() * 0.85,
-    )  # fmt: skip
+    corner_note(axes, f"n = {' + '.join(counts)}", 0.85)
 
 
 def _seen(_part: str, data: Data, spec: Spec) -> str:

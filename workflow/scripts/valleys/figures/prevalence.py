@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from valleys import measures
 from valleys.figures.frames import CELL, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, panel_grid
+from valleys.figures.layout import add_heading, add_legend, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, MARKERS, Look
 from valleys.figures.wording import LISTED, counted, listed, percent, recipe_note
-from valleys.stats import wilson
+from valleys.stats import Interval, wilson
 
 
 def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
@@ -58,23 +58,11 @@ def _shares(
     step = 0.72 / len(solutions)
     for row in part.to_dict("records"):
         y = probes.index(row["probe"]) + (solutions.index(row["solution"]) - (len(solutions) - 1) / 2) * step
-        share, low, high = (100 * row[f"{status}_{key}"] for key in ("share", "low", "high"))
-        axes.errorbar(
-            share, y, xerr=[[max(share - low, 0)], [max(high - share, 0)]],
-            color=look.colour(row["solution"]),
-            fmt=MARKERS.get(row["solution"], "o"), ms=4.5, lw=1.2, capsize=2, clip_on=False, zorder=3,
-        )  # fmt: skip
-        axes.annotate(
-            f"{row[status]}/{row['n']}", (1.04, y), xycoords=("axes fraction", "data"), va="center",
-            fontsize=axes.xaxis.get_label().get_fontsize() * 0.8, color=GREY, annotation_clip=False,
-        )  # fmt: skip
-    axes.set_yticks(range(len(probes)), probes)
-    axes.set_ylim(len(probes) - 0.45, -0.55)
+        share = Interval(*(row[f"{status}_{key}"] for key in ("share", "low", "high")), row["n"])
+        colour, marker = look.colour(row["solution"]), MARKERS.get(row["solution"], "o")
+        draw_share(axes, row[status], share, y, 0.8, color=colour, marker=marker)
+    line_axis(axes, probes)
     axes.set_xlim(0, 100)
-    axes.grid(False, axis="y")
-    for y in range(1, len(probes)):
-        axes.axhline(y - 0.5, color="#e8eaed", lw=0.6, zorder=0)
-    axes.tick_params(axis="y", length=0)
 
 
 def _seen(_part: str, data: Data, spec: Spec) -> str:

@@ -35,14 +35,13 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     widths, spans = sorted(set(table["zeta_max"])), sorted(set(table["min_span"]))
     figure, grid = panel_grid(look, len(cells) * len(spans), len(widths), 1.75, sharex=True, sharey=True)
     looks = _probe_looks(table, look)
-    raised = 6 + 1.5 * float(look.style["font_size"])
     rows = [(label if i == 0 else "", part, span) for label, _, part in cells for i, span in enumerate(spans)]
     for (label, part, span), row in zip(rows, grid, strict=True):
         for axes, zeta_max in zip(row, widths, strict=True):
             here = part[(part["zeta_max"] == zeta_max) & (part["min_span"] == span)]
             _panel(axes, here, looks)
             about = f"zeta ≤ {zeta_max:g} R, r − zeta ≥ {span:g} R"
-            add_heading(axes, label if axes is row[0] else "", about, GREY, room=200, pad=raised)
+            add_heading(axes, label if axes is row[0] else "", about, GREY, room=200, pad=look.raised)
         row[0].set_ylabel("asymmetric [%]")
     levels = sorted(set(table["c"]))
     grid[0, 0].set_ylim(-3, 108)

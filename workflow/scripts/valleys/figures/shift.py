@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from valleys import measures
 from valleys.figures.frames import DIRECTION, Data, Spec, at_first, by_cell, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_legend, by_probe
+from valleys.figures.layout import STEPS, add_legend, by_probe, corner_note, draw_spread
 from valleys.figures.style import GREY, SHADE, Look
 from valleys.figures.wording import LISTED, listed, number, percent, recipe_note
 
@@ -53,21 +53,11 @@ def _panel(axes: Axes, here: pd.DataFrame, look: Look) -> None:
         values = good.groupby("delta_over_r")["relative_gap"]
         if not len(values):
             continue
-        middle, low, high = values.median(), values.quantile(0.1), values.quantile(0.9)
         colour = look.colour(policy)
-        if policy == "fixed":
-            axes.fill_between(middle.index, low, high, color=colour, alpha=SHADE, lw=0)
-        else:
-            for edge in (low, high):
-                axes.plot(middle.index, edge, color=colour, ls=dashes, lw=0.6)
-        axes.plot(middle.index, middle, color=colour, ls=dashes, lw=1.6)
+        draw_spread(axes, values, values.median(), colour, dashes, filled=policy == "fixed")
     axes.set_xlim(here["delta_over_r"].min(), here["delta_over_r"].max())
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
-    n = len(here.drop_duplicates(DIRECTION))
-    axes.annotate(
-        f"n = {n}", (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", color=GREY,
-        fontsize=axes.xaxis.get_label().get_fontsize() * 0.9,
-    )  # fmt: skip
+    corner_note(axes, f"n = {len(here.drop_duplicates(DIRECTION))}", 0.9)
 
 
 def _seen(_part: str, data: Data, spec: Spec) -> str:

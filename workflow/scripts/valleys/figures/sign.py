@@ -35,11 +35,10 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     groups = list(dict.fromkeys(points["group"]))
     figure, grid = panel_grid(look, len(cells), len(groups), 2.1, sharex=True, sharey=True)
     colour = look.colour("sgd")
-    raised = 6 + 1.5 * float(look.style["font_size"])
     for (label, _, part), row in zip(cells, grid, strict=True):
         for axes, group in zip(row, groups, strict=True):
             here = part[part["group"] == group]
-            add_heading(axes, label if axes is row[0] else "", str(group), GREY, room=200, pad=raised)
+            add_heading(axes, label if axes is row[0] else "", str(group), GREY, room=200, pad=look.raised)
             if here.empty:
                 axes.annotate(
                     "not probed", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=GREY

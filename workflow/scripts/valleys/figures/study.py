@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from valleys import outcomes
 from valleys.figures.frames import CELL, Data, Spec, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
+from valleys.figures.layout import STEPS, add_heading, add_legend, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, INK, Look, style_of
 from valleys.figures.wording import LISTED, interval_of, listed, percent
 from valleys.stats import mean_interval, wilson
@@ -49,6 +49,11 @@ class _Series:
     @property
     def text(self) -> str:
         return f"{self.name}, with penalty" if self.penalty else self.name
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Colour and marker, hollow with the penalty."""
+        return {"color": self.colour, "marker": self.marker, "mfc": "white" if self.penalty else self.colour}
 
 
 def _one_study(name: str, data: Data, spec: Spec) -> outcomes.Study | None:
@@ -106,7 +111,6 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     columns = math.ceil(len(measures_) / bands)
     tall = [0.5 + len(lines) * (0.12 + 0.14 * len(series)) for _, lines in blocks for _ in range(bands)]
     figure, grid = panel_grid(look, len(tall), columns, sum(tall) / len(tall) + 0.3, height_ratios=tall)
-    raised = 6 + 1.5 * float(look.style["font_size"])
     for i, (heading, lines) in enumerate(blocks):
         for j in range(columns * bands):
             axes = grid[i * bands + j // columns][j % columns]
@@ -115,7 +119,7 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 continue
             measure = measures_[j]
             _panel(axes, study, measure, lines, _shown(study, series, measure), spec["level"])
-            add_heading(axes, heading if j % columns == 0 else "", room=200, pad=raised)
+            add_heading(axes, heading if j % columns == 0 else "", room=200, pad=look.raised)
             axes.annotate(
                 _MEASURES[measure], (0, 1), xycoords="axes fraction", xytext=(0, 5), color=GREY,
                 textcoords="offset points", va="baseline",
@@ -124,7 +128,7 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 axes.tick_params(labelleft=False)
     for j, measure in enumerate(measures_):  # one scale for a measure, whatever the factor
         _same_scale([grid[i * bands + j // columns][j % columns] for i in range(len(blocks))], measure)
-    add_legend(figure, _handles(study, series, measures_, spec["level"]))
+    add_legend(figure, _handles(study, series, measures_))
     return figure
 
 
@@ -139,64 +143,51 @@ def _panel(
     """Draw one measure: a line a level, and within it one a series."""
     step = 0.74 / max(len(shown), 1)
     lower = min(0.3 * step, 0.12)  # where minima are not hidden by the interval of their mean
-    size = axes.xaxis.get_label().get_fontsize()
     if measure in _OF_CELLS:
         axes.axvline(0, color=GREY, lw=0.8)
     for k, one in enumerate(shown):
         places: dict[Any, list[tuple[float, float]]] = {}
-        style = {"color": one.colour, "marker": one.marker, "mfc": "white" if one.penalty else one.colour}
         for y, (_, where) in enumerate(lines):
             at = y + (k - (len(shown) - 1) / 2) * step
             here = study.take(one.rows, where)
-            good = here[here["trained"]]
             if measure == "share":
-                _share(axes, good, at, level, style, size)
+                _share(axes, one, here[here["trained"]], at, level)
                 continue
+            _means(axes, one, here, measure, at, at + lower, level)
+            good = here[here["trained"]]
             for seed, value in zip(good["seed"], good[measure], strict=True):
                 places.setdefault(seed, []).append((value, at + lower))
-            values, lost = finite_of(good[measure]), finite_of(here.loc[~here["trained"], measure])
-            below = at + lower
-            # As an artist, which has no part in the limits: such values may be far from all others.
-            crosses = {"color": GREY, "marker": "x", "ls": "", "ms": 4, "mew": 0.8}
-            axes.add_artist(Line2D(lost, np.full(len(lost), below), **crosses))
-            axes.plot(
-                values, np.full(len(values), below), "o", color=one.colour, mfc=style["mfc"], ms=2.5, mew=0.5,
-                alpha=0.45,
-            )  # fmt: skip
-            found = mean_interval(values, level)
-            if found.n:
-                bars = [[found.estimate - found.low], [found.high - found.estimate]]
-                axes.errorbar(
-                    found.estimate, at, xerr=bars if np.isfinite(bars).all() else None, ls="", ms=4.5, lw=1.2,
-                    capsize=2, zorder=3, **style,
-                )  # fmt: skip
         if measure in _PAIRED and study.design == "one_at_a_time":
             for points in places.values():
                 axes.plot(*zip(*points, strict=True), color=one.colour, lw=0.5, alpha=0.4)
-    axes.set_yticks(range(len(lines)), [text for text, _ in lines])
-    axes.set_ylim(len(lines) - 0.45, -0.55)
-    axes.grid(False, axis="y")
-    for y in range(1, len(lines)):
-        axes.axhline(y - 0.5, color="#e8eaed", lw=0.6, zorder=0)
-    axes.tick_params(axis="y", length=0)
+    line_axis(axes, [text for text, _ in lines])
 
 
-def _share(
-    axes: Axes, good: pd.DataFrame, at: float, level: float, style: Mapping[str, Any], size: float
-) -> None:
+def _share(axes: Axes, one: _Series, good: pd.DataFrame, at: float, level: float) -> None:
     hits, n = int(good["asymmetric"].sum()), int(good["directions"].sum())
-    if not n:
-        return
-    found = wilson(hits, n, level)
-    share, low, high = (100 * v for v in (found.estimate, found.low, found.high))
-    axes.errorbar(
-        share, at, xerr=[[max(share - low, 0)], [max(high - share, 0)]], ms=4.5, lw=1.2, capsize=2, ls="",
-        clip_on=False, zorder=3, **style,
+    if n:
+        draw_share(axes, hits, wilson(hits, n, level), at, 0.72, **one.style)
+
+
+def _means(
+    axes: Axes, one: _Series, here: pd.DataFrame, measure: str, at: float, below: float, level: float
+) -> None:
+    """Draw the mean over minima with its interval, and the minima below it, untrained ones as crosses."""
+    values, lost = (finite_of(here.loc[kept, measure]) for kept in (here["trained"], ~here["trained"]))
+    # As an artist, which has no part in the limits: such values may be far from all others.
+    crosses = {"color": GREY, "marker": "x", "ls": "", "ms": 4, "mew": 0.8}
+    axes.add_artist(Line2D(lost, np.full(len(lost), below), **crosses))
+    axes.plot(
+        values, np.full(len(values), below), "o", color=one.colour, mfc=one.style["mfc"], ms=2.5, mew=0.5,
+        alpha=0.45,
     )  # fmt: skip
-    axes.annotate(
-        f"{hits}/{n}", (1.04, at), xycoords=("axes fraction", "data"), va="center", fontsize=size * 0.72,
-        color=GREY, annotation_clip=False,
-    )  # fmt: skip
+    found = mean_interval(values, level)
+    if found.n:
+        bars = [[found.estimate - found.low], [found.high - found.estimate]]
+        axes.errorbar(
+            found.estimate, at, xerr=bars if np.isfinite(bars).all() else None, ls="", ms=4.5, lw=1.2,
+            capsize=2, zorder=3, **one.style,
+        )  # fmt: skip
 
 
 def _same_scale(panels: Sequence[Axes], measure: str) -> None:
@@ -213,16 +204,8 @@ def _same_scale(panels: Sequence[Axes], measure: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
 
 
-def _handles(
-    study: outcomes.Study, series: Sequence[_Series], shown: Sequence[str], level: float
-) -> list[Line2D]:
-    handles = [
-        Line2D(
-            [], [], color=one.colour, marker=one.marker, mfc="white" if one.penalty else one.colour, ms=4.5,
-            lw=1.2, label=one.text,
-        )
-        for one in series
-    ]  # fmt: skip
+def _handles(study: outcomes.Study, series: Sequence[_Series], shown: Sequence[str]) -> list[Line2D]:
+    handles = [Line2D([], [], ms=4.5, lw=1.2, label=one.text, **one.style) for one in series]
     if set(shown) & set(_OF_CELLS):
         handles.append(Line2D([], [], color=INK, marker="o", ms=4.5, lw=1.2, label="swa, descent"))
     handles.append(Line2D([], [], color=GREY, marker="o", ms=2.5, alpha=0.5, ls="", label="one minimum"))

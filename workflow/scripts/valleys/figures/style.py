@@ -15,7 +15,7 @@ from valleys.figures.frames import Spec
 STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
 MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
 SHADE = 0.2
-GREY, PALE, INK = "#5f6368", "#d9dce0", "#202124"
+GREY, PALE, FAINT, INK = "#5f6368", "#d9dce0", "#e8eaed", "#202124"
 # Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
 _ROLES = {
     "petroff10": {
@@ -66,6 +66,11 @@ class Look:
     def width(self) -> float:
         """Width of a figure of two panels in a row, inches."""
         return float(self.style["width"])
+
+    @property
+    def raised(self) -> float:
+        """How far above a panel a heading stands that has a line of words below it, points."""
+        return 6 + 1.5 * float(self.style["font_size"])
 
     def nth(self, i: int) -> str:
         """Return the palette's i-th colour, in an order in which the first ones are well apart."""
@@ -118,7 +123,7 @@ def rc(style: Mapping[str, Any]) -> dict[str, Any]:
         "axes.linewidth": 0.8,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": "#e8eaed",
+        "grid.color": FAINT,
         "grid.linewidth": 0.6,
         "axes.formatter.useoffset": False,
         "figure.facecolor": "white",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats as sps
@@ -12,6 +18,29 @@ from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid, ratio_axis
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import listed, number, range_of
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """One noise's look: its colour is that of the level, its marker and dashes are those of the kind."""
+
+    kind: str
+    level: float
+    colour: Any
+    which: int
+    beside: float
+    """Factor on c, so that points of several noises stand side by side."""
+
+    @property
+    def marker(self) -> str:
+        return "os"[self.which]
+
+    @property
+    def dashes(self) -> str:
+        return ("-", "--")[self.which]
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table["noise"] == self.kind) & (table["level"] == self.level)].sort_values("c")
 
 
 def _draw_average(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
@@ -24,36 +53,24 @@ def _draw_average(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
     figure, grid = panel_grid(look, len(rates) + 1, len(shapes), 2.0, sharex=True)
     ratios = sorted(set(table["c"]))
     z = sps.norm.ppf((1 + spec["level"]) / 2)
-    looks = [
-        (kind, level, look.nth(levels.index(level)), kinds.index(kind), 1.05 ** (i - (len(noises) - 1) / 2))
+    shown = [
+        _Noise(
+            kind=kind,
+            level=level,
+            colour=look.nth(levels.index(level)),
+            which=kinds.index(kind),
+            beside=1.05 ** (i - (len(noises) - 1) / 2),
+        )
         for i, (kind, level) in enumerate(noises)
-    ]  # the last: points side by side
+    ]
     for row, lr in zip(grid, rates, strict=False):
         for axes, shape in zip(row, shapes, strict=True):
             here = table[(table["shape"] == shape) & (table["lr"] == lr) & (table["c"] > 1)]
-            for kind, level, colour, k, beside in looks:
-                part = here[(here["noise"] == kind) & (here["level"] == level)].sort_values("c")
-                seen, bound = part[part["mean"] > 0], part[part["bound"] > 0]
-                axes.errorbar(
-                    seen["c"] * beside, seen["mean"], yerr=z * seen["mean_se"], color=colour, fmt="os"[k],
-                    ms=4, lw=1,
-                )  # fmt: skip
-                style = {"ls": ("-", "--")[k], "lw": 1.2, "marker": "_", "ms": 5}
-                axes.plot(bound["c"] * beside, bound["bound"], color=colour, **style)
-            values = finite_of([*here["mean"], *here["bound"]])
-            if (values > 0).any():
-                log_axis(axes, values[values > 0].min() / 1.2, 1.2 * values.max())
+            _mean_panel(axes, here, shown, z)
             add_heading(axes, shape if lr == rates[0] else "", f"step size {lr:g}", GREY)
         row[0].set_ylabel("mean of the average [x]")
     for axes, shape in zip(grid[-1], shapes, strict=True):
-        here = table[(table["shape"] == shape) & (table["lr"] == max(rates))]
-        for kind, level, colour, k, beside in looks:
-            part = here[(here["noise"] == kind) & (here["level"] == level)]
-            x, style = part["c"] * beside, {"color": colour, "marker": "os"[k], "ls": ""}
-            axes.plot(x, part["average_loss"] / part["iterate_loss"], ms=3, **style)
-            axes.plot(x, part["loss_kept"], ms=6, mfc="none", mew=0.8, **style)
-        axes.set_ylim(-0.04, 1)
-        linear_axis(axes)
+        _loss_panel(axes, table[(table["shape"] == shape) & (table["lr"] == max(rates))], shown)
         add_heading(axes, "", f"step size {max(rates):g}", GREY)
         ratio_axis(axes, ratios)
         axes.set_xlabel("slope ratio c")
@@ -72,6 +89,33 @@ def _draw_average(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
     ]
     add_legend(figure, handles)
     return figure
+
+
+def _mean_panel(axes: Axes, here: pd.DataFrame, shown: Sequence[_Noise], z: float) -> None:
+    """Draw where the average lies and the bound for it; `z` standard errors to either side."""
+    for noise in shown:
+        part = noise.rows(here)
+        seen, bound = part[part["mean"] > 0], part[part["bound"] > 0]
+        axes.errorbar(
+            seen["c"] * noise.beside, seen["mean"], yerr=z * seen["mean_se"], color=noise.colour,
+            fmt=noise.marker, ms=4, lw=1,
+        )  # fmt: skip
+        style = {"ls": noise.dashes, "lw": 1.2, "marker": "_", "ms": 5}
+        axes.plot(bound["c"] * noise.beside, bound["bound"], color=noise.colour, **style)
+    values = finite_of([*here["mean"], *here["bound"]])
+    if (values > 0).any():
+        log_axis(axes, values[values > 0].min() / 1.2, 1.2 * values.max())
+
+
+def _loss_panel(axes: Axes, here: pd.DataFrame, shown: Sequence[_Noise]) -> None:
+    """Draw the train loss at the average and at the mean of averages, as shares of the iterates'."""
+    for noise in shown:
+        part = noise.rows(here)
+        x, style = part["c"] * noise.beside, {"color": noise.colour, "marker": noise.marker, "ls": ""}
+        axes.plot(x, part["average_loss"] / part["iterate_loss"], ms=3, **style)
+        axes.plot(x, part["loss_kept"], ms=6, mfc="none", mew=0.8, **style)
+    axes.set_ylim(-0.04, 1)
+    linear_axis(axes)
 
 
 def _seen_average(_part: str, data: Data, spec: Spec) -> str:
