@@ -1,7 +1,7 @@
 """The prevalence figure: what is drawn, and what is said."""
 
 import pytest
-from figure_tables import SPEC, with_signs
+from figure_tables import SPEC, make_rows, through_parquet, with_signs
 from valleys import figures, measures
 from valleys.stats import wilson
 
@@ -33,3 +33,17 @@ def test_prevalence_caption(figure_data):
     )
     changed = figure_data["asymmetry"].assign(status="symmetric")
     assert "uniform: 0 % (0 % to" in figures.caption("prevalence", {"asymmetry": changed}, SPEC)
+
+
+def test_marks_lie_about_the_label_of_their_probe(tmp_path):
+    rows = make_rows(probes=("uniform", "gradient"), solutions=("sgd", "swa", "descent"))
+    keep = {("gradient", "swa")} | {("uniform", solution) for solution in ("sgd", "descent")}
+    for name in ("asymmetry", "directions"):
+        rows[name] = [row for row in rows[name] if (row["probe"], row["solution"]) in keep]
+    axes = figures.draw("prevalence", through_parquet(tmp_path, rows), SPEC).axes[0]
+    labels = dict(zip((t.get_text() for t in axes.get_yticklabels()), axes.get_yticks(), strict=True))
+    heights = sorted(float(bars.lines[0].get_ydata()[0]) for bars in axes.containers)
+    step = 0.72 / 3
+    assert heights == pytest.approx(
+        sorted([labels["uniform"] - step / 2, labels["uniform"] + step / 2, labels["gradient"]])
+    )

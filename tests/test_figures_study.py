@@ -239,3 +239,12 @@ def test_levels_survive_parquet(tmp_path):
         frozenset({NORM, INIT}), frozenset(),
     }  # fmt: skip
     assert set(frames["study"]["study"]) == {"mine", "other"}
+
+
+def test_marks_lie_about_the_label_of_their_level(tmp_path):
+    levels = [({DECAY: 0}, 1.0), ({DECAY: 0.1}, 0.5)]
+    figure, _ = drawn(tmp_path, variants(levels, range(3)) + variants(levels[1:], range(3), penalty=True))
+    for measure in ("|asymmetry index|", "asymmetric [%]"):
+        axes = panels(figure)[measure, "weight decay"]
+        heights = sorted(float(bars.lines[0].get_ydata()[0]) for bars in axes.containers)
+        assert heights == pytest.approx([0, 1 - 0.37 / 2, 1 + 0.37 / 2])

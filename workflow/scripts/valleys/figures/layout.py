@@ -94,6 +94,15 @@ def line_axis(axes: Axes, labels: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def beside(present: Sequence[bool], step: float) -> list[float]:
+    """Return where marks of several series stand about their line's middle, those present `step` apart.
+
+    What is absent takes no room, so that the marks of every line lie about its label.
+    """
+    places = np.cumsum(present) - 1 - (sum(present) - 1) / 2
+    return [float(step * place) for place in places]
+
+
 def draw_share(axes: Axes, hits: int, share: Interval, at: float, size: float, **style: Any) -> None:
     """Draw a share as a percentage at a height, with its interval, and its counts beside the panel."""
     middle, low, high = (100 * value for value in (share.estimate, share.low, share.high))

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from valleys import measures
 from valleys.figures.frames import CELL, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, draw_share, line_axis, panel_grid
+from valleys.figures.layout import add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, MARKERS, Look
 from valleys.figures.wording import LISTED, counted, listed, percent, recipe_note
 from valleys.stats import Interval, wilson
@@ -56,8 +56,10 @@ def _shares(
 ) -> None:
     """Draw one panel of shares with intervals: a line a probe, one point a solution."""
     step = 0.72 / len(solutions)
+    had = part.groupby("probe")["solution"].agg(set)
+    places = {probe: beside([s in had[probe] for s in solutions], step) for probe in probes}
     for row in part.to_dict("records"):
-        y = probes.index(row["probe"]) + (solutions.index(row["solution"]) - (len(solutions) - 1) / 2) * step
+        y = probes.index(row["probe"]) + places[row["probe"]][solutions.index(row["solution"])]
         share = Interval(*(row[f"{status}_{key}"] for key in ("share", "low", "high")), row["n"])
         colour, marker = look.colour(row["solution"]), MARKERS.get(row["solution"], "o")
         draw_share(axes, row[status], share, y, 0.8, color=colour, marker=marker)

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from valleys import outcomes
 from valleys.figures.frames import CELL, Data, Spec, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, draw_share, line_axis, panel_grid
+from valleys.figures.layout import STEPS, add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, INK, Look, style_of
 from valleys.figures.wording import LISTED, interval_of, listed, percent
 from valleys.stats import mean_interval, wilson
@@ -145,11 +145,12 @@ def _panel(
     lower = min(0.3 * step, 0.12)  # where minima are not hidden by the interval of their mean
     if measure in _OF_CELLS:
         axes.axvline(0, color=GREY, lw=0.8)
+    found = [[study.take(one.rows, where) for one in shown] for _, where in lines]
+    heights = [y + np.array(beside([len(rows) > 0 for rows in line], step)) for y, line in enumerate(found)]
     for k, one in enumerate(shown):
         places: dict[Any, list[tuple[float, float]]] = {}
-        for y, (_, where) in enumerate(lines):
-            at = y + (k - (len(shown) - 1) / 2) * step
-            here = study.take(one.rows, where)
+        for line, height in zip(found, heights, strict=True):
+            here, at = line[k], float(height[k])
             if measure == "share":
                 _share(axes, one, here[here["trained"]], at, level)
                 continue
