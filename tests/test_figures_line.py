@@ -2,7 +2,8 @@
 
 import pytest
 from figure_checks import overlaps, texts
-from figure_tables import BETWEEN, MANY, SPEC, make_between, through_parquet
+from figure_tables import BETWEEN, MANY, SPEC, make_between, make_rows, through_parquet
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from valleys import figures
 from valleys.stats import mean_interval
 
@@ -73,3 +74,18 @@ def test_line_caption(figure_data):
     low = f"{i.low:.3g}".replace("-", "−")
     assert f"train at t = 1 (1 to 1), test at t = 0.5 ({low} to {i.high:.3g})" in said
     assert "train loss at descent − at swa: −0.04 (−0.04 to −0.04) nats" in said
+
+
+def test_a_lowest_point_at_the_end_of_a_line_is_drawn_whole(tmp_path):
+    rows = make_rows()["interpolation"]
+    for row in rows:
+        row["train_loss"] = row["test_loss"] = 0.5 - 0.1 * row["t"]
+    figure = figures.draw("line-swa-descent", through_parquet(tmp_path, {"interpolation": rows}), SPEC)
+    FigureCanvasAgg(figure).draw()
+    loss = figure.axes[0]
+    carets = [line for line in loss.lines if line.get_marker() in (6, 7)]
+    assert [float(line.get_xdata()[0]) for line in carets] == [3, 3]
+    half = 3 / 72 * figure.dpi  # pixels
+    for line in carets:
+        assert line.get_clip_box().x1 > loss.bbox.x1 + half
+        assert line.get_clip_path() is None

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from valleys.figures.frames import by_cell
@@ -43,9 +44,22 @@ def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None
 
 
 def add_heading(
-    axes: Axes, label: str, right: str = "", colour: str = INK, room: int = 38, pad: float | None = None
+    axes: Axes,
+    label: str,
+    right: str = "",
+    colour: str = INK,
+    room: int = 38,
+    pad: float | None = None,
+    across: bool = False,
 ) -> None:
-    """Write the cell above a panel, broken at its slashes if long, and a short word at the right."""
+    """Write the cell above a panel, broken at its slashes if long, and a short word at the right.
+
+    `room` is how many letters a line takes; `across`: the cell stands above that word, and runs on above the
+    panel beside this one.
+    """
+    size = axes.xaxis.get_label().get_fontsize()
+    if across:
+        room, pad = _room_across(axes, size), 6 + 1.5 * size
     lines = [""]
     for part in label.split(" / "):
         joined = f"{lines[-1]} / {part}" if lines[-1] else part
@@ -54,13 +68,22 @@ def add_heading(
             lines.append(part)
         else:
             lines[-1] = joined
-    size = axes.xaxis.get_label().get_fontsize()
-    if right and label and len(lines[-1]) + len(right) > room:
+    if right and label and pad is None and len(lines[-1]) + len(right) > room:
         pad = 6 + 1.4 * size  # lifts the label above the word
     axes.set_title("\n".join(lines), loc="left", fontweight="bold", pad=pad)
     if right:
         place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "baseline"}
         axes.annotate(right, (1, 1), xytext=(0, 6), color=colour, **place)
+
+
+def _room_across(axes: Axes, size: float) -> int:
+    """Return how many bold letters fit above a panel and the next.
+
+    The layout makes room for the middle of a heading: a longer one would widen its panel's column.
+    """
+    columns = axes.get_subplotspec().get_gridspec().ncols
+    panels = axes.figure.get_figwidth() - 0.1 * size  # inches, less the labels at the left
+    return int(72 * panels * min(2 / columns, 1) / (0.7 * size))
 
 
 def plain_number(value: float, _position: int = 0) -> str:
@@ -142,6 +165,7 @@ def corner_note(axes: Axes, text: str, size: float) -> None:
     axes.annotate(
         text, (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", color=GREY,
         fontsize=axes.xaxis.get_label().get_fontsize() * size,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],  # lines may pass below
     )  # fmt: skip
 
 
@@ -173,7 +197,7 @@ def by_probe(
     for (label, probes), panels in zip(rows, grid, strict=True):
         for axes, (probe, here) in zip(panels, probes, strict=False):
             panel(axes, here, look)
-            add_heading(axes, label if axes is panels[0] else "", str(probe), GREY, room=200, pad=look.raised)
+            add_heading(axes, label if axes is panels[0] else "", str(probe), GREY, across=True)
             axes.set_xlabel(x)
         for axes in panels[len(probes) :]:
             axes.remove()

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 from numpy.typing import NDArray
 
 from valleys import measures
@@ -136,7 +136,7 @@ def _change_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
     _middle(axes, line.t, bands, reach=2)
     linear_axis(axes)
     axes.axhline(0, color=GREY, lw=0.6)
-    axes.set_ylabel(f"loss − loss at {'t = 0' if any(line.where) else line.start} [nats]")
+    axes.set_ylabel(f"change since {'t = 0' if any(line.where) else line.start} [nats]")
 
 
 def _error_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
@@ -173,7 +173,11 @@ def _splits(axes: Axes, line: _Line, bands: Mapping[str, Any], look: Look, lowes
             k = int(np.nanargmin(mean))
             marker, side = (6, -1) if split == "train" else (7, 1)  # carets with their tip at the point
             raised = axes.transData + ScaledTranslation(0, side * 2 / 72, axes.figure.dpi_scale_trans)
-            axes.plot(t[k], mean[k], marker=marker, ms=6, color=colour, ls="", transform=raised, zorder=4)
+            (caret,) = axes.plot(
+                t[k], mean[k], marker=marker, ms=6, color=colour, ls="", transform=raised, zorder=4
+            )
+            # Whole where the lowest point is an end of the line.
+            caret.set_clip_box(TransformedBbox(Bbox([[-0.1, -0.05], [1.1, 1]]), axes.transAxes))
     axes.set_xlim(t.min(), t.max())
     _ends(axes, line)
 

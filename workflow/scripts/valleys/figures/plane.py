@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from valleys.figures.frames import CELL, SOLUTIONS, Data, Floats, Spec, by_cell, finite_of, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
-from valleys.figures.style import GREY, INK, MARKERS, SPLITS, Look
+from valleys.figures.style import GREY, INK, MARKERS, PALE_TO_DARK, SPLITS, Look
 from valleys.figures.wording import listed, number, percent, range_of, recipe_note
 
 _FIRST, _LAST = "^", "v"
@@ -27,7 +27,6 @@ _CROSSES: dict[str, dict[str, Any]] = {
     "train": {"marker": "+", "mew": 1.8},
     "test": {"marker": "x", "mew": 1.8},
 }
-_PALE_TO_DARK = LinearSegmentedColormap.from_list("pale_to_dark", ["#ffffff", "#c3c7cc", "#6f7680"])
 _HALO = [withStroke(linewidth=3.4, foreground="white")]
 
 
@@ -147,8 +146,8 @@ def _surface(figure: Figure, axes: Axes, plane: _Plane, split: str) -> None:
     ticks = levels[::2]
     words = dict(zip(ticks, _distinct(ticks), strict=True))
     shown = np.ma.masked_invalid(np.clip(values, levels[0], None))
-    norm = BoundaryNorm(levels, _PALE_TO_DARK.N, extend="max")
-    style = {"levels": levels, "norm": norm, "cmap": _PALE_TO_DARK, "extend": "max"}
+    norm = BoundaryNorm(levels, PALE_TO_DARK.N, extend="max")
+    style = {"levels": levels, "norm": norm, "cmap": PALE_TO_DARK, "extend": "max"}
     shades = axes.contourf(plane.x, plane.y, shown, **style)
     lines = axes.contour(plane.x, plane.y, shown, levels=levels[1:], colors=GREY, linewidths=0.45)
     spots = _label_spots(lines, ticks, plane)

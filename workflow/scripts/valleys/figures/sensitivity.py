@@ -41,7 +41,7 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             here = part[(part["zeta_max"] == zeta_max) & (part["min_span"] == span)]
             _panel(axes, here, looks)
             about = f"zeta ≤ {zeta_max:g} R, r − zeta ≥ {span:g} R"
-            add_heading(axes, label if axes is row[0] else "", about, GREY, room=200, pad=look.raised)
+            add_heading(axes, label if axes is row[0] else "", about, GREY, across=True)
         row[0].set_ylabel("asymmetric [%]")
     levels = sorted(set(table["c"]))
     grid[0, 0].set_ylim(-3, 108)

@@ -38,7 +38,7 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     for (label, _, part), row in zip(cells, grid, strict=True):
         for axes, group in zip(row, groups, strict=True):
             here = part[part["group"] == group]
-            add_heading(axes, label if axes is row[0] else "", str(group), GREY, room=200, pad=look.raised)
+            add_heading(axes, label if axes is row[0] else "", str(group), GREY, across=True)
             if here.empty:
                 axes.annotate(
                     "not probed", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=GREY

@@ -119,7 +119,7 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 continue
             measure = measures_[j]
             _panel(axes, study, measure, lines, _shown(study, series, measure), spec["level"])
-            add_heading(axes, heading if j % columns == 0 else "", room=200, pad=look.raised)
+            add_heading(axes, heading if j % columns == 0 else "", across=True)
             axes.annotate(
                 _MEASURES[measure], (0, 1), xycoords="axes fraction", xytext=(0, 5), color=GREY,
                 textcoords="offset points", va="baseline",

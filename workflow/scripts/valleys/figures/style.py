@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
+from matplotlib.colors import LinearSegmentedColormap
 
 from valleys.errors import ValleysError
 from valleys.figures.frames import Spec
@@ -16,6 +17,8 @@ STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
 MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
 SHADE = 0.2
 GREY, PALE, FAINT, INK = "#5f6368", "#d9dce0", "#e8eaed", "#202124"
+PALE_TO_DARK = LinearSegmentedColormap.from_list("pale_to_dark", ["#ffffff", "#c3c7cc", "#6f7680"])
+"""Shades of a loss surface, the least loss pale."""
 # Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
 _ROLES = {
     "petroff10": {
@@ -66,11 +69,6 @@ class Look:
     def width(self) -> float:
         """Width of a figure of two panels in a row, inches."""
         return float(self.style["width"])
-
-    @property
-    def raised(self) -> float:
-        """How far above a panel a heading stands that has a line of words below it, points."""
-        return 6 + 1.5 * float(self.style["font_size"])
 
     def nth(self, i: int) -> str:
         """Return the palette's i-th colour, in an order in which the first ones are well apart."""

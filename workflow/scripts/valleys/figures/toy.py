@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from valleys.figures.frames import Data, Spec
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, panel_grid
-from valleys.figures.style import GREY, Look
+from valleys.figures.style import GREY, PALE_TO_DARK, Look
 from valleys.figures.wording import listed, number, percent
 from valleys.stats import wilson
 
@@ -31,8 +31,8 @@ def _draw_surface(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
     levels = np.geomspace(low, max(high, low * 1.01), 15)
     z = np.clip(z, levels[0], levels[-1])
     norm = LogNorm(levels[0], levels[-1])
-    shades = left.contourf(wide.columns, wide.index, z, levels=levels, norm=norm, cmap="Greys_r", alpha=0.75)
-    left.contour(wide.columns, wide.index, z, levels=levels, colors="white", linewidths=0.4)
+    shades = left.contourf(wide.columns, wide.index, z, levels=levels, norm=norm, cmap=PALE_TO_DARK)
+    left.contour(wide.columns, wide.index, z, levels=levels, colors=GREY, linewidths=0.45)
     bar = figure.colorbar(shades, ax=left, shrink=0.75, aspect=25, pad=0.02)
     bar.set_ticks(levels[::2], labels=[f"{v:.2g}" for v in levels[::2]])
     bar.ax.minorticks_off()

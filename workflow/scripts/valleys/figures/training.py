@@ -91,9 +91,10 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 KIND = Kind(
     title="Training",
     caption=(
-        "Training: loss (logarithmic) and accuracy by epoch. Thin lines are seeds, thick lines their mean. "
-        "Train values are those of the epoch as trained (augmented images, batch statistics); test values "
-        "use the running statistics. The shaded epochs are those whose iterates SWA averages."
+        "Training: loss (logarithmic if it spans a factor of 3) and accuracy by epoch. Thin lines are seeds, "
+        "thick lines their mean. Train values are those of the epoch as trained (augmented images, batch "
+        "statistics); test values use the running statistics. The shaded epochs are those whose iterates SWA "
+        "averages."
     ),
     nothing="Nothing to draw: the training table has no rows.",
     draw=_draw,
