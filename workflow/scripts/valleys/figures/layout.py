@@ -71,6 +71,8 @@ def add_heading(
     if right and label and pad is None and len(lines[-1]) + len(right) > room:
         pad = 6 + 1.4 * size  # lifts the label above the word
     axes.set_title("\n".join(lines), loc="left", fontweight="bold", pad=pad)
+    # Room for further lines is not taken from the panels.
+    axes.figure.set_figheight(axes.figure.get_figheight() + (len(lines) - 1) * 1.2 * size / 72)
     if right:
         place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "baseline"}
         axes.annotate(right, (1, 1), xytext=(0, 6), color=colour, **place)
