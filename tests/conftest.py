@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,19 @@ def tiny_split():
     images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=generator)
     labels = torch.arange(20) % 3
     return Split(images, labels, 3, *channel_statistics(images))
+
+
+@pytest.fixture
+def no_warnings():
+    """Any warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture(scope="session")
+def figure_data(tmp_path_factory):
+    """The tables of `figure_tables.make_rows`; tests do not change them."""
+    from figure_tables import make_rows, through_parquet
+
+    return through_parquet(tmp_path_factory.mktemp("tables"), make_rows())

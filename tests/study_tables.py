@@ -4,7 +4,7 @@ import json
 import math
 
 import pandas as pd
-from test_figures import fill
+from figure_tables import fill
 
 UNIFORM = {"probe": "uniform-far", "kind": "uniform", "group": "all"}
 GAUSSIAN = {"probe": "gaussian-far", "kind": "gaussian", "group": "all"}

@@ -10,6 +10,7 @@ import faults
 import psutil
 import pytest
 import torch
+from matplotlib.figure import Figure
 from valleys import data, figures, files, tables
 from workflow_runs import ROOT, command, snakemake
 
@@ -29,7 +30,7 @@ def stored(tmp_path_factory):
     files.save_checkpoint(root / "cells" / "state" / "c.pt", {"w": torch.randn(40), "epoch": 3})
     rows = [{"recipe": "paper", "draw": i, "offset": 0.1 * i, "loss": 0.3 * i * i} for i in range(30)]
     tables.write(root / "tables" / "toy_2d_curves.parquet", "toy_2d_curves", rows, {"c": 2})
-    picture = figures.Figure()
+    picture = Figure()
     picture.add_subplot().plot([0, 1])
     figures.save(picture, root / "figures" / "a.png", root / "figures" / "a.svg", {})
     return folder

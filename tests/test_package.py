@@ -61,6 +61,15 @@ print((pathlib.Path(valleys.__file__).parent / "py.typed").is_file())
     assert lines[1:] == [f"{valleys.__version__} {valleys.__version__}", "True True", "True"]
 
 
+def test_the_installed_package_has_every_module(installed):
+    library = ROOT / "workflow" / "scripts" / "valleys"
+    here, there = (
+        {path.relative_to(folder) for path in folder.rglob("*.py")}
+        for folder in (library, installed / "valleys")
+    )
+    assert here == there
+
+
 def test_the_installed_command_runs_and_says_what_needs_a_clone(installed, tmp_path):
     code = "import sys\nfrom valleys.__main__ import main\nsys.exit(main(sys.argv[1:] or ['options']))"
     done = run(code, tmp_path, installed)

@@ -54,13 +54,17 @@ def test_the_container_has_the_pins_and_the_python_of_the_environment():
 def test_the_map_of_the_code_has_every_module():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     modules = {path.stem for path in LIBRARY.glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in LIBRARY.glob("*/__init__.py")}
     table = text.split("in the order of the data:")[1].split("## Rules")[0]
     named = set(
         re.findall(
             r"`([a-z_0-9]+)`", "".join(line.split("|")[1] for line in table.splitlines() if "|" in line)
         )
     )
-    assert named == modules
+    assert named == modules | packages
+    assert packages
+    for package in packages:  # and what the modules of a package share
+        assert f"`{package}` is a package" in text
 
 
 def test_the_changelog_has_this_version():

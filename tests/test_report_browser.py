@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, browser
 from conftest import fill_defaults, load_config
-from test_figures import make_rows, through_parquet
+from figure_tables import make_rows, through_parquet
 from test_report import HOSTILE, claim
 from valleys import figures, report, rulegraph, tables
 

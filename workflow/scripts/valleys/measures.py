@@ -1,4 +1,4 @@
-"""What claims and figures both take from the tables: shifts and signs by direction, barriers by line."""
+"""What claims, figures and the report take from the tables: verdicts counted, shifts and signs, barriers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from valleys.asymmetry import barrier
+from valleys.stats import wilson
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
@@ -110,6 +111,43 @@ def correlations(points: pd.DataFrame) -> pd.Series:
 
 
 LINE = [*CELL, "line", "seed"]
+
+
+def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
+    """Count verdicts and uneven rises by cell (seeds together), probe and solution.
+
+    Parameters
+    ----------
+    asymmetry
+        The table of that name.
+    level
+        Of the Wilson intervals.
+    c
+        Rises at -R and R that differ by this factor or more count as uneven.
+
+    Returns
+    -------
+    DataFrame
+        Columns dataset, model, recipe, probe, solution, n, and for each of "asymmetric", "uneven" and
+        "not_minimum" the count, ``<status>_share``, ``<status>_low`` and ``<status>_high``; then the counts
+        "symmetric", "flat" and "not_finite", and the medians of c_star and asymmetry_index over the rows
+        that have them.
+    """
+    rows = []
+    for key, part in asymmetry.groupby([*CELL, "probe", "solution"], sort=False):
+        row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
+        counts = part["status"].value_counts()
+        hits = {status: int(counts.get(status, 0)) for status in ("asymmetric", "not_minimum")}
+        hits["uneven"] = int((part["asymmetry_index"].abs() >= math.log(c)).sum())
+        for status, count in hits.items():
+            share = wilson(count, len(part), level)
+            row |= {status: count, f"{status}_share": share.estimate}
+            row |= {f"{status}_low": share.low, f"{status}_high": share.high}
+        row |= {status: int(counts.get(status, 0)) for status in ("symmetric", "flat", "not_finite")}
+        rows.append(
+            row | {"c_star": part["c_star"].median(), "asymmetry_index": part["asymmetry_index"].median()}
+        )
+    return pd.DataFrame(rows)
 
 
 def kind_of_line(interpolation: pd.DataFrame) -> pd.Series:

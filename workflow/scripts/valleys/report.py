@@ -431,7 +431,7 @@ def _plus_minus(values: pd.Series, level: float) -> str:
 def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     level, c = spec["level"], spec["c"]
-    counts = pd.DataFrame() if frame is None or frame.empty else figures.prevalence(frame, level, c)
+    counts = pd.DataFrame() if frame is None or frame.empty else measures.prevalence(frame, level, c)
     cell = [*figures.CELL, "probe", "solution", "n"]
     verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
     columns = [(name, "") for name in cell]

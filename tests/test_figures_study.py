@@ -2,24 +2,20 @@
 
 import json
 import math
-import warnings
 
 import numpy as np
 import pytest
+from figure_checks import overlaps, texts
+from figure_tables import SPEC
 from matplotlib.colors import to_hex
 from study_tables import FILTER, GAUSSIAN, HESSIAN, UNIFORM, minimum, variants
-from test_figures import SPEC, overlaps, texts
 from valleys import figures, tables
+from valleys.figures import study as study_figure
+from valleys.figures import style
 from valleys.stats import mean_interval, wilson
 
 DECAY, NORM, INIT = "recipe.weight_decay", "model.norm", "model.norm_init"
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
+pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 def data(folder, rows, name="mine", other=True):
@@ -43,7 +39,7 @@ def panels(figure):
     found, factor = {}, ""
     for axes in figure.axes:
         factor = axes.get_title(loc="left") or factor
-        (measure,) = {t.get_text() for t in axes.texts} & set(figures._MEASURES.values())
+        (measure,) = {t.get_text() for t in axes.texts} & set(study_figure._MEASURES.values())
         found[measure, factor] = axes
     return found
 
@@ -212,10 +208,10 @@ def test_one_seed(tmp_path):
 @pytest.mark.parametrize("palette", ["petroff10", "tableau-colorblind10", "Dark2"])
 def test_probes_differ_in_colour_and_marker(palette, tmp_path):
     frames = data(tmp_path, norms())
-    look = figures._Look({**figures.STYLE, "palette": palette})
-    study = figures._one_study("mine", frames, SPEC)
-    assert len({(str(one.colour), one.marker) for one in figures._series(study, look)}) == 2
-    assert len({one.marker for one in figures._series(study, look)}) == 2
+    look = style.Look({**style.STYLE, "palette": palette})
+    study = study_figure._one_study("mine", frames, SPEC)
+    assert len({(str(one.colour), one.marker) for one in study_figure._series(study, look)}) == 2
+    assert len({one.marker for one in study_figure._series(study, look)}) == 2
 
 
 def test_nothing_to_draw(tmp_path):
@@ -243,3 +239,12 @@ def test_levels_survive_parquet(tmp_path):
         frozenset({NORM, INIT}), frozenset(),
     }  # fmt: skip
     assert set(frames["study"]["study"]) == {"mine", "other"}
+
+
+def test_marks_lie_about_the_label_of_their_level(tmp_path):
+    levels = [({DECAY: 0}, 1.0), ({DECAY: 0.1}, 0.5)]
+    figure, _ = drawn(tmp_path, variants(levels, range(3)) + variants(levels[1:], range(3), penalty=True))
+    for measure in ("|asymmetry index|", "asymmetric [%]"):
+        axes = panels(figure)[measure, "weight decay"]
+        heights = sorted(float(bars.lines[0].get_ydata()[0]) for bars in axes.containers)
+        assert heights == pytest.approx([0, 1 - 0.37 / 2, 1 + 0.37 / 2])

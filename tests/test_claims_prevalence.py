@@ -1,0 +1,52 @@
+"""Experiment 1."""
+
+import pandas as pd
+import pytest
+from claim_tables import EMPTY, asymmetry, judge, signed
+from valleys import claims
+
+
+def test_prevalence_over_minima_and_over_directions():
+    # Each of eight minima has one asymmetric direction of five: minima 8 of 8, directions 8 of 40.
+    one = ("asymmetric", "symmetric", "symmetric", "not_minimum", "flat")
+    rows = judge(asymmetry=asymmetry(*[one] * 8))
+    exists, share = rows["asymmetric_direction_exists"], rows["directions_are_asymmetric"]
+    assert (exists["verdict"], exists["effect"], exists["n"]) == ("supported", 1.0, 8)
+    assert (share["verdict"], share["effect"], share["n"]) == ("refuted", 0.2, 40)
+    assert exists["scope"] == "d/m/r/uniform"
+    assert exists["note"] == "5 directions a minimum"
+    assert share["note"] == "8 not_minimum; 8 flat"
+
+
+def test_prevalence_can_be_refuted_and_inconclusive():
+    rows = judge(asymmetry=asymmetry(*[("symmetric",)] * 6))
+    assert rows["asymmetric_direction_exists"]["verdict"] == "refuted"
+    rows = judge(asymmetry=asymmetry(*[("asymmetric",), ("symmetric",)] * 4))
+    assert rows["asymmetric_direction_exists"]["verdict"] == "inconclusive"
+    assert rows["directions_are_asymmetric"]["verdict"] == "inconclusive"
+
+
+def test_prevalence_counts_sgd_minima_only():
+    table = pd.concat([
+        asymmetry(*[("asymmetric",)] * 6, solution="swa"), asymmetry(*[("symmetric",)] * 6, solution="sgd"),
+    ])  # fmt: skip
+    rows = judge(asymmetry=table)
+    assert rows["directions_are_asymmetric"]["n"] == 6
+    assert rows["directions_are_asymmetric"]["verdict"] == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("c", "n", "verdict"), [(4.9, 8, "refuted"), (5.1, 0, "refuted"), (0.99, 16, "inconclusive")]
+)
+def test_uneven_rises(c, n, verdict):
+    # Of five directions one rises five times as much at -R, one evenly; the rest, with no ratio, are even.
+    one = ("asymmetric", "symmetric", "flat", "not_minimum", "flat")
+    rows = claims.judge({**EMPTY, "asymmetry": asymmetry(*[one] * 8)}, c=c)
+    (row,) = (row for row in rows if row["claim"] == "rises_are_uneven")
+    assert (row["effect"], row["n"], row["verdict"]) == (n / 40, 40, verdict)
+    assert "steeper on the +u side in 0 of 40" in row["note"]
+
+
+def test_prevalence_leaves_kind_sign_to_its_own_experiment():
+    rows = claims.judge({**EMPTY, **signed([(0.5, 1.0)])})
+    assert {row["experiment"] for row in rows} == {12}

@@ -1,0 +1,58 @@
+"""Claims about studies: chosen by factors and not by names, each verdict where its rule says so."""
+
+import pytest
+from study_claims import DECAY, LEVELS, NORM, judge, only
+from study_tables import GAUSSIAN, minimum, variants
+
+
+def test_prevalence_of_a_study_without_factors():
+    rows = variants([({}, 2.0)]) + variants([({}, 0.1)], probe=GAUSSIAN)
+    found = judge(rows + minimum({}, 6, (0.0, 0.0), train_accuracy=0.2))
+    exists = {row["scope"]: row for row in found["asymmetric_direction_exists"]}
+    assert {scope: row["verdict"] for scope, row in exists.items()} == {
+        "mine/digits/m-base/r/uniform-far": "supported",
+        "mine/digits/m-base/r/gaussian-far": "refuted",
+    }
+    assert {row["experiment"] for group in found.values() for row in group} == {8}
+    row = exists["mine/digits/m-base/r/uniform-far"]
+    assert (row["n"], row["effect"]) == (6, 1.0)  # not the untrained one
+    assert "1 of 7 minima left out: train accuracy below 0.5" in row["note"]
+    assert set(found) == {"asymmetric_direction_exists", "directions_are_asymmetric", "rises_are_uneven"}
+
+
+def test_penalised_rows_are_no_further_directions():
+    found = judge(variants([({}, 2.0)]) + variants([({}, 2.0)], penalty=True))
+    assert only(found, "directions_are_asymmetric")["n"] == 12
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.1, "supported"), (-0.1, "refuted"), (None, "inconclusive")])
+def test_swa_at_each_level(gain, verdict):
+    rows = []
+    for levels, seed in ((at, seed) for at in LEVELS for seed in range(6)):
+        own = (0.1 if seed % 2 else -0.1) if gain is None else gain
+        swa = {"swa_gain": own if levels[DECAY] == 0.005 else 0.2, "swa_rise": 0.3}
+        rows += minimum(levels, seed, (2.0,), **swa) + minimum(levels, seed, (2.0,), GAUSSIAN, **swa)
+    found = judge(rows)
+    last = {row["scope"]: row for row in found["swa_gain"]}["mine/weight decay 0.005"]
+    assert (last["verdict"], last["n"], last["experiment"]) == (verdict, 6, 9)  # once, not once a probe
+    assert "one of 3 levels, p not corrected" in last["note"]
+    assert [row["effect"] for row in found["swa_rise"]] == pytest.approx([0.3] * 3)
+
+
+@pytest.mark.parametrize(
+    ("factor", "experiment"), [("model.width", 11), ("recipe.loss.name", 11), ("recipe.lr", 1)]
+)
+def test_other_factors_have_prevalence_by_level(factor, experiment):
+    found = judge(variants([({factor: 1}, 2.0), ({factor: 2}, 0.1)]))
+    verdicts = [(row["verdict"], row["experiment"]) for row in found["asymmetric_direction_exists"]]
+    assert verdicts == [("supported", experiment), ("refuted", experiment)]
+    assert set(found) == {"asymmetric_direction_exists"}
+
+
+def test_a_study_of_two_kinds_of_factors_has_the_claims_of_both():
+    base = {DECAY: 0, NORM: "batch"}
+    rows = variants([(base, 2.0), (base | {DECAY: 0.1}, 2.0), (base | {NORM: "none"}, 1.0)])
+    found = judge(rows)
+    assert {"asymmetry_survives_l2", "l2_does_not_change_asymmetry", "bn_makes_asymmetric"} <= set(found)
+    assert only(found, "l2_does_not_change_asymmetry")["n"] == 6
+    assert only(found, "bn_makes_asymmetric")["verdict"] == "supported"

@@ -1,0 +1,23 @@
+"""Figures of curves: what is drawn, and what is said."""
+
+import numpy as np
+import pytest
+from figure_tables import SPEC
+from valleys import figures
+
+pytestmark = pytest.mark.usefixtures("no_warnings")
+
+
+def test_curves_are_rises_over_radius(figure_data):
+    figure = figures.draw("curves-uniform", figure_data, SPEC)
+    mean = next(line for line in figure.axes[0].lines if line.get_linewidth() == 1.6)
+    assert mean.get_xdata() == pytest.approx(np.linspace(-1, 1, 11))
+    assert mean.get_ydata()[[0, 5, 10]] == pytest.approx([4, 0, np.mean([0.5, 1.5, 2.5, 3.5])])
+    test = [line for line in figure.axes[0].lines if line.get_linewidth() == 1.6][1]
+    assert test.get_ydata()[[0, 5]] == pytest.approx([3.9, 0])
+
+
+def test_curves_caption(figure_data):
+    said = figures.caption("curves-uniform", figure_data, SPEC)
+    assert "digits / mlp at sgd: 4 nats at −R and 2 at +R, asymmetric 6 of 12" in said
+    assert "R is 2 to 5 in 2-norm of weights (6 of 24 curves do not reach the target rise)" in said

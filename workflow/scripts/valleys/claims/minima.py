@@ -1,0 +1,103 @@
+"""What claims about studies share: minima left out, minima with an asymmetric direction, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from valleys import outcomes
+from valleys.claims.rows import Row, joined, paired_row, share_row
+
+
+def left_out(minima: pd.DataFrame) -> str:
+    """Say how many minima of some rows count as untrained."""
+    cells = minima.drop_duplicates(outcomes.CELL)
+    lost = int((~cells["trained"]).sum())
+    if not lost:
+        return ""
+    return f"{lost} of {len(cells)} minima left out: train accuracy below {outcomes.TRAINED:g}"
+
+
+def without_index(minima: pd.DataFrame) -> str:
+    """Say how many directions of some rows have no finite index."""
+    lost = int((minima["directions"] - minima["indexed"]).sum())
+    return f"{lost} of {int(minima['directions'].sum())} directions without an index" if lost else ""
+
+
+def exists(
+    study: outcomes.Study,
+    plain: pd.DataFrame,
+    where: outcomes.Levels,
+    name: str,
+    experiment: int,
+    level: float,
+    claim: str = "asymmetric_direction_exists",
+    statement: str = "most SGD minima have an asymmetric direction among those probed",
+) -> Iterator[Row]:
+    """Share of minima with an asymmetric direction, by probe, for some variants of a study."""
+    for probe, all_rows in study.take(plain, where).groupby("probe", sort=True):
+        rows = all_rows[all_rows["trained"]]
+        directions = f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}"
+        yield share_row(
+            claim,
+            experiment,
+            f"{study.name}/{name}/{probe}",
+            statement,
+            int((rows["asymmetric"] > 0).sum()),
+            len(rows),
+            measure="share of minima with at least one asymmetric direction (Definition 1)",
+            level=level,
+            note=joined(directions, left_out(all_rows)),
+        )
+
+
+def contrast(
+    claim: str,
+    study: outcomes.Study,
+    scope: str,
+    statement: str,
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    *,
+    comparisons: int,
+    names: tuple[str, str],
+    alpha: float,
+    level: float,
+    measure: str = "index",
+    text: str = "mean |asymmetry index|",
+    unit: str = "log ratio",
+    experiment: int = 10,
+) -> Row:
+    """Return a row of the paired rule for ``first - second``, claimed to be above 0."""
+    both = pd.concat([first, second])
+    differences = outcomes.by_seed(first, second, measure)
+    notes = []
+    if measure == "index":
+        shares = []
+        for name, rows in zip(names, (first, second), strict=True):
+            good = rows[rows["trained"]]
+            shares.append(f"{name} {int(good['asymmetric'].sum())} of {int(good['directions'].sum())}")
+        notes += [f"asymmetric directions: {', '.join(shares)}", without_index(both[both["trained"]])]
+    means = ", ".join(
+        f"{name} {rows.loc[rows['trained'], measure].mean():.3g}"
+        for name, rows in zip(names, (first, second), strict=True)
+        if np.isfinite(rows.loc[rows["trained"], measure]).any()
+    )
+    notes += [f"means: {means}" if means else "", left_out(both)]
+    if comparisons > 1:
+        notes.append(f"one of {comparisons} such comparisons in this study, p not corrected")
+    return paired_row(
+        claim,
+        f"{study.name}/{scope}",
+        statement,
+        differences.to_numpy(),
+        sign=1,
+        measure=f"{text}: {names[0]} - {names[1]}, within a seed",
+        unit=unit,
+        alpha=alpha,
+        level=level,
+        experiment=experiment,
+        note=joined(*notes),
+    )

@@ -1,0 +1,71 @@
+"""Experiments 1 and 8: how many directions at SGD minima are asymmetric. Share rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+
+from valleys.claims.rows import Row, joined, share_row
+from valleys.measures import CELL
+
+
+def judge(
+    asymmetry: pd.DataFrame,
+    c: float,
+    level: float,
+    *,
+    experiment: int = 1,
+    within: str = "",
+    about: str = "",
+) -> Iterator[Row]:
+    """Experiment 1: asymmetric directions at SGD minima, by data set, model, recipe and probe.
+
+    Twice: by Definition 1, which asks for slopes that differ by c throughout a window, and by the rises at
+    -R and R alone. The first is the stricter: a curve whose slope grows within the window by a factor g has
+    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12. For studies: their
+    experiment, what their scopes begin with, and a remark for the notes.
+    """
+    at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & (asymmetry["kind"] != "sign")]
+    for names, rows in at_sgd.groupby([*CELL, "probe"], sort=True):
+        scope = within + "/".join(map(str, names))
+        hit = rows["status"] == "asymmetric"
+        by_minimum = hit.groupby(rows["seed"]).any()
+        counts = rows["status"].value_counts()
+        others = [f"{counts[s]} {s}" for s in ("not_minimum", "flat", "not_finite") if s in counts]
+        per = rows.groupby("seed").size().max()
+        yield share_row(
+            "asymmetric_direction_exists",
+            experiment,
+            scope,
+            "most SGD minima have an asymmetric direction among those probed",
+            int(by_minimum.sum()),
+            len(by_minimum),
+            measure="share of SGD minima (seeds) with at least one asymmetric direction",
+            level=level,
+            note=joined(f"{per} directions a minimum", about),
+        )
+        yield share_row(
+            "directions_are_asymmetric",
+            experiment,
+            scope,
+            "a direction at an SGD minimum is asymmetric (Definition 1) more often than not",
+            int(hit.sum()),
+            len(hit),
+            measure="share of directions that are asymmetric, minima pooled",
+            level=level,
+            note=joined(*others, about),
+        )
+        index = rows["asymmetry_index"]
+        yield share_row(
+            "rises_are_uneven",
+            experiment,
+            scope,
+            f"at the ends of a line through an SGD minimum, one side has risen {c:g} times as much",
+            int((index.abs() >= math.log(c)).sum()),
+            len(rows),
+            measure=f"share of directions whose rises at -R and R differ {c:g}-fold or more, minima pooled",
+            level=level,
+            note=joined(f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}", about),
+        )

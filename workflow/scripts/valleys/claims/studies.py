@@ -1,0 +1,95 @@
+"""Claims about studies: experiments 6 and 8 to 11.
+
+They go by a study's factors, whatever its name. A minimum's value is the mean over its directions of the
+asymmetry index's size, |log of rise at -R over rise at R|: unlike the share of asymmetric directions it has
+no threshold and does not end at 1, and unlike the index itself it does not depend on which of u and -u was
+drawn. It is above 0 in any valley that is not symmetric along each direction; probes of other kinds are the
+control. Minima with a train accuracy below 1/2 are left out, and the note counts them.
+
+``swa_gain``, ``swa_rise``
+    Wherever each variant of a study has SWA and descent: test loss of descent less that of SWA, train loss
+    of SWA less that of descent. Paired rule, at each level.
+``asymmetric_direction_exists``
+    Each level of any factor that has no claims of its own; all variants of a full or sampled design together.
+    Share rule over minima.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from valleys import outcomes
+from valleys.claims import crossed, decay, norm, prevalence, recipes
+from valleys.claims.minima import exists, left_out
+from valleys.claims.rows import Row, joined, paired_row
+
+
+def judge(
+    table: pd.DataFrame | None,
+    factors: outcomes.Order | None,
+    c: float,
+    alpha: float,
+    level: float,
+) -> Iterator[Row]:
+    """Experiments 6 and 8 to 11: what studies show, by their factors."""
+    for study in outcomes.studies(table, factors):
+        plain = study.minima[~study.minima["penalty"]]
+        if study.design == "none":
+            rows = study.directions[study.directions["trained"] & ~study.directions["penalty"]]
+            about = {"experiment": 8, "within": f"{study.name}/", "about": left_out(plain)}
+            yield from prevalence.judge(rows.assign(solution="sgd"), c, level, **about)
+        elif study.design == "crossed":
+            yield from exists(study, plain, {}, "all variants", 11, level)
+            yield from crossed.judge(study, plain, alpha, level)
+        elif list(study.factors) == ["recipe"] and len(study.factors["recipe"]) == 2:
+            yield from recipes.judge(study, plain, alpha, level)
+        else:
+            for factor, levels in study.factors.items():
+                if factor == "recipe.weight_decay":
+                    yield from decay.judge(study, plain, levels, alpha, level)
+                elif factor == "model.norm":
+                    yield from norm.judge(study, plain, levels, alpha, level)
+                elif factor == "model.norm_init":
+                    yield from norm.judge_init(study, plain, levels, alpha, level)
+                else:
+                    number = 11 if factor.startswith(("model", "recipe.loss")) else 1
+                    for one in levels:
+                        where = {"factor": factor, "level": one}
+                        yield from exists(study, plain, where, outcomes.label(factor, one), number, level)
+            if {"model.norm", "model.norm_init"} & set(study.factors):
+                yield from norm.judge_directions(study, plain, alpha, level)
+        yield from _study_swa(study, plain, alpha, level)
+
+
+def _study_swa(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+    """SWA against descent in a study that has both, by level."""
+    cells = plain.drop_duplicates(outcomes.CELL)
+    cells = cells[np.isfinite(cells["swa_gain"])]
+    experiment = 9 if "recipe.weight_decay" in study.factors else 2
+    groups = [(name, where) for name, where in study.groups() if len(study.take(cells, where))]
+    for claim, statement, measure in (
+        ("swa_gain", "SWA's test loss is lower than that of the solution SGD reaches from it",
+         "test loss of descent - of swa"),
+        ("swa_rise", "SWA's train loss is higher than that of the solution SGD reaches from it",
+         "train loss of swa - of descent"),
+    ):  # fmt: skip
+        for name, where in groups:
+            rows = study.take(cells, where)
+            good = rows[rows["trained"]]
+            several = f"one of {len(groups)} levels, p not corrected" if len(groups) > 1 else ""
+            yield paired_row(
+                claim,
+                f"{study.name}/{name}" if name else study.name,
+                statement,
+                good[claim].to_numpy(),
+                sign=1,
+                measure=measure,
+                unit="nats",
+                alpha=alpha,
+                level=level,
+                experiment=experiment,
+                note=joined(several, left_out(rows)),
+            )

@@ -1,0 +1,33 @@
+"""What makes a kind of figure: how it is drawn, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from valleys.figures.frames import Data, Spec
+from valleys.figures.style import Look
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure, as `valleys.figures` finds it by name.
+
+    Figures of a kind with a `part` are named ``<kind>-<part>``, such as ``curves-uniform``. In `title` and
+    `nothing`, ``{}`` stands for it; `draw` and `seen` get it first, "" for kinds without.
+    """
+
+    title: str
+    """Heading in the report."""
+    caption: str
+    """What is plotted."""
+    nothing: str
+    """What is said where the tables have no rows for it."""
+    draw: Callable[[str, Data, Spec, Look], Figure | None]
+    """Returns the figure; None where the tables have no rows for it."""
+    seen: Callable[[str, Data, Spec], str]
+    """Returns what is seen in it, with numbers; "" where the tables have no rows for it."""
+    part: str = ""
+    """What the names of its figures end with: a probe, a line, a plane, a study."""

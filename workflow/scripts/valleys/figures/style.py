@@ -1,0 +1,135 @@
+"""What a figure looks like: colours of things that have one everywhere, markers, matplotlib's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.colors import LinearSegmentedColormap
+
+from valleys.errors import ValleysError
+from valleys.figures.frames import Spec
+
+STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
+MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+SHADE = 0.2
+GREY, PALE, FAINT, INK = "#5f6368", "#d9dce0", "#e8eaed", "#202124"
+PALE_TO_DARK = LinearSegmentedColormap.from_list("pale_to_dark", ["#ffffff", "#c3c7cc", "#6f7680"])
+"""Shades of a loss surface, the least loss pale."""
+# Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
+_ROLES = {
+    "petroff10": {
+        "train": 0,
+        "test": 6,
+        "sgd": 6,
+        "swa": 4,
+        "descent": 5,
+        "paper": 6,
+        "converged": 0,
+        "fixed": 6,
+        "free": 0,
+    },
+    "tableau-colorblind10": {
+        "train": 0,
+        "test": 5,
+        "sgd": 1,
+        "swa": 0,
+        "descent": 3,
+        "paper": 5,
+        "converged": 0,
+        "fixed": 5,
+        "free": 0,
+    },
+    "Dark2": {
+        "train": 0,
+        "test": 1,
+        "sgd": 1,
+        "swa": 2,
+        "descent": 3,
+        "paper": 1,
+        "converged": 2,
+        "fixed": 1,
+        "free": 2,
+    },
+}
+_APART = {"petroff10": (0, 1, 6, 2, 4, 5, 7, 8, 9, 3), "tableau-colorblind10": (0, 1, 5, 3, 2, 6, 4)}
+SPLITS = {"train": "-", "test": "--"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Style of one figure: sizes and the colour of each thing that has one everywhere."""
+
+    style: Mapping[str, Any]
+
+    @property
+    def width(self) -> float:
+        """Width of a figure of two panels in a row, inches."""
+        return float(self.style["width"])
+
+    def nth(self, i: int) -> str:
+        """Return the palette's i-th colour, in an order in which the first ones are well apart."""
+        colours = _colours(self.style["palette"])
+        order = _APART.get(self.style["palette"], range(len(colours)))
+        return colours[list(order)[i % len(order)]]
+
+    def colour(self, thing: str) -> str:
+        """Return the colour of a thing of `_ROLES`; the palette's first for any other."""
+        palette = self.style["palette"]
+        colours = _colours(palette)
+        return colours[_ROLES.get(palette, _ROLES["petroff10"]).get(thing, 0) % len(colours)]
+
+
+def _colours(palette: str) -> Sequence[Any]:
+    if palette in mpl.color_sequences:
+        return mpl.color_sequences[palette]
+    if palette in matplotlib.style.library:
+        return matplotlib.style.library[palette]["axes.prop_cycle"].by_key()["color"]
+    raise ValleysError(f"figures.palette: {palette!r} is not a palette of matplotlib {mpl.__version__}")
+
+
+def style_of(spec: Spec) -> dict[str, Any]:
+    """Return the style of a spec, defaults filled in."""
+    return {**STYLE, **spec.get("style", {})}
+
+
+def rc(style: Mapping[str, Any]) -> dict[str, Any]:
+    """Return matplotlib's settings for a style."""
+    size = style["font_size"]
+    return {
+        **{key: mpl.rcParamsDefault[key] for key in ("path.simplify", "agg.path.chunksize", "savefig.bbox")},
+        "font.family": ["DejaVu Sans"],
+        "font.size": size,
+        "axes.titlesize": size,
+        "axes.labelsize": size,
+        "xtick.labelsize": size - 1,
+        "ytick.labelsize": size - 1,
+        "legend.fontsize": size,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.6,
+        "axes.formatter.useoffset": False,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "figure.constrained_layout.h_pad": 0.06,
+        "figure.constrained_layout.wspace": 0.05,
+        "text.parse_math": False,  # names may hold any character; ticks are written out below
+        "text.usetex": False,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "valleys",
+    }

@@ -1,0 +1,102 @@
+"""Figure ``training``: loss and accuracy by epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from valleys.figures.frames import Data, Spec, by_cell, finite_of
+from valleys.figures.kind import Kind
+from valleys.figures.layout import STEPS, add_heading, add_legend, log_axis, panel_grid, split_handles
+from valleys.figures.style import GREY, PALE, SPLITS, Look
+from valleys.figures.wording import counted, listed, mean_of, number, percent, recipe_note
+
+
+def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
+    table = data["training"]
+    table = table[table["phase"] != "descent"]
+    if table.empty:
+        return None
+    cells = list(by_cell(table))
+    figure, grid = panel_grid(look, len(cells), 2, 2.3)
+    for (label, recipe, part), row in zip(cells, grid, strict=True):
+        for axes, measure, scale in ((row[0], "loss", 1.0), (row[1], "accuracy", 100.0)):
+            for split in SPLITS:
+                column = f"{split}_{measure}"
+                kept = part[np.isfinite(part[column].astype(float))]
+                for _, run in kept.groupby("seed"):
+                    axes.plot(run["epoch"], scale * run[column], color=look.colour(split), lw=0.5, alpha=0.4)
+                mean = kept.groupby("epoch")[column].mean()
+                axes.plot(
+                    mean.index, scale * mean, color=look.colour(split), lw=1.6, ls=SPLITS[split],
+                    marker="o" if len(mean) < 3 else None, ms=3,
+                )  # fmt: skip
+            last = float(part["epoch"].max())
+            axes.set_xlim(0, max(last, 1))
+            start = _swa_start(recipe, part, spec)
+            if start is not None and start < last:
+                axes.axvspan(start, last, color=PALE, alpha=0.45, lw=0, zorder=0)
+                axes.axvline(start, color=GREY, lw=0.8)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
+            axes.set_xlabel("epoch")
+        add_heading(row[0], label)
+        losses = finite_of(part[["train_loss", "test_loss"]])
+        row[0].set_ylabel("loss [nats]")
+        if len(losses) and losses.min() > 0 and losses.max() / losses.min() > 3:
+            log_axis(row[0], losses.min(), losses.max())
+        row[1].set_ylabel("accuracy [%]")
+        row[1].set_ylim(*_accuracy_limits(part))
+    add_legend(
+        figure,
+        [*split_handles(look, "train (as trained)", "test"), Patch(fc=PALE, label="averaged by SWA")],
+    )
+    return figure
+
+
+def _swa_start(recipe: str, part: pd.DataFrame, spec: Spec) -> float | None:
+    start = spec.get("swa_start", {}).get(recipe)
+    if start is not None:
+        return float(start)
+    epochs = part.loc[part["phase"] == "swa", "epoch"]
+    return float(epochs.min()) - 1 if len(epochs) else None
+
+
+def _accuracy_limits(part: pd.DataFrame) -> tuple[float, float]:
+    low = 100 * finite_of(part[["train_accuracy", "test_accuracy"]]).min(initial=1.0)
+    return max(0.0, low - 3), 101.0
+
+
+def _seen(_part: str, data: Data, spec: Spec) -> str:
+    table = data["training"][data["training"]["phase"] != "descent"]
+    if table.empty:
+        return ""
+    told = []
+    for label, _, part in by_cell(table):
+        ends = part.loc[part.groupby("seed")["epoch"].idxmax()]
+        tests = part[np.isfinite(part["test_loss"].astype(float))]
+        tests = tests.loc[tests.groupby("seed")["epoch"].idxmax()]
+        words = f"train loss {number(mean_of(ends['train_loss']))} nats"
+        if len(tests):
+            words += f", test loss {number(mean_of(tests['test_loss']))} nats, test accuracy"
+            words += f" {percent(mean_of(tests['test_accuracy']))}"
+        told.append((label, f"{words} ({counted(part['seed'].nunique(), 'seed')})"))
+    diverged = int((~np.isfinite(table["train_loss"].astype(float))).sum())
+    left_out = f"{counted(diverged, 'epoch')} without a finite train loss left out. " if diverged else ""
+    return f"{recipe_note(table)}{left_out}At the last epoch, mean over seeds:{listed(told)}"
+
+
+KIND = Kind(
+    title="Training",
+    caption=(
+        "Training: loss (logarithmic if it spans a factor of 3) and accuracy by epoch. Thin lines are seeds, "
+        "thick lines their mean. Train values are those of the epoch as trained (augmented images, batch "
+        "statistics); test values use the running statistics. The shaded epochs are those whose iterates SWA "
+        "averages."
+    ),
+    nothing="Nothing to draw: the training table has no rows.",
+    draw=_draw,
+    seen=_seen,
+)
