@@ -68,7 +68,7 @@ HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
 CURVE_BYTES = 40  # a row of a table of curves, compressed
 STORED_BYTES = 32  # of memory for each image that stays in its file: label, row, checksum
-DECODERS = 8  # threads at most that decode a data set; one for each ten minutes of work
+DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
 ENCODED = ("image_folder", "parquet")  # sources whose images are decoded
 SMALL_FILE = 20e3  # a table of one cell, a log
 
@@ -385,7 +385,7 @@ class Costs:
 
     def decoders(self, dataset: str) -> int:
         """Return the threads that decode a data set when it is prepared."""
-        return min(DECODERS, max(1, math.ceil(self._decoding(dataset) / 600)))
+        return min(DECODERS, max(1, math.ceil(self._decoding(dataset) / 300)))
 
     def _decoding(self, dataset: str) -> float:
         """Return seconds that one core decodes a data set."""
