@@ -63,7 +63,7 @@ def contents(folder):
     found = {}
     for path in sorted((Path(folder) / RESULTS).rglob("*")):
         name = path.relative_to(Path(folder) / RESULTS)
-        if path.name.endswith(".tmp") or set(name.parts) & set(VARYING):
+        if path.name.endswith((".tmp", ".digests")) or set(name.parts) & set(VARYING):
             continue
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a run may be under way
             found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -94,25 +94,25 @@ def damaged(content, chance):
     return bytes(copy), how
 
 
-def reader(path):
-    """What reads a stored artefact, and its kind; None where nothing in the workflow does."""
+def readers(path):
+    """What reads a stored artefact, by its kind; nothing where nothing in the workflow does."""
     if path.suffix == ".parquet":
-        return "table", lambda: [(name := tables.name_in(path)), tables.read(path, name).to_pylist()]
+        return {"table": lambda: [(name := tables.name_in(path)), tables.read(path, name).to_pylist()]}
     if path.suffix == ".svg":
-        return "figure (SVG)", lambda: files.read_svg(path)
+        return {"figure (SVG)": lambda: files.read_svg(path)}
     if path.suffix == ".pt":
-        return "checkpoint", lambda: plain(files.load_checkpoint(path))
+        return {"checkpoint": lambda: plain(files.load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
         from valleys.data import load_split, read_metadata
 
-        def split():
-            found = load_split(path)
-            return plain([found.images, found.labels, found.classes, found.mean, read_metadata(path)])
+        def split(limit):
+            found = load_split(path, resident_mb=limit)
+            return plain([found.images[:], found.labels, found.classes, found.mean, read_metadata(path)])
 
-        return "data set", split
+        return {"data set": lambda: split(1e9), "data set, image by image": lambda: split(0)}
     if path.suffix == ".safetensors":
-        return "weights", lambda: plain(files.load_weights(path, ours=True))
-    return None
+        return {"weights": lambda: plain(files.load_weights(path, ours=True))}
+    return {}
 
 
 def plain(value):
@@ -134,8 +134,8 @@ def corrupt(folder, count, seed=0):
     """
     chance, kinds = random.Random(seed), collections.defaultdict(list)
     for path in sorted((Path(folder) / RESULTS).rglob("*")):
-        if path.is_file() and (found := reader(path)):
-            kinds[found[0]].append((path, found[1]))
+        for kind, read in readers(path).items() if path.is_file() else ():
+            kinds[kind].append((path, read))
     for i in range(count):
         kind = sorted(kinds)[i % len(kinds)]
         path, read = chance.choice(kinds[kind])

@@ -666,6 +666,7 @@ CHANGES = {
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
     "jobs": ("execution.probe_jobs", "separate", set()),
     "iterates kept": ("execution.keep", "none", set()),
+    "where images are": ("execution.resident_mb", 0, set()),
     "a faster core": ("execution.cpu_speed", 2, set()),
     "a limit of runtime": ("execution.max_runtime", 60, set()),
     "batch norm": ("bn_refresh.method", "streaming", REFRESH),

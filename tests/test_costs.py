@@ -104,6 +104,53 @@ def test_memory_follows_the_bn_method_and_the_batch():
     assert large > 2 * small
 
 
+FOLDER = {"source": "image_folder", "train": "a", "test": "b", "size": 224, "classes": 10}
+
+
+def test_images_that_stay_in_their_file_take_no_memory():
+    """Ten thousand images at 224x224 are 1.5 GB."""
+    cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
+    block = {"kind": "uniform", "n": 1, "train_images": 3_000, "test_images": 100}
+    data = FOLDER | {"max_train": 10_000, "max_test": 100}
+    grid = [{"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet"}]
+    raw = changed(
+        PAPER, datasets={"cifar10": data}, grid=grid, probes={"some": block}, studies={}, planes={}, lines={}
+    )
+    held, stored = of(raw), of(raw, execution__resident_mb=1_000)
+    size, pixels = 10_000 * (3 * 224 * 224 + 8) / 1e6, 3 * 224 * 224 / 1e6
+    for rule in ("train_sgd", "refresh_bn", "evaluate"):
+        less = held(rule, cell).memory_mb - stored(rule, cell).memory_mb
+        assert less == pytest.approx(2 * size, rel=0.01)
+    probe = {**cell, "bundle": "some"}
+    less = held("probe", probe).memory_mb - stored("probe", probe).memory_mb
+    assert less == pytest.approx(2 * (size - 3_000 * pixels), rel=0.01)  # the subset is held
+    smaller = of(raw, execution__resident_mb=3_000 * pixels - 1)("probe", probe).memory_mb
+    assert stored("probe", probe).memory_mb - smaller == pytest.approx(2 * 3_000 * pixels, rel=0.01)
+
+
+def test_decoding_takes_threads_and_little_memory():
+    large = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER})
+    small = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER | {"max_train": 1000, "max_test": 100}})
+    assert [found.decoders("folder") for found in (large, small)] == [costs.DECODERS, 1]
+    assert large.decoders("cifar10") == 1  # comes as arrays
+    prepare = large("prepare_dataset", {"dataset": "folder"})
+    assert prepare.disk > 200e9
+    assert prepare.memory_mb < 3_000
+    assert prepare.seconds < 0.5 * large._decoding("folder")
+
+
+def test_the_whole_of_imagenet_fits_ordinary_nodes():
+    found = of(load_config("config/imagenet.yaml"))
+    cell = {"dataset": "imagenet", "model": "resnet50", "recipe": "goyal", "seed": "0"}
+    assert found.data("imagenet").train == 1_281_167
+    for rule, more in (
+        ("prepare_dataset", {}), ("train_sgd", {}), ("refresh_bn", {}), ("evaluate", {}), ("descend", {}),
+        ("probe", {"bundle": "uniform"}), ("interpolate", {"line": "seeds"}),
+        ("plane", {"plane": "solutions"}),
+    ):  # fmt: skip
+        assert found.mem_mb(rule, cell | more) < 64_000
+
+
 def test_speeds_scale_time_and_a_gpu_is_asked_for_with_cuda_only():
     slow, fast = of(), of(execution__cpu_speed=2)
     assert slow("train_sgd", CELL).seconds == pytest.approx(2 * fast("train_sgd", CELL).seconds)

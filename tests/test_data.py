@@ -1,9 +1,11 @@
+import hashlib
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from valleys.data import (
     load_split,
     read_metadata,
     save_split,
+    write_split,
 )
 from valleys.errors import ValleysError
 
@@ -397,6 +400,81 @@ def test_metadata_keys_are_guarded(tmp_path):
         save_split(tmp_path / "s", make_split(), {"mean": "0"})
     with pytest.raises(TypeError, match="strings"):
         save_split(tmp_path / "s", make_split(), {"n": 1})
+
+
+#: SHA-256 of files that were written before images could be written a few at a time: (split, metadata).
+WRITTEN = {
+    "f75ea01a9977e66161d4e14d2012e07e7c362bab1a2287d1537b66068e5776ae": (50, 3, 6, 5, 4, 0),
+    "6cecf2dc5a491e46434312e19b02ea71c1a0e285f32f52abb098358868bca4d7": (7, 1, 8, 8, 3, 1),
+    "2a7d2a89bb480441ce736a55fd3e7b3a74a08d8489668b1685d098f277033345": (2100, 3, 4, 4, 10, 2),
+}
+
+
+def sha(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("wanted", WRITTEN)
+def test_files_are_what_they_have_always_been(tmp_path, wanted):
+    path, split = tmp_path / "split.safetensors", make_split(*WRITTEN[wanted])
+    save_split(path, split)
+    assert sha(path) == wanted
+    for size in (1, 3, 50, 5000):  # statistics found on the way, whatever the pieces
+        path.unlink()
+        found = write_split(path, split.labels, split.images.split(size), split.images.shape, split.classes)
+        assert found == (split.mean, split.std)
+        assert sha(path) == wanted
+
+
+def test_files_with_given_statistics_are_what_they_have_always_been(tmp_path):
+    path, split = tmp_path / "split.safetensors", make_split(5, 3, 4, 4, 2, 0)
+    given = (0.5, 0.25, 0.125), (0.1, 0.2, 0.3)
+    wanted = "d1faeb44e7a5c46728b6d695da436f5435957d5718d6287c0c87d97ce2b2837e"
+    save_split(path, replace(split, mean=given[0], std=given[1]), {"source": "x"})
+    assert sha(path) == wanted
+    parts = (split.labels, split.images.split(2), split.images.shape, 2)
+    write_split(path, *parts, given, {"source": "x"})
+    assert sha(path) == wanted
+    mean, std = write_split(path, *parts[:1], split.images.split(2), *parts[2:], (None, given[1]))
+    assert (mean, std) == (split.mean, given[1])
+    assert load_split(path).mean == split.mean
+
+
+def test_no_more_and_no_fewer_images_than_said(tmp_path):
+    split = make_split(5)
+    for n in (4, 6):
+        with pytest.raises(ValueError, match="bytes of images were given"):
+            write_split(tmp_path / "a", torch.zeros(n).long(), [split.images], (n, 3, 6, 5), 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_on_the_way_leaves_nothing(tmp_path):
+    def images():
+        yield make_split(3).images
+        raise ValleysError("the fourth image is broken")
+
+    with pytest.raises(ValleysError, match="fourth"):
+        write_split(tmp_path / "a", torch.zeros(5).long(), images(), (5, 3, 6, 5), 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_gives_back_other_bytes_is_noticed(tmp_path, monkeypatch):
+    read = os.pread
+    monkeypatch.setattr("os.pread", lambda *a: read(*a).replace(b"\x07", b"\x08"))
+    with pytest.raises(ValleysError, match="was not written: its disk gives back other bytes"):
+        save_split(tmp_path / "a", make_split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_many_blocks(tmp_path, monkeypatch):
+    """The images are moved up block by block, over their own old place."""
+    path, split = tmp_path / "split.safetensors", make_split(200)
+    save_split(path, split)
+    wanted = sha(path)
+    for block in (1, 7, 64, 1000):
+        monkeypatch.setattr(data, "_BLOCK", block)
+        write_split(path, split.labels, split.images.split(9), split.images.shape, 4)
+        assert sha(path) == wanted
 
 
 def test_missing_file(tmp_path):

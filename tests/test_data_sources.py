@@ -1,4 +1,5 @@
 import builtins
+import hashlib
 import io
 import json
 import logging
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from valleys import data, data_sources
 from valleys.data import load_split, save_split, subset_indices
-from valleys.data_sources import SOURCES, load_source
+from valleys.data_sources import SOURCES, load_source, write_source
 from valleys.dataset_options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
 from valleys.torchvision_compat import import_torchvision
@@ -482,6 +484,102 @@ def test_image_folder_errors(folders):
     fails({**spec, "train": str(tmp_path / "trian")}, tmp_path / "trian", "does not exist")
     (tmp_path / "empty").mkdir()
     fails({**spec, "train": str(tmp_path / "empty")}, tmp_path / "empty", "class folder")
+
+
+# --- writing without holding ---
+
+
+def many(folder, n=150, side=12, classes=3):
+    """A synthetic ImageFolder: train and test PNGs and JPEGs of random sizes, all at least `side`."""
+    chance = np.random.default_rng(0)
+    for part, count in (("train", n), ("test", n // 3)):
+        for i in range(count):
+            place = folder / part / f"c{i % classes}"
+            place.mkdir(parents=True, exist_ok=True)
+            height, width = chance.integers(side, 2 * side, 2)
+            image = Image.fromarray(pictures(1, height, width)[0])
+            image.save(place / f"{i:03}.{'png' if i % 2 else 'jpg'}")
+    return {"source": "image_folder", "train": f"{folder}/train", "test": f"{folder}/test", "size": side}
+
+
+def written(spec, folder, **options):
+    folder.mkdir(exist_ok=True)
+    paths = [folder / "train.safetensors", folder / "test.safetensors"]
+    write_source(spec, "some", paths, **options)
+    return [path.read_bytes() for path in paths]
+
+
+def held(spec, folder):
+    folder.mkdir(exist_ok=True)
+    for part, split in zip("ab", load_source(spec), strict=True):
+        save_split(folder / part, split)
+    return [(folder / part).read_bytes() for part in "ab"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("more", [{}, {"max_train": 70, "max_test": 1, "mean": [0.5, 0.4, 0.3]}])
+def test_written_a_few_at_a_time_is_the_same_file(tmp_path, workers, more, monkeypatch):
+    spec = many(tmp_path) | more
+    wanted = held(spec, tmp_path / "held")
+    for chunk in (64, 7):
+        monkeypatch.setattr("valleys.data_sources._CHUNK", chunk)
+        assert written(spec, tmp_path / "out", workers=workers) == wanted
+
+
+def test_every_source_is_written_as_it_is_read(tmp_path):
+    chance = np.random.default_rng(0)
+    for part, n in (("train", 90), ("test", 20)):
+        np.savez(
+            tmp_path / f"{part}.npz",
+            images=chance.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8),
+            labels=np.arange(n) % 3,
+        )
+    numpy = {"source": "numpy", "train": f"{tmp_path}/train.npz", "test": f"{tmp_path}/test.npz"}
+    digits = {"source": "digits", "max_test": 100, "std": [0.5]}
+    for spec in (numpy, numpy | {"max_train": 80}, digits):
+        assert written(spec, tmp_path / "out", workers=3) == held(spec, tmp_path / "held")
+
+
+def test_digits_are_the_file_that_they_have_always_been(tmp_path):
+    train, test = (hashlib.sha256(content).hexdigest() for content in written({"source": "digits"}, tmp_path))
+    assert train == "704dfb814f66e289339728dee94189a2aa790a51b370c20f89ff91ca26b38be5"
+    assert test == "bfb7e3ed8171d587691e359684b884e945aae9af02e85b5f4b2f91254e69f673"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_few_images_are_in_memory_at_a_time(tmp_path, workers, monkeypatch):
+    """Counted when a piece is decoded and when it has been written."""
+    monkeypatch.setattr("valleys.data_sources._CHUNK", 5)
+    ahead, most, decode = [0], [0], data_sources._decode
+    write = data._write
+
+    def counted(*arguments):
+        ahead[0] += 1
+        most[0] = max(most[0], ahead[0])
+        return decode(*arguments)
+
+    def writing(file, content):
+        if getattr(content, "ndim", 0) == 4:
+            ahead[0] -= len(content)
+        write(file, content)
+
+    monkeypatch.setattr(data_sources, "_decode", counted)
+    monkeypatch.setattr(data, "_write", writing)
+    written(many(tmp_path, n=300), tmp_path / "out", workers=workers)
+    assert ahead[0] == 0
+    # The other part's first piece is decoded too, for its shape, and with threads those that follow it.
+    assert most[0] <= 5 * 2 * (1 if workers == 1 else 2 * workers + 2)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_first_bad_image_is_named_and_nothing_is_left(tmp_path, workers):
+    spec = many(tmp_path)
+    for name in ("c1/100.jpg", "c2/140.jpg"):
+        assert (tmp_path / "train" / name).is_file()
+        (tmp_path / "train" / name).write_bytes(b"broken")
+    with pytest.raises(ValleysError, match=r"c1/100.jpg cannot be decoded"):
+        written(spec, tmp_path / "out", workers=workers)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # --- parquet ---

@@ -153,6 +153,7 @@ def test_execution_keys_rerun_nothing(finished):
         ("gpu_speed", 3),
         ("keep", "window"),
         ("keep", "none"),
+        ("resident_mb", 0),
     ):
         assert planned(finished[0], changed(SMOKE, **{f"execution__{key}": value})) == {}, key
 

@@ -1,4 +1,4 @@
-# Read each data set once into resident form.
+# Decode each data set once.
 rule prepare_dataset:
     input:
         # Originals that are files: replacing one makes the data set anew. An absent one is reported by the job.
@@ -12,7 +12,7 @@ rule prepare_dataset:
         f"{ROOT}/benchmarks/{{dataset}}/prepare_dataset.tsv"
     conda:
         "../envs/valleys.yaml"
-    threads: 1
+    threads: lambda w: costs.decoders(w.dataset)
     resources:
         mem_mb=lambda w, attempt: costs.mem_mb("prepare_dataset", w, attempt),
         runtime=lambda w, attempt: costs.runtime("prepare_dataset", w, attempt),

@@ -4,18 +4,18 @@ In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any 
 the last checkpoint.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
     from valleys import connectivity, sgd, solutions
-    from valleys.data import load_split, read_metadata
+    from valleys.data import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
-    train = load_split(snakemake.input.train).to(device)
+    train = read_split(snakemake, "train", device)
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
 
     ends = {"path": spec["line"]["path"], "start": first["checksum"], "stop": last["checksum"]}

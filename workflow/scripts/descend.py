@@ -4,7 +4,7 @@ In: ``swa``, ``train``, ``test``. Out: ``weights`` (descent, BN not yet refreshe
 of phase ``descent``).
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -13,13 +13,13 @@ with job(snakemake) as log:
     from valleys import sgd, solutions, tables
     from valleys.averaging import refresh_bn
     from valleys.config import Cell
-    from valleys.data import load_split, read_metadata
+    from valleys.data import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     settings = spec["bn_refresh"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     model, about = solutions.load(snakemake.input.swa, device)
 
     key = [spec, about["checksum"], read_metadata(snakemake.input.train)["checksum"], str(device)]

@@ -6,17 +6,16 @@ not normalised; ``columns`` in the header has what the ``directions`` table says
 need no file: seed and number remake them.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import directions, files, losses, sgd, solutions
     from valleys.config import SOLUTIONS, Experiment
-    from valleys.data import load_split
 
     spec = snakemake.params.spec
     kind, n = spec["probe"]["kind"], spec["probe"]["n"]
     device = pick_device(snakemake.config)
-    train = load_split(snakemake.input.train).to(device).subset(spec["probe"]["train_images"])
+    train = read_split(snakemake, "train", device).subset(spec["probe"]["train_images"])
     loss = losses.build(spec["loss"])
     loaded = {
         name: solutions.load(path, device)[0] for name, path in snakemake.input.items() if name in SOLUTIONS

@@ -3,18 +3,17 @@
 In: ``train``, ``test``, and those of sgd, swa and descent that are wanted. Out: ``table`` (solutions).
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import losses, sgd, solutions, tables
     from valleys.config import SOLUTIONS, Cell
-    from valleys.data import load_split
     from valleys.directions import difference
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     loss = losses.build(spec["loss"])
     made = [name for name in SOLUTIONS if name in snakemake.input.keys()]  # noqa: SIM118 (no dict)
     loaded = {name: solutions.load(snakemake.input[name], device) for name in made}

@@ -4,18 +4,17 @@ In: ``checkpoint`` (safetensors or torch.save), ``train``. Out: ``weights``, the
 workflow reads it, with the batch-norm statistics it came with or refreshed ones.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import checkpoints, solutions
     from valleys.averaging import batch_norms, refresh_bn
     from valleys.config import Cell
-    from valleys.data import load_split
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     device = pick_device(snakemake.config)
-    train = load_split(snakemake.input.train).to(device)
+    train = read_split(snakemake, "train", device)
     path = snakemake.input.checkpoint
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     checkpoints.fit(model, checkpoints.read(path), str(path))

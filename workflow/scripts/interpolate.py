@@ -4,18 +4,17 @@ In: ``train``, ``test``, ``start``, ``stop`` (of the same cell or another) and, 
 Out: ``table`` (interpolation).
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import connectivity, probe, solutions, tables
     from valleys.config import Cell
-    from valleys.data import load_split
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     line = spec["line"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    splits = [load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test)]
+    splits = [read_split(snakemake, part, device) for part in ("train", "test")]
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
     weights = [{n: p.detach() for n, p in net.named_parameters()} for net in (start, stop)]
     bends = snakemake.input.get("bends")

@@ -5,7 +5,7 @@ computed directions ``directions_x``, ``directions_y``. Out: ``planes``, ``plane
 rows of the grid are kept beside the outputs: a killed job goes on where it was.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -13,14 +13,14 @@ with job(snakemake) as log:
 
     from valleys import directions, files, planes, probe, sgd, solutions, tables
     from valleys.config import SOLUTIONS, Cell, Experiment
-    from valleys.data import load_split, read_metadata
+    from valleys.data import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     block = spec["plane"]
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     data = (snakemake.input.train, snakemake.input.test)
-    splits = [load_split(path).to(device) for path in data]
+    splits = [read_split(snakemake, part, device) for part in ("train", "test")]
     loaded = {name: solutions.load(snakemake.input[name], device) for name in SOLUTIONS}
     nets = {name: net for name, (net, _) in loaded.items()}
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}

@@ -1,16 +1,22 @@
-"""Read a data set once into resident form.
+"""Read a data set once: decode its images, a few at a time, and write them in order.
 
 Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W) and int64 labels (N,), with statistics.
+Beside a file that is not to be held in memory, the checksums of its images.
 """
 
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys.data import save_split
-    from valleys.data_sources import load_source
+    from pathlib import Path
 
-    limit = snakemake.config["execution"]["max_data_gb"]
-    train, test = load_source(snakemake.params.spec["source"], snakemake.wildcards.dataset, limit * 1e9)
-    for path, split in ((snakemake.output.train, train), (snakemake.output.test, test)):
-        save_split(path, split)
-        log.info("%s: %d images of shape %s, %d classes", path, len(split), split.in_shape, split.classes)
+    from valleys.data import load_split
+    from valleys.data_sources import write_source
+
+    execution, paths = snakemake.config["execution"], (snakemake.output.train, snakemake.output.test)
+    limit = execution["max_data_gb"] * 1e9
+    write_source(
+        snakemake.params.spec["source"], snakemake.wildcards.dataset, paths, limit, snakemake.threads
+    )
+    for path in paths:
+        if Path(path).stat().st_size > execution["resident_mb"] * 1e6:
+            load_split(path, resident_mb=0)  # keeps the checksums of its images for later jobs

@@ -6,14 +6,14 @@ outputs: a killed job goes on where it was, and asking for more directions, or f
 job, probes only the new ones.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import files, probe, sgd, solutions, tables
     from valleys.config import Cell
-    from valleys.data import load_split, read_metadata
+    from valleys.data import read_metadata
     from valleys.direction_kinds import COMPUTED
 
     spec, w = snakemake.params.spec, snakemake.wildcards
@@ -21,7 +21,7 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     folder = Path(snakemake.output.curves).parents[2]
     data = [snakemake.input.train, snakemake.input.test]
-    splits = [load_split(path).to(device) for path in data]
+    splits = [read_split(snakemake, part, device) for part in ("train", "test")]
     inputs = [read_metadata(path)["checksum"] for path in data]
     computed = iter(snakemake.input.get("directions", []))
 

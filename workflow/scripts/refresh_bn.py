@@ -4,7 +4,7 @@ In: ``weights``, ``train``. Out: ``weights`` (the same but for running statistic
 no batch norm).
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import files
@@ -16,10 +16,9 @@ with job(snakemake) as log:
     else:
         from valleys import solutions
         from valleys.averaging import batch_norms, refresh_bn
-        from valleys.data import load_split
 
         device = pick_device(snakemake.config)
-        train = load_split(snakemake.input.train).to(device)
+        train = read_split(snakemake, "train", device)
         model, about = solutions.load(snakemake.input.weights, device)
         layers = batch_norms(model)
         if layers:

@@ -6,7 +6,7 @@ or of the last ones only: ``execution.keep``), ``table`` (training). Killed at a
 from the last checkpoint.
 """
 
-from valleys.jobs import job, pick_device
+from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -14,12 +14,12 @@ with job(snakemake) as log:
 
     from valleys import files, sgd, solutions, tables
     from valleys.config import Cell, Experiment
-    from valleys.data import load_split, read_metadata
+    from valleys.data import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    train, test = (load_split(path).to(device) for path in (snakemake.input.train, snakemake.input.test))
+    train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     start, begun = snakemake.input.get("start"), None
     if start:
         model, begun = solutions.load(start, device)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,9 @@ HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for 
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
 CURVE_BYTES = 40  # a row of a table of curves, compressed
+STORED_BYTES = 32  # of memory for each image that stays in its file: label, row, checksum
+DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
+ENCODED = ("image_folder", "parquet")  # sources whose images are decoded
 SMALL_FILE = 20e3  # a table of one cell, a log
 
 #: Images (train, test), shape and classes of data that are the same for everyone.
@@ -306,9 +309,27 @@ class Costs:
         seconds = max(FORKED_S, seconds - IMPORTS_S) if self.forked else seconds
         return Cost(speed * (seconds + times * rows * 5e-6), memory + rows * 1e-3, disk)
 
-    def _resident(self, dataset: str, net: Size, copies: float, activations: float) -> float:
-        """Return bytes: data set (read, then held), copies of the weights, activations if on this side."""
-        held = 2 * self.data(dataset).bytes + copies * net.bytes
+    def _resident(
+        self,
+        dataset: str,
+        net: Size,
+        copies: float,
+        activations: float,
+        blocks: Sequence[Mapping[str, Any]] = (),
+    ) -> float:
+        """Return bytes: data set (read, then held), copies of the weights, activations if on this side.
+
+        Of images that stay in their file, the largest subset that the `blocks` look at, if it is held.
+        """
+        data, limit = self.data(dataset), self.config["execution"]["resident_mb"] * MB
+        subsets = [self._split(dataset, block) for block in blocks]
+        held = copies * net.bytes
+        for part, images in enumerate((data.train, data.test)):
+            if images * data.pixels <= limit:
+                held += 2 * images * (data.pixels + 8)
+            else:
+                sizes = [subset[part] * data.pixels for subset in subsets if subset[part] < images]
+                held += STORED_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
         return held if self.on_gpu else held + activations
 
     def _in_passes(self, w: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> float:
@@ -352,12 +373,25 @@ class Costs:
     # Rules ------------------------------------------------------------------------------------------
 
     def _prepare_dataset(self, w: Mapping[str, Any]) -> Cost:
-        data, source = self.data(w["dataset"]), self.experiment.datasets[w["dataset"]]["source"]
+        data, threads = self.data(w["dataset"]), self.decoders(w["dataset"])
         images = data.train + data.test
-        # JPEG and PNG are decoded one by one; what torchvision reads comes as arrays.
-        each = 5e-5 + 2e-8 * data.pixels if source in ("image_folder", "parquet") else 1e-6
-        seconds = CPU.start_s + images * (each + 4e-9 * data.pixels)
-        return Cost(seconds * CPU.flops / self.cpu.flops, CPU.memory_mb + 3 * data.bytes / MB, data.bytes)
+        seconds = self._decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.pixels)
+        memory = 2 * data.bytes  # what torchvision and numpy read comes as arrays
+        if self.experiment.datasets[w["dataset"]]["source"] in ENCODED:
+            # 64 images a piece, two pieces a thread and part; names of files.
+            memory = 64 * data.pixels * (8 * threads + 12) + 400 * images
+        speed = CPU.flops / self.cpu.flops
+        return Cost(speed * (CPU.start_s + seconds), CPU.memory_mb + memory / MB, data.bytes)
+
+    def decoders(self, dataset: str) -> int:
+        """Return the threads that decode a data set when it is prepared."""
+        return min(DECODERS, max(1, math.ceil(self._decoding(dataset) / 300)))
+
+    def _decoding(self, dataset: str) -> float:
+        """Return seconds that one core decodes a data set."""
+        data = self.data(dataset)
+        encoded = self.experiment.datasets[dataset]["source"] in ENCODED
+        return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * encoded
 
     def _train_sgd(self, w: Mapping[str, Any]) -> Cost:
         recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
@@ -426,7 +460,8 @@ class Costs:
         solutions = len(spec["solutions"])
         work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
         work += Work(bytes=10 * copies * net.bytes)
-        memory = self._resident(w["dataset"], net, copies, activations)
+        blocks = [{"test_images": 1, **spec}]
+        memory = self._resident(w["dataset"], net, copies, activations, blocks)
         more = CURVLINOPS if spec["kind"] == "hessian" else (0, 0)
         return self._job("directions", work, memory, solutions * n * 4 * net.parameters, more)
 
@@ -453,7 +488,8 @@ class Costs:
                 copies = max(copies, 4.0 + self._directions(name) * len(block["solutions"]))
         blocks = [self.config["probes"][name] for name in names]
         exact = any(block["slopes"] == "exact" for block in blocks)
-        memory = self._resident(w["dataset"], net, copies, self._in_passes(w, blocks) * (2 if exact else 1))
+        passes = self._in_passes(w, blocks) * (2 if exact else 1)
+        memory = self._resident(w["dataset"], net, copies, passes, blocks)
         return self._job("probe", work, memory, rows * CURVE_BYTES + SMALL_FILE)
 
     def _connect(self, w: Mapping[str, Any]) -> Cost:
@@ -475,7 +511,8 @@ class Costs:
         )
         points = round(last * line["divisions"]) - round(first * line["divisions"]) + 1
         work = (points + 2) * self._point(w, line)
-        memory = self._resident(w["dataset"], net, 6 + line["bends"] * trained, self._in_passes(w, [line]))
+        passes, copies = self._in_passes(w, [line]), 6 + line["bends"] * trained
+        memory = self._resident(w["dataset"], net, copies, passes, [line])
         return self._job("interpolate", work, memory, points * CURVE_BYTES + SMALL_FILE)
 
     def _plane(self, w: Mapping[str, Any]) -> Cost:
@@ -484,7 +521,8 @@ class Costs:
         work = points * (self._point(w, plane) + Work(bytes=48 * net.parameters))
         work += 6 * self._point(w, plane, test=False)
         iterates = self.experiment.all_iterates(w["recipe"]) if plane["pca"] else 0
-        memory = self._resident(w["dataset"], net, 15 + 3 * iterates, self._in_passes(w, [plane]))
+        passes = self._in_passes(w, [plane])
+        memory = self._resident(w["dataset"], net, 15 + 3 * iterates, passes, [plane])
         return self._job("plane", work, memory, points * CURVE_BYTES + SMALL_FILE)
 
     def _detect(self, w: Mapping[str, Any]) -> Cost:

@@ -1,19 +1,23 @@
 """Read original data sets into a training and a test ``Split``.
 
-Every source is reduced to the same thing first: all labels, and a way to decode chosen images. Labels are
-checked and subsets drawn on that, so ``max_train`` and ``max_test`` save the decoding too. A source's own
-library (torchvision, scikit-learn, pyarrow, PIL) is imported when that source is read and not before. The
-sources and their options are listed in ``valleys.dataset_options``.
+Every source is reduced to the same thing first: all labels, and a way to decode chosen images, a few at a
+time. Labels are checked and subsets drawn on that, so ``max_train`` and ``max_test`` save the decoding too;
+`write_source` never holds more than the images being decoded. A source's own library (torchvision,
+scikit-learn, pyarrow, PIL) is imported when that source is read and not before. The sources and their options
+are listed in ``valleys.dataset_options``.
 """
 
 from __future__ import annotations
 
 import glob
 import io
+import itertools
 import logging
 import math
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +26,7 @@ import numpy as np
 import torch
 
 from valleys import factories
-from valleys.data import Split, channel_statistics, subset_indices
+from valleys.data import Split, channel_statistics, subset_indices, write_split
 from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("valleys")
 
 _LOG_EVERY = 10_000  # images between two lines of progress
+_CHUNK = 64  # images decoded, or copied, at a time
 _PARQUET_BATCH = 1024  # rows read at a time
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -50,12 +55,12 @@ _EXPECTED_FILES = {
 class _Original:
     """One part of a source, not decoded yet.
 
-    ``take`` returns the images of the given ascending rows as uint8 (n, C, H, W); ``where`` names a row in
-    an error message.
+    ``take`` yields the images of the given ascending rows, a few at a time, as uint8 (n, C, H, W); ``where``
+    names a row in an error message.
     """
 
     labels: np.ndarray
-    take: Callable[[np.ndarray], np.ndarray]
+    take: Callable[[np.ndarray], Iterator[np.ndarray]]
     where: Callable[[int], str]
 
 
@@ -68,14 +73,17 @@ def _from_array(images: np.ndarray, labels: np.ndarray, what: str) -> _Original:
     """Wrap images already in memory, uint8 (N, C, H, W)."""
     if len(images) != len(labels):
         raise ValleysError(f"{what} has {len(images)} images but {len(labels)} labels; there must be as many")
-    return _Original(
-        np.asarray(labels, dtype=np.int64), lambda rows: images[rows], lambda row: f"{what}, image {row}"
-    )
+
+    def take(rows: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), _CHUNK):
+            yield images[rows[start : start + _CHUNK]]
+
+    return _Original(np.asarray(labels, dtype=np.int64), take, lambda row: f"{what}, image {row}")
 
 
-def _progress(done: int, total: int, what: str) -> None:
-    """Log a line of progress now and then, and at the end."""
-    if done % _LOG_EVERY == 0 or done == total:
+def _progress(done: int, more: int, total: int, what: str) -> None:
+    """Log a line of progress when the last ``more`` images pass a round number, and at the end."""
+    if done // _LOG_EVERY > (done - more) // _LOG_EVERY or done == total:
         logger.info("decoded %d of %d images of %s", done, total, what)
 
 
@@ -120,29 +128,60 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _decode_all(
-    encoded: Iterable[tuple[Any, str]], total: int, what: str, size: int | None, grayscale: bool
-) -> np.ndarray:
-    """Decode ``total`` images, each given with its name in messages, into one array (total, C, H, W)."""
-    images: np.ndarray | None = None
-    first = ""
-    done = 0
-    for source, where in encoded:
-        image = _decode(source, where, size, grayscale)
-        if images is None:
-            images, first = np.empty((total, *image.shape), dtype=np.uint8), where
-        if image.shape != images.shape[1:]:
-            (_, height, width), (_, height_0, width_0) = image.shape, images.shape[1:]
-            raise ValleysError(
-                f"{where} is {width}x{height} pixels but {first} is {width_0}x{height_0}; "
-                f"all must have the same size: set the option 'size'"
-            )
-        images[done] = image
-        done += 1
-        _progress(done, total, what)
-    if images is None or done != total:  # the caller gives exactly `total`
+def _decoded(
+    encoded: Iterable[tuple[Any, str]], total: int, what: str, spec: Mapping[str, Any]
+) -> Iterator[np.ndarray]:
+    """Decode ``total`` images, each given with its name in messages, and yield them some at a time.
+
+    All have the shape of the first. ``spec``: ``size``, ``grayscale`` and ``workers``, threads that decode.
+    """
+
+    def decode(part: Sequence[tuple[Any, str]]) -> list[np.ndarray]:
+        return [_decode(source, where, spec["size"], spec["grayscale"]) for source, where in part]
+
+    shape, first, done = None, "", 0
+    for part, images in _in_order(decode, _parts(encoded), spec["workers"]):
+        for image, (_, where) in zip(images, part, strict=True):
+            if shape is None:
+                shape, first = image.shape, where
+            if image.shape != shape:
+                (_, height, width), (_, height_0, width_0) = image.shape, shape
+                raise ValleysError(
+                    f"{where} is {width}x{height} pixels but {first} is {width_0}x{height_0}; "
+                    f"all must have the same size: set the option 'size'"
+                )
+        done += len(images)
+        _progress(done, len(images), total, what)
+        yield np.stack(images)
+    if done != total:  # the caller gives exactly `total`
         raise ValleysError(f"{what} gave {done} of the {total} images asked for; is it being written to?")
-    return images
+
+
+def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield `_CHUNK` items at a time."""
+    items = iter(items)
+    while part := list(itertools.islice(items, _CHUNK)):
+        yield part
+
+
+def _in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+    """Yield each item with ``work(item)``, done by so many threads; no more than two a thread are waiting.
+
+    Threads, not processes: PIL lets others run while it decodes and resizes, and images need no sending.
+    """
+    if workers == 1:
+        for item in items:
+            yield item, work(item)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Any, Any]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > 2 * workers:
+                item, done = waiting.popleft()
+                yield item, done.result()
+        for item, done in waiting:
+            yield item, done.result()
 
 
 # --- digits -----------------------------------------------------------------------------------------------
@@ -248,9 +287,9 @@ def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
 def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> _Original:
     """Wrap a list of image files and labels."""
 
-    def take(rows: np.ndarray) -> np.ndarray:
+    def take(rows: np.ndarray) -> Iterator[np.ndarray]:
         encoded = ((samples[row][0], samples[row][0]) for row in rows)
-        return _decode_all(encoded, len(rows), what, spec["size"], spec["grayscale"])
+        return _decoded(encoded, len(rows), what, spec)
 
     labels = np.array([label for _, label in samples], dtype=np.int64)
     return _Original(labels, take, lambda row: samples[row][0])
@@ -402,8 +441,8 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
             if len(here):
                 yield from _parquet_bytes(path, column, here)
 
-    def take(rows: np.ndarray) -> np.ndarray:
-        return _decode_all(encoded(rows), len(rows), f"parquet {part}", spec["size"], spec["grayscale"])
+    def take(rows: np.ndarray) -> Iterator[np.ndarray]:
+        return _decoded(encoded(rows), len(rows), f"parquet {part}", spec)
 
     def where(row: int) -> str:
         file = int(np.searchsorted(starts, row, side="right")) - 1
@@ -592,10 +631,56 @@ def _check_labels(original: _Original, part: str, classes: int | None) -> int:
     return known
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """The images of one part that are kept: labels, shape (N, C, H, W), and the images a few at a time."""
+
+    labels: torch.Tensor
+    shape: tuple[int, ...]
+    chunks: Iterator[torch.Tensor]
+
+
+def _choose(
+    spec: Mapping[str, Any], name: str | None, max_bytes: float, workers: int
+) -> tuple[_Chosen, _Chosen, int, tuple[Sequence[float] | None, Sequence[float] | None]]:
+    """Return the two parts, the number of classes, and mean and std where the entry gives them."""
+    if name is None:
+        name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
+    spec = validate_dataset(name, spec)
+    asked = {**spec, "max_bytes": max_bytes, "workers": workers}
+    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](asked), strict=True))
+    classes = _check_labels(originals["train"], "train", spec["classes"])
+    if classes < 2:
+        raise ValleysError(
+            f"every training label of the source {spec['source']!r} is 0; "
+            f"a classifier needs two classes or more"
+        )
+    _check_labels(originals["test"], "test", classes)
+
+    chosen = {}
+    for part, original in originals.items():
+        rows = subset_indices(len(original.labels), spec[f"max_{part}"], spec["subset_seed"]).numpy()
+        chunks = (torch.from_numpy(np.ascontiguousarray(images)) for images in original.take(rows))
+        first = next(chunks)  # for the shape
+        labels, shape = torch.from_numpy(original.labels[rows]), (len(rows), *first.shape[1:])
+        chosen[part] = _Chosen(labels, shape, itertools.chain([first], chunks))
+        logger.info("%s %s: %d images of shape %s", spec["source"], part, len(rows), shape[1:])
+    train, test = chosen["train"], chosen["test"]
+    if train.shape[1:] != test.shape[1:]:
+        raise ValleysError(
+            f"training images of the source {spec['source']!r} have the shape {train.shape[1:]} (C, H, W) "
+            f"but test images {test.shape[1:]}; they must be the same"
+        )
+    seen = len(train.labels.unique())
+    if seen < classes:
+        logger.warning("the training images kept show %d of the %d classes", seen, classes)
+    return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
+
+
 def load_source(
     spec: Mapping[str, Any], name: str | None = None, max_bytes: float = math.inf
 ) -> tuple[Split, Split]:
-    """Read the data set that ``spec`` describes.
+    """Read the data set that ``spec`` describes into memory.
 
     Parameters
     ----------
@@ -617,48 +702,62 @@ def load_source(
     ValleysError
         When the entry is wrong, or the files are absent, damaged or of the wrong kind.
     """
-    if name is None:
-        name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
-    spec = validate_dataset(name, spec)
-    asked = {**spec, "max_bytes": max_bytes}
-    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](asked), strict=True))
-    classes = _check_labels(originals["train"], "train", spec["classes"])
-    if classes < 2:
-        raise ValleysError(
-            f"every training label of the source {spec['source']!r} is 0; "
-            f"a classifier needs two classes or more"
-        )
-    _check_labels(originals["test"], "test", classes)
-
-    tensors = {}
-    for part, original in originals.items():
-        rows = subset_indices(len(original.labels), spec[f"max_{part}"], spec["subset_seed"]).numpy()
-        images = np.ascontiguousarray(original.take(rows))
-        tensors[part] = torch.from_numpy(images), torch.from_numpy(original.labels[rows])
-        logger.info("%s %s: %d images of shape %s", spec["source"], part, *(len(images), images.shape[1:]))
-    shapes = {part: tuple(images.shape[1:]) for part, (images, _) in tensors.items()}
-    if shapes["train"] != shapes["test"]:
-        raise ValleysError(
-            f"training images of the source {spec['source']!r} have the shape {shapes['train']} (C, H, W) "
-            f"but test images {shapes['test']}; they must be the same"
-        )
-    seen = len(tensors["train"][1].unique())
-    if seen < classes:
-        logger.warning("the training images kept show %d of the %d classes", seen, classes)
-    mean, std = channel_statistics(tensors["train"][0])
-    mean, std = _given(name, spec, "mean", mean), _given(name, spec, "std", std)
-    train, test = (Split(*tensors[part], classes, mean, std) for part in ("train", "test"))
+    *parts, classes, given = _choose(spec, name, max_bytes, workers=1)
+    images = []
+    for part in parts:
+        images.append(torch.empty(part.shape, dtype=torch.uint8))
+        done = 0
+        for chunk in part.chunks:
+            images[-1][done : done + len(chunk)] = chunk
+            done += len(chunk)
+    mean, std = (
+        found if value is None else value
+        for found, value in zip(channel_statistics(images[0]), given, strict=True)
+    )
+    train, test = (Split(x, part.labels, classes, mean, std) for x, part in zip(images, parts, strict=True))
     return train, test
 
 
-def _given(name: str, spec: Mapping[str, Any], key: str, found: tuple[float, ...]) -> tuple[float, ...]:
+def write_source(
+    spec: Mapping[str, Any],
+    name: str,
+    paths: Sequence[str | Path],
+    max_bytes: float = math.inf,
+    workers: int = 1,
+) -> None:
+    """Read the data set that ``spec`` describes and write its two splits; the images are never all in memory.
+
+    The files are, to the byte, what ``save_split`` makes of the splits of `load_source`.
+
+    Parameters
+    ----------
+    spec, name, max_bytes
+        As `load_source`.
+    paths
+        Files of the train and the test split (``data.write_split``).
+    workers
+        Threads that decode, for sources of encoded images.
+
+    Raises
+    ------
+    ValleysError
+        As `load_source`, or when a file cannot be written.
+    """
+    train, test, classes, given = _choose(spec, name, max_bytes, workers)
+    for path, part in zip(paths, (train, test), strict=True):
+        given = write_split(path, part.labels, part.chunks, part.shape, classes, given)
+        n, *shape = part.shape
+        logger.info("%s: %d images of shape %s, %d classes", path, n, tuple(shape), classes)
+
+
+def _given(name: str, spec: Mapping[str, Any], key: str, channels: int) -> tuple[float, ...] | None:
     """Return the channel statistics that an entry gives in place of those found, if it does."""
     values = spec.get(key)
     if values is None:
-        return found
-    if len(values) != len(found) or (key == "std" and min(values) <= 0):
+        return None
+    if len(values) != channels or (key == "std" and min(values) <= 0):
         what = "positive numbers" if key == "std" else "numbers"
         raise ValleysError(
-            f"datasets.{name}.{key} is {values!r}; it must be {len(found)} {what}, one a channel"
+            f"datasets.{name}.{key} is {values!r}; it must be {channels} {what}, one a channel"
         )
     return tuple(float(value) for value in values)

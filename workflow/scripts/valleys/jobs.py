@@ -78,6 +78,17 @@ def keep_memory() -> None:
     mallopt(m_trim_threshold, one_gib)
 
 
+def read_split(snakemake: Any, part: str, device: Any) -> Any:
+    """Return a job's input ``train`` or ``test`` as a `valleys.data.Split` whose batches are on `device`.
+
+    Where its images take more than ``execution.resident_mb`` they stay in the file.
+    """
+    from valleys.data import load_split
+
+    limit = snakemake.config["execution"]["resident_mb"]
+    return load_split(snakemake.input[part], resident_mb=limit).to(device)
+
+
 def pick_device(config: Any) -> Any:
     """Return the torch device of a job: ``execution.device``, where ``auto`` takes a GPU if there is one.
 

@@ -28,7 +28,7 @@ class SplitBatches:
     """Normalised batches of a split in order; kept as floats when they are small enough."""
 
     def __init__(self, split: Split, batch_size: int) -> None:
-        self.split = split
+        self.split, self.batch_size = split, batch_size
         self.at = [slice(i, i + batch_size) for i in range(0, len(split), batch_size)]
         keep = split.images.numel() * 4 <= RESIDENT_BYTES
         self.kept = [split.floats(at) for at in self.at] if keep else None
@@ -39,9 +39,10 @@ class SplitBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(images, labels)`` in order."""
-        for i, at in enumerate(self.at):
-            images = self.kept[i] if self.kept is not None else self.split.floats(at)
-            yield images, self.split.labels[at]
+        if self.kept is None:
+            yield from self.split.batches(self.batch_size)
+        else:
+            yield from zip(self.kept, self.labels(), strict=True)
 
     def labels(self) -> Iterator[Tensor]:
         """Yield the labels batch by batch, without making the images."""

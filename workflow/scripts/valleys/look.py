@@ -231,7 +231,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
         )
     if folder.is_dir():
         checksums = [data.read_metadata(path)["checksum"] for path in paths]
-        train, test = (data.load_split(path) for path in paths)
+        train, test = (data.load_split(path, resident_mb=data.RESIDENT_MB) for path in paths)
         return (train, test), _name(folder.resolve().name), {"prepared": checksums}
     block = parse_block(text, "source", "data")
     name = _name(str(block.get("source", "data")))

@@ -121,7 +121,7 @@ class _SignalFlag:
 
 
 class Trainer:
-    """One run of SGD over a resident data set, with its checkpoint file.
+    """One run of SGD over a data set, with its checkpoint file.
 
     The random numbers of an epoch (permutation, then augmentation batch by batch) come from one CPU
     generator seeded by (seed, epoch), so that data order and augmentation do not depend on the device, on
@@ -171,7 +171,7 @@ class Trainer:
 
     def _epoch_start(self) -> None:
         """Seed the epoch's randomness and draw its permutation."""
-        device = self.split.images.device
+        device = self.split.device
         self.generator = torch.Generator().manual_seed(files.stable_seed("epoch", self.seed, self.epoch))
         self.permutation = torch.randperm(len(self.split), generator=self.generator)
         torch.manual_seed(files.stable_seed("dropout", self.seed, self.epoch))
@@ -327,8 +327,8 @@ def evaluate(
     """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=split.images.device)
-    hits = torch.zeros((), dtype=torch.int64, device=split.images.device)
+    total = torch.zeros((), dtype=torch.float64, device=split.device)
+    hits = torch.zeros((), dtype=torch.int64, device=split.device)
     for images, labels in split.batches(batch_size):
         logits = model(images)
         total += loss(logits, labels).sum(dtype=torch.float64)
