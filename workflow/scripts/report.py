@@ -3,17 +3,19 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
+    import io
     from pathlib import Path
 
     from valleys import files, report, rulegraph, tables
 
     kinds = {Path(path).stem: tables.name_in(path) for path in snakemake.input.tables}
-    data = {
-        Path(path).stem: tables.read(path, kinds[Path(path).stem]).to_pandas()
-        for path in snakemake.input.tables
-    }
+    # What the page gives away is encoded anew: a flipped bit where a file says nothing goes no further.
+    data, parquet = {}, {}
+    for path in map(Path, snakemake.input.tables):
+        table, stream = tables.read(path, kinds[path.stem]), io.BytesIO()
+        tables.encode(table, stream)
+        data[path.stem], parquet[path.stem] = table.to_pandas(), stream.getvalue()
     pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
-    parquet = {Path(path).stem: Path(path).read_bytes() for path in snakemake.input.tables}
     # Written when the run began (common.smk): no input, as it tells of the jobs and not of their results.
     graph = rulegraph.read(Path(snakemake.output[0]).with_name(rulegraph.FILE))
     page = report.render(

@@ -111,9 +111,18 @@ def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = 
             )
     about = json.loads(json.dumps({"table": table, "config": config, "versions": versions()}, default=str))
     about["checksum"] = checksum(data, about)
-    data = data.replace_schema_metadata({"valleys": json.dumps(about, sort_keys=True)})
+    data = data.replace_schema_metadata({"valleys": _dump(about)})
     with files.atomic(path) as temporary:
-        pq.write_table(data, temporary, compression="zstd", write_page_checksum=True)
+        encode(data, temporary)
+
+
+def encode(data: pa.Table, where: Any) -> None:
+    """Write a table that `write` made, or `read` returned, to a path or binary file: the same bytes."""
+    pq.write_table(data, where, compression="zstd", write_page_checksum=True)
+
+
+def _dump(about: Mapping[str, Any]) -> str:
+    return json.dumps(about, sort_keys=True)
 
 
 def checksum(data: pa.Table, about: Mapping[str, Any] = {}) -> str:
@@ -198,7 +207,10 @@ def read(path: str | Path, table: str) -> pa.Table:
         raise ValleysError(f"table {path} does not say what made it; delete it and rerun") from error
     if not right:
         raise ValleysError(f"table {path} does not match its checksum; delete it and rerun")
-    return data
+    # As it was written, also where a bit that says nothing has flipped: `encode` gives the same bytes.
+    said |= {} if stored is None else {"checksum": stored}
+    whole = pa.schema([want.field(name) for name in data.schema.names], {"valleys": _dump(said)})
+    return pa.Table.from_arrays(data.columns, schema=whole)
 
 
 def about(path: str | Path) -> dict[str, Any]:
