@@ -88,10 +88,15 @@ def any_of(names):
 
 
 def write_rulegraph():
-    """Write down which rules, with how many jobs, are behind the report that this run is to make."""
-    if workflow.is_main_process and any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
-        graph = rulegraph.of_jobs(workflow.dag.dependencies)
-        files.write_text(f"{ROOT}/{rulegraph.FILE}", graph.to_json())
+    """Write down which rules, with how many jobs, are behind the report that this run is to make.
+
+    As a module of another workflow, rules may have other names here and the report a folder before its path.
+    """
+    name = rules.report.rule.name
+    asked = next((job for job in workflow.dag.needrun_jobs() if job.rule.name == name), None)
+    if workflow.is_main_process and asked:
+        graph = rulegraph.of_jobs(workflow.dag.dependencies, name, name.partition("report")[::2])
+        files.write_text(Path(str(asked.output[0])).with_name(rulegraph.FILE), graph.to_json())
 
 
 def cell_folder(cell):
