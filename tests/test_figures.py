@@ -822,3 +822,14 @@ def test_every_figure_of_the_config_is_known(experiment_config):
         assert figures.title(name)
         assert re.fullmatch(r"[A-Za-z0-9_.-]+", name)
     assert set(figures.CAPTIONS) == set(figures._DRAW) == set(figures._SEEN)
+
+
+@pytest.mark.parametrize("palette", ["petroff10", "tableau-colorblind10", "Dark2"])
+def test_solutions_under_names_of_ones_own_have_a_colour_and_a_mark(palette):
+    names = (*figures.SOLUTIONS, "mine", "test")
+    look = figures._Look({**figures.STYLE, "palette": palette}, ("mine", "test"))
+    assert len({look.marker(name) for name in names}) == 5
+    assert len({str(look.of_solution(name)) for name in names}) == 5
+    plain = figures._Look({**figures.STYLE, "palette": palette})
+    for name in (*figures.SOLUTIONS, "train", "test"):  # the test loss, not the weights of that name
+        assert look.colour(name) == plain.colour(name)

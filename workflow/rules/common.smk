@@ -27,12 +27,17 @@ LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 
 
+def any_of(names):
+    """A pattern that matches these names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
     dataset=r"[^/]+",
     model=r"[^/]+",
     recipe=r"[^/]+",
     seed=r"\d+",
-    solution="sgd|swa|descent",
+    solution=any_of([*valleys_config.SOLUTIONS, *experiment.own_names]),
     probe=r"[^/]+",
     bundle=r"[^/]+",
     study="|".join(experiment.studies) or "none",
@@ -82,11 +87,6 @@ def start_fork_server():
         forkserver.start(SCRIPTS)
 
 
-def any_of(names):
-    """A pattern that matches these names, and nothing where there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 def write_rulegraph():
     """Write down which rules, with how many jobs, are behind the report that this run is to make.
 
@@ -115,9 +115,14 @@ def iterates_folder(path):
 
 
 def solution_files(wildcards):
-    """The refreshed solutions of a cell that are wanted, by name."""
-    names = experiment.solutions_of(cell_of(wildcards))
-    return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in names}
+    """The solutions of a cell that are wanted, each in a file of its name."""
+    cell = cell_of(wildcards)
+    return named_files(cell, experiment.solutions_of(cell))
+
+
+def named_files(cell, names):
+    """The files of some of a cell's solutions."""
+    return [f"{cell_folder(cell)}/{name}.safetensors" for name in names]
 
 
 def start_files(wildcards):
@@ -134,7 +139,7 @@ def probed_files(wildcards):
     cell = cell_of(wildcards)
     probes = experiment.bundles_of(cell)[wildcards.bundle]
     names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
-    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in sorted(names)}
+    files = {"solutions": named_files(cell, sorted(names))}
     files["directions"] = [
         f"{cell_folder(cell)}/probes/{probe}/directions.safetensors"
         for probe in probes
@@ -146,8 +151,7 @@ def probed_files(wildcards):
 def direction_files(wildcards):
     """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
     cell, probe = cell_of(wildcards), wildcards.probe
-    names = experiment.direction_inputs(cell, probe)
-    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in names}
+    files = {"solutions": named_files(cell, experiment.direction_inputs(cell, probe))}
     if config["probes"][probe]["kind"] == "pca":
         files["iterates"] = f"{cell_folder(cell)}/iterates"
     for seed in target_seeds(wildcards):

@@ -117,6 +117,7 @@ rule says so. (With the six seeds of a sign test no correction would let any of 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -164,6 +165,7 @@ def judge(
     factors
         Study to factor to its levels, in the order of the config.
     """
+    data = measures.with_own_minima(data)
     rows = [*prevalence(data["asymmetry"], c, level)]
     rows += swa(data["solutions"], data["interpolation"], alpha, level)
     rows += paper_selection(data["training"], level)
@@ -175,7 +177,7 @@ def judge(
     rows += gains(data["theory_gain"], level)
     rows += measured_gains(data["theory_measured"], alpha, level)
     rows += studies(data.get("study"), factors, c, alpha, level)
-    return rows
+    return [{"by_seed": "", **row} for row in rows]
 
 
 def share_verdict(interval: stats.Interval, half: float = 0.5) -> str:
@@ -266,11 +268,18 @@ def _share_row(
     }
 
 
+def _by_seed(values: Any) -> str:
+    """Return the ``by_seed`` of a mean: JSON of its values, if they come by seed and each seed has one."""
+    if not isinstance(values, pd.Series) or values.index.has_duplicates:
+        return ""
+    return json.dumps({str(seed): float(value) for seed, value in values.items() if np.isfinite(value)})
+
+
 def _paired_row(
     claim: str,
     scope: str,
     statement: str,
-    differences: np.ndarray,
+    differences: pd.Series | np.ndarray,
     *,
     sign: int,
     measure: str,
@@ -285,8 +294,9 @@ def _paired_row(
     """Return a row of the paired rule.
 
     With `at`, of values that the claim puts above or below it; the interval ends at `limits`, which values
-    cannot pass.
+    cannot pass. A Series of differences has the seeds as its index.
     """
+    by_seed = _by_seed(differences)
     differences = np.asarray(differences, dtype=np.float64)
     what, base = ("difference", 0.0) if at is None else ("value", at)
     side = "above" if sign > 0 else "below"
@@ -316,6 +326,7 @@ def _paired_row(
         "high": float(np.clip(paired.high + base, *limits)),
         "n": paired.n,
         "p_value": paired.p_sign,
+        "by_seed": by_seed,
         "test": f"exact sign test; t interval of the {'paired difference' if at is None else 'mean'}",
         "rule": f"supported: p < {alpha:g} and {side} {base:g}; refuted: the other side",
         "note": "; ".join(notes),
@@ -402,7 +413,7 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
                 f"swa_{column}",
                 scope,
                 f"SWA's {word} than that of the solution SGD reaches from it",
-                (wide[column]["swa"] - wide[column]["descent"]).to_numpy(),
+                wide[column]["swa"] - wide[column]["descent"],
                 sign=sign,
                 measure=f"{column.replace('_', ' ')} of swa - of descent",
                 unit=unit,
@@ -416,14 +427,14 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
     ]
     for names, rows in lines.groupby([*_CELLS, "line"], sort=True):
         scope = "/".join(map(str, names))
-        measured = pd.DataFrame([line_measures(line) for _, line in rows.groupby("seed")])
+        measured = pd.DataFrame({seed: line_measures(line) for seed, line in rows.groupby("seed")}).T
         about = f"BN {rows['bn_policy'].iloc[0]} on the line"
         if measured["mirror"].notna().any():
             yield _paired_row(
                 "swa_on_flat_side",
                 scope,
                 "SWA lies on the flat side of the minimum on its line to descent",
-                measured["mirror"].to_numpy(),
+                measured["mirror"],
                 sign=1,
                 measure="train loss at swa's mirror image about the line's minimum - at swa",
                 unit="nats",
@@ -435,7 +446,7 @@ def swa(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, leve
             "test_minimum_towards_swa",
             scope,
             "on the line the test loss is least nearer to SWA than the train loss is",
-            measured["argmin"].to_numpy(),
+            measured["argmin"],
             sign=-1,
             measure="t of least test loss - t of least train loss (swa at 0, descent at 1)",
             unit="distance from swa to descent",
@@ -523,6 +534,7 @@ def _barrier_row(
         "high": interval.high,
         "n": len(train),
         "p_value": None,
+        "by_seed": _by_seed(found.set_index("seed")["train"]),
         "test": "t interval of the mean",
         "rule": f"{below}: interval below {threshold:g} nats; {above}: above",
         "note": "; ".join(notes),
@@ -615,8 +627,8 @@ def paper_selection(training: pd.DataFrame, level: float) -> Iterator[Row]:
     descent = training[training["phase"] == "descent"]
     for names, rows in descent.groupby(_CELLS, sort=True):
         scope = "/".join(map(str, names))
-        kept = [selected_epochs(run) for _, run in rows.groupby("seed")]
-        found = [run for run in kept if len(run)]
+        kept = {seed: selected_epochs(run) for seed, run in rows.groupby("seed")}
+        found = {seed: run for seed, run in kept.items() if len(run)}
         yield _share_row(
             "swa_paper_selection_exists",
             2,
@@ -627,11 +639,11 @@ def paper_selection(training: pd.DataFrame, level: float) -> Iterator[Row]:
             measure="share of seeds with such an epoch among those of the descent",
             level=level,
             note=f"{_SELECTED}; {rows['epoch'].max()} epochs a seed, "
-            f"such ones by seed: {', '.join(str(len(run)) for run in kept)}",
+            f"such ones by seed: {', '.join(str(len(run)) for run in kept.values())}",
         )
         if not found:
             continue
-        last, first = (pd.DataFrame([run.iloc[at] for run in found]) for at in (-1, 0))
+        last, first = (pd.DataFrame({s: run.iloc[at] for s, run in found.items()}).T for at in (-1, 0))
         interval = stats.mean_interval(last["test_loss"], level)
         yield {
             "claim": "swa_test_loss_paper_selection",
@@ -646,6 +658,7 @@ def paper_selection(training: pd.DataFrame, level: float) -> Iterator[Row]:
             "high": interval.high,
             "n": interval.n,
             "p_value": None,
+            "by_seed": _by_seed(last["test_loss"]),
             "test": "t interval of the paired difference",
             "rule": "not judged: the selection fixes the sign",
             "note": f"{_SELECTED} by construction; seeds without such an epoch, left out: "
@@ -709,7 +722,7 @@ def _shifted_row(rows: pd.DataFrame, *, note: str = "", **text: Any) -> Row:
         f"|delta*| is {_median(size):.2g} R (median), at the bound of R/4 in {(size > 0.2499).sum()}"
     )
     return _paired_row(
-        differences=by_minimum.to_numpy(),
+        differences=by_minimum,
         sign=1,
         unit="share",
         note="; ".join(notes),
@@ -781,7 +794,7 @@ def sign(asymmetry: pd.DataFrame, directions: pd.DataFrame, alpha: float, level:
             "matching_signs_flattens",
             "/".join(map(str, names)),
             "the more entries of a direction have the sign of w, the flatter is its + side",
-            measures.correlations(rows).to_numpy(),
+            measures.correlations(rows),
             sign=1,
             measure="rank correlation of sign agreement and asymmetry index within a minimum (Spearman)",
             unit="correlation",
@@ -985,7 +998,7 @@ def measured_gains(theory_measured: pd.DataFrame, alpha: float, level: float) ->
                 claim,
                 "/".join(map(str, names)),
                 statement,
-                here[column].to_numpy(),
+                here.set_index("seed")[column],
                 sign=1,
                 measure=measure,
                 unit="nats",
@@ -1102,8 +1115,8 @@ def _decay(
         )
         whole = wide.dropna()
         steps = np.arange(len(levels)) - (len(levels) - 1) / 2
-        slope = whole.to_numpy() @ (steps / (steps @ steps))
-        change = slope * (len(levels) - 1) / whole.mean(axis=1).to_numpy()
+        slope = whole @ (steps / (steps @ steps))
+        change = slope * (len(levels) - 1) / whole.mean(axis=1)
         ends = " to ".join(f"{one:g}" for one in (levels[0], levels[-1]))
         means = ", ".join(
             f"{mean:.3g} at {one:g}" for one, mean in zip(levels, whole.mean(), strict=True) if len(whole)
@@ -1204,7 +1217,7 @@ def _contrast(
         claim,
         f"{study.name}/{scope}",
         statement,
-        differences.to_numpy(),
+        differences,
         sign=1,
         measure=f"{text}: {names[0]} - {names[1]}, within a seed",
         unit=unit,
@@ -1400,7 +1413,7 @@ def _study_swa(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: 
                 claim,
                 f"{study.name}/{name}" if name else study.name,
                 statement,
-                good[claim].to_numpy(),
+                good.set_index("seed")[claim],
                 sign=1,
                 measure=measure,
                 unit="nats",

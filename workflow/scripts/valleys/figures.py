@@ -45,6 +45,7 @@ DIRECTION = [*CELL, "seed", "solution", "probe", "k"]
 SOLUTIONS = ("sgd", "swa", "descent")
 
 _MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+_OWN_MARKERS = "pPX*hd"  # of solutions under names of the user's own
 _SHADE = 0.2
 _GREY, _PALE, _INK = "#5f6368", "#d9dce0", "#202124"
 # Which entry of a palette each thing takes: pairs that meet in one panel differ in hue and in lightness.
@@ -216,8 +217,8 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     kind, part = _kind(name)
     style = _style(spec)
     with mpl.rc_context(_rc(style)):
-        look = _Look(style)
-        return _DRAW[kind](part, data, spec, look) or _empty(look, _NOTHING[kind].format(part))
+        look = _Look(style, tuple(spec.get("solutions", ())))
+        return _DRAW[kind](part, _minima(kind, data), spec, look) or _empty(look, _NOTHING[kind].format(part))
 
 
 def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, Any]) -> None:
@@ -235,8 +236,13 @@ def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, A
 def caption(name: str, data: Data, spec: Spec) -> str:
     """Return what a figure plots and what is seen in it; parameters as for `draw`."""
     kind, part = _kind(name)
-    seen = _SEEN[kind](part, data, spec)
+    seen = _SEEN[kind](part, _minima(kind, data), spec)
     return f"{CAPTIONS[kind]}\n{seen}" if seen else _NOTHING[kind].format(part)
+
+
+def _minima(kind: str, data: Data) -> Data:
+    """Return what is drawn: figures of one solution have those under a user's own names beside sgd."""
+    return measures.with_own_minima(data) if kind in ("shift", "sign", "theory-measured") else data
 
 
 def title(name: str) -> str:
@@ -287,9 +293,13 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Look:
-    """Style of one figure: sizes and the colour of each thing that has one everywhere."""
+    """Style of one figure: sizes, and colour and marker of each thing that has them everywhere.
+
+    `own` are the names of the user's own for solutions.
+    """
 
     style: Mapping[str, Any]
+    own: tuple[str, ...] = ()
 
     @property
     def width(self) -> float:
@@ -305,6 +315,18 @@ class _Look:
         palette = self.style["palette"]
         colours = _colours(palette)
         return colours[_ROLES.get(palette, _ROLES["petroff10"]).get(thing, 0) % len(colours)]
+
+    def of_solution(self, solution: str) -> str:
+        """Return a solution's colour: the user's own names take those that the workflow's three leave."""
+        if solution not in self.own:
+            return self.colour(solution)
+        taken = [self.colour(name) for name in SOLUTIONS]
+        free = [colour for colour in _colours(self.style["palette"]) if colour not in taken]
+        return free[self.own.index(solution) % len(free)]
+
+    def marker(self, solution: str) -> str:
+        own = _OWN_MARKERS[self.own.index(solution) % len(_OWN_MARKERS)] if solution in self.own else "o"
+        return _MARKERS.get(solution, own)
 
 
 def _colours(palette: str) -> Sequence[Any]:
@@ -551,7 +573,7 @@ def _prevalence(_part: str, data: Data, spec: Spec, look: _Look) -> Figure | Non
     for axes in grid[-1]:
         axes.set_xlabel("share of directions [%]")
     handles = [
-        Line2D([], [], color=look.colour(s), marker=_MARKERS.get(s, "o"), ms=4.5, lw=1.2, label=f"at {s}")
+        Line2D([], [], color=look.of_solution(s), marker=look.marker(s), ms=4.5, lw=1.2, label=f"at {s}")
         for s in solutions
     ]
     _legend(figure, handles)
@@ -568,8 +590,8 @@ def _shares(
         share, low, high = (100 * row[f"{status}_{key}"] for key in ("share", "low", "high"))
         axes.errorbar(
             share, y, xerr=[[max(share - low, 0)], [max(high - share, 0)]],
-            color=look.colour(row["solution"]),
-            fmt=_MARKERS.get(row["solution"], "o"), ms=4.5, lw=1.2, capsize=2, clip_on=False, zorder=3,
+            color=look.of_solution(row["solution"]),
+            fmt=look.marker(row["solution"]), ms=4.5, lw=1.2, capsize=2, clip_on=False, zorder=3,
         )  # fmt: skip
         axes.annotate(
             f"{row[status]}/{row['n']}", (1.04, y), xycoords=("axes fraction", "data"), va="center",
@@ -1017,7 +1039,7 @@ class _Plane:
     @property
     def solutions(self) -> pd.DataFrame:
         """Rows of the solutions drawn: those on the plane, and all where iterates are projected too."""
-        rows = self.points[self.points["role"].isin(SOLUTIONS)]
+        rows = self.points[self.points["role"] != "iterate"]
         on_plane = rows["distance"] <= 1e-3 * self.side
         return rows.assign(on_plane=on_plane)[on_plane | bool(len(self.iterates))]
 
@@ -1086,7 +1108,9 @@ def _plane(name: str, data: Data, spec: Spec, look: _Look) -> Figure | None:
         row[0].set_ylabel("y [2-norm of weights]")
     drawn = pd.concat([plane.solutions for _, plane in planes])
     handles = [
-        Line2D([], [], color=look.colour(s), marker=_MARKERS[s], mec=_INK, mew=0.6, ms=6, ls="", label=s)
+        Line2D(
+            [], [], color=look.of_solution(s), marker=look.marker(s), mec=_INK, mew=0.6, ms=6, ls="", label=s
+        )
         for s in _ordered(drawn["role"])
     ]
     if any(len(plane.iterates) for _, plane in planes):
@@ -1186,11 +1210,11 @@ def _on_plane(axes: Axes, plane: _Plane, look: _Look) -> None:
         for k, marker in ((0, _FIRST), (-1, _LAST)):
             axes.plot(path["x"].iloc[k], path["y"].iloc[k], marker, color=_INK, ms=4, zorder=4)
     for row in plane.solutions.to_dict("records"):
-        colour = look.colour(row["role"])
+        colour = look.of_solution(row["role"])
         style = {"mfc": colour, "mec": _INK, "mew": 0.6, "ms": 6}
         if not row["on_plane"]:
             style = {"mfc": "none", "mec": colour, "mew": 1.8, "ms": 8}
-        axes.plot(row["x"], row["y"], _MARKERS[row["role"]], zorder=5 if row["on_plane"] else 4.8, **style)
+        axes.plot(row["x"], row["y"], look.marker(row["role"]), zorder=5 if row["on_plane"] else 4.8, **style)
     for split in _SPLITS:
         least = plane.least(split)
         if least:
@@ -1205,7 +1229,7 @@ def _seen_plane(name: str, data: Data, spec: Spec) -> str:
     planes = list(_planes(name, data))
     for label, plane in planes:
         words = []
-        rows = plane.points[plane.points["role"].isin(SOLUTIONS)]
+        rows = plane.points[plane.points["role"] != "iterate"]
         for split in _SPLITS:
             least = plane.least(split)
             if least is None:

@@ -28,6 +28,6 @@ VERSIONS: dict[str, int] = {
     "simulate_theory": 1,
     "aggregate": 1,
     "figures": 4,
-    "claims": 4,
+    "claims": 5,
     "report": 5,
 }
