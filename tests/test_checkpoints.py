@@ -237,7 +237,7 @@ def test_solutions_may_have_any_name(finished):
         name: tables.read(finished / f"results/own/tables/{name}.parquet", name).to_pandas() for name in names
     }
     here = {name: table[table["recipe"] == "named"] for name, table in found.items() if "recipe" in table}
-    given = ["swa", "last.1", "test", "append"]
+    given = ["swa", "append", "last.1", "test"]  # the workflow's own first, then as the config file has them
     assert here["solutions"]["solution"].tolist() == given
     assert here["solutions"].set_index("solution")["distance_to_swa"].gt(0).to_dict() == {
         name: name != "swa" for name in given

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, browser
 from valleys import compare, stats, tables
 from valleys.__main__ import main
 from valleys.errors import ValleysError
@@ -227,6 +228,19 @@ def test_the_rows_are_written_in_three_formats(two, tmp_path, capsys):
     told = [text for text in page.data if text in ("One holds", "Mean holds", "Gone holds", "New holds")]
     assert told == ["One holds", "Mean holds", "Gone holds", "New holds"]
     assert [page.data[page.data.index("recipes.short.lr") + i] for i in (1, 2)] == ["0.1", "0.2"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+def test_the_page_fits_a_narrow_window_and_asks_for_nothing(two, tmp_path):
+    main(["compare", *map(str, two), "--output", str(tmp_path / "c.html")])
+    with browser() as page:
+        for width in (360, 800, 1600):
+            page.size(width, 800, width < 500)
+            page.open(tmp_path / "c.html")
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), width
+        assert page.run("document.querySelectorAll('tr.differs').length") == 1 + 2  # a verdict, two losses
+        assert page.complaints == []
+        assert set(page.requests) == {(tmp_path / "c.html").as_uri()}
 
 
 def test_names_in_a_page_are_text(tmp_path):

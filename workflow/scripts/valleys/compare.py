@@ -346,7 +346,8 @@ th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.9rem 0.4rem 0.
 th { color: var(--soft); font-weight: 600; }
 tr.differs td { background: var(--mark); }
 td.what { width: 34%; }
-.soft, .scope { color: var(--soft); } .scope { display: block; font-size: 0.92em; }
+.soft, .scope { color: var(--soft); } td .soft { white-space: nowrap; }
+.scope { display: block; font-size: 0.92em; }
 .value { font-variant-numeric: tabular-nums; } tr.clear .between .value { font-weight: 700; }
 .badge { display: inline-block; padding: 0 0.5rem; border-radius: 999px; font-size: 0.82rem; font-weight: 600;
   border: 1px solid var(--line); white-space: nowrap; margin-right: 0.3rem; }
