@@ -260,7 +260,7 @@ def test_solutions_may_have_any_name(finished):
     at = [f"named at {name}" for name in given if name != "swa"]
     scopes = set(found["claims"].loc[found["claims"]["claim"] == "directions_are_asymmetric", "scope"])
     assert scopes >= {f"digits/mlp/{name}/uniform" for name in (*at, "mine", "one")}
-    assert not any("swa" in scope for scope in scopes)
+    assert not any(" at swa" in scope for scope in scopes)
     assert set(found["sensitivity"]["recipe"]) == {*at, "mine", "one"}
     assert "digits/mlp/named at last.1/all" in set(
         found["claims"].loc[found["claims"]["claim"] == "matching_signs_flattens", "scope"]
