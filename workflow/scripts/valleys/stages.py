@@ -29,5 +29,5 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 4,
     "claims": 5,
-    "report": 5,
+    "report": 6,
 }
