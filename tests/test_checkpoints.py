@@ -157,20 +157,30 @@ CONFIG = {
     "checkpoints": {
         "mine": {"solutions": {"sgd": "w/{seed}/last.pt", "swa": "w/{seed}/{model}.safetensors"}},
         "one": {"solutions": {"sgd": "w/one.pt"}, "bn": "refreshed"},
+        # Names that code has for other things, and one with a dot.
+        "named": {"solutions": {"last.1": "w/a.pt", "test": "w/b.pt", "append": "w/c.pt", "swa": "w/d.pt"}},
     },
-    "grid": [{"dataset": "digits", "model": "mlp", "recipe": ["mine", "one"]}],
+    "grid": [{"dataset": "digits", "model": "mlp", "recipe": ["mine", "one", "named"]}],
     "probes": {
         "uniform": {"kind": "uniform", "n": 1, "points": 9},
         "frozen": {"kind": "uniform", "n": 1, "points": 9, "bn": "frozen"},
         "pca": {"kind": "pca", "n": 1, "points": 9},
         "to-swa": {"kind": "sgd_to_swa", "points": 9},
+        "slope": {"kind": "gradient", "points": 9, "solutions": ["test"]},
+        "signs": {"kind": "sign", "n": 1, "points": 9, "solutions": ["sgd", "last.1"]},
     },
     "lines": {
         "between": {"start": "sgd", "stop": "swa", "divisions": 4},
         "down": {"start": "swa", "stop": "descent"},
         "path": {"start": "sgd", "stop": "sgd", "stop_seed": "next", "path": "bezier"},
+        "named": {"start": "last.1", "stop": "append", "divisions": 4, "first": 0, "last": 1},
+        "across": {"start": "test", "stop": "sgd", "stop_recipe": "one", "divisions": 2},
     },
-    "planes": {"iterates": {"pca": True}},
+    "planes": {
+        "iterates": {"pca": True},
+        "three": {"through": ["test", "append", "swa"], "points": 3},
+        "two": {"span": ["uniform/0", "slope/0"], "at": "test", "points": 3},
+    },
     "toy_2d": {"n_draws": 5, "surface_points": 21},
     "theory": {"chains": 100, "burn_in": 10, "iterates": 10, "draws": 100, "rates": [0.1], "levels": [0.5]},
 }
@@ -184,6 +194,8 @@ def finished(tmp_path_factory):
         torch.save({"state_dict": network(seed).state_dict()}, folder / f"w/{seed}/last.pt")
         save_file(network(seed + 10).state_dict(), folder / f"w/{seed}/mlp.safetensors")
     torch.save(network(5).state_dict(), folder / "w/one.pt")
+    for seed, name in enumerate("abcd"):
+        torch.save(network(20 + seed).state_dict(), folder / f"w/{name}.pt")
     status, text = snakemake(folder, CONFIG, "--cores", "2")
     assert status == 0, text
     return folder
@@ -194,6 +206,10 @@ def test_given_weights_are_probed_and_nothing_is_trained(finished):
         name: tables.read(finished / f"results/own/tables/{name}.parquet", name).to_pandas()
         for name in ("solutions", "directions", "interpolation", "training", "claims", "planes")
     }
+    found = {
+        name: table[table["recipe"] != "named"] if "recipe" in table else table
+        for name, table in found.items()
+    }
     about = found["solutions"].set_index(["recipe", "seed", "solution"])
     assert about["bn_policy"].to_dict() == {
         ("mine", 0, "sgd"): "stored",
@@ -203,8 +219,8 @@ def test_given_weights_are_probed_and_nothing_is_trained(finished):
         ("one", 0, "sgd"): "refreshed",
     }
     chosen = found["directions"].groupby(["recipe", "seed"])["probe"].unique().map(set).to_dict()
-    drawn = {"uniform", "frozen"}
-    assert chosen == {("mine", 0): {*drawn, "to-swa"}, ("mine", 1): {*drawn, "to-swa"}, ("one", 0): drawn}
+    drawn, both = {"uniform", "frozen", "signs"}, {"uniform", "frozen", "signs", "to-swa"}
+    assert chosen == {("mine", 0): both, ("mine", 1): both, ("one", 0): drawn}
     assert set(found["interpolation"]["line"]) == {"between"}
     assert len(found["training"]) == len(found["planes"]) == 0
     assert not found["claims"]["claim"].str.startswith("swa_").any()  # there is no descent
@@ -215,12 +231,49 @@ def test_given_weights_are_probed_and_nothing_is_trained(finished):
     assert planned(finished, CONFIG) == {}
 
 
+def test_solutions_may_have_any_name(finished):
+    names = ("solutions", "asymmetry", "interpolation", "plane_points", "claims", "sensitivity", "shift")
+    found = {
+        name: tables.read(finished / f"results/own/tables/{name}.parquet", name).to_pandas() for name in names
+    }
+    here = {name: table[table["recipe"] == "named"] for name, table in found.items() if "recipe" in table}
+    given = ["swa", "append", "last.1", "test"]  # the workflow's own first, then as the config file has them
+    assert here["solutions"]["solution"].tolist() == given
+    assert here["solutions"].set_index("solution")["distance_to_swa"].gt(0).to_dict() == {
+        name: name != "swa" for name in given
+    }
+    model, header = solutions.load(finished / "results/own/cells/digits/mlp/named/seed-0/last.1.safetensors")
+    assert same(model, network(20).state_dict())
+    assert header["solution"] == "last.1"
+    # Probes that list none of the names look at all of them; those that do at no other.
+    looked = here["asymmetry"].groupby("probe")["solution"].unique().map(list).to_dict()
+    assert looked == {"uniform": given, "frozen": given, "slope": ["test"], "signs": ["last.1"]}
+    assert here["interpolation"].groupby("line")[["start", "stop"]].first().T.to_dict("list") == {
+        "named": ["last.1", "append"],
+        "across": ["test", "sgd"],
+    }
+    assert here["plane_points"].groupby("plane")["role"].unique().map(list).to_dict() == {
+        "three": given,
+        "two": given,
+    }
+    # What is claimed of SGD minima is judged of each, as of a recipe of its own.
+    at = [f"named at {name}" for name in given if name != "swa"]
+    scopes = set(found["claims"].loc[found["claims"]["claim"] == "directions_are_asymmetric", "scope"])
+    assert scopes >= {f"digits/mlp/{name}/uniform" for name in (*at, "mine", "one")}
+    assert not any(" at swa" in scope for scope in scopes)
+    assert set(found["sensitivity"]["recipe"]) == {*at, "mine", "one"}
+    assert "digits/mlp/named at last.1/all" in set(
+        found["claims"].loc[found["claims"]["claim"] == "matching_signs_flattens", "scope"]
+    )
+    assert "named at append" in (finished / "results/own/report.html").read_text()
+
+
 def test_another_file_at_the_path_is_imported_again(finished):
     path = finished / "w/one.pt"
     torch.save(network(6).state_dict(), path)
     rules = planned(finished, CONFIG)
     assert rules["import_solution"] == 1
-    assert rules["probe"] == 2
+    assert rules["probe"] == 3
     assert not {"train_sgd", "prepare_dataset", "average"} & set(rules)
 
 
@@ -230,6 +283,8 @@ def test_weights_of_another_model_fail_in_one_line(finished, tmp_path):
         "checkpoints": {"one": {"solutions": {"sgd": "w/wrong.pt"}}},
         "name": "wrong",
         "lines": {},
+        "planes": {},
+        "probes": {"uniform": CONFIG["probes"]["uniform"]},
     }
     config["grid"] = [{"dataset": "digits", "model": "mlp", "recipe": "one"}]
     target = "results/wrong/cells/digits/mlp/one/seed-0/sgd.safetensors"

@@ -1,9 +1,12 @@
 """All claims together: the rows of the table, and its text."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from claim_tables import (
+    ALL_SIX,
     EMPTY,
     HIGHER,
     KEPT,
@@ -14,6 +17,7 @@ from claim_tables import (
     bumps,
     descents,
     gain,
+    judge,
     line,
     measured,
     shifted,
@@ -88,7 +92,32 @@ def test_rows_fit_the_declared_table(tmp_path):
         *PAIR,
     }
     assert set(found["verdict"].to_pylist()) <= {"supported", "refuted", "inconclusive"}
-    assert all(list(row) == tables.schema("claims").names for row in rows)
+    assert all(set(row) == set(tables.schema("claims").names) for row in rows)
+
+
+def test_a_mean_over_seeds_has_the_value_of_each():
+    """So that two experiments can be compared seed by seed."""
+    data = solutions(ALL_SIX)
+    lines = pd.concat([line((T - 0.5) ** 2, (T - 0.4) ** 2, seed=seed) for seed in (3, 5)])
+    apart = pd.concat([line(1 - (T - 0.5) ** 2, T, seed=s, line="s", stop_seed=s + 1) for s in (3, 5)])
+    found = judge(
+        solutions=data[data["seed"] != 2],
+        interpolation=pd.concat([lines, apart]),
+        training=descents([(-0.1, 0.2)], [(0.1, 0.2)], [(-0.3, 0.4)]),
+        theory_measured=measured([(1.0, 0.5), (2.0, 0.5)], [(4.0, 0.5)]),
+        **shifted((0.5,), (0.25,)),
+    )
+    by_seed = {claim: json.loads(row["by_seed"] or "null") for claim, row in found.items()}
+    assert by_seed["swa_train_loss"] == pytest.approx({str(k): ALL_SIX[k] for k in (0, 1, 3, 4, 5)})
+    assert set(by_seed["test_minimum_towards_swa"]) == set(by_seed["swa_on_flat_side"]) == {"3", "5"}
+    assert by_seed["seeds_are_apart"] == {"3": pytest.approx(0.25), "5": pytest.approx(0.25)}
+    assert by_seed["swa_test_loss_paper_selection"] == pytest.approx({"0": -0.2, "2": -0.4})
+    assert by_seed["bias_gains_on_measured_curves"] == {"0": 1.5, "1": 4.0}
+    assert by_seed["test_loss_is_shifted"] == pytest.approx({"0": 0.5, "1": 0.25})
+    for claim, values in by_seed.items():
+        if values:
+            assert np.mean(list(values.values())) == pytest.approx(found[claim]["effect"]), claim
+    assert by_seed["swa_paper_selection_exists"] is None
 
 
 def test_text_contains_every_row():
@@ -121,5 +150,5 @@ def test_judge_takes_studies_and_rows_fit_the_declared_table(tmp_path):
     tables.write(tmp_path / "claims.parquet", "claims", rows)
     assert {row["experiment"] for row in rows} == {6, 8, 9, 10, 11}
     assert any(row["claim"] == "small_is_sharper" for row in rows)
-    assert all(list(row) == tables.schema("claims").names for row in rows)
+    assert all(set(row) == set(tables.schema("claims").names) for row in rows)
     assert len({(row["claim"], row["scope"], row["measure"]) for row in rows}) == len(rows)

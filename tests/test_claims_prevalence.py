@@ -50,3 +50,20 @@ def test_uneven_rises(c, n, verdict):
 def test_prevalence_leaves_kind_sign_to_its_own_experiment():
     rows = claims.judge({**EMPTY, **signed([(0.5, 1.0)])})
     assert {row["experiment"] for row in rows} == {12}
+
+
+def test_weights_under_names_of_ones_own_are_minima_too():
+    rows = claims.judge(
+        {
+            **EMPTY,
+            "asymmetry": pd.concat([
+                asymmetry(("asymmetric",) * 4, ("symmetric",)),
+                asymmetry(("symmetric",) * 3, solution="mine"),
+                asymmetry(("flat",) * 9, solution="swa"),
+            ]),
+        }
+    )  # fmt: skip
+    found = {
+        row["scope"]: (row["effect"], row["n"]) for row in rows if row["claim"] == "directions_are_asymmetric"
+    }
+    assert found == {"d/m/r/uniform": (0.8, 5), "d/m/r at mine/uniform": (0.0, 3)}

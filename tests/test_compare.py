@@ -2,10 +2,12 @@
 
 import csv
 import html.parser
+import json
 import math
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, browser
 from valleys import compare, stats, tables
 from valleys.__main__ import main
 from valleys.errors import ValleysError
@@ -104,6 +106,36 @@ def test_claims_side_by_side(two):
     assert (new["found_in"], new["a"], new["b_n"]) == ("b", None, 10)
 
 
+def by_seed(values, test="exact sign test; t interval of the mean"):
+    """A claim whose effect is the mean of values by seed."""
+    interval = stats.mean_interval(list(values.values()))
+    return claim("mean", interval, test, by_seed=json.dumps(values), unit="nats")
+
+
+def test_means_over_seeds_are_paired_by_seed(tmp_path):
+    ours = {"0": 0.1, "1": 0.9, "2": 0.5, "7": 3.0}
+    theirs = {"2": 0.52, "1": 0.92, "0": 0.13, "8": -3.0}
+    a = experiment(tmp_path / "a", [by_seed(ours)], [])
+    b = experiment(tmp_path / "b", [by_seed(theirs)], [])
+    (row,) = rows_of(a, b).values()
+    expected = stats.paired([0.03, 0.02, 0.02])
+    assert row["method"] == "paired over 3 seeds in both; t interval"
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx(
+        (expected.mean, expected.low, expected.high)
+    )
+    assert row["low"] > 0  # which their own intervals, each wider than 1, would not tell
+    apart = stats.difference(*(stats.mean_interval(list(v.values())) for v in (ours, theirs)))
+    assert apart.low < 0
+
+
+@pytest.mark.parametrize("theirs", [{"5": 0.1, "6": 0.2}, {"0": 0.1, "6": 0.2}])
+def test_means_that_share_no_two_seeds_are_independent(tmp_path, theirs):
+    a = experiment(tmp_path / "a", [by_seed({"0": 0.1, "1": 0.3})], [])
+    b = experiment(tmp_path / "b", [by_seed(theirs)], [])
+    (row,) = rows_of(a, b).values()
+    assert row["method"] == "recovered from the two intervals"
+
+
 def test_solutions_are_paired_by_seed(two):
     row = rows_of(*two)["train_loss", "digits/net/short/sgd"]
     expected = stats.paired([0.1 + 0.02, 0.1 + 0.03])  # seeds 2 and 3
@@ -192,8 +224,23 @@ def test_the_rows_are_written_in_three_formats(two, tmp_path, capsys):
     assert read[0]["a_n"] == "10"
     page = Cells()
     page.feed((tmp_path / "c.html").read_text())
-    assert page.rows == rows + 2
-    assert "one" in page.data
+    assert page.rows == rows + 2 + 2  # heads, and the one key of the config that differs
+    told = [text for text in page.data if text in ("One holds", "Mean holds", "Gone holds", "New holds")]
+    assert told == ["One holds", "Mean holds", "Gone holds", "New holds"]
+    assert [page.data[page.data.index("recipes.short.lr") + i] for i in (1, 2)] == ["0.1", "0.2"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
+def test_the_page_fits_a_narrow_window_and_asks_for_nothing(two, tmp_path):
+    main(["compare", *map(str, two), "--output", str(tmp_path / "c.html")])
+    with browser() as page:
+        for width in (360, 800, 1600):
+            page.size(width, 800, width < 500)
+            page.open(tmp_path / "c.html")
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), width
+        assert page.run("document.querySelectorAll('tr.differs').length") == 1 + 2  # a verdict, two losses
+        assert page.complaints == []
+        assert set(page.requests) == {(tmp_path / "c.html").as_uri()}
 
 
 def test_names_in_a_page_are_text(tmp_path):

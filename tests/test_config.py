@@ -564,6 +564,87 @@ def test_a_study_of_another_level_trains_just_that():
     assert set(few.all_cells) < set(more.all_cells)
 
 
+# --- weights from elsewhere, by any name ---
+
+
+def given(solutions, *changes):
+    """An experiment on given weights alone, of two seeds where their paths have {seed}."""
+    weights = {name: f"{name}-{{seed}}.pt" for name in solutions}
+    plain = (
+        ("recipes", {}),
+        ("checkpoints", {"theirs": {"solutions": weights}}),
+        ("grid.0.recipe", "theirs"),
+    )
+    return experiment(*plain, ("lines", {}), ("probes", {"u": {"kind": "uniform"}}), *changes)
+
+
+def test_probes_look_at_own_names_unless_they_list_one():
+    def looked(solutions, listed):
+        found = given(solutions, ("probes.u.solutions", listed))
+        return found.probed_solutions(found.cells[0], "u")
+
+    assert looked(["mine"], ["sgd", "swa"]) == ["mine"]
+    assert looked(["mine", "swa", "b"], ["sgd", "swa"]) == ["swa", "mine", "b"]
+    assert looked(["mine", "sgd", "b"], ["b", "sgd"]) == ["b", "sgd"]
+    assert looked(["sgd", "swa", "descent"], ["swa", "sgd"]) == ["swa", "sgd"]
+    found = given(["mine", "other", "swa"], ("grid.0.solutions", ["other"]))
+    assert found.solutions_of(found.cells[0]) == ["other"]
+
+
+def test_lines_and_planes_need_the_solutions_they_name():
+    line = {"start": "mine", "stop": "swa"}
+    plane = {"through": ["mine", "other", "swa"]}
+    span = {"span": ["u/0", "u/1"], "at": "mine"}
+    found = given(["mine", "other", "swa"], ("lines.x", line), ("planes", {"p": plane, "q": span}))
+    assert [found.lines_of(cell) for cell in found.cells] == [["x"]]
+    assert found.planes_of(found.cells[0]) == ["p", "q"]
+    assert found.plane("theirs", "p")["plane"]["at"] == "mine"
+
+
+NAMES = {
+    "unknown to a probe": (("probes.u.solutions", ["mne"]), "probes.u.solutions: 'mne' is no.* mean 'mine'"),
+    "unknown to a line": (
+        ("lines.x", {"start": "mne", "stop": "mine"}),
+        "lines.x.start: 'mne' is no solution",
+    ),
+    "unknown to a plane": (
+        ("planes", {"p": {"through": ["mine", "other", "c"]}}),
+        r"planes.p.through.2: 'c' is no solution; choose from sgd, swa, descent, mine, other",
+    ),
+    "unknown to the grid": (("grid.0.solutions", ["c"]), "grid.0.solutions: 'c' is no solution"),
+    "not there": (
+        ("lines.x", {"start": "mine", "stop": "swa"}),
+        "lines.x: no line runs from 'mine' to 'swa': theirs has mine, other",
+    ),
+    "not all there": (
+        ("planes", {"p": {"through": ["mine", "other", "swa"]}}),
+        "planes.p: no cell has all of its solutions: theirs has mine, other",
+    ),
+    "no cell": (("grid.0.recipe", "more"), "probes.u.solutions: no cell has 'mine'; add recipe 'theirs'"),
+    "taken": (
+        ("checkpoints.theirs.solutions.iterate", "a.pt"),
+        "solutions: 'iterate' is what .* another name",
+    ),
+    "none left": (("grid.0.solutions", ["sgd"]), "grid: solutions leave none for recipe 'theirs'; it has"),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_solution_that_is_not_there_is_named(what):
+    change, words = NAMES[what]
+    more = [("checkpoints.more", {"solutions": {"sgd": "x.pt"}}), ("probes.u.solutions", ["mine"])]
+    names = ["mine", "other"]
+    if what == "none left":
+        change, more, names = ("grid.0.solutions", ["sgd"]), [], ["swa"]
+    with pytest.raises(ValleysError, match=words):
+        given(names, *more, change)
+
+
+def test_params_of_cells_without_own_names_are_as_they_were():
+    assert "solutions" not in experiment().figure("shift")
+    assert given(["mine"]).figure("shift")["solutions"] == ["mine"]
+
+
 # --- slices ---
 
 

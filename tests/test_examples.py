@@ -49,6 +49,6 @@ def test_own_weights(folder):
     status, text = snakemake(folder, given, *targets, "--cores", "2")
     assert status == 0, text
     found = tables.read(folder / targets[0], "solutions").to_pandas()
-    assert set(found["solution"]) == {"sgd", "swa"}
+    assert set(found["solution"]) == {"last", "averaged"}
     assert found["train_accuracy"].min() > 0.9  # they were trained on these images, normalised like this
     assert set(found["bn_policy"]) == {"stored"}

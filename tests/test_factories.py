@@ -244,8 +244,68 @@ def test_torchvision_networks_are_factories():
     assert parameter_group(model, "classifier") == ["fc.weight", "fc.bias"]
     assert all(model.get_parameter(name).dim() == 4 for name in parameter_group(model, "conv"))
     assert len(parameter_group(model, "bn_weight")) == 20
-    with pytest.raises(ValleysError, match=r"resnet18'.*expected input.*to have 3 channels"):
+    wrong = r"resnet18'.*expected input.*to have 3 channels.*; images here have 1 channel of 32 x 32 pixels"
+    with pytest.raises(ValleysError, match=wrong) as error:
         models.build(spec, in_shape=(1, 32, 32), classes=5)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"weights": None}])
+def test_torchvision_networks_get_the_number_of_classes(kwargs):
+    """Their constructors take it among ``**kwargs``, which do not say so."""
+    spec = {"factory": "torchvision.models:resnet18", "kwargs": kwargs}
+    nets = [solutions.fresh(s, (3, 32, 32), 5, seed=1) for s in (spec, spec | {"kwargs": {"num_classes": 5}})]
+    assert nets[0].fc.out_features == 5
+    assert torch.equal(nets[0].conv1.weight, nets[1].conv1.weight)  # as if it had been written
+    with pytest.raises(ValleysError, match=r"Wrong image height.*; images here have 3 channels of 32 x 32"):
+        models.build(
+            {"factory": "torchvision.models:vit_b_16", "kwargs": {}}, in_shape=(3, 32, 32), classes=5
+        )
+
+
+TIMM = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, depth, num_classes=1000, in_chans=3, drop_rate=0.0):
+        super().__init__()
+        convolutions = [nn.Conv2d(in_chans if i == 0 else 4, 4, 3, padding=1) for i in range(depth)]
+        self.body = nn.Sequential(*convolutions, nn.Dropout(drop_rate), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+NETS = {"tiny": 1, "small": 2}
+
+def create_model(model_name, pretrained=False, checkpoint_path=None, **kwargs):
+    if model_name not in NETS:
+        raise RuntimeError(f"Unknown model ({model_name})")
+    return Net(NETS[model_name], **kwargs)
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_networks_named_as_timm_does(package, channels):
+    (package / "timm.py").write_text(TIMM)
+
+    def made(shape=(channels, 8, 8), **kwargs):
+        spec = {"factory": f"{package.name}.timm:create_model", "kwargs": kwargs}
+        return models.build(spec, in_shape=shape, classes=CLASSES)
+
+    net = made(model_name="small", drop_rate=0.5)
+    assert (net.head.out_features, net.body[0].in_channels, net.body[2].p) == (CLASSES, channels, 0.5)
+    assert made(model_name="tiny", num_classes=CLASSES).body[0].in_channels == channels
+    for kwargs, words in (
+        ({"model_name": "tni"}, r"with \(model_name='tni'\), raises RuntimeError: Unknown model \(tni\)"),
+        ({"model_name": "tiny", "num_classes": 7}, r"\(2, 7\); it must map images .* to logits \(2, 5\)"),
+        ({"model_name": "tiny", "in_chans": 2}, f"images here have {channels} channel"),
+    ):
+        if channels == 3 or "num_classes" not in kwargs:
+            with pytest.raises(ValleysError, match=words):
+                made(**kwargs)
+    spec = {"factory": f"{package.name}.timm:Net", "kwargs": {"depth": 1}}
+    assert models.build(spec, in_shape=(channels, 8, 8), classes=CLASSES).head.out_features == CLASSES
 
 
 def test_groups_of_other_layers_than_ours():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from valleys import tables
+from valleys import rulegraph, tables
 from workflow_runs import ROOT, load
 
 OUTER = """
@@ -26,16 +26,22 @@ module valleys:
 use rule * from valleys as valleys_*
 
 
+onstart:
+    valleys.onstart()
+    shell("test -S $VALLEYS_FORKSERVER && touch served")
+
+
 rule epochs:
     default_target: True
     input:
-        "landscape/results/smoke/cells/digits/mlp/quick/seed-0/training.parquet",
+        table="landscape/results/smoke/cells/digits/mlp/quick/seed-0/training.parquet",
+        report="landscape/results/smoke/report.html",
     output:
         "epochs.txt",
     params:
         factor=config["factor"],
     shell:
-        "echo {{params.factor}} {{input}} > {{output}}"
+        "echo {{params.factor}} {{input.table}} > {{output}}"
 """
 
 
@@ -47,7 +53,7 @@ def outer(tmp_path):
     return tmp_path
 
 
-def snakemake(folder, *args):
+def snakemake(folder, *args, timeout=300):
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", *args],
@@ -56,7 +62,7 @@ def snakemake(folder, *args):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
     return done.returncode, done.stdout
 
@@ -70,11 +76,19 @@ def test_another_workflow_asks_for_the_report(outer):
 
 
 def test_another_workflow_builds_on_a_table_of_ours_with_a_config_of_its_own(outer):
-    status, text = snakemake(outer)
+    status, text = snakemake(outer, timeout=900)
     assert status == 0, text
     path = "landscape/results/smoke/cells/digits/mlp/quick/seed-0/training.parquet"
     assert (outer / "epochs.txt").read_text() == f"3 {path}\n"
     assert tables.read(outer / path, "training").num_rows == 6
+    # Our onstart ran: jobs were forked, and the report draws our rules by their own names.
+    assert (outer / "served").exists()
+    graph = rulegraph.read(outer / "landscape/results/smoke" / rulegraph.FILE)
+    jobs = re.findall(r"^valleys_(\w+) +(\d+)$", text, re.M)
+    assert graph.jobs == {rule: int(count) for rule, count in jobs}
+    page = (outer / "landscape/results/smoke/report.html").read_text(encoding="utf-8")
+    assert re.search(r">train_sgd</text><text[^>]*>1 job</text>", page)
+    assert not (outer / "results").exists()
     status, text = snakemake(outer, "-n")
     assert status == 0, text
     assert "Nothing to be done" in text

@@ -27,12 +27,17 @@ LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 
 
+def any_of(names):
+    """A pattern that matches these names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
     dataset=r"[^/]+",
     model=r"[^/]+",
     recipe=r"[^/]+",
     seed=r"\d+",
-    solution="sgd|swa|descent",
+    solution=any_of([*valleys_config.SOLUTIONS, *experiment.own_names]),
     probe=r"[^/]+",
     bundle=r"[^/]+",
     study="|".join(experiment.studies) or "none",
@@ -82,16 +87,16 @@ def start_fork_server():
         forkserver.start(SCRIPTS)
 
 
-def any_of(names):
-    """A pattern that matches these names, and nothing where there are none."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 def write_rulegraph():
-    """Write down which rules, with how many jobs, are behind the report that this run is to make."""
-    if workflow.is_main_process and any(job.rule.name == "report" for job in workflow.dag.needrun_jobs()):
-        graph = rulegraph.of_jobs(workflow.dag.dependencies)
-        files.write_text(f"{ROOT}/{rulegraph.FILE}", graph.to_json())
+    """Write down which rules, with how many jobs, are behind the report that this run is to make.
+
+    As a module of another workflow, rules may have other names here and the report a folder before its path.
+    """
+    name = rules.report.rule.name
+    asked = next((job for job in workflow.dag.needrun_jobs() if job.rule.name == name), None)
+    if workflow.is_main_process and asked:
+        graph = rulegraph.of_jobs(workflow.dag.dependencies, name, name.partition("report")[::2])
+        files.write_text(Path(str(asked.output[0])).with_name(rulegraph.FILE), graph.to_json())
 
 
 def cell_folder(cell):
@@ -110,9 +115,14 @@ def iterates_folder(path):
 
 
 def solution_files(wildcards):
-    """The refreshed solutions of a cell that are wanted, by name."""
-    names = experiment.solutions_of(cell_of(wildcards))
-    return {name: f"{CELL.format(**wildcards)}/{name}.safetensors" for name in names}
+    """The solutions of a cell that are wanted, each in a file of its name."""
+    cell = cell_of(wildcards)
+    return named_files(cell, experiment.solutions_of(cell))
+
+
+def named_files(cell, names):
+    """The files of some of a cell's solutions."""
+    return [f"{cell_folder(cell)}/{name}.safetensors" for name in names]
 
 
 def start_files(wildcards):
@@ -129,7 +139,7 @@ def probed_files(wildcards):
     cell = cell_of(wildcards)
     probes = experiment.bundles_of(cell)[wildcards.bundle]
     names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
-    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in sorted(names)}
+    files = {"solutions": named_files(cell, sorted(names))}
     files["directions"] = [
         f"{cell_folder(cell)}/probes/{probe}/directions.safetensors"
         for probe in probes
@@ -141,8 +151,7 @@ def probed_files(wildcards):
 def direction_files(wildcards):
     """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
     cell, probe = cell_of(wildcards), wildcards.probe
-    names = experiment.direction_inputs(cell, probe)
-    files = {name: f"{cell_folder(cell)}/{name}.safetensors" for name in names}
+    files = {"solutions": named_files(cell, experiment.direction_inputs(cell, probe))}
     if config["probes"][probe]["kind"] == "pca":
         files["iterates"] = f"{cell_folder(cell)}/iterates"
     for seed in target_seeds(wildcards):

@@ -102,8 +102,8 @@ rule interpolate:
 
 rule plane:
     input:
-        unpack(solution_files),
         unpack(plane_files),
+        solutions=solution_files,
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:

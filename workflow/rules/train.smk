@@ -132,7 +132,7 @@ rule descend:
 
 rule evaluate:
     input:
-        unpack(solution_files),
+        solutions=solution_files,
         train=rules.prepare_dataset.output.train,
         test=rules.prepare_dataset.output.test,
     output:

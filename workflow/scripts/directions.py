@@ -1,6 +1,6 @@
 """Compute and store the directions of a probe whose kind is not drawn from a seed.
 
-In: ``train``, the solutions needed; for kind ``pca``, ``iterates``; for kind ``to_seed``,
+In: ``train``, ``solutions`` (those needed); for kind ``pca``, ``iterates``; for kind ``to_seed``,
 ``<solution>_of_seed_<seed>``. Out: ``weights``: safetensors, tensors named ``<solution>/<k>/<parameter>``,
 not normalised; ``columns`` in the header has what the ``directions`` table says of each besides. Random kinds
 need no file: seed and number remake them.
@@ -10,16 +10,15 @@ from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import directions, files, losses, sgd, solutions
-    from valleys.config import SOLUTIONS, Experiment
+    from valleys.config import Experiment
 
     spec = snakemake.params.spec
     kind, n = spec["probe"]["kind"], spec["probe"]["n"]
     device = pick_device(snakemake.config)
     train = read_split(snakemake, "train", device).subset(spec["probe"]["train_images"])
     loss = losses.build(spec["loss"])
-    loaded = {
-        name: solutions.load(path, device)[0] for name, path in snakemake.input.items() if name in SOLUTIONS
-    }
+    named = solutions.by_name(snakemake.input.solutions)
+    loaded = {name: solutions.load(path, device)[0] for name, path in named.items()}
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in loaded.items()}
     stored, columns = {}, {}
     for name in snakemake.params.solutions:

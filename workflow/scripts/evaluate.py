@@ -1,6 +1,6 @@
 """Evaluate the solutions of one cell on train and test, BN as stored (refreshed), and their distances.
 
-In: ``train``, ``test``, and those of sgd, swa and descent that are wanted. Out: ``table`` (solutions).
+In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (solutions).
 """
 
 from valleys.jobs import job, pick_device, read_split
@@ -15,8 +15,8 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     loss = losses.build(spec["loss"])
-    made = [name for name in SOLUTIONS if name in snakemake.input.keys()]  # noqa: SIM118 (no dict)
-    loaded = {name: solutions.load(snakemake.input[name], device) for name in made}
+    files = solutions.by_name(snakemake.input.solutions)
+    loaded = {name: solutions.load(path, device) for name, path in files.items()}
     weights = {name: {n: p.detach() for n, p in net.named_parameters()} for name, (net, _) in loaded.items()}
     rows = []
     for name, (model, about) in loaded.items():
@@ -27,7 +27,7 @@ with job(snakemake) as log:
         for other in SOLUTIONS:
             row[f"distance_to_{other}"] = (
                 sgd.vector_norm(difference(weights[name], weights[other], list(weights[name])))
-                if other in made
+                if other in weights
                 else None
             )
         row["parameters"] = sum(p.numel() for p in model.parameters())

@@ -1,6 +1,6 @@
 """Loss and accuracy on a plane through the weights of one cell, and what lies on it.
 
-In: ``train``, ``test``, the solutions ``sgd``, ``swa``, ``descent``; for pca ``iterates``; for a span of
+In: ``train``, ``test``, ``solutions`` (all of the cell); for pca ``iterates``; for a span of
 computed directions ``directions_x``, ``directions_y``. Out: ``planes``, ``plane_points`` (tables). Finished
 rows of the grid are kept beside the outputs: a killed job goes on where it was.
 """
@@ -12,7 +12,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import directions, files, planes, probe, sgd, solutions, tables
-    from valleys.config import SOLUTIONS, Cell, Experiment
+    from valleys.config import Cell, Experiment
     from valleys.data import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
@@ -21,7 +21,8 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     data = (snakemake.input.train, snakemake.input.test)
     splits = [read_split(snakemake, part, device) for part in ("train", "test")]
-    loaded = {name: solutions.load(snakemake.input[name], device) for name in SOLUTIONS}
+    named = solutions.by_name(snakemake.input.solutions)
+    loaded = {name: solutions.load(path, device) for name, path in named.items()}
     nets = {name: net for name, (net, _) in loaded.items()}
     weights = {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
 

@@ -1,6 +1,6 @@
 """Probe the directions of one or more probes at the solutions of one cell.
 
-In: ``train``, ``test``, solutions by name and ``directions`` (files, one for each probe of a computed kind,
+In: ``train``, ``test``, ``solutions`` and ``directions`` (files, one for each probe of a computed kind,
 in the order of the probes). Out: ``curves``, ``directions`` (tables). Finished directions are kept beside the
 outputs: a killed job goes on where it was, and asking for more directions, or for another probe in the same
 job, probes only the new ones.
@@ -23,6 +23,7 @@ with job(snakemake) as log:
     data = [snakemake.input.train, snakemake.input.test]
     splits = [read_split(snakemake, part, device) for part in ("train", "test")]
     inputs = [read_metadata(path)["checksum"] for path in data]
+    named = solutions.by_name(snakemake.input.solutions)
     computed = iter(snakemake.input.get("directions", []))
 
     curves, rows = [], []
@@ -31,7 +32,7 @@ with job(snakemake) as log:
             files.load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
         )
         for name in block["solutions"]:
-            model, about = solutions.load(snakemake.input[name], device)
+            model, about = solutions.load(named[name], device)
             evaluator = probe.evaluator_for(model, splits, block, spec)
             del model  # the evaluator has a copy
             log.info("probe %s at %s", probe_name, name)

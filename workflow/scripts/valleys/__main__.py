@@ -17,11 +17,14 @@ examples:
   %(prog)s --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
   %(prog)s --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
       --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
+  %(prog)s --weights mine.pt --model '{factory: "mypkg.nets:build", kwargs: {width: 8}}' \\
+      --data '{source: numpy, train: train.npz, test: test.npz, mean: [0.5], std: [0.25]}'
 
 Weights are a state dict, or what training scripts wrap around one; those of the workflow know their model.
 Models and data sources are written name:option=value,... or as a YAML or JSON mapping; the command options
-lists both. Images are normalised by the mean and deviation of the train set. Without --radius or --relative a
-curve ends where the loss has risen by --rise. Defaults are in brackets.
+lists both, and a factory is any callable of your own that returns a torch.nn.Module. Images are normalised by
+the mean and deviation of the train set: give the mean and std that your weights were trained with. Without
+--radius or --relative a curve ends where the loss has risen by --rise. Defaults are in brackets.
 """
 
 
@@ -71,7 +74,10 @@ def _add_probe(commands: Any) -> None:
     what.add_argument(
         "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
     )
-    what.add_argument("--model", help="as in preresnet:depth=20; weights of the workflow need none")
+    what.add_argument(
+        "--model",
+        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none",
+    )
     what.add_argument(
         "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"
     )

@@ -3,9 +3,10 @@
 The interval of a difference B - A, at the level of the two experiments' own intervals:
 
 claims
-    From the intervals of the two effects (`stats.difference`), which takes the experiments for independent.
-    Of claims judged by Wilson or t intervals; other effects are extremes over many rows, whose difference has
-    no interval.
+    Of effects that are means over seeds, as of solutions where two seeds or more are in both. Else from the
+    intervals of the two effects (`stats.difference`), which takes the experiments for independent, of claims
+    judged by Wilson or t intervals; other effects are extremes over many rows, whose difference has no
+    interval.
 solutions
     Seeds that are in both are pairs: the same initial weights and order of images where the rest is equal.
     With two or more, the t interval of their paired differences; without any, Welch's of the two means.
@@ -14,6 +15,7 @@ solutions
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -109,6 +111,12 @@ def _claim_difference(
         return found | {"method": "none: the units differ", "note": f"unit in B: {right['unit']}"}
     between = stats.difference(_interval(left), _interval(right))
     found["difference"] = between.estimate
+    if level_a == level_b and len(pairs := _paired_seeds(left, right)) >= 2:
+        paired = stats.paired(pairs, level=level_a)
+        method = f"paired over {paired.n} seeds in both; t interval"
+        return found | {
+            "difference": paired.mean, "low": paired.low, "high": paired.high, "method": method
+        }  # fmt: skip
     if not any(all(word in row["test"] for row in (left, right)) for word in _MADE_OF_INTERVALS):
         return found | {"method": "none: the effect is an extreme over rows"}
     if level_a != level_b:
@@ -116,6 +124,12 @@ def _claim_difference(
     if not (isfinite(between.low) and isfinite(between.high)):
         return found | {"method": "none: an effect has no interval"}
     return found | {"low": between.low, "high": between.high, "method": "recovered from the two intervals"}
+
+
+def _paired_seeds(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[float]:
+    """Return B - A by seed of two effects that are means over seeds, of the seeds in both."""
+    ours, theirs = (json.loads(row["by_seed"] or "{}") for row in (left, right))
+    return [theirs[seed] - value for seed, value in ours.items() if seed in theirs]
 
 
 def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
@@ -217,11 +231,10 @@ def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
 
 
-def as_text(a: Experiment, b: Experiment, rows: list[Row], markup: str = "simple") -> str:
-    """Return the comparison as tables for the terminal, or as HTML tables (`markup` "html")."""
+def as_text(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+    """Return the comparison as tables for the terminal."""
     from tabulate import tabulate
 
-    web = markup == "html"
     parts = [f"A: {a.folder}", f"B: {b.folder}"]
     changed = config_differences(a.config, b.config)
     if changed:
@@ -229,27 +242,32 @@ def as_text(a: Experiment, b: Experiment, rows: list[Row], markup: str = "simple
         parts += [f"  {key}: {_value(left)} | {_value(right)}" for key, left, right in changed[:_LISTED]]
         more = len(changed) - _LISTED
         parts += [f"  and {more} keys more"] if more > 0 else []
-    head = "\n".join(parts)
-    parts = [f"<pre>{html.escape(head)}</pre>" if web else head]
-    claims = [row for row in rows if row["table"] == "claims"]
-    solutions = [row for row in rows if row["table"] == "solutions"]
+    parts = ["\n".join(parts)]
     for some, heads in (
-        (claims, ["claim", "scope", "verdict A", "verdict B", "A", "B", "B - A", "unit"]),
-        (solutions, ["measure", "scope", "A", "B", "B - A", "unit"]),
+        (_of("claims", rows), ["claim", "scope", "verdict A", "verdict B", "A", "B", "B - A", "unit"]),
+        (_of("solutions", rows), ["measure", "scope", "A", "B", "B - A", "unit"]),
     ):
-        lines = [_line(row) for row in some]
-        parts.append(tabulate(lines, heads, tablefmt=markup, disable_numparse=True))
+        parts.append(tabulate([_line(row) for row in some], heads, disable_numparse=True))
+    return "\n\n".join([*parts, " ".join(_told(a, b, rows))])
+
+
+def _of(table: str, rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row["table"] == table]
+
+
+def _told(a: Experiment, b: Experiment, rows: list[Row]) -> tuple[str, str]:
+    """Return what the claims come to, and how to read the intervals."""
+    claims = _of("claims", rows)
     agree = sum(row["verdict_a"] == row["verdict_b"] for row in claims if row["found_in"] == "both")
     both = sum(row["found_in"] == "both" for row in claims)
     only = [sum(row["found_in"] == side for row in claims) for side in "ab"]
     level = f"{a.level:.0%}" if a.level == b.level else "A's and B's own level"
-    told = (
-        f"{both} claims in both, {agree} with the same verdict; {only[0]} in A only, {only[1]} in B only. "
-        f"Intervals: {level}; *: the interval of the difference leaves out 0. Claims' differences take the "
-        "experiments for independent; those of solutions pair equal seeds."
+    return (
+        f"{both} claims in both, {agree} with the same verdict; {only[0]} in A only, {only[1]} in B only.",
+        f"Intervals: {level}; *: the interval of the difference leaves out 0. Solutions, and claims' effects "
+        "that are means over seeds, are paired by the seeds in both; other differences take the experiments "
+        "for independent.",
     )
-    parts.append(f"<p>{html.escape(told)}</p>" if web else told)
-    return ("\n" if web else "\n\n").join(parts)
 
 
 def _line(row: Row) -> list[str]:
@@ -259,9 +277,13 @@ def _line(row: Row) -> list[str]:
         cells += verdicts
     for side in ("a", "b"):
         cells.append(_with_interval(row[side], row[f"{side}_low"], row[f"{side}_high"], row[f"{side}_n"]))
-    clear = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
     between = _with_interval(row["difference"], row["low"], row["high"], signed=True)
-    return [*cells, between + (" *" if clear else ""), row["unit"]]
+    return [*cells, between + (" *" if _is_clear(row) else ""), row["unit"]]
+
+
+def _is_clear(row: Row) -> bool:
+    """Whether the interval of a difference leaves out 0."""
+    return row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
 
 
 def _with_interval(
@@ -302,8 +324,127 @@ def write(path: Path, a: Experiment, b: Experiment, rows: list[Row]) -> None:
     elif path.suffix == ".csv":
         files.write_text(path, pd.DataFrame(rows).convert_dtypes().to_csv(index=False))
     else:
-        style = "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
-        style += "td,th{border:1px solid #ccc;padding:2px 6px;text-align:left}"
-        head = f"<meta charset='utf-8'><title>Comparison</title><style>{style}</style>"
-        body = as_text(a, b, rows, "html")
-        files.write_text(path, f"<!doctype html><html lang='en'>{head}<body>\n{body}\n</body></html>\n")
+        files.write_text(path, as_page(a, b, rows))
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: light-dark(#202124, #e8eaed); --soft: light-dark(#5f6368, #a8adb4);
+  --page: light-dark(#ffffff, #17181a); --line: light-dark(#dadce0, #3c4043);
+  --mark: light-dark(#eef4fd, #1d2a3d); }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere;
+  background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0.5rem 0 1rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 0.5rem; }
+p { margin: 0 0 0.75rem; max-width: 46rem; }
+table { border-collapse: collapse; width: 100%; font-size: 0.88rem; line-height: 1.4; }
+th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.9rem 0.4rem 0.4rem;
+  border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; }
+tr.differs td { background: var(--mark); }
+td.what { width: 34%; }
+.soft, .scope { color: var(--soft); } td .soft { white-space: nowrap; }
+.scope { display: block; font-size: 0.92em; }
+.value { font-variant-numeric: tabular-nums; } tr.clear .between .value { font-weight: 700; }
+.badge { display: inline-block; padding: 0 0.5rem; border-radius: 999px; font-size: 0.82rem; font-weight: 600;
+  border: 1px solid var(--line); white-space: nowrap; margin-right: 0.3rem; }
+.supported { color: light-dark(#14692b, #8fe3a5); background: light-dark(#dff3e4, #143a20); }
+.refuted { color: light-dark(#a31515, #ffb3ab); background: light-dark(#fbe3e1, #4a1915); }
+.inconclusive { color: light-dark(#5b4a00, #f3d77a); background: light-dark(#fbf0cd, #40360f); }
+@media screen and (max-width: 44rem) {
+  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  table, tbody, tr { display: block; } tr { border-bottom: 1px solid var(--line); padding: 0.4rem 0; }
+  td, td.what { display: block; border: 0; padding: 0.1rem 0.4rem; width: auto; }
+  td[data-label]::before { content: attr(data-label) " "; color: var(--soft); }
+}
+@media print { body { max-width: none; font-size: 9pt; } tr { break-inside: avoid; } }
+"""
+
+
+def as_page(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+    """Return the comparison as one HTML page that asks for no other.
+
+    What differs comes first, what is in one experiment only last.
+    """
+    told, how = _told(a, b, rows)
+    changed = [
+        f"<tr><td class='what'>{html.escape(key)}</td><td data-label='A'>{html.escape(_value(left))}</td>"
+        f"<td data-label='B'>{html.escape(_value(right))}</td></tr>"
+        for key, left, right in config_differences(a.config, b.config)
+    ]
+    names = [html.escape(one.folder.resolve().name) for one in (a, b)]
+    parts = [
+        f"<h1>{names[0]} and {names[1]}</h1>",
+        f"<p>A: {html.escape(str(a.folder))}<br>B: {html.escape(str(b.folder))}</p>",
+        f"<p>{html.escape(told)} What differs comes first, marked: another verdict, or an interval of B − A "
+        f"that leaves out 0 (*).</p><p class='soft'>{html.escape(how)}</p>",
+        *_table("Claims", "claim", _of("claims", rows)),
+        *_table("Solutions", "measure, mean over seeds", _of("solutions", rows)),
+        *(["<h2>Config</h2>", _head("key", "A", "B"), *changed, "</tbody></table>"] if changed else []),
+    ]
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"
+    title = f"<title>{names[0]} and {names[1]}</title>"
+    body = "\n".join(parts)
+    return f"<!doctype html>\n<html lang='en'><head>{head}{title}</head><body>\n{body}\n</body></html>\n"
+
+
+def _head(*columns: str) -> str:
+    cells = "".join(f"<th scope='col'>{column}</th>" for column in columns)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>"
+
+
+def _table(title: str, what: str, rows: list[Row]) -> Iterator[str]:
+    yield f"<h2>{title}</h2>"
+    if not rows:
+        yield "<p>None.</p>"
+        return
+    yield _head(what, "A", "B", "B − A")
+    for row in sorted(rows, key=lambda row: (not _differs(row), row["found_in"] != "both")):
+        marks = [name for name, held in (("differs", _differs(row)), ("clear", _is_clear(row))) if held]
+        text = row["statement"][:1].upper() + row["statement"][1:] or row["name"].replace("_", " ")
+        sides = [
+            _badge(row[f"verdict_{side}"])
+            + _estimated(row[side], row[f"{side}_low"], row[f"{side}_high"], row["unit"], row[f"{side}_n"])
+            for side in "ab"
+        ]
+        between = _estimated(row["difference"], row["low"], row["high"], row["unit"], signed=True)
+        note = f"{row['method']}{'; ' + row['note'] if row['note'] else ''}"
+        yield (
+            f"<tr class='{' '.join(marks)}'><td class='what' title='{html.escape(row['name'])}'>"
+            f"{html.escape(text)}<span class='scope'>{html.escape(row['scope'])}</span></td>"
+            f"<td data-label='A'>{sides[0]}</td><td data-label='B'>{sides[1]}</td>"
+            f"<td class='between' data-label='B − A' title='{html.escape(note)}'>{between}"
+            f"{' *' if _is_clear(row) else ''}</td></tr>"
+        )
+    yield "</tbody></table>"
+
+
+def _differs(row: Row) -> bool:
+    return _is_clear(row) or (row["found_in"] == "both" and row["verdict_a"] != row["verdict_b"])
+
+
+def _badge(verdict: str | None) -> str:
+    return f"<span class='badge {html.escape(verdict)}'>{html.escape(verdict)}</span>" if verdict else ""
+
+
+def _estimated(
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    unit: str,
+    n: int | None = None,
+    signed: bool = False,
+) -> str:
+    """Return an estimate with its unit and, after it in a softer colour, its interval and n."""
+    if value is None or not isfinite(value):
+        return "<span class='soft'>–</span>"
+    first, _, rest = _with_interval(value, low, high, n, signed).partition(" ")
+    first, comma, count = first.partition(",")
+    rest = (comma + count + " " + rest if comma else rest).lstrip(", ")
+    return (
+        f"<span class='value'>{first.replace('-', '−')}</span> {html.escape(unit)} "
+        f"<span class='soft'>{rest.replace('-', '−')}</span>"
+    )

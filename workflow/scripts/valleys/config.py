@@ -30,6 +30,7 @@ from valleys.studies import Expansion
 
 SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
+NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and this module call those
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
 CELL_TABLES += ("interpolation", "planes", "plane_points")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
@@ -157,6 +158,25 @@ class Wanted:
         self.lines.update(lines)
 
 
+def chosen_solutions(listed: Iterable[str], there: Iterable[str]) -> list[str]:
+    """Return the solutions that a list of names takes of those `there`.
+
+    A list that has none of the user's own names takes in all of those: given weights are looked at without
+    an edit of each probe. One that has some is taken as it is.
+    """
+    listed, there = list(listed), list(there)
+    return [*(name for name in listed if name in there), *([] if _own(listed) else _own(there))]
+
+
+def _own(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name not in SOLUTIONS]
+
+
+def _laid_by(plane: Config) -> list[str]:
+    """Return the solutions that a plane's block names."""
+    return list(plane["through"] or ()) + ([plane["at"]] if plane["span"] else [])
+
+
 def _but_fp32(block: Mapping[str, Any]) -> dict[str, Any]:
     """Leave the default precision out of a job's params: those of jobs done before there was a choice."""
     return {key: value for key, value in block.items() if (key, value) != ("precision", "fp32")}
@@ -193,6 +213,7 @@ class Experiment:
             study: self._study(config["studies"][study], variants)
             for study, variants in expansion.variants.items()
         }
+        self._check_solutions()
         self._check_recipes()
         self._check_windows()
         self._check_probes()
@@ -262,6 +283,18 @@ class Experiment:
         """Whether a recipe is the name of checkpoints: its cells are not trained."""
         return recipe in self.checkpoints
 
+    def available(self, cell: Cell) -> list[str]:
+        """Return the solutions that a cell can have, in order: the three, or those given."""
+        if not self.is_given(cell.recipe):
+            return list(SOLUTIONS)
+        given = self.checkpoints[cell.recipe]["solutions"]
+        return [*(name for name in SOLUTIONS if name in given), *_own(given)]
+
+    @property
+    def own_names(self) -> list[str]:
+        """The names of the user's own that checkpoints have for solutions, in the order of the config."""
+        return list(dict.fromkeys(n for block in self.checkpoints.values() for n in _own(block["solutions"])))
+
     def checkpoint(self, cell: Cell, solution: str) -> str:
         """Return the file that a solution of a cell with given weights comes from."""
         text = self.checkpoints[cell.recipe]["solutions"][solution]
@@ -279,9 +312,7 @@ class Experiment:
     def _want(self, cell: Cell, entry: Mapping[str, Any]) -> None:
         """Note what an entry of the grid, or a study, wants of a cell."""
         probes, lines = (entry.get(key, list(self.config[key])) for key in ("probes", "lines"))
-        solutions = entry.get("solutions", SOLUTIONS)
-        if self.is_given(cell.recipe):
-            solutions = [name for name in solutions if name in self.checkpoints[cell.recipe]["solutions"]]
+        solutions = chosen_solutions(entry.get("solutions", SOLUTIONS), self.available(cell))
         self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines)
 
     def _study(self, spec: Mapping[str, Any], variants: list[Any]) -> dict[Cell, Mapping[str, Any]]:
@@ -315,6 +346,46 @@ class Experiment:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
                     f"config: studies: {name!r} is the name of a table or target; choose another"
+                )
+
+    def _check_solutions(self) -> None:
+        """Check that solutions named anywhere are the workflow's or given ones, which some cell has."""
+        for name, block in self.checkpoints.items():
+            for taken in set(NOT_SOLUTIONS) & set(block["solutions"]):
+                raise ValleysError(
+                    f"config: checkpoints.{name}.solutions: {taken!r} is what the workflow calls the weights "
+                    "that are averaged; choose another name"
+                )
+        for i, entry in enumerate(self.config["grid"]):
+            self._check_known(f"grid.{i}.solutions", entry.get("solutions", ()))
+        for cell in self.cells:
+            if not self.solutions_of(cell):
+                raise ValleysError(
+                    f"config: grid: solutions leave none for recipe {cell.recipe!r}; "
+                    f"it has {', '.join(self.available(cell))}"
+                )
+        for name, probe in self.config["probes"].items():
+            self._check_known(f"probes.{name}.solutions", probe["solutions"])
+        for name, line in self.config["lines"].items():
+            for end in ("start", "stop"):
+                self._check_known(f"lines.{name}.{end}", [line[end]])
+        for name, plane in self.config["planes"].items():
+            for i, solution in enumerate(plane["through"] or ()):
+                self._check_known(f"planes.{name}.through.{i}", [solution])
+            self._check_known(f"planes.{name}.at", [plane["at"]])
+
+    def _check_known(self, where: str, names: Iterable[str]) -> None:
+        known = [*SOLUTIONS, *self.own_names]
+        for name in names:
+            if name not in known:
+                raise ValleysError(
+                    f"config: {where}: {name!r} is no solution{_nearest(name, known)}; "
+                    f"choose from {', '.join(known)}"
+                )
+            if name not in SOLUTIONS and not any(name in self.available(cell) for cell in self.cells):
+                recipes = [r for r, block in self.checkpoints.items() if name in block["solutions"]]
+                raise ValleysError(
+                    f"config: {where}: no cell has {name!r}; add recipe {recipes[0]!r} to the grid"
                 )
 
     def _check_recipes(self) -> None:
@@ -439,6 +510,17 @@ class Experiment:
                         f"and {seed}; add it to the grid"
                     )
                 raise ValleysError(f"{where}: {reason}")
+            own = _own([line["start"], line["stop"]])
+            if own and not any(name in self.lines_of(cell) for cell in self.all_cells):
+                raise ValleysError(
+                    f"{where}: no line runs from {line['start']!r} to {line['stop']!r}: {self._who_has(own)}"
+                )
+
+    def _who_has(self, names: Iterable[str]) -> str:
+        """Say what the recipes have that have one of some solutions."""
+        cells = {cell.recipe: self.available(cell) for cell in self.cells}
+        told = {r: there for r, there in cells.items() if set(names) & set(there)}
+        return "; ".join(f"{recipe} has {', '.join(there)}" for recipe, there in told.items())
 
     @staticmethod
     def _check_trained(where: str, line: Mapping[str, Any]) -> None:
@@ -481,6 +563,9 @@ class Experiment:
                         )
             if given == ["span"]:
                 self._check_span(f"{where}.span", plane)
+            own, names = _own(_laid_by(plane)), set(_laid_by(plane))
+            if own and not any(names <= set(self.solutions_of(cell)) for cell in self.cells):
+                raise ValleysError(f"{where}: no cell has all of its solutions: {self._who_has(own)}")
 
     def _check_span(self, where: str, plane: Config) -> None:
         probes, chosen = self.config["probes"], []
@@ -496,7 +581,7 @@ class Experiment:
             n = 1 if probes[name]["kind"] in SINGLE else probes[name]["n"]
             if int(k) >= n:
                 raise ValleysError(f"{where}: {text!r}: probe {name} has {n} direction(s), numbered from 0")
-            if plane["at"] not in probes[name]["solutions"]:
+            if not chosen_solutions(probes[name]["solutions"], [plane["at"]]):
                 raise ValleysError(
                     f"{where}: probe {name} has no directions at {plane['at']}; add it to its solutions, or "
                     f"set at to one of {', '.join(probes[name]['solutions'])}"
@@ -524,7 +609,7 @@ class Experiment:
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
         wanted = self.wanted[cell].solutions | self._line_ends.get(cell, set())
-        return [name for name in SOLUTIONS if name in wanted]
+        return [name for name in self.available(cell) if name in wanted]
 
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
@@ -547,8 +632,7 @@ class Experiment:
 
     def probed_solutions(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions of a cell that a probe looks at."""
-        made = self.solutions_of(cell)
-        return [name for name in self.config["probes"][probe]["solutions"] if name in made]
+        return chosen_solutions(self.config["probes"][probe]["solutions"], self.solutions_of(cell))
 
     def bundles_of(self, cell: Cell) -> dict[str, list[str]]:
         """Return the jobs that probe a cell: name to probes (``execution.probe_jobs``)."""
@@ -619,13 +703,8 @@ class Experiment:
         for line, spec in self.config["lines"].items():
             stop = self.stop_cell(cell, line)
             if line in wanted and stop is not None:
-                given = {
-                    end: self.checkpoints[at.recipe]["solutions"]
-                    for end, at in (("start", cell), ("stop", stop))
-                    if self.is_given(at.recipe)
-                }
-                there = all(spec[end] in names for end, names in given.items())
-                if there and not ("start" in given and self.is_trained(line)):
+                there = all(spec[end] in self.available(at) for end, at in (("start", cell), ("stop", stop)))
+                if there and not (self.is_given(cell.recipe) and self.is_trained(line)):
                     found.append(line)
         return found
 
@@ -635,17 +714,19 @@ class Experiment:
         return [(probe, int(k)) for probe, _, k in (text.rpartition("/") for text in chosen)]
 
     def planes_of(self, cell: Cell) -> list[str]:
-        """Return the planes that a cell gets, if all of its solutions are made.
+        """Return the planes that a cell gets: those for so many seeds, whose solutions and directions it has.
 
-        Those for so many seeds, whose directions it has.
+        A trained cell gets none unless all of its solutions are made, which are marked on each plane.
         """
-        if len(self.solutions_of(cell)) < len(SOLUTIONS):
+        made, given = self.solutions_of(cell), self.is_given(cell.recipe)
+        if not given and len(made) < len(SOLUTIONS):
             return []
         rank = self._seeds_of[cell.kin].index(cell.seed)
         return [
             name
             for name, plane in self.config["planes"].items()
-            if not (plane["pca"] and self.is_given(cell.recipe))
+            if not (plane["pca"] and given)
+            and set(made) >= set(_laid_by(plane))
             and rank < plane["seeds"]
             and all(self._has(cell, *chosen) for chosen in self.spanning(name))
         ]
@@ -1013,6 +1094,7 @@ class Experiment:
         """Params of ``figures``: the style, and the blocks that are drawn as text or marks."""
         kind, _, study = figure.partition("-")
         order = {"factors": {study: self._factors()[study]}} if kind == "study" else {}
+        order |= {"solutions": self.own_names} if self.own_names else {}
         return self._stage(
             "figures",
             **order,

@@ -457,7 +457,8 @@ class Costs:
             activations = 128 * net.elements * 4 * BACKWARD
         elif spec["kind"] == "pca":
             copies += 3 * self.experiment.all_iterates(w["recipe"])
-        solutions = len(spec["solutions"])
+        cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+        solutions = self._solutions(cell, w["probe"])
         work = solutions * passes * self._forward(net, train, 128 if spec["kind"] == "hessian" else None)
         work += Work(bytes=10 * copies * net.bytes)
         blocks = [{"test_images": 1, **spec}]
@@ -485,7 +486,7 @@ class Costs:
             work += times * (line + drawn) + self._solutions(cell, name) * self._point(w, block)
             rows += times * block["points"]
             if block["kind"] in COMPUTED:
-                copies = max(copies, 4.0 + self._directions(name) * len(block["solutions"]))
+                copies = max(copies, 4.0 + self._directions(name) * self._solutions(cell, name))
         blocks = [self.config["probes"][name] for name in names]
         exact = any(block["slopes"] == "exact" for block in blocks)
         passes = self._in_passes(w, blocks) * (2 if exact else 1)

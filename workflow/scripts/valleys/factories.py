@@ -16,7 +16,7 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def resolve(factory: str) -> Callable[..., Any]:
 def offered(make: Callable[..., Any], values: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return `kwargs` and, of `values`, what a callable names in its signature and `kwargs` does not set.
 
-    A callable that takes ``**kwargs`` gets none for that: what it does with them cannot be seen.
+    A callable that takes ``**kwargs`` gets none for that: what it does with them cannot be seen (`guesses`).
     """
     try:
         parameters = inspect.signature(make).parameters.values()
@@ -236,6 +236,25 @@ def offered(make: Callable[..., Any], values: Mapping[str, Any], kwargs: Mapping
         return dict(kwargs)
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return {**{key: value for key, value in values.items() if key in named}, **kwargs}
+
+
+def guesses(
+    make: Callable[..., Any], given: Mapping[str, Any], values: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the arguments to try in turn: `given`, then more of `values` if a callable takes ``**kwargs``.
+
+    Constructors of torchvision and timm pass what they do not name on to the network.
+    """
+    arguments = dict(given)
+    yield arguments
+    try:
+        kinds = {p.kind for p in inspect.signature(make).parameters.values()}
+    except (TypeError, ValueError):
+        return
+    for key in values if inspect.Parameter.VAR_KEYWORD in kinds else ():
+        if key not in arguments:
+            arguments = {**arguments, key: values[key]}
+            yield arguments
 
 
 def call(factory: str, make: Callable[..., Any], kwargs: Mapping[str, Any], *inputs: Any) -> Any:

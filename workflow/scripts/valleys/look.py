@@ -72,8 +72,9 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
             block = {key: name, **_pairs(rest)}
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
+        own = "; a network of your own is '{factory: \"module:attribute\"}'" if key == "arch" else ""
         raise ValleysError(
-            f"--{option}: {text!r} is no name:option=value,... nor a mapping ({reason})"
+            f"--{option}: {text!r} is no name:option=value,... nor a mapping ({reason}){own}"
         ) from error
     if not isinstance(block, dict):
         raise ValleysError(f"--{option}: {text!r} holds {type(block).__name__}; it must be a mapping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,31 @@ from valleys.stats import wilson
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
+SOLUTIONS = ("sgd", "swa", "descent")
+"""The workflow's own; other names are those that the user gave weights."""
 POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
+
+
+def at_sgd(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with each solution under a user's own name as the sgd solution of a recipe of its own.
+
+    So what is told of SGD minima is told of each such solution too. The recipe is ``<recipe> at <name>``;
+    rows of the workflow's three solutions are as they were.
+    """
+    own = ~table["solution"].isin(SOLUTIONS)
+    if not own.any():
+        return table
+    named = table["recipe"] + " at " + table["solution"]
+    return table.assign(
+        recipe=table["recipe"].where(~own, named), solution=table["solution"].where(~own, "sgd")
+    )
+
+
+def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return tables by name, those of directions by `at_sgd`."""
+    of_directions = ("asymmetry", "directions", "shift", "theory_measured")
+    return {name: at_sgd(table) if name in of_directions else table for name, table in data.items()}
 
 
 def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:

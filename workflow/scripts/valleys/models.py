@@ -9,7 +9,7 @@ model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -372,8 +372,9 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
 
     The factory is called with its ``kwargs`` and, as far as its signature names them and ``kwargs`` does not
     set them, ``num_classes`` and ``classes`` (the number of classes), ``in_chans`` and ``in_channels`` (those
-    of an image) and ``in_shape`` (channels, height, width). What it draws from torch's global generator
-    follows the caller's seed.
+    of an image) and ``in_shape`` (channels, height, width). One that takes ``**kwargs`` is called again with
+    ``num_classes``, and then ``in_chans``, if its network does not fit the images without. What it draws from
+    torch's global generator follows the caller's seed.
 
     Raises
     ------
@@ -386,12 +387,9 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
     values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
     values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
     make = factories.resolve(factory)
-    model = factories.call(factory, make, factories.offered(make, values, spec["kwargs"]))
-    if not isinstance(model, nn.Module):
-        raise ValleysError(
-            f"factory {factory!r} returns {type(model).__name__}; it must be a torch.nn.Module"
-        )
-    _dry_run(factory, model, in_shape, classes)
+    given = factories.offered(make, values, spec["kwargs"])
+    guesses = factories.guesses(make, given, {key: values[key] for key in ("num_classes", "in_chans")})
+    model = _first_that_fits(factory, [(make, arguments) for arguments in guesses], in_shape, classes)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32 or not parameter.requires_grad:
             what = f"is {parameter.dtype}" if parameter.dtype != torch.float32 else "requires no gradient"
@@ -413,6 +411,29 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
     return model
 
 
+def _first_that_fits(
+    factory: str, calls: Iterable[tuple[Any, Mapping[str, Any]]], in_shape: tuple[int, int, int], classes: int
+) -> nn.Module:
+    """Make one call (callable, arguments) after the other until its network maps images to logits.
+
+    Each call finds the random state of the first. When none fits, the first one's error is raised.
+    """
+    state, errors = torch.get_rng_state(), []
+    for make, arguments in calls:
+        torch.set_rng_state(state)
+        try:
+            model = factories.call(factory, make, arguments)
+            if not isinstance(model, nn.Module):
+                raise ValleysError(
+                    f"factory {factory!r} returns {type(model).__name__}; it must be a torch.nn.Module"
+                )
+            _dry_run(factory, model, in_shape, classes)
+            return model
+        except ValleysError as error:
+            errors.append(error)
+    raise errors[0]
+
+
 @torch.no_grad()
 def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
     """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
@@ -420,7 +441,14 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
     calls: list[nn.Module] = []
     hooks = [m.register_forward_hook(lambda m, *_: calls.append(m)) for m in model.modules()]
     with torch.random.fork_rng(devices=[]):
-        logits = factories.call(factory, model.eval(), {}, images)
+        try:
+            logits = factories.call(factory, model.eval(), {}, images)
+        except ValleysError as error:
+            channels, height, width = in_shape
+            raise ValleysError(
+                f"{error}; images here have {channels} channel{'s' * (channels > 1)} of {height} x {width} "
+                "pixels: set the network for them in kwargs, or name a function of your own that does"
+            ) from error
     for hook in hooks:
         hook.remove()
     model.train(was_training)

@@ -361,7 +361,10 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
     if solutions is None or solutions.empty:
         return None
     scope = {key: list(dict.fromkeys(solutions[key])) for key in ("dataset", "model", "recipe")}
+    names = list(dict.fromkeys(solutions["solution"]))
     return scope | {
+        "known": [name for name in names if name in measures.SOLUTIONS],
+        "own": [name for name in names if name not in measures.SOLUTIONS],
         "seeds": int(solutions["seed"].nunique()),
         "cells": solutions.groupby(figures.CELL).ngroups,
     }
@@ -398,9 +401,9 @@ def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
             row = [_cell(value) for value in (*key, part["seed"].nunique())]
             row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
-    text = (
-        f"Each solution: mean over seeds ± half of the {_percent(level)} t interval. BN statistics refreshed."
-    )
+    policies = [] if frame is None else [p for p in frame["bn_policy"].unique() if p != "none"]
+    text = f"Each solution: mean over seeds ± half of the {_percent(level)} t interval."
+    text += f" BN statistics {' or '.join(policies)}." if policies else ""
     return _table("Solutions", columns, rows, text=text)
 
 
@@ -510,7 +513,7 @@ def _cell(value: Any, column: str = "") -> Cell:
         sort = repr(float(value)).replace("inf", "Infinity") if known else ""
         return Cell(_number(value), True, sort)
     text = str(value)
-    return Cell(text[:12] + "…" if column == "checksum" and len(text) > 12 else text)
+    return Cell(text[:12] + "…" if column in ("checksum", "by_seed") and len(text) > 12 else text)
 
 
 def _bytes(n: int) -> str:

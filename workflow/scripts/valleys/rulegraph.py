@@ -49,7 +49,9 @@ class RuleGraph:
         return json.dumps({"rules": rules, "edges": sorted(self.edges)}) + "\n"
 
 
-def of_jobs(dependencies: Mapping[Any, Iterable[Any]], target: str = "report") -> RuleGraph:
+def of_jobs(
+    dependencies: Mapping[Any, Iterable[Any]], target: str = "report", around: tuple[str, str] = ("", "")
+) -> RuleGraph:
     """Return the rules behind the jobs of rule `target`, those included.
 
     Parameters
@@ -57,7 +59,15 @@ def of_jobs(dependencies: Mapping[Any, Iterable[Any]], target: str = "report") -
     dependencies
         Of each job the jobs whose files it reads (``workflow.dag.dependencies``); a job's name is
         ``job.rule.name``.
+    target
+        The rule's name.
+    around
+        What names begin and end with where the workflow is a module of another: left out.
     """
+
+    def plain(job: Any) -> str:
+        return str(job.rule.name).removeprefix(around[0]).removesuffix(around[1])
+
     depth: dict[Any, int] = {}
     edges = set()
     todo = [job for job in dependencies if job.rule.name == target]
@@ -72,10 +82,10 @@ def of_jobs(dependencies: Mapping[Any, Iterable[Any]], target: str = "report") -
         if job in depth:
             continue
         depth[job] = 1 + max((depth[other] for other in needed), default=-1)
-        edges |= {(other.rule.name, job.rule.name) for other in needed}
+        edges |= {(plain(other), plain(job)) for other in needed}
     places: dict[str, list[int]] = {}
     for job, place in depth.items():
-        places.setdefault(job.rule.name, []).append(place)
+        places.setdefault(plain(job), []).append(place)
     return RuleGraph(
         jobs={rule: len(found) for rule, found in places.items()},
         edges=sorted(edges),

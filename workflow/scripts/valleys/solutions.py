@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         reason = str(error).splitlines()[-1].strip()
         raise ValleysError(f"weights file {path} does not fit its model: {reason}") from error
     return model.eval(), about
+
+
+def by_name(paths: Iterable[str]) -> dict[str, str]:
+    """Return the files of solutions by name: each is called as its solution is, which may be by any word."""
+    return {Path(path).stem: path for path in paths}
 
 
 def fresh(

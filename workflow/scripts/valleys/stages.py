@@ -28,6 +28,6 @@ VERSIONS: dict[str, int] = {
     "simulate_theory": 1,
     "aggregate": 1,
     "figures": 5,
-    "claims": 4,
-    "report": 5,
+    "claims": 5,
+    "report": 6,
 }

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from valleys import outcomes
+from valleys import measures, outcomes
 from valleys.claims import (
     basin,
     measured_gain,
@@ -67,6 +67,7 @@ def judge(
     factors
         Study to factor to its levels, in the order of the config.
     """
+    data = measures.with_own_minima(data)
     rows = [*prevalence.judge(data["asymmetry"], c, level)]
     rows += swa.judge(data["solutions"], data["interpolation"], alpha, level)
     rows += paper_selection.judge(data["training"], level)
@@ -78,7 +79,7 @@ def judge(
     rows += theory.judge_gains(data["theory_gain"], level)
     rows += measured_gain.judge(data["theory_measured"], alpha, level)
     rows += studies.judge(data.get("study"), factors, c, alpha, level)
-    return rows
+    return [{"by_seed": "", **row} for row in rows]
 
 
 def as_text(claims: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures, stats
-from valleys.claims.rows import Row, share_row
+from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
 from valleys.measures import CELL
 
@@ -108,6 +108,7 @@ def _barrier_row(
         "high": interval.high,
         "n": len(train),
         "p_value": None,
+        "by_seed": by_seed_of(found.set_index("seed")["train"]),
         "test": "t interval of the mean",
         "rule": f"{below}: interval below {threshold:g} nats; {above}: above",
         "note": "; ".join(notes),

@@ -44,8 +44,8 @@ def judge(
         )
         whole = wide.dropna()
         steps = np.arange(len(levels)) - (len(levels) - 1) / 2
-        slope = whole.to_numpy() @ (steps / (steps @ steps))
-        change = slope * (len(levels) - 1) / whole.mean(axis=1).to_numpy()
+        slope = whole @ (steps / (steps @ steps))
+        change = slope * (len(levels) - 1) / whole.mean(axis=1)
         ends = " to ".join(f"{one:g}" for one in (levels[0], levels[-1]))
         means = ", ".join(
             f"{mean:.3g} at {one:g}" for one, mean in zip(levels, whole.mean(), strict=True) if len(whole)

@@ -54,7 +54,7 @@ def judge(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator
                 claim,
                 "/".join(map(str, names)),
                 statement,
-                here[column].to_numpy(),
+                here.set_index("seed")[column],
                 sign=1,
                 measure=measure,
                 unit="nats",

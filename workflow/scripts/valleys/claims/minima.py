@@ -92,7 +92,7 @@ def contrast(
         claim,
         f"{study.name}/{scope}",
         statement,
-        differences.to_numpy(),
+        differences,
         sign=1,
         measure=f"{text}: {names[0]} - {names[1]}, within a seed",
         unit=unit,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from valleys import stats
-from valleys.claims.rows import Row, share_row
+from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import INCONCLUSIVE
 from valleys.measures import CELL
 
@@ -31,8 +31,8 @@ def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
     descent = training[training["phase"] == "descent"]
     for names, rows in descent.groupby(CELL, sort=True):
         scope = "/".join(map(str, names))
-        kept = [selected_epochs(run) for _, run in rows.groupby("seed")]
-        found = [run for run in kept if len(run)]
+        kept = {seed: selected_epochs(run) for seed, run in rows.groupby("seed")}
+        found = {seed: run for seed, run in kept.items() if len(run)}
         yield share_row(
             "swa_paper_selection_exists",
             2,
@@ -43,11 +43,11 @@ def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
             measure="share of seeds with such an epoch among those of the descent",
             level=level,
             note=f"{_SELECTED}; {rows['epoch'].max()} epochs a seed, "
-            f"such ones by seed: {', '.join(str(len(run)) for run in kept)}",
+            f"such ones by seed: {', '.join(str(len(run)) for run in kept.values())}",
         )
         if not found:
             continue
-        last, first = (pd.DataFrame([run.iloc[at] for run in found]) for at in (-1, 0))
+        last, first = (pd.DataFrame({s: run.iloc[at] for s, run in found.items()}).T for at in (-1, 0))
         interval = stats.mean_interval(last["test_loss"], level)
         yield {
             "claim": "swa_test_loss_paper_selection",
@@ -62,6 +62,7 @@ def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
             "high": interval.high,
             "n": interval.n,
             "p_value": None,
+            "by_seed": by_seed_of(last["test_loss"]),
             "test": "t interval of the paired difference",
             "rule": "not judged: the selection fixes the sign",
             "note": f"{_SELECTED} by construction; seeds without such an epoch, left out: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -47,11 +48,18 @@ def share_row(
     }
 
 
+def by_seed_of(values: Any) -> str:
+    """Return the ``by_seed`` of a mean: JSON of its values, if they come by seed and each seed has one."""
+    if not isinstance(values, pd.Series) or values.index.has_duplicates:
+        return ""
+    return json.dumps({str(seed): float(value) for seed, value in values.items() if np.isfinite(value)})
+
+
 def paired_row(
     claim: str,
     scope: str,
     statement: str,
-    differences: np.ndarray,
+    differences: pd.Series | np.ndarray,
     *,
     sign: int,
     measure: str,
@@ -66,8 +74,9 @@ def paired_row(
     """Return a row of the paired rule.
 
     With `at`, of values that the claim puts above or below it; the interval ends at `limits`, which values
-    cannot pass.
+    cannot pass. A Series of differences has the seeds as its index.
     """
+    by_seed = by_seed_of(differences)
     differences = np.asarray(differences, dtype=np.float64)
     what, base = ("difference", 0.0) if at is None else ("value", at)
     side = "above" if sign > 0 else "below"
@@ -97,6 +106,7 @@ def paired_row(
         "high": float(np.clip(paired.high + base, *limits)),
         "n": paired.n,
         "p_value": paired.p_sign,
+        "by_seed": by_seed,
         "test": f"exact sign test; t interval of the {'paired difference' if at is None else 'mean'}",
         "rule": f"supported: p < {alpha:g} and {side} {base:g}; refuted: the other side",
         "note": "; ".join(notes),

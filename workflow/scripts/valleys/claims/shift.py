@@ -65,7 +65,7 @@ def _shifted_row(rows: pd.DataFrame, *, note: str = "", **text: Any) -> Row:
         f"|delta*| is {_median(size):.2g} R (median), at the bound of R/4 in {(size > 0.2499).sum()}"
     )
     return paired_row(
-        differences=by_minimum.to_numpy(),
+        differences=by_minimum,
         sign=1,
         unit="share",
         note="; ".join(notes),

@@ -29,7 +29,7 @@ def judge(asymmetry: pd.DataFrame, directions: pd.DataFrame, alpha: float, level
             "matching_signs_flattens",
             "/".join(map(str, names)),
             "the more entries of a direction have the sign of w, the flatter is its + side",
-            measures.correlations(rows).to_numpy(),
+            measures.correlations(rows),
             sign=1,
             measure="rank correlation of sign agreement and asymmetry index within a minimum (Spearman)",
             unit="correlation",

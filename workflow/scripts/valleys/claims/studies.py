@@ -84,7 +84,7 @@ def _study_swa(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: 
                 claim,
                 f"{study.name}/{name}" if name else study.name,
                 statement,
-                good[claim].to_numpy(),
+                good.set_index("seed")[claim],
                 sign=1,
                 measure=measure,
                 unit="nats",

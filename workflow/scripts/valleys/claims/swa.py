@@ -28,7 +28,7 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
                 f"swa_{column}",
                 scope,
                 f"SWA's {word} than that of the solution SGD reaches from it",
-                (wide[column]["swa"] - wide[column]["descent"]).to_numpy(),
+                wide[column]["swa"] - wide[column]["descent"],
                 sign=sign,
                 measure=f"{column.replace('_', ' ')} of swa - of descent",
                 unit=unit,
@@ -42,14 +42,14 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
     ]
     for names, rows in lines.groupby([*CELL, "line"], sort=True):
         scope = "/".join(map(str, names))
-        measured = pd.DataFrame([line_measures(line) for _, line in rows.groupby("seed")])
+        measured = pd.DataFrame({seed: line_measures(line) for seed, line in rows.groupby("seed")}).T
         about = f"BN {rows['bn_policy'].iloc[0]} on the line"
         if measured["mirror"].notna().any():
             yield paired_row(
                 "swa_on_flat_side",
                 scope,
                 "SWA lies on the flat side of the minimum on its line to descent",
-                measured["mirror"].to_numpy(),
+                measured["mirror"],
                 sign=1,
                 measure="train loss at swa's mirror image about the line's minimum - at swa",
                 unit="nats",
@@ -61,7 +61,7 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
             "test_minimum_towards_swa",
             scope,
             "on the line the test loss is least nearer to SWA than the train loss is",
-            measured["argmin"].to_numpy(),
+            measured["argmin"],
             sign=-1,
             measure="t of least test loss - t of least train loss (swa at 0, descent at 1)",
             unit="distance from swa to descent",

@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from valleys import files
+from valleys import files, measures
 from valleys.errors import ValleysError
 from valleys.figures import (
     curves,
@@ -81,8 +81,10 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     kind, part = _kind(name)
     style = style_of(spec)
     with mpl.rc_context(rc(style)):
-        look = Look(style)
-        return kind.draw(part, data, spec, look) or empty_figure(look, kind.nothing.format(part))
+        look = Look(style, tuple(spec.get("solutions", ())))
+        return kind.draw(part, _minima(kind, data), spec, look) or empty_figure(
+            look, kind.nothing.format(part)
+        )
 
 
 def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, Any]) -> None:
@@ -100,8 +102,13 @@ def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, A
 def caption(name: str, data: Data, spec: Spec) -> str:
     """Return what a figure plots and what is seen in it; parameters as for `draw`."""
     kind, part = _kind(name)
-    seen = kind.seen(part, data, spec)
+    seen = kind.seen(part, _minima(kind, data), spec)
     return f"{kind.caption}\n{seen}" if seen else kind.nothing.format(part)
+
+
+def _minima(kind: Kind, data: Data) -> Data:
+    """Return what is drawn: figures of one solution have those under a user's own names beside sgd."""
+    return measures.with_own_minima(data) if kind in (shift.KIND, sign.KIND, measured_gain.KIND) else data
 
 
 def title(name: str) -> str:

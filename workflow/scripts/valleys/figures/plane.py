@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from valleys.figures.frames import CELL, SOLUTIONS, Data, Floats, Spec, by_cell, finite_of, ordered
+from valleys.figures.frames import CELL, Data, Floats, Spec, by_cell, finite_of, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
-from valleys.figures.style import GREY, INK, MARKERS, PALE_TO_DARK, SPLITS, Look
+from valleys.figures.style import GREY, INK, PALE_TO_DARK, SPLITS, Look
 from valleys.figures.wording import listed, number, percent, range_of, recipe_note
 
 _FIRST, _LAST = "^", "v"
@@ -43,7 +43,7 @@ class _Plane:
     @property
     def solutions(self) -> pd.DataFrame:
         """Rows of the solutions drawn: those on the plane, and all where iterates are projected too."""
-        rows = self.points[self.points["role"].isin(SOLUTIONS)]
+        rows = self.points[self.points["role"] != "iterate"]
         on_plane = rows["distance"] <= 1e-3 * self.side
         return rows.assign(on_plane=on_plane)[on_plane | bool(len(self.iterates))]
 
@@ -112,7 +112,9 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
         row[0].set_ylabel("y [2-norm of weights]")
     drawn = pd.concat([plane.solutions for _, plane in planes])
     handles = [
-        Line2D([], [], color=look.colour(s), marker=MARKERS[s], mec=INK, mew=0.6, ms=6, ls="", label=s)
+        Line2D(
+            [], [], color=look.of_solution(s), marker=look.marker(s), mec=INK, mew=0.6, ms=6, ls="", label=s
+        )
         for s in ordered(drawn["role"])
     ]
     if any(len(plane.iterates) for _, plane in planes):
@@ -203,11 +205,11 @@ def _on_plane(axes: Axes, plane: _Plane, look: Look) -> None:
         for k, marker in ((0, _FIRST), (-1, _LAST)):
             axes.plot(path["x"].iloc[k], path["y"].iloc[k], marker, color=INK, ms=4, zorder=4)
     for row in plane.solutions.to_dict("records"):
-        colour = look.colour(row["role"])
+        colour = look.of_solution(row["role"])
         style = {"mfc": colour, "mec": INK, "mew": 0.6, "ms": 6}
         if not row["on_plane"]:
             style = {"mfc": "none", "mec": colour, "mew": 1.8, "ms": 8}
-        axes.plot(row["x"], row["y"], MARKERS[row["role"]], zorder=5 if row["on_plane"] else 4.8, **style)
+        axes.plot(row["x"], row["y"], look.marker(row["role"]), zorder=5 if row["on_plane"] else 4.8, **style)
     for split in SPLITS:
         least = plane.least(split)
         if least:
@@ -222,7 +224,7 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
     planes = list(_planes(name, data))
     for label, plane in planes:
         words = []
-        rows = plane.points[plane.points["role"].isin(SOLUTIONS)]
+        rows = plane.points[plane.points["role"] != "iterate"]
         for split in SPLITS:
             least = plane.least(split)
             if least is None:

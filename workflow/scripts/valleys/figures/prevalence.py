@@ -13,7 +13,7 @@ from valleys import measures
 from valleys.figures.frames import CELL, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, beside, draw_share, line_axis, panel_grid
-from valleys.figures.style import GREY, MARKERS, Look
+from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, listed, percent, recipe_note
 from valleys.stats import Interval, wilson
 
@@ -44,7 +44,7 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     for axes in grid[-1]:
         axes.set_xlabel("share of directions [%]")
     handles = [
-        Line2D([], [], color=look.colour(s), marker=MARKERS.get(s, "o"), ms=4.5, lw=1.2, label=f"at {s}")
+        Line2D([], [], color=look.of_solution(s), marker=look.marker(s), ms=4.5, lw=1.2, label=f"at {s}")
         for s in solutions
     ]
     add_legend(figure, handles)
@@ -61,7 +61,7 @@ def _shares(
     for row in part.to_dict("records"):
         y = probes.index(row["probe"]) + places[row["probe"]][solutions.index(row["solution"])]
         share = Interval(*(row[f"{status}_{key}"] for key in ("share", "low", "high")), row["n"])
-        colour, marker = look.colour(row["solution"]), MARKERS.get(row["solution"], "o")
+        colour, marker = look.of_solution(row["solution"]), look.marker(row["solution"])
         draw_share(axes, row[status], share, y, 0.8, color=colour, marker=marker)
     line_axis(axes, probes)
     axes.set_xlim(0, 100)

@@ -14,7 +14,8 @@ from valleys.errors import ValleysError
 from valleys.figures.frames import Spec
 
 STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
-MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+_MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+_OWN_MARKERS = "pPX*hd"  # of solutions under names of the user's own
 SHADE = 0.2
 GREY, PALE, FAINT, INK = "#5f6368", "#d9dce0", "#e8eaed", "#202124"
 PALE_TO_DARK = LinearSegmentedColormap.from_list("pale_to_dark", ["#ffffff", "#c3c7cc", "#6f7680"])
@@ -61,9 +62,13 @@ SPLITS = {"train": "-", "test": "--"}
 
 @dataclass(frozen=True)
 class Look:
-    """Style of one figure: sizes and the colour of each thing that has one everywhere."""
+    """Style of one figure: sizes, and colour and marker of each thing that has them everywhere.
+
+    `own` are the names of the user's own for solutions.
+    """
 
     style: Mapping[str, Any]
+    own: tuple[str, ...] = ()
 
     @property
     def width(self) -> float:
@@ -81,6 +86,19 @@ class Look:
         palette = self.style["palette"]
         colours = _colours(palette)
         return colours[_ROLES.get(palette, _ROLES["petroff10"]).get(thing, 0) % len(colours)]
+
+    def of_solution(self, solution: str) -> str:
+        """Return a solution's colour: the user's own names take those that the workflow's three leave."""
+        if solution not in self.own:
+            return self.colour(solution)
+        taken = [self.colour(name) for name in _MARKERS]
+        free = [colour for colour in _colours(self.style["palette"]) if colour not in taken]
+        return free[self.own.index(solution) % len(free)]
+
+    def marker(self, solution: str) -> str:
+        """Return a solution's marker."""
+        own = _OWN_MARKERS[self.own.index(solution) % len(_OWN_MARKERS)] if solution in self.own else "o"
+        return _MARKERS.get(solution, own)
 
 
 def _colours(palette: str) -> Sequence[Any]:
