@@ -35,8 +35,6 @@ KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
 GPU_RULES = ["train_sgd", "import_solution", "refresh_bn", "descend", "evaluate", "directions"]
 GPU_RULES += ["probe", "connect", "interpolate", "plane"]
 
-FIGURE = "results/small/figures/training.png"
-
 CPUS = 8
 """Of the node, or so it says."""
 ASKING_OFTEN = """
@@ -259,7 +257,7 @@ def has_resumed(folder, seed):
 def disturbed(site, tmp_path_factory):
     """Three seeds, all preempted; then one is told to stop and one runs out of time."""
     folder = tmp_path_factory.mktemp("disturbed")
-    profile = filled_in(folder / "profile", **settings(site, WALLTIME=1, NOTICE=1))
+    profile = filled_in(folder / "profile", **settings(site, WALLTIME=5, NOTICE=1))
     run = Run(
         site, folder, LONG, profile, *(f"{CELLS}/seed-{seed}/descent.parquet" for seed in LONG["seeds"])
     )
@@ -277,6 +275,7 @@ def disturbed(site, tmp_path_factory):
         site.run("scancel", "--signal=TERM", first[KILLED])
         wait("the slow one goes on", lambda: has_resumed(folder, OUT_OF_TIME), run)
         os.kill(wait("it trains", lambda: training_process(folder, OUT_OF_TIME), run), signal.SIGSTOP)
+        site.run("scontrol", "update", f"JobId={first[OUT_OF_TIME]}", "TimeLimit=1")
         wait("the other goes on", lambda: has_resumed(folder, UNDISTURBED), run)
         yield folder, first, comments, run
     finally:
@@ -293,107 +292,19 @@ def reference(tmp_path_factory):
     return folder
 
 
-@needs_slurm
-def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
-    """While a job of the other run uses up its minute."""
-    profile = filled_in(tmp_path / "profile", **settings(site))
-    before = set(submitted(site))
-    results = tmp_path / "results/small"
-    run = Run(site, tmp_path, SMALL, profile, "results/small/tables/claims.parquet", FIGURE)
+@pytest.fixture(scope="module")
+def whole(site, disturbed, tmp_path_factory):
+    """The whole smoke experiment, under way: it takes longest, so other tests run beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Run(site, folder, SMOKE, filled_in(folder / "profile", **settings(site)))
     try:
-        run.finish()
+        yield folder, run
     finally:
         run.stop()
-    assert (results / "tables/claims.parquet").exists()
-    cells = "digits-mlp-quick-seed0"
-    jobs = {
-        job["Comment"].removeprefix("rule_"): job
-        for i, job in submitted(site).items()
-        if i not in before and Path(job["WorkDir"]) == tmp_path
-    }
-    assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
-        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
-        *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        *("aggregate", "summary_claims_figures"),
-    }
-    assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
-    for name, job in jobs.items():
-        runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
-        assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
-        assert job.get("TresPerJob") == ("gres:gpu:fake:1" if runs_network else None), name
-        assert job["JobName"].startswith("valleys_")
-        assert job["Requeue"] == "1"
-        assert job["Account"] == ("lab" if site.accounting else "(null)")
-    assert len(list((results / "logs").rglob("*.log"))) >= 15
-    assert not list((tmp_path / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
-    assert "Guessed SLURM account" not in run.text()
 
 
 @needs_slurm
-def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
-    folder, first, comments, run = disturbed
-    run.finish()
-    jobs = submitted(site)
-    by_seed = {
-        seed: [
-            job["JobState"]
-            for job in jobs.values()
-            if job.get("Comment") == comments[seed] and Path(job["WorkDir"]) == folder
-        ]
-        for seed in LONG["seeds"]
-    }
-    assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
-    assert jobs[first[KILLED]]["JobState"] == "FAILED"
-    # FAILED where training ended at the notice, TIMEOUT where at the limit. SLURM looks twice a minute.
-    assert jobs[first[OUT_OF_TIME]]["JobState"] in ("FAILED", "TIMEOUT")
-    assert jobs[first[OUT_OF_TIME]]["TimeLimit"] == "00:01:00"
-    assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
-    for seed in LONG["seeds"]:
-        assert has_resumed(folder, seed)
-        for name in ("raw/sgd.safetensors", "training.parquet"):
-            path = f"{CELLS}/seed-{seed}/{name}"
-            assert (folder / path).read_bytes() == (reference / path).read_bytes(), path
-        assert not list((folder / CELLS / f"seed-{seed}" / "state").glob("train-*"))
-    failed = {path.stem for path in (folder / "slurm-logs").rglob("*.log")}
-    assert failed >= {first[KILLED], first[OUT_OF_TIME]}
-    assert "Job preemption" in run.text() or not site.accounting
-
-
-@needs_slurm
-def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
-    folder, *_, run = disturbed
-    run.finish()
-    before = set(submitted(site))
-    more = changed(LONG, seeds=[*LONG["seeds"], 3], recipes__quick=LONG["recipes"]["quick"])
-    profile = filled_in(folder / "added", **settings(site))
-    again = Run(site, folder, more, profile, "results/long/tables/training.parquet")
-    try:
-        text = again.finish()
-    finally:
-        again.stop()
-    comments = [job["Comment"] for i, job in submitted(site).items() if i not in before]
-    assert sorted(comments) == [
-        "rule_aggregate_wildcards_training",
-        "rule_average_wildcards_digits_mlp_quick_3",
-        "rule_solutions-digits-mlp-quick-seed3_descend_refresh_bn",
-        "rule_train_sgd_wildcards_digits_mlp_quick_3",
-    ]
-    assert text.count("has been submitted with SLURM jobid") == len(comments)
-
-
-@needs_slurm
-@pytest.mark.skipif(missing(accounting=True) is not None, reason=str(missing(accounting=True)))
-def test_accounting_knows_the_jobs(site, disturbed):
-    """The runs above asked sacct how their jobs fare."""
-    *_, comments, run = disturbed
-    run.finish()
-    rows = site.run("sacct", "-X", "-n", "-P", "--format=Comment,Account,State").splitlines()
-    assert f"{comments[KILLED]}|lab|FAILED" in rows
-    assert f"{comments[OUT_OF_TIME]}|lab|COMPLETED" in rows
-
-
-@needs_slurm
-def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site, reference, tmp_path):
+def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site, whole, reference, tmp_path):
     target = f"{CELLS}/seed-{KILLED}/raw/sgd.safetensors"
     started = []
     for name in ("first", "again"):
@@ -421,8 +332,106 @@ def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site,
 
 
 @needs_slurm
+def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
+    folder, first, comments, run = disturbed
+    run.finish()
+    jobs = submitted(site)
+    by_seed = {
+        seed: [
+            job["JobState"]
+            for job in jobs.values()
+            if job.get("Comment") == comments[seed] and Path(job["WorkDir"]) == folder
+        ]
+        for seed in LONG["seeds"]
+    }
+    assert all(jobs[job]["Restarts"] == "1" for job in first.values())  # preempted, under the same id
+    assert jobs[first[KILLED]]["JobState"] == "FAILED"
+    # FAILED where training ended at the notice, TIMEOUT where at the limit. SLURM looks twice a minute.
+    assert jobs[first[OUT_OF_TIME]]["JobState"] in ("FAILED", "TIMEOUT")
+    limits = {seed: jobs[first[seed]]["TimeLimit"] for seed in LONG["seeds"]}
+    assert limits == {KILLED: "00:05:00", OUT_OF_TIME: "00:01:00", UNDISTURBED: "00:05:00"}
+    assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
+    for seed in LONG["seeds"]:
+        assert has_resumed(folder, seed)
+        for name in ("raw/sgd.safetensors", "training.parquet"):
+            path = f"{CELLS}/seed-{seed}/{name}"
+            assert (folder / path).read_bytes() == (reference / path).read_bytes(), path
+        assert not list((folder / CELLS / f"seed-{seed}" / "state").glob("train-*"))
+    failed = {path.stem for path in (folder / "slurm-logs").rglob("*.log")}
+    assert failed >= {first[KILLED], first[OUT_OF_TIME]}
+    assert "Job preemption" in run.text() or not site.accounting
+
+
+@needs_slurm
+def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
+    folder, *_, run = disturbed
+    run.finish()
+    before = {i for i, job in submitted(site).items() if Path(job["WorkDir"]) == folder}
+    more = changed(LONG, seeds=[*LONG["seeds"], 3], recipes__quick=LONG["recipes"]["quick"])
+    profile = filled_in(folder / "added", **settings(site))
+    again = Run(site, folder, more, profile, "results/long/tables/training.parquet")
+    try:
+        text = again.finish()
+    finally:
+        again.stop()
+    comments = [
+        job["Comment"]
+        for i, job in submitted(site).items()
+        if i not in before and Path(job["WorkDir"]) == folder
+    ]
+    assert sorted(comments) == [
+        "rule_aggregate_wildcards_training",
+        "rule_average_wildcards_digits_mlp_quick_3",
+        "rule_solutions-digits-mlp-quick-seed3_descend_refresh_bn",
+        "rule_train_sgd_wildcards_digits_mlp_quick_3",
+    ]
+    assert text.count("has been submitted with SLURM jobid") == len(comments)
+
+
+@needs_slurm
+@pytest.mark.skipif(missing(accounting=True) is not None, reason=str(missing(accounting=True)))
+def test_accounting_knows_the_jobs(site, disturbed):
+    """The runs above asked sacct how their jobs fare."""
+    *_, comments, run = disturbed
+    run.finish()
+    rows = site.run("sacct", "-X", "-n", "-P", "--format=Comment,Account,State").splitlines()
+    assert f"{comments[KILLED]}|lab|FAILED" in rows
+    assert f"{comments[OUT_OF_TIME]}|lab|COMPLETED" in rows
+
+
+@needs_slurm
+def test_the_smoke_experiment_from_data_to_report(site, whole):
+    folder, run = whole
+    run.finish()
+    results = folder / "results/smoke"
+    assert (results / "report.html").exists()
+    jobs = {
+        job["Comment"].removeprefix("rule_"): job
+        for job in submitted(site).values()
+        if Path(job["WorkDir"]) == folder
+    }
+    assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
+        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines", "plane"),
+        *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
+        *("aggregate", "study", "sensitivity", "summary_claims_figures_report"),
+    }
+    # Five jobs in one submission.
+    assert "solutions-digits-mlp-quick-seed0_descend_evaluate_refresh_bn" in jobs
+    for name, job in jobs.items():
+        runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
+        assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
+        assert job.get("TresPerJob") == ("gres:gpu:fake:1" if runs_network else None), name
+        assert job["JobName"].startswith("valleys_")
+        assert job["Requeue"] == "1"
+        assert job["Account"] == ("lab" if site.accounting else "(null)")
+    assert len(list((results / "logs").rglob("*.log"))) >= 50
+    assert not list((folder / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
+    assert "Guessed SLURM account" not in run.text()
+
+
+@needs_slurm
 def test_jobs_of_a_node_that_dies_go_on_elsewhere(site, reference, tmp_path):
-    """The last test of this cluster that needs its first node."""
+    """The last test of the cluster: it loses its first node."""
     target, trained = (f"{CELLS}/seed-{KILLED}/raw/{name}.safetensors" for name in ("swa", "sgd"))
     profile = filled_in(tmp_path / "profile", **settings(site))
     run = Run(site, tmp_path, LONG, profile, target)
