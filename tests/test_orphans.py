@@ -270,6 +270,13 @@ def test_where_nothing_can_be_locked_nothing_is_cancelled(site, folder, monkeypa
     assert len(warned) == 1
 
 
+def test_no_node_is_called_none_assigned():
+    nodes = orphans.NodeNames({"node3"})
+    for name in ("None assigned", "", "node[1-2]", "node1"):
+        nodes.add(name)
+    assert nodes == {"node3", "node[1-2]", "node1"}
+
+
 def test_the_name_survives_in_a_record_of_this_boot(folder, run):
     """Dead for certain on this machine, wherever the folder is."""
     path = record(folder, boot=files.boot_id())

@@ -63,6 +63,9 @@ def claim_files():
         try:
             run.claim(inputs, outputs, queued=name_in_queue())
             orphans.settle(run, outputs, logger.info, logger.warning)
+            executor = workflow.scheduler._executor
+            if hasattr(executor, "_failed_nodes"):
+                executor._failed_nodes = orphans.NodeNames(executor._failed_nodes)
         except ValleysError as error:
             raise WorkflowError(str(error))
 

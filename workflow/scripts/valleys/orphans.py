@@ -64,6 +64,19 @@ def cancel(ids: Sequence[str]) -> None:
             continue
 
 
+class NodeNames(set):
+    """Nodes that later submissions avoid, without sacct's "None assigned" for a job that waits for one.
+
+    The SLURM plugin (2.8.0) asks for the node of a job after it has seen the job fail with it. When SLURM has
+    put the job back into the queue by then, that answer would go to sbatch, which refuses all that follows.
+    """
+
+    def add(self, name: str) -> None:
+        """Add what can be a name."""
+        if name and not any(letter.isspace() for letter in name):
+            super().add(name)
+
+
 def settle(
     run: runs.Run,
     outputs: Collection[str],
