@@ -30,6 +30,10 @@ onstart:
     start_fork_server()
 
 
+onsuccess:
+    run.succeeded()
+
+
 localrules:
     all,
 

@@ -1,14 +1,16 @@
-"""A SLURM cluster of one node on loopback, for tests: munged, slurmctld, slurmd and, if wanted, accounting.
+"""A SLURM cluster on loopback, for tests: munged, slurmctld, a slurmd a node and, if wanted, accounting.
 
-    python tests/slurm_cluster.py [--accounting] -- command...
+    python tests/slurm_cluster.py [--accounting] [--nodes N] -- command...
 
 runs a command with the cluster up (`SLURM_CONF` set) and stops it again. It needs root, since slurmd starts
 jobs in the names of users, and the daemons of Debian's `slurm-wlm` and `munge`; accounting needs `slurmdbd`
 and `mariadb-server` too. No systemd and no cgroups are needed. All files, keys and sockets lie in one folder;
 every daemon runs as a child of this process in the foreground and is stopped by its process id.
 
-The node pretends to have GPUs, of a type `fake`, so that requests for them can be tested without one; two
-partitions, `cpu` and `gpu`, share it, and jobs of a third, `urgent`, preempt theirs.
+Nodes pretend to have GPUs, of a type `fake`, so that requests for them can be tested without one; two
+partitions, `cpu` and `gpu`, share them, and jobs of a third, `urgent`, preempt theirs. All nodes are this
+machine under names of their own, each with a daemon and a port; jobs go to the first that has room.
+`Cluster.lose` takes one away as a power cut does.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING_DAEMONS = ("slurmdbd", "mariadbd", "mariadb-install-db")
 CLIENTS = ("sbatch", "srun", "scancel", "scontrol", "sinfo", "squeue", "sacct", "sacctmgr", "sshare")
@@ -37,18 +41,17 @@ CONFIG = """\
 ClusterName=valleys
 SlurmctldHost=localhost
 SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 MpiDefault=none
 SwitchType=switch/none
 ProctrackType=proctrack/linuxproc
@@ -63,23 +66,27 @@ PreemptMode=REQUEUE
 JobRequeue=1
 KillWait={kill_wait}
 OverTimeLimit=0
-MinJobAge=600
+MinJobAge=3600
 InactiveLimit=0
 ReturnToService=2
 SlurmdTimeout=300
 GresTypes=gpu
 {accounting}
 SlurmdParameters=config_overrides
-NodeName=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=64000 Gres=gpu:fake:{gpus}
-PartitionName=cpu Nodes=localhost Default=YES MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
-PartitionName=gpu Nodes=localhost MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
-PartitionName=urgent Nodes=localhost MaxTime=1-0 PriorityTier=9 State=UP
+{nodes}
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
+PartitionName=gpu Nodes=ALL MaxTime=1-0 PriorityTier=1 GraceTime={grace} State=UP
+PartitionName=urgent Nodes=ALL MaxTime=1-0 PriorityTier=9 State=UP
 """
+
+NODE = """\
+NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=64000 \
+Gres=gpu:fake:{gpus} Weight={weight}"""
 
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
-AccountingStoragePort={ports[2]}
+AccountingStoragePort={ports[1]}
 AccountingStoragePass={folder}/munge/socket
 AccountingStorageEnforce=associations
 AccountingStorageTRES=gres/gpu
@@ -89,7 +96,7 @@ DATABASE = """\
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket
 DbdHost=localhost
-DbdPort={ports[2]}
+DbdPort={ports[1]}
 SlurmUser=root
 PidFile={folder}/slurmdbd.pid
 LogFile={folder}/slurmdbd.log
@@ -113,8 +120,19 @@ def missing(accounting: bool = False) -> str | None:
 class Cluster:
     """A running cluster; `environment` is what a client needs, `folder` holds everything it writes."""
 
-    def __init__(self, folder: Path, *, accounting: bool, cpus: int, gpus: int, kill_wait: int, grace: int):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int,
+        accounting: bool,
+        cpus: int,
+        gpus: int,
+        kill_wait: int,
+        grace: int,
+    ):
         self.folder, self.accounting = folder, accounting
+        self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.cpus, self.gpus, self.kill_wait, self.grace = cpus, gpus, kill_wait, grace
         self.environment = {
             **os.environ,
@@ -139,13 +157,18 @@ class Cluster:
             self._start_accounting()
         self._launch("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
         self._until("slurmctld answers", lambda: self._succeeds("scontrol", "ping"))
-        self._launch("slurmd", "-D", "-N", "localhost", "-f", str(self.folder / "slurm.conf"))
-        self._until("the node is idle", lambda: self.run("sinfo", "-h", "-p", "cpu", "-o", "%T") == "idle")
+        for name in self.nodes:
+            self._launch("slurmd", "-D", "-N", name, "-f", str(self.folder / "slurm.conf"), label=name)
+        idle = [f"idle {len(self.nodes)}"]
+        self._until(
+            "all nodes are idle",
+            lambda: self.run("sinfo", "-h", "-p", "cpu", "-o", "%T %D").splitlines() == idle,
+        )
 
     def _write_files(self) -> None:
-        ports = _free_ports(3)
+        ports = _free_ports(2 + len(self.nodes))
         self.folder.chmod(0o755)  # munged wants its socket where anyone can reach it
-        for name in ("munge", "state", "spool", "bin"):
+        for name in ("munge", "state", "bin", *(f"spool-{node}" for node in self.nodes)):
             (self.folder / name).mkdir(mode=0o755)
         # Snakemake drops SLURM_* from the environment of its job steps and, in a job, from its own; with them
         # goes what says where this cluster's settings are. These clients know it by themselves.
@@ -159,8 +182,12 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o600)
         text = CONFIG.format(
-            **{name: getattr(self, name) for name in ("folder", "cpus", "gpus", "kill_wait", "grace")},
+            **{name: getattr(self, name) for name in ("folder", "kill_wait", "grace")},
             ports=ports,
+            nodes="\n".join(
+                NODE.format(name=name, port=ports[2 + i], cpus=self.cpus, gpus=self.gpus, weight=1 + i)
+                for i, name in enumerate(self.nodes)
+            ),
             accounting=ACCOUNTING.format(folder=self.folder, ports=ports)
             if self.accounting
             else "AccountingStorageType=accounting_storage/none",
@@ -195,8 +222,8 @@ class Cluster:
         self.run("sacctmgr", "-i", "add", "account", "lab", "Cluster=valleys")
         self.run("sacctmgr", "-i", "add", "user", "root", "Account=lab")
 
-    def _launch(self, name: str, *args: str) -> None:
-        with (self.folder / f"{name}.out").open("ab") as output:
+    def _launch(self, name: str, *args: str, label: str | None = None) -> None:
+        with (self.folder / f"{label or name}.out").open("ab") as output:
             process = subprocess.Popen(
                 [shutil.which(name, path=PATH) or name, *args],
                 stdin=subprocess.DEVNULL,
@@ -207,7 +234,7 @@ class Cluster:
                 start_new_session=True,  # a Ctrl-C is for the command, not for the daemons
                 preexec_fn=_end_with_parent,
             )
-        self._daemons.append((name, process))
+        self._daemons.append((label or name, process))
 
     def _until(self, what: str, condition, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -237,9 +264,25 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, timeout=60)
         return done.returncode == 0
 
+    def lose(self, node: str) -> None:
+        """Take a node away as a power cut does, with all that runs on it, and have SLURM notice at once."""
+        (daemon,) = [process for name, process in self._daemons if name == node]
+        # Each step of a job is a child of a process "slurmstepd", which the daemon has started and left.
+        steps = self.run("squeue", "-h", "-w", node, "-t", "running,completing", "-o", "%A").split()
+        daemon.kill()
+        daemon.wait()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                about = " ".join(process.cmdline())
+                if about.startswith("slurmstepd:") and any(f"[{job}." in about for job in steps):
+                    for each in (process, *process.children(recursive=True)):
+                        each.kill()
+        self._daemons = [each for each in self._daemons if each[0] != node]
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
     def stop(self) -> None:
         """Cancel what still runs, then stop the daemons in the order opposite to their start."""
-        if any(name == "slurmd" for name, _ in self._daemons):
+        if any(name in self.nodes for name, _ in self._daemons):
             with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
                 self.run("scancel", "--user=root", "--signal=KILL", "--full", check=False)
                 self.run("scancel", "--user=root", check=False)
@@ -272,10 +315,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def cluster(*, accounting=False, cpus=2, gpus=4, kill_wait=10, grace=0):
+def cluster(*, nodes=1, accounting=False, cpus=2, gpus=4, kill_wait=10, grace=0):
     """Run a cluster in a temporary folder; it is gone afterwards, files included."""
     folder = Path(tempfile.mkdtemp(prefix="valleys-slurm-"))
-    running = Cluster(folder, accounting=accounting, cpus=cpus, gpus=gpus, kill_wait=kill_wait, grace=grace)
+    running = Cluster(
+        folder, nodes=nodes, accounting=accounting, cpus=cpus, gpus=gpus, kill_wait=kill_wait, grace=grace
+    )
     try:
         running.start()
         yield running
@@ -288,13 +333,14 @@ def main() -> int:
     """Run a command with a cluster up; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
-    parser.add_argument("--cpus", type=int, default=2, help="that the node pretends to have")
+    parser.add_argument("--nodes", type=int, default=1, help="how many")
+    parser.add_argument("--cpus", type=int, default=2, help="that a node pretends to have")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
     why = missing(given.accounting)
     if why:
         sys.exit(f"slurm_cluster: {why}")
-    with cluster(accounting=given.accounting, cpus=given.cpus) as running:
+    with cluster(nodes=given.nodes, accounting=given.accounting, cpus=given.cpus) as running:
         return subprocess.run(given.command, env=running.environment).returncode
 
 

@@ -35,8 +35,6 @@ KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
 GPU_RULES = ["train_sgd", "import_solution", "refresh_bn", "descend", "evaluate", "directions"]
 GPU_RULES += ["probe", "connect", "interpolate", "plane"]
 
-FIGURE = "results/small/figures/training.png"
-
 CPUS = 8
 """Of the node, or so it says."""
 ASKING_OFTEN = """
@@ -140,8 +138,8 @@ def test_the_shipped_experiment_makes_few_submissions(tmp_path, cells, share):
 
 @pytest.fixture(scope="module")
 def site():
-    """A cluster, with accounting where that can be had."""
-    with cluster(accounting=missing(accounting=True) is None, cpus=CPUS) as running:
+    """Two nodes, with accounting where that can be had; jobs go to the first while it has room."""
+    with cluster(nodes=2, accounting=missing(accounting=True) is None, cpus=CPUS) as running:
         yield running
 
 
@@ -152,10 +150,19 @@ def submitted(site):
     return {job["JobId"]: job for job in found if "JobId" in job}
 
 
-def job_of(site, comment):
-    """The newest job with a comment; the comment says the rule and its wildcards."""
-    ids = [int(i) for i, job in submitted(site).items() if job.get("Comment") == comment]
+def job_of(site, comment, folder):
+    """The newest job of a folder's runs with a comment; the comment says the rule and its wildcards."""
+    ids = [
+        int(i)
+        for i, job in submitted(site).items()
+        if job.get("Comment") == comment and Path(job["WorkDir"]) == folder
+    ]
     return str(max(ids)) if ids else None
+
+
+def training_of(seed):
+    """The comment of a seed's training."""
+    return f"rule_train_sgd_wildcards_digits_mlp_quick_{seed}"
 
 
 def wait(what, condition, run=None, seconds=120):
@@ -221,6 +228,26 @@ def training_process(folder, seed):
     return None
 
 
+def hold(folder, seed, run):
+    """Stop a seed's training (SIGSTOP) once it has a checkpoint, so that a test comes before its end.
+
+    SLURM wakes a process (SIGCONT) when it takes its job away.
+    """
+    state = folder / CELLS / f"seed-{seed}" / "state"
+    wait(f"seed {seed} has a checkpoint", lambda: list(state.rglob("checkpoint.pt")), run)
+    os.kill(wait(f"seed {seed} trains", lambda: training_process(folder, seed), run), signal.SIGSTOP)
+
+
+def requeued(site, job, run):
+    """Wait until SLURM has put a job back into its queue, and have it run at once: not after two minutes."""
+    wait(
+        f"job {job} is back in the queue",
+        lambda: submitted(site)[job]["Restarts"] == "1" and submitted(site)[job]["JobState"] == "PENDING",
+        run,
+    )
+    site.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
 def has_resumed(folder, seed):
     log = folder / "results/long/logs/digits/mlp/quick" / f"seed-{seed}" / "train_sgd.log"
     return log.exists() and "resumed from" in log.read_text()
@@ -228,43 +255,27 @@ def has_resumed(folder, seed):
 
 @pytest.fixture(scope="module")
 def disturbed(site, tmp_path_factory):
-    """Three seeds, all preempted; then one is told to stop and one runs out of time.
-
-    Training is held (SIGSTOP) where a test must be sure to come before its end: SLURM wakes a process
-    (SIGCONT) when it takes its job away.
-    """
+    """Three seeds, all preempted; then one is told to stop and one runs out of time."""
     folder = tmp_path_factory.mktemp("disturbed")
-    profile = filled_in(folder / "profile", **settings(site, WALLTIME=1, NOTICE=1))
+    profile = filled_in(folder / "profile", **settings(site, WALLTIME=5, NOTICE=1))
     run = Run(
         site, folder, LONG, profile, *(f"{CELLS}/seed-{seed}/descent.parquet" for seed in LONG["seeds"])
     )
-    comments = {seed: f"rule_train_sgd_wildcards_digits_mlp_quick_{seed}" for seed in LONG["seeds"]}
+    comments = {seed: training_of(seed) for seed in LONG["seeds"]}
     try:
         for seed in LONG["seeds"]:
-            state = folder / CELLS / f"seed-{seed}" / "state"
-            wait(f"seed {seed} has a checkpoint", lambda s=state: list(s.rglob("checkpoint.pt")), run)
-            os.kill(
-                wait(f"seed {seed} trains", lambda s=seed: training_process(folder, s), run), signal.SIGSTOP
-            )
-        first = {seed: job_of(site, comments[seed]) for seed in LONG["seeds"]}
+            hold(folder, seed, run)
+        first = {seed: job_of(site, comments[seed], folder) for seed in LONG["seeds"]}
+        whole = ("--partition=urgent", f"--cpus-per-task={CPUS}", f"--nodelist={site.nodes[0]}")
         account = ["--account=lab"] if site.accounting else []
-        site.run(
-            *("sbatch", "--partition=urgent", f"--cpus-per-task={CPUS}", "--output=/dev/null", "--wrap=true"),
-            *account,
-        )
-        for seed, job in first.items():
-            wait(
-                f"seed {seed} is back in the queue",
-                lambda j=job: (
-                    submitted(site)[j]["Restarts"] == "1" and submitted(site)[j]["JobState"] == "PENDING"
-                ),
-                run,
-            )
-            site.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not after SLURM's two minutes
+        site.run("sbatch", *whole, "--output=/dev/null", "--wrap=true", *account)
+        for job in first.values():
+            requeued(site, job, run)
         wait("the killed one goes on", lambda: has_resumed(folder, KILLED), run)
         site.run("scancel", "--signal=TERM", first[KILLED])
         wait("the slow one goes on", lambda: has_resumed(folder, OUT_OF_TIME), run)
         os.kill(wait("it trains", lambda: training_process(folder, OUT_OF_TIME), run), signal.SIGSTOP)
+        site.run("scontrol", "update", f"JobId={first[OUT_OF_TIME]}", "TimeLimit=1")
         wait("the other goes on", lambda: has_resumed(folder, UNDISTURBED), run)
         yield folder, first, comments, run
     finally:
@@ -281,40 +292,43 @@ def reference(tmp_path_factory):
     return folder
 
 
-@needs_slurm
-def test_a_small_experiment_from_data_to_claims(site, disturbed, tmp_path):
-    """While a job of the other run uses up its minute."""
-    profile = filled_in(tmp_path / "profile", **settings(site))
-    before = set(submitted(site))
-    results = tmp_path / "results/small"
-    run = Run(site, tmp_path, SMALL, profile, "results/small/tables/claims.parquet", FIGURE)
+@pytest.fixture(scope="module")
+def whole(site, disturbed, tmp_path_factory):
+    """The whole smoke experiment, under way: it takes longest, so other tests run beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Run(site, folder, SMOKE, filled_in(folder / "profile", **settings(site)))
     try:
-        run.finish()
+        yield folder, run
     finally:
         run.stop()
-    assert (results / "tables/claims.parquet").exists()
-    cells = "digits-mlp-quick-seed0"
-    jobs = {
-        job["Comment"].removeprefix("rule_"): job
-        for i, job in submitted(site).items()
-        if i not in before and Path(job["WorkDir"]) == tmp_path
-    }
-    assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
-        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines"),
-        *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
-        *("aggregate", "summary_claims_figures"),
-    }
-    assert f"solutions-{cells}_descend_evaluate_refresh_bn" in jobs  # five jobs in one submission
-    for name, job in jobs.items():
-        runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
-        assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
-        assert job.get("TresPerJob") == ("gres:gpu:fake:1" if runs_network else None), name
-        assert job["JobName"].startswith("valleys_")
-        assert job["Requeue"] == "1"
-        assert job["Account"] == ("lab" if site.accounting else "(null)")
-    assert len(list((results / "logs").rglob("*.log"))) >= 15
-    assert not list((tmp_path / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
-    assert "Guessed SLURM account" not in run.text()
+
+
+@needs_slurm
+def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site, whole, reference, tmp_path):
+    target = f"{CELLS}/seed-{KILLED}/raw/sgd.safetensors"
+    started = []
+    for name in ("first", "again"):
+        profile = filled_in(tmp_path / name, **settings(site))
+        started.append(run := Run(site, tmp_path, LONG, profile, target))
+        try:
+            if name == "again":
+                text = run.finish()
+            else:
+                hold(tmp_path, KILLED, run)
+                run.process.kill()
+                run.process.wait()
+                orphan = job_of(site, training_of(KILLED), tmp_path)
+                assert submitted(site)[orphan]["JobState"] == "RUNNING"
+        finally:
+            run.stop()
+    assert re.search(rf"SLURM job {orphan} is left of a run that has ended: cancelled", text)
+    jobs, new = submitted(site), job_of(site, training_of(KILLED), tmp_path)
+    assert (jobs[orphan]["JobState"], jobs[new]["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert int(new) > int(orphan)
+    assert jobs[orphan]["EndTime"] <= jobs[new]["SubmitTime"]
+    assert has_resumed(tmp_path, KILLED)
+    assert (tmp_path / target).read_bytes() == (reference / target).read_bytes()
+    assert not [path.name for path in (tmp_path / ".snakemake/runs").glob("*.*")]
 
 
 @needs_slurm
@@ -334,7 +348,8 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
     assert jobs[first[KILLED]]["JobState"] == "FAILED"
     # FAILED where training ended at the notice, TIMEOUT where at the limit. SLURM looks twice a minute.
     assert jobs[first[OUT_OF_TIME]]["JobState"] in ("FAILED", "TIMEOUT")
-    assert jobs[first[OUT_OF_TIME]]["TimeLimit"] == "00:01:00"
+    limits = {seed: jobs[first[seed]]["TimeLimit"] for seed in LONG["seeds"]}
+    assert limits == {KILLED: "00:05:00", OUT_OF_TIME: "00:01:00", UNDISTURBED: "00:05:00"}
     assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
     for seed in LONG["seeds"]:
         assert has_resumed(folder, seed)
@@ -351,7 +366,7 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
 def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
     folder, *_, run = disturbed
     run.finish()
-    before = set(submitted(site))
+    before = {i for i, job in submitted(site).items() if Path(job["WorkDir"]) == folder}
     more = changed(LONG, seeds=[*LONG["seeds"], 3], recipes__quick=LONG["recipes"]["quick"])
     profile = filled_in(folder / "added", **settings(site))
     again = Run(site, folder, more, profile, "results/long/tables/training.parquet")
@@ -359,7 +374,11 @@ def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
         text = again.finish()
     finally:
         again.stop()
-    comments = [job["Comment"] for i, job in submitted(site).items() if i not in before]
+    comments = [
+        job["Comment"]
+        for i, job in submitted(site).items()
+        if i not in before and Path(job["WorkDir"]) == folder
+    ]
     assert sorted(comments) == [
         "rule_aggregate_wildcards_training",
         "rule_average_wildcards_digits_mlp_quick_3",
@@ -378,6 +397,63 @@ def test_accounting_knows_the_jobs(site, disturbed):
     rows = site.run("sacct", "-X", "-n", "-P", "--format=Comment,Account,State").splitlines()
     assert f"{comments[KILLED]}|lab|FAILED" in rows
     assert f"{comments[OUT_OF_TIME]}|lab|COMPLETED" in rows
+
+
+@needs_slurm
+def test_the_smoke_experiment_from_data_to_report(site, whole):
+    folder, run = whole
+    run.finish()
+    results = folder / "results/smoke"
+    assert (results / "report.html").exists()
+    jobs = {
+        job["Comment"].removeprefix("rule_"): job
+        for job in submitted(site).values()
+        if Path(job["WorkDir"]) == folder
+    }
+    assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
+        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines", "plane"),
+        *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
+        *("aggregate", "study", "sensitivity", "summary_claims_figures_report"),
+    }
+    # Five jobs in one submission.
+    assert "solutions-digits-mlp-quick-seed0_descend_evaluate_refresh_bn" in jobs
+    for name, job in jobs.items():
+        runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
+        assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
+        assert job.get("TresPerJob") == ("gres:gpu:fake:1" if runs_network else None), name
+        assert job["JobName"].startswith("valleys_")
+        assert job["Requeue"] == "1"
+        assert job["Account"] == ("lab" if site.accounting else "(null)")
+    assert len(list((results / "logs").rglob("*.log"))) >= 50
+    assert not list((folder / "slurm-logs").rglob("*.log"))  # SLURM's own, kept of what fails
+    assert "Guessed SLURM account" not in run.text()
+
+
+@needs_slurm
+def test_jobs_of_a_node_that_dies_go_on_elsewhere(site, reference, tmp_path):
+    """The last test of the cluster: it loses its first node."""
+    target, trained = (f"{CELLS}/seed-{KILLED}/raw/{name}.safetensors" for name in ("swa", "sgd"))
+    profile = filled_in(tmp_path / "profile", **settings(site))
+    run = Run(site, tmp_path, LONG, profile, target)
+    try:
+        hold(tmp_path, KILLED, run)
+        job = job_of(site, training_of(KILLED), tmp_path)
+        assert submitted(site)[job]["NodeList"] == site.nodes[0]
+        lost = training_process(tmp_path, KILLED)
+        site.lose(site.nodes[0])
+        wait("its processes are gone", lambda: not psutil.pid_exists(lost), run)
+        requeued(site, job, run)
+        run.finish()
+    finally:
+        run.stop()
+    about = submitted(site)[job]
+    assert (about["JobState"], about["NodeList"], about["Restarts"]) == ("COMPLETED", site.nodes[1], "1")
+    assert job_of(site, training_of(KILLED), tmp_path) == job  # SLURM's own doing, no new submission
+    assert has_resumed(tmp_path, KILLED)
+    assert (tmp_path / trained).read_bytes() == (reference / trained).read_bytes()
+    after = submitted(site)[job_of(site, f"rule_average_wildcards_digits_mlp_quick_{KILLED}", tmp_path)]
+    # The plugin learns which node it was if it asks sacct before SLURM has put the job back.
+    assert after["ExcNodeList"] in (site.nodes[0], "(null)")
 
 
 @needs_slurm

@@ -7,7 +7,7 @@ SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config, files, forkserver, rulegraph, runs
+from valleys import config as valleys_config, files, forkserver, orphans, rulegraph, runs
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 
@@ -58,13 +58,26 @@ runs.announce()
 
 
 def claim_files():
-    """Refuse to run beside another run of the same files, even one that started in the same instant."""
+    """Refuse to run beside another run of the same files, even one that started in the same instant.
+
+    Jobs that a dead run has left on a cluster are ended first (valleys/orphans.py).
+    """
     if workflow.is_main_process:
         files = workflow.persistence
+        inputs, outputs = ({str(f) for f in of()} for of in (files.all_inputfiles, files.all_outputfiles))
         try:
-            run.claim(map(str, files.all_inputfiles()), map(str, files.all_outputfiles()))
+            run.claim(inputs, outputs, queued=name_in_queue())
+            orphans.settle(run, outputs, logger.info, logger.warning)
+            executor = workflow.scheduler._executor
+            if hasattr(executor, "_failed_nodes"):
+                executor._failed_nodes = orphans.NodeNames(executor._failed_nodes)
         except ValleysError as error:
             raise WorkflowError(str(error))
+
+
+def name_in_queue():
+    """The name that all jobs of this run have in SLURM's queue; None with another executor."""
+    return getattr(workflow.scheduler._executor, "run_uuid", None)
 
 
 def lift_rate_limit():

@@ -11,6 +11,7 @@ which part of a grid is dear. ``valleys plan`` replaces them by what finished jo
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,8 @@ class Machine:
         Seconds from start to the first image: Python, torch, the device.
     memory_mb
         Main memory of a process that has done so.
+    bf16
+        Times as fast at convolutions and matrix products in bfloat16; what else there is to do stays.
     """
 
     flops: float
@@ -49,12 +52,23 @@ class Machine:
     layer_s: float
     start_s: float
     memory_mb: float
+    bf16: float = 1.0
 
 
 #: One core of a 2020s server, all cores busy: fitted to the jobs of the default run.
 CPU = Machine(flops=58e9, traffic=13e9, layer_s=38e-6, start_s=2.0, memory_mb=350)
-#: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one.
+#: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one. So bf16 is priced
+#: as float32 there.
 GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
+
+#: Of a CPU with instructions for it: fitted to docs/performance.md, where wide networks are 1.7 times as
+#: fast, and networks of a few channels no faster.
+BF16_GAIN = 1.9
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
+BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
+BF16_CHECKED = 5  # points of a curve that are measured in fp32 too: `probe.settle`
+#: Share of curves that are then measured again in fp32, by BN policy: 2 of 53, 27 of 87 and 68 of 209 there.
+BF16_AGAIN = {"refreshed": 0.04, "frozen": 0.31, "none": 0.33}
 
 FORKED_S = 0.3  # seconds to start a job that is forked (`valleys.forkserver`), imports included
 IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that a fork has
@@ -91,25 +105,35 @@ ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
 
 @dataclass(frozen=True)
 class Work:
-    """Operations, bytes and starts of operations; adds up, and multiplies by a number of times."""
+    """Operations, bytes and starts of operations; adds up, and multiplies by a number of times.
+
+    ``halves`` are operations of products in bfloat16, ``flops`` all others.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0
     layers: float = 0.0
+    halves: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         """Do both."""
-        return Work(self.flops + other.flops, self.bytes + other.bytes, self.layers + other.layers)
+        return Work(
+            self.flops + other.flops,
+            self.bytes + other.bytes,
+            self.layers + other.layers,
+            self.halves + other.halves,
+        )
 
     def __mul__(self, times: float) -> Work:
         """Do it so many times."""
-        return Work(self.flops * times, self.bytes * times, self.layers * times)
+        return Work(self.flops * times, self.bytes * times, self.layers * times, self.halves * times)
 
     __rmul__ = __mul__
 
     def seconds(self, machine: Machine) -> float:
         """Return how long it takes, without starting up."""
-        return self.flops / machine.flops + self.bytes / machine.traffic + self.layers * machine.layer_s
+        products = (self.flops + self.halves / machine.bf16) / machine.flops
+        return products + self.bytes / machine.traffic + self.layers * machine.layer_s
 
 
 @dataclass(frozen=True)
@@ -160,7 +184,7 @@ class Costs:
         execution = self.config["execution"]
         self.on_gpu = execution["device"] == "cuda"
         self.forked = local and execution["fork_server"]
-        self.cpu = _faster(CPU, execution["cpu_speed"])
+        self.cpu = replace(_faster(CPU, execution["cpu_speed"]), bf16=bf16_gain())
         if self.forked:
             self.cpu = replace(self.cpu, start_s=FORKED_S * CPU.flops / self.cpu.flops)
         self.gpu = _faster(GPU, execution["gpu_speed"])
@@ -268,22 +292,28 @@ class Costs:
         net, (train, held) = self.net(w["dataset"], w["model"]), self._split(w["dataset"], block)
         twice = self._refreshes(w, block) and self.config["bn_refresh"]["method"] == "streaming"
         images = train * (2 if twice else 1) + held * test
-        return self._forward(net, images) + Work(bytes=12 * net.parameters, layers=2 * net.tensors)
+        precision = block.get("precision", "fp32")
+        return self._forward(net, images, precision=precision) + Work(
+            bytes=12 * net.parameters, layers=2 * net.tensors
+        )
 
     def _refreshes(self, w: Mapping[str, Any], block: Mapping[str, Any]) -> bool:
         return block["bn"] == "refreshed" and self.net(w["dataset"], w["model"]).buffers > 0
 
-    def _forward(self, net: Size, images: int, batch: int | None = None) -> Work:
+    def _forward(self, net: Size, images: int, batch: int | None = None, precision: str = "fp32") -> Work:
         batches = math.ceil(images / (batch or self.config["bn_refresh"]["batch_size"]))
-        # Each number is written once and read once.
-        return Work(images * net.flops, images * net.elements * 8, batches * net.layers)
+        flops, traffic, layers = images * net.flops, images * net.elements * 8, batches * net.layers
+        if precision == "bf16":
+            return Work(bytes=traffic, layers=layers * (1 + BF16_CASTS), halves=flops)
+        return Work(flops, traffic, layers)  # each number is written once and read once
 
     def _training(self, net: Size, images: int, recipe: Mapping[str, Any]) -> Work:
         """Return the work of one epoch: forward, backward, and a step of SGD for each batch."""
         batch = min(recipe["batch_size"], images)
         steps = math.ceil(images / batch)
         step = Work(bytes=24 * net.parameters, layers=0.2 * net.tensors + 12)  # fused over tensors
-        return BACKWARD * self._forward(net, images, batch) + steps * step
+        passes = self._forward(net, images, batch, recipe.get("precision", "fp32"))
+        return BACKWARD * passes + steps * step
 
     def _job(
         self, rule: str, work: Work, memory: float, disk: float, more: tuple[float, float] = (0, 0)
@@ -475,7 +505,11 @@ class Costs:
         net, work, rows, copies = self.net(w["dataset"], w["model"]), Work(), 0, 4.0
         for name in names:
             block = self.config["probes"][name]
+            exact_point = self._point(w, {**block, "precision": "fp32"})
             line = block["points"] * self._point(w, block)
+            if block["precision"] == "bf16":
+                again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
+                line += (BF16_CHECKED + again * block["points"]) * exact_point
             if block["radius"] is None and block["relative"] is None:
                 line += RADIUS_PASSES * self._point(w, block, test=False)
             if block["slopes"] == "exact":
@@ -483,7 +517,7 @@ class Costs:
                 line += block["points"] * SLOPE_PASSES * self._forward(net, images)
             times = self._directions(name) * self._solutions(cell, name)
             drawn = Work(bytes=20 * 4 * net.parameters, layers=10 * net.tensors)
-            work += times * (line + drawn) + self._solutions(cell, name) * self._point(w, block)
+            work += times * (line + drawn) + self._solutions(cell, name) * exact_point
             rows += times * block["points"]
             if block["kind"] in COMPUTED:
                 copies = max(copies, 4.0 + self._directions(name) * self._solutions(cell, name))
@@ -603,13 +637,27 @@ def _in_training(net: Size, data: Data, recipe: Mapping[str, Any]) -> float:
 
 
 def _faster(machine: Machine, speed: float) -> Machine:
-    return Machine(
-        machine.flops * speed,
-        machine.traffic * speed,
-        machine.layer_s / speed,
-        machine.start_s / speed,
-        machine.memory_mb,
+    return replace(
+        machine,
+        flops=machine.flops * speed,
+        traffic=machine.traffic * speed,
+        layer_s=machine.layer_s / speed,
+        start_s=machine.start_s / speed,
     )
+
+
+@functools.cache
+def bf16_gain(cpuinfo: str = "/proc/cpuinfo") -> float:
+    """Return how many times as fast this machine's CPU is at products in bfloat16: `BF16_GAIN` or 1.
+
+    On a cluster that is the login node's; its nodes may differ.
+    """
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8")
+    except OSError:
+        return 1.0
+    lines = [line for line in text.splitlines() if line.lower().startswith(("flags", "features"))]
+    return BF16_GAIN if lines and BF16_FLAGS & set(lines[0].split()) else 1.0
 
 
 def _header(path: Path) -> dict[str, Any] | None:

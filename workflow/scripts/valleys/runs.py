@@ -11,6 +11,9 @@ ones (`clear_dead`), and compares its files with those of the living once more w
 A record whose lock is free belongs to a dead run only where its holder would have been seen: on the same
 machine since it booted, or on a disk that no other machine can have mounted. On a file system that several
 nodes share, the record of another node is never taken for dead; the message names node and process instead.
+
+On a cluster jobs outlive a Snakemake that is killed. A run that submits notes the name its jobs have in the
+queue (`claim`), and its record stays as ``*.left`` when it ends, until `valleys.orphans` has seen to them.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from valleys.files import boot_id
 
 VARIABLE = "VALLEYS_RUN"  # names the Snakemake process that a job belongs to
 RUNS, LOCKS = "runs", "locks"  # within .snakemake
+LEFT = ".left"  # the record of a run that has ended, with jobs on a cluster
 # Those of one machine alone; whatever is not here may be shared.
 LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay"}
 
@@ -77,7 +81,8 @@ class Record:
     path
         Its file.
     about
-        ``name, host, boot, pid, since`` and, once it works, ``inputs`` and ``outputs``.
+        ``name, host, boot, pid, since`` and, once it works, ``inputs``, ``outputs`` and ``queued``, the name
+        of its jobs on a cluster (null where they run here).
     held
         Whether its lock is held: it lives for certain.
     dead
@@ -94,6 +99,28 @@ class Record:
         """The run, for a message."""
         return f"process {self.about.get('pid')} on {self.about.get('host')} since {self.about.get('since')}"
 
+    @property
+    def name(self) -> str | None:
+        """The run's experiment."""
+        return self.about.get("name")
+
+    @property
+    def queued(self) -> str | None:
+        """The name of the run's jobs on a cluster."""
+        return self.about.get("queued")
+
+    def bury(self) -> None:
+        """Remove the record, or set it aside where jobs of the run may be left on a cluster."""
+        _bury(self.path, self.queued)
+
+
+def _bury(path: Path, queued: str | None) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if queued:
+            path.replace(path.with_suffix(LEFT))
+        else:
+            path.unlink()
+
 
 class Run:
     """This process's record in a folder.
@@ -109,6 +136,7 @@ class Run:
     def __init__(self, name: str, folder: str | Path = ".snakemake") -> None:
         self.name, self.folder = name, Path(folder).absolute()
         self.stream: IO[str] | None = None
+        self.queued: str | None = None
 
     def begin(self) -> bool:
         """Make the record and lock it; return whether the file system allows that.
@@ -130,11 +158,15 @@ class Run:
         atexit.register(self.end)
         return True
 
+    def succeeded(self) -> None:
+        """Say that all jobs have ended: none can be left on a cluster."""
+        self.queued = None
+
     def end(self) -> None:
-        """Remove the record."""
+        """Remove the record, or set it aside (`Record.bury`)."""
         if self.stream is not None and os.getpid() == self.owner:  # and not a fork of it
             with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                _bury(self.path, self.queued)
             self.stream.close()
             _OWN.discard(self.path)
         self.stream = None
@@ -148,7 +180,7 @@ class Run:
             return []
         removed = []
         with contextlib.suppress(OSError), self._alone():
-            others = [record for record in self._others() if record.about.get("name") == self.name]
+            others = [record for record in self._others() if record.name == self.name]
             dead = [record for record in others if record.dead]
             if dead and len(dead) == len(others):
                 below = f"results/{self.name}/"
@@ -157,17 +189,23 @@ class Run:
                         path.unlink(missing_ok=True)
                         removed.append(path.name)
                 for record in dead:
-                    record.path.unlink(missing_ok=True)
+                    record.bury()
         return removed
 
-    def claim(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    def claim(self, inputs: Iterable[str], outputs: Iterable[str], queued: str | None = None) -> None:
         """Note the files of the jobs to run, unless a living run has claimed some of them.
+
+        Parameters
+        ----------
+        queued
+            The name that the run's jobs will have in a cluster's queue.
 
         Raises
         ------
         ValleysError
             When one has: names it and a file.
         """
+        self.queued = queued
         if self.stream is None:
             return
         inputs, outputs = set(inputs), set(outputs)
@@ -179,15 +217,27 @@ class Run:
                     raise ValleysError(
                         f"another run ({record.who}) makes or reads {min(shared)}; wait for it or stop it"
                     )
-            self._say(inputs=sorted(inputs), outputs=sorted(outputs))
+            self._say(inputs=sorted(inputs), outputs=sorted(outputs), queued=queued)
+            os.fsync(self.stream.fileno())  # else a power cut would lose whose the jobs are
 
     def working(self) -> list[Record]:
         """Return the records of other runs of the experiment that have begun to work and may be alive."""
         if self.stream is None:
             return []
         with self._alone():
-            others = [record for record in self._others() if record.about.get("name") == self.name]
+            others = [record for record in self._others() if record.name == self.name]
         return [record for record in others if "outputs" in record.about and not record.dead]
+
+    def records(self) -> list[Record]:
+        """Return the records of other runs in the folder, of those that have ended with jobs left too."""
+        if self.stream is None:
+            return []
+        with self._alone():
+            found = list(self._others())
+            for path in sorted((self.folder / RUNS).glob(f"*{LEFT}")):
+                with contextlib.suppress(OSError):
+                    found.append(Record(path, _lines(path.read_text()), held=False, dead=True))
+        return found
 
     def _say(self, **more: Any) -> None:
         """Add a line to the record. In place, since the lock is on this very file."""

@@ -1,0 +1,182 @@
+"""Jobs that a dead run left in a SLURM queue: they go before a new run submits the same ones.
+
+A Snakemake that is killed on the login node, or whose driver job ends without notice, cannot cancel its
+jobs. They wait and run on, and a new run would submit the same ones: two jobs that write one file and one
+state folder. All jobs of a run have one name, which its record says (`runs.Run.claim`), so it is certain
+whose a job in the queue is. Those of runs of the experiment that have ended for certain are cancelled, and
+the new run waits until they are gone: training saves its state at SIGTERM, from which the new job goes on.
+
+A living run's jobs are never touched. Where a run of the same files may live (on another node of a shared
+file system) and has jobs in the queue, the new run is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from valleys import runs
+from valleys.errors import ValleysError
+
+WAIT_S = 600.0  # for cancelled jobs to be gone: far beyond what SLURM gives them until SIGKILL (KillWait)
+POLL_S = 1.0
+ANSWER_S = 60.0  # for squeue and scancel to answer
+AT_ONCE = 500  # job ids on one command line
+UUID = 36  # characters at the end of a job's name that say the run
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job in the queue: id, name, state and working folder."""
+
+    id: str
+    name: str
+    state: str
+    folder: str
+
+
+def queue(*which: str) -> list[Queued] | None:
+    """Return the jobs, of those that squeue's options `which` choose, that wait, run or are about to end.
+
+    None where there is no answer.
+    """
+    command = ["squeue", *which, "--noheader", "--format", "%i|%j|%T|%Z"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
+    rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
+    return [Queued(*row) for row in rows if len(row) == 4]
+
+
+def cancel(ids: Sequence[str]) -> None:
+    """Cancel jobs; whether that has worked, the queue will tell."""
+    for i in range(0, len(ids), AT_ONCE):
+        try:
+            subprocess.run(["scancel", *ids[i : i + AT_ONCE]], capture_output=True, timeout=ANSWER_S)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+
+
+class NodeNames(set):
+    """Nodes that later submissions avoid, without sacct's "None assigned" for a job that waits for one.
+
+    The SLURM plugin (2.8.0) asks for the node of a job after it has seen the job fail with it. When SLURM has
+    put the job back into the queue by then, that answer would go to sbatch, which refuses all that follows.
+    """
+
+    def add(self, name: str) -> None:
+        """Add what can be a name."""
+        if name and not any(letter.isspace() for letter in name):
+            super().add(name)
+
+
+def settle(
+    run: runs.Run,
+    outputs: Collection[str],
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    wait_s: float = WAIT_S,
+) -> None:
+    """Cancel what dead runs of the experiment have left in the queue, and wait until it is gone.
+
+    Parameters
+    ----------
+    run
+        This run, which has claimed its files.
+    outputs
+        Those that it will make.
+    say, warn
+        Take a line for the user.
+    wait_s
+        Seconds to wait at most.
+
+    Raises
+    ------
+    ValleysError
+        When jobs are left of a run of the same files that may be alive, or when cancelled jobs do not end.
+    """
+    records = run.records()
+    mine = [record for record in records if record.name == run.name and record.queued]
+    dead = {record.queued: record for record in mine if record.dead}
+    unsure = {
+        record.queued: record
+        for record in mine
+        if not record.dead and not record.held and set(record.about.get("outputs", ())) & set(outputs)
+    }
+    if dead or unsure:
+        found = queue("--name", ",".join((*dead, *unsure)))  # of any user: folders may be shared
+        if found is None:
+            kept = ", ".join(sorted(record.path.name for record in (*dead.values(), *unsure.values())))
+            warn(
+                "squeue does not answer, so jobs of an earlier run may still be in the queue and write the "
+                f"same files; look there before you go on (.snakemake/{runs.RUNS}: {kept})"
+            )
+            return
+        for name, record in unsure.items():
+            if any(job.name == name for job in found):
+                raise ValleysError(
+                    f"jobs of an earlier run ({record.who}), which may be alive, are in the queue: stop it; "
+                    f"if it is dead, scancel --name={name}"
+                )
+        _end(found, list(dead), say, wait_s)
+        for record in dead.values():
+            if record.path.suffix == runs.LEFT:
+                record.path.unlink(missing_ok=True)
+    if run.queued:
+        _warn_of_strangers(run, {record.queued for record in records} | {run.queued}, warn)
+
+
+def _end(jobs: list[Queued], names: Sequence[str], say: Callable[[str], None], wait_s: float) -> None:
+    """Cancel jobs, and wait until none of these names is in the queue."""
+    if not jobs:
+        return
+    say(
+        f"{_named(jobs)} {_are(jobs)} left of a run that has ended: cancelled, so that nothing is written "
+        "twice. Waiting until they are gone; training saves its state."
+    )
+    deadline, asked = time.monotonic() + wait_s, set()
+    while jobs:
+        # Again for what had not reached the queue when its Snakemake died.
+        cancel([job.id for job in jobs if job.id not in asked])
+        asked |= {job.id for job in jobs}
+        if time.monotonic() > deadline:
+            states = ", ".join(sorted({job.state for job in jobs}))
+            raise ValleysError(
+                f"{_named(jobs)} of an earlier run {_are(jobs)} still in the queue ({states}) {wait_s:g} s "
+                "after scancel; start again when they are gone"
+            )
+        time.sleep(POLL_S)
+        found = queue("--name", ",".join(names))
+        if found is not None:  # else the controller is busy
+            jobs = found
+
+
+def _warn_of_strangers(run: runs.Run, known: Collection[str | None], warn: Callable[[str], None]) -> None:
+    """Tell of jobs that seem to be a run's in this folder of which there is no record."""
+    prefix, here = run.queued[:-UUID], run.folder.parent
+    strangers = [
+        job
+        for job in queue("--user", str(os.getuid())) or ()
+        if job.name not in known and job.name.startswith(prefix) and Path(job.folder) == here
+    ]
+    if strangers:
+        warn(
+            f"{_named(strangers)} in the queue {_are(strangers)} of a run in this folder that left no "
+            "record; if they make files of this experiment, scancel them"
+        )
+
+
+def _named(jobs: Sequence[Queued]) -> str:
+    shown = ", ".join(job.id for job in jobs[:5]) + (", ..." if len(jobs) > 5 else "")
+    return f"SLURM job {shown}" if len(jobs) == 1 else f"{len(jobs)} SLURM jobs ({shown})"
+
+
+def _are(jobs: Sequence[Queued]) -> str:
+    return "is" if len(jobs) == 1 else "are"
