@@ -9,7 +9,7 @@ with job(snakemake) as log:
 
     kinds = {Path(path).stem: tables.name_in(path) for path in snakemake.input.tables}
     data = {
-        Path(path).stem: tables.read(path, kinds[Path(path).stem]).to_pandas()
+        Path(path).stem: tables.read(path, kinds[Path(path).stem], fill=False).to_pandas()
         for path in snakemake.input.tables
     }
     pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}

@@ -366,7 +366,7 @@ def prevalence(
             len(hit),
             measure="share of directions that are asymmetric, minima pooled",
             level=level,
-            note=_joined(*others, about),
+            note=_joined(*others, measures.uncertain(rows), about),
         )
         index = rows["asymmetry_index"]
         yield _share_row(

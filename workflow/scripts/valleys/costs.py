@@ -22,6 +22,7 @@ from valleys import factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.direction_kinds import COMPUTED, SINGLE
+from valleys.grids import coarse_step
 
 MB = 1e6
 
@@ -63,6 +64,7 @@ CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
 RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
+MEASURED_WHOLE = 0.25  # of an adaptive probe, the share of curves that need all points (docs/performance.md)
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
@@ -331,9 +333,17 @@ class Costs:
 
     def _count_rows(self, cell: Cell) -> int:
         return sum(
-            self.config["probes"][name]["points"] * self._directions(name) * self._solutions(cell, name)
+            self._points(name) * self._directions(name) * self._solutions(cell, name)
             for name in self.experiment.probes_of(cell)
         )
+
+    def _points(self, probe: str) -> float:
+        """Return the points of a curve; of an adaptive probe, the mean over its curves that is expected."""
+        spec = self.config["probes"][probe]
+        if not spec.get("adaptive"):
+            return spec["points"]
+        coarse = (spec["points"] - 1) // coarse_step(spec["points"], self.config["asymmetry"]["zeta_max"]) + 1
+        return coarse + MEASURED_WHOLE * (spec["points"] - coarse)
 
     def _directions(self, probe: str) -> int:
         spec = self.config["probes"][probe]
@@ -439,16 +449,16 @@ class Costs:
         net, work, rows, copies = self.net(w["dataset"], w["model"]), Work(), 0, 4.0
         for name in names:
             block = self.config["probes"][name]
-            line = block["points"] * self._point(w, block)
+            line = self._points(name) * self._point(w, block)
             if block["radius"] is None and block["relative"] is None:
                 line += RADIUS_PASSES * self._point(w, block, test=False)
             if block["slopes"] == "exact":
                 images = self._split(w["dataset"], block)[0]
-                line += block["points"] * SLOPE_PASSES * self._forward(net, images)
+                line += self._points(name) * SLOPE_PASSES * self._forward(net, images)
             times = self._directions(name) * self._solutions(cell, name)
             drawn = Work(bytes=20 * 4 * net.parameters, layers=10 * net.tensors)
             work += times * (line + drawn) + self._solutions(cell, name) * self._point(w, block)
-            rows += times * block["points"]
+            rows += times * self._points(name)
             if block["kind"] in COMPUTED:
                 copies = max(copies, 4.0 + self._directions(name) * len(block["solutions"]))
         blocks = [self.config["probes"][name] for name in names]

@@ -598,6 +598,7 @@ def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
             (str(probe), f"{_percent(share.estimate)} ({bounds}; n = {share.n}); rises uneven in {uneven}")
         )
     cells = table.groupby(CELL).ngroups
+    uncertain = f"The {words}. " if (words := measures.uncertain(table)) else ""
     others = "".join(
         f"{_count(int((table['status'] == status).sum()), 'direction')} {words}. "
         for status, words in (
@@ -607,7 +608,8 @@ def _seen_prevalence(_part: str, data: Data, spec: Spec) -> str:
         if (table["status"] == status).any()
     )
     return (
-        f"{_recipe_note(table)}{others}Asymmetric at c* ≥ {c:g}, all solutions of {_count(cells, 'cell')}"
+        f"{_recipe_note(table)}{others}{uncertain}"
+        f"Asymmetric at c* ≥ {c:g}, all solutions of {_count(cells, 'cell')}"
         f" together ({_percent(level)} intervals):{_list(told, 2 * _LISTED)}"
     )
 
@@ -684,7 +686,7 @@ def _seen_sensitivity(_part: str, data: Data, spec: Spec) -> str:
 
 def _rises(probe: str, data: Data) -> pd.DataFrame:
     """Return the curves of a probe with offset / R as ``x`` and the rises ``train`` and ``test``."""
-    curves = data["curves"][data["curves"]["probe"] == probe]
+    curves = measures.on_all_points(data["curves"][data["curves"]["probe"] == probe])
     radii = data["directions"].loc[data["directions"]["probe"] == probe, [*DIRECTION, "radius"]]
     merged = curves.merge(radii, on=DIRECTION, how="inner", validate="many_to_one")
     merged["x"] = (merged["offset"] / merged["radius"]).round(6)
