@@ -67,9 +67,9 @@ def uncertain(asymmetry: pd.DataFrame) -> str:
 def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
 
-    Losses and their errors are on a cubic spline through the points measured (`asymmetry.finer`), accuracies
-    on straight lines. Curves with a loss that is not finite stay as they are. So all curves of a probe are
-    alike to whoever judges, compares or averages them.
+    Losses, and the parts of their errors, are on a cubic spline through the points measured
+    (`asymmetry.finer`), accuracies and standard errors on straight lines. Curves with a loss that is not
+    finite stay as they are. So all curves of a probe are alike to whoever judges, compares or averages them.
     """
     if "step" not in curves or not (coarse := curves["step"] > 1).any():
         return curves
@@ -91,9 +91,9 @@ def _filled(curve: pd.DataFrame) -> pd.DataFrame:
     rows["offset"], rows["train_loss"] = at, train
     rows["test_loss"] = finer(x, curve["test_loss"], step)[1]
     rows["train_slope"] = math.nan if slopes is None else steepness
-    for column in ("train_accuracy", "test_accuracy"):
-        rows[column] = np.interp(at, x, curve[column])
-    for column in ("train_error", "test_error", *ERROR_PARTS):
+    for column in ("train_accuracy", "test_accuracy", "train_error", "test_error"):
+        rows[column] = np.interp(at, x, curve[column].to_numpy(dtype=np.float64, na_value=math.nan))
+    for column in ERROR_PARTS:
         error = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
         rows[column] = finer(x, error, step)[1] if np.isfinite(error).all() else math.nan
     rows.index = pd.Index([first] * len(at))
