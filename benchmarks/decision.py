@@ -206,11 +206,11 @@ def images(given: Experiment, folder: Path, points: int, subsets: int) -> list[d
                 n = max(20, len(train) // share)
                 expected = spread / math.sqrt(n) * math.sqrt(1 - n / len(train))
                 for k in range(subsets):
-                    found = line(model, part(train, n, k), loss, direction, **some)
+                    found = line(model, part(train, n, k), loss, direction, whole=len(train), **some)
                     rows.append(
                         {"experiment": given.config["name"], "model": cell.model, "bn": bn, "n": n}
                         | {"of": len(train), "expected": expected, "error": found[0] / full[0] - 1}
-                        | {"same": found[1].status == full[1].status}
+                        | {"same": found[1].status == full[1].status, "certain": found[2]}
                         | {"c_star": found[1].c_star, "c_star_full": full[1].c_star}
                     )
             print(cell.path, bn, flush=True)
@@ -223,12 +223,24 @@ def part(split: Split, n: int, seed: int) -> Split:
     return Split(split.images[at], split.labels[at], split.classes, split.mean, split.std)
 
 
-def line(model, split, loss, direction, *, bn, offsets, constants) -> tuple[float, asymmetry.Detection]:
-    """Return the larger rise of the train loss, and the verdict."""
-    evaluator = probe.Evaluator(model, split, part(split, 1, 0), loss, bn=bn, batch_size=250)
-    values = [row["train_loss"] for row in probe.probe_line(evaluator, direction, offsets)]
+def line(
+    model, split, loss, direction, *, bn, offsets, constants, whole=None
+) -> tuple[float, asymmetry.Detection, bool]:
+    """Return the larger rise of the train loss, the verdict, and whether it is certain on a subset."""
+    drawn_from = {} if whole is None else {"train": whole}
+    evaluator = probe.Evaluator(
+        model, split, part(split, 1, 0), loss, bn=bn, batch_size=250, drawn_from=drawn_from
+    )
+    curve = probe.with_errors(probe.probe_line(evaluator, direction, offsets), drawn_from)
+    values = [row["train_loss"] for row in curve]
     middle = values[len(values) // 2]
-    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants)
+    parts = (
+        [[row[f"train_error_{k}"] for row in curve] for k in (1, 2, 3)]
+        if drawn_from
+        else [[0.0] * len(curve)]
+    )
+    certain = asymmetry.holds(offsets, values, parts, **constants)
+    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants), certain
 
 
 @torch.no_grad()
@@ -299,6 +311,7 @@ def main() -> None:
             "error of the rise, expected": f"{rows['expected'].iloc[0]:.1%}",
             "found (rms)": f"{np.sqrt((rows['error'] ** 2).mean()):.1%}",
             "verdict of all images": f"{rows['same'].sum()} of {len(rows)}",
+            "of certain ones": f"{(rows['same'] & rows['certain']).sum()} of {rows['certain'].sum()}",
             "change of c*, median": f"{(rows['c_star'] - rows['c_star_full']).abs().median():.2f}",
         }
         for (model, bn, n), rows in pd.DataFrame(by_images).groupby(["model", "bn", "n"], sort=False)
