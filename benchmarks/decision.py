@@ -271,7 +271,8 @@ def main() -> None:
     for path, results in zip(given.configs, folders, strict=True):
         one = experiment(path)
         folder = results / one.config["name"]
-        curves = tables.read(folder / "tables" / "curves.parquet", "curves").to_pandas()
+        parts = [f"{cell.path}/{part}" for cell in one.all_cells for part in one.parts(cell, "curves")]
+        curves = tables.concat([folder / "cells" / part for part in parts], "curves").to_pandas()
         by_grid += grids(curves, one.config["asymmetry"], one.config["name"])
         by_reading += reads(curves, one.config["asymmetry"])
         by_images += [] if given.grids else images(one, folder, given.points, given.subsets)
