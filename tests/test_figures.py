@@ -442,6 +442,31 @@ def test_curves_are_rises_over_radius(data):
     assert test.get_ydata()[[0, 5]] == pytest.approx([3.9, 0])
 
 
+def test_coarse_curves_of_an_adaptive_probe_are_drawn_at_all_points(data):
+    """Some curves have half of the points: the mean at each offset is over all of them."""
+    curves = data["curves"]
+    coarse = (curves["k"] == 0) & (curves["seed"] < 2)
+    at = curves.groupby(["seed", "solution", "k"]).cumcount()
+    step = pd.Series(1, index=curves.index).where(~coarse, 2)
+    some = curves.assign(step=step)[~coarse | (at % 2 == 0)].reset_index(drop=True)
+    assert len(some) < len(curves)
+    means = []
+    for table in (curves, some):
+        axes = figures.draw("curves-uniform", {**data, "curves": table}, SPEC).axes[0]
+        means.append(next(line for line in axes.lines if line.get_linewidth() == 1.6))
+    assert means[1].get_xdata() == pytest.approx(np.linspace(-1, 1, 11))
+    assert means[1].get_ydata() == pytest.approx(means[0].get_ydata(), abs=0.05)
+
+
+def test_the_prevalence_caption_counts_verdicts_that_hang_on_a_subset(data):
+    table = data["asymmetry"]
+    certain = pd.Series(None, index=table.index, dtype=object)
+    certain.iloc[:4] = [True, False, True, True]
+    told = figures.caption("prevalence", {**data, "asymmetry": table.assign(certain=certain)}, SPEC)
+    assert "The verdict of 1 of 4 on a subset of the images might be another on all. Asymmetric" in told
+    assert "subset" not in figures.caption("prevalence", data, SPEC)
+
+
 def test_line_band_is_the_t_interval():
     values = np.random.default_rng(0).normal(size=(5, 3))
     values[0, 1] = np.nan
