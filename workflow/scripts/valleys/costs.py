@@ -326,12 +326,12 @@ class Costs:
             most = max(most, floats + at_once * net.widest * 4 * 3)
         return most
 
-    def _rows(self, w: Mapping[str, Any]) -> int:
+    def _rows(self, w: Mapping[str, Any]) -> float:
         """Return the rows of curves that a cell has."""
         cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
         return self._once(("rows", cell), lambda: self._count_rows(cell))
 
-    def _count_rows(self, cell: Cell) -> int:
+    def _count_rows(self, cell: Cell) -> float:
         return sum(
             self._points(name) * self._directions(name) * self._solutions(cell, name)
             for name in self.experiment.probes_of(cell)
@@ -352,7 +352,7 @@ class Costs:
     def _solutions(self, cell: Cell, probe: str) -> int:
         return len(self.experiment.probed_solutions(cell, probe))
 
-    def _all_rows(self) -> int:
+    def _all_rows(self) -> float:
         """Return the rows of curves of all cells of the grid."""
         cells = self.experiment.cells
         return self._once(
