@@ -27,7 +27,7 @@ from torch import nn
 from valleys import asymmetry, averaging, data_sources, directions, jobs, losses, probe, sgd
 from valleys.data import Split
 
-IMAGES = {"preresnet-20": 100, "vgg-16-bn": 50}  # in each of the two sets
+IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
 EPOCHS = 60
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
 
