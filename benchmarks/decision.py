@@ -5,7 +5,10 @@
 Grids: each stored curve of finished experiments is judged again on some of its points (no network runs for
 that). ``every 3rd`` and so on are uniform; ``fine where close`` adds the other points where the coarse c*
 is within a factor of 1.5 of c, or there is none; ``bisected`` halves the interval in which the curve bends
-most until the verdict has stayed for three steps. The reference is the verdict on all points.
+most until the verdict has stayed for three steps; ``adaptive`` is what probes with that key do
+(`asymmetry.decided`). The reference is the verdict on all points, of probes that have all. Then, of the
+curves that an adaptive probe would leave coarse, what else is read from them: by the coarse points alone, and
+on a spline through them (`asymmetry.finer`), which is what the workflow does.
 
 Images: along the first U(0, 1) direction at the first sgd solution of each model, to its stored radius, the
 train loss on random subsets of n images (BN statistics from the same images where they are refreshed)
@@ -26,9 +29,11 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from precision import experiment
-from valleys import asymmetry, directions, jobs, losses, probe, solutions, tables
+from scipy.interpolate import PchipInterpolator
+from valleys import asymmetry, directions, jobs, losses, measured_gain, probe, solutions, tables
 from valleys.config import Experiment
 from valleys.data import Split, load_split
+from valleys.grids import coarse_step
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHARES = (16, 8, 4, 2)  # subsets of a sixteenth of the images and so on
@@ -87,6 +92,64 @@ def close(found: asymmetry.Detection, c: float, factor: float = 1.5) -> bool:
     return c / factor <= found.c_star <= c * factor
 
 
+def adaptively(judge: Judge, full: asymmetry.Detection) -> tuple[str, int]:
+    """Return verdict and number of points of a probe that is adaptive."""
+    n = len(judge.x)
+    step = coarse_step(n, judge.constants["zeta_max"])
+    coarse = judge.x[::step], judge.y[::step]
+    if step > 1 and asymmetry.decided(*coarse, step, **judge.constants):
+        x, y, _ = asymmetry.finer(*coarse, step)
+        return asymmetry.detect(x, y, **judge.constants).status, len(coarse[0])
+    return full.status, n
+
+
+def readings(
+    x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what tables and claims have of a curve beside its verdict."""
+    found = asymmetry.detect(x, train, **constants)
+    fixed, free = (asymmetry.shift(x, train, test, free_offset=free) for free in (False, True))
+    side = found.flat_side or (1 if found.rise_plus <= found.rise_minus else -1)
+    at = (x / x[-1], train, test) if side > 0 else (-x[::-1] / x[-1], train[::-1], test[::-1])
+    phi, phi_test = (PchipInterpolator(at[0], y) for y in at[1:])
+    return {
+        "c*": found.c_star,
+        "shift gap, b = 0 [nats]": fixed.gap,
+        "shift gap, b free [nats]": free.gap,
+        "part of the gap that a shift removes, b = 0": 1 - fixed.gap / fixed.gap_at_zero,
+        "part of the gap that a shift removes, b free": 1 - free.gap / free.gap_at_zero,
+        "shift, b = 0 [R]": abs(fixed.delta) / x[-1],
+        "gain of a bias of R/8 [nats]": measured_gain.gain(phi, "uniform", 0.25, 0.125),
+        "change of the test loss there [nats]": float(phi_test(0) - phi_test(0.125)),
+    }
+
+
+def reads(curves: pd.DataFrame, constants: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return rows of what is read from curves that an adaptive probe leaves coarse, in three ways."""
+    rows = []
+    for _, curve in curves.groupby(DIRECTION, sort=False):
+        curve = curve.sort_values("offset")
+        x, train, test = (curve[key].to_numpy() for key in ("offset", "train_loss", "test_loss"))
+        step = coarse_step(len(x), constants["zeta_max"])
+        if step == 1 or not np.isfinite([train, test]).all():
+            continue
+        few = x[::step], train[::step], test[::step]
+        if asymmetry.decided(*few[:2], step, **constants):
+            between = (few[0], *few[1:]), (x, *(asymmetry.finer(few[0], y, step)[1] for y in few[1:]))
+            all_, coarse, spline = (readings(*given, constants) for given in ((x, train, test), *between))
+            rows += [
+                {
+                    "reading": key,
+                    "points": len(x),
+                    "all": all_[key],
+                    "coarse": coarse[key],
+                    "spline": spline[key],
+                }
+                for key in all_
+            ]
+    return rows
+
+
 def grids(curves: pd.DataFrame, constants: Mapping[str, float], name: str) -> list[dict[str, Any]]:
     """Return a row for each curve and grid."""
     rows = []
@@ -96,7 +159,7 @@ def grids(curves: pd.DataFrame, constants: Mapping[str, float], name: str) -> li
             continue
         judge, n = Judge(curve, constants), len(curve)
         full = judge(range(judge.half + 1))
-        found = {"bisected": bisected(judge)}
+        found = {"bisected": bisected(judge), "adaptive": adaptively(judge, full)}
         for every in (2, 3, 5):
             if judge.half % every == 0 and judge.half // every >= 3:
                 coarse = judge(range(0, judge.half + 1, every))
@@ -143,11 +206,11 @@ def images(given: Experiment, folder: Path, points: int, subsets: int) -> list[d
                 n = max(20, len(train) // share)
                 expected = spread / math.sqrt(n) * math.sqrt(1 - n / len(train))
                 for k in range(subsets):
-                    found = line(model, part(train, n, k), loss, direction, **some)
+                    found = line(model, part(train, n, k), loss, direction, whole=len(train), **some)
                     rows.append(
                         {"experiment": given.config["name"], "model": cell.model, "bn": bn, "n": n}
                         | {"of": len(train), "expected": expected, "error": found[0] / full[0] - 1}
-                        | {"same": found[1].status == full[1].status}
+                        | {"same": found[1].status == full[1].status, "certain": found[2]}
                         | {"c_star": found[1].c_star, "c_star_full": full[1].c_star}
                     )
             print(cell.path, bn, flush=True)
@@ -160,12 +223,24 @@ def part(split: Split, n: int, seed: int) -> Split:
     return Split(split.images[at], split.labels[at], split.classes, split.mean, split.std)
 
 
-def line(model, split, loss, direction, *, bn, offsets, constants) -> tuple[float, asymmetry.Detection]:
-    """Return the larger rise of the train loss, and the verdict."""
-    evaluator = probe.Evaluator(model, split, part(split, 1, 0), loss, bn=bn, batch_size=250)
-    values = [row["train_loss"] for row in probe.probe_line(evaluator, direction, offsets)]
+def line(
+    model, split, loss, direction, *, bn, offsets, constants, whole=None
+) -> tuple[float, asymmetry.Detection, bool]:
+    """Return the larger rise of the train loss, the verdict, and whether it is certain on a subset."""
+    drawn_from = {} if whole is None else {"train": whole}
+    evaluator = probe.Evaluator(
+        model, split, part(split, 1, 0), loss, bn=bn, batch_size=250, drawn_from=drawn_from
+    )
+    curve = probe.with_errors(probe.probe_line(evaluator, direction, offsets), drawn_from)
+    values = [row["train_loss"] for row in curve]
     middle = values[len(values) // 2]
-    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants)
+    parts = (
+        [[row[f"train_error_{k}"] for row in curve] for k in (1, 2, 3)]
+        if drawn_from
+        else [[0.0] * len(curve)]
+    )
+    certain = asymmetry.holds(offsets, values, parts, **constants)
+    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants), certain
 
 
 @torch.no_grad()
@@ -187,19 +262,21 @@ def main() -> None:
     parser.add_argument("--results", type=Path, nargs="+", help="folders that hold theirs (results)")
     parser.add_argument("--points", type=int, default=11, help="of the lines on subsets")
     parser.add_argument("--subsets", type=int, default=8)
+    parser.add_argument("--grids", action="store_true", help="points only, which takes a minute")
     given = parser.parse_args()
     torch.set_num_threads(1)
     jobs.keep_memory()
-    by_grid, by_images = [], []
+    by_grid, by_images, by_reading = [], [], []
     folders = given.results or [Path("results")] * len(given.configs)
     for path, results in zip(given.configs, folders, strict=True):
         one = experiment(path)
         folder = results / one.config["name"]
-        curves = tables.read(folder / "tables" / "curves.parquet", "curves").to_pandas()
+        parts = [f"{cell.path}/{part}" for cell in one.all_cells for part in one.parts(cell, "curves")]
+        curves = tables.concat([folder / "cells" / part for part in parts], "curves").to_pandas()
         by_grid += grids(curves, one.config["asymmetry"], one.config["name"])
-        by_images += images(one, folder, given.points, given.subsets)
+        by_reading += reads(curves, one.config["asymmetry"])
+        by_images += [] if given.grids else images(one, folder, given.points, given.subsets)
     save("decision_grids", by_grid)
-    save("decision_images", by_images)
     shown = [
         {
             "points": f"{points}",
@@ -211,6 +288,22 @@ def main() -> None:
         for (points, grid), rows in pd.DataFrame(by_grid).groupby(["points", "grid"])
     ]
     document("decision_grids", markdown(shown))
+    save("decision_adaptive", by_reading)
+    shown = []
+    for reading, rows in pd.DataFrame(by_reading).groupby("reading", sort=False):
+        row = {
+            "reading": reading,
+            "curves": f"{len(rows):,}",
+            "median size": f"{rows['all'].abs().median():.2g}",
+        }
+        for way, name in (("coarse", "coarse points"), ("spline", "spline")):
+            error = (rows[way] - rows["all"]).abs()
+            row[f"error on the {name}: median, 90 %"] = f"{error.median():.2g}, {error.quantile(0.9):.2g}"
+        shown.append(row)
+    document("decision_adaptive", markdown(shown))
+    if given.grids:
+        return
+    save("decision_images", by_images)
     shown = [
         {
             "model": model,
@@ -219,6 +312,7 @@ def main() -> None:
             "error of the rise, expected": f"{rows['expected'].iloc[0]:.1%}",
             "found (rms)": f"{np.sqrt((rows['error'] ** 2).mean()):.1%}",
             "verdict of all images": f"{rows['same'].sum()} of {len(rows)}",
+            "of certain ones": f"{(rows['same'] & rows['certain']).sum()} of {rows['certain'].sum()}",
             "change of c*, median": f"{(rows['c_star'] - rows['c_star_full']).abs().median():.2f}",
         }
         for (model, bn, n), rows in pd.DataFrame(by_images).groupby(["model", "bn", "n"], sort=False)

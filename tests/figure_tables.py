@@ -20,7 +20,8 @@ MANY = [
 def fill(table, **values):
     """A row of a table: the values given, and something of the declared type elsewhere."""
     blank = {"string": "", "int64": 0, "float64": float("nan"), "bool": False}
-    row = {c["name"]: blank[c["type"]] for c in tables.declared()[table]["columns"]}
+    columns = tables.declared()[table]["columns"]
+    row = {c["name"]: None if c.get("optional") == "extra" else blank[c["type"]] for c in columns}
     assert set(values) <= set(row), set(values) - set(row)
     return row | values
 

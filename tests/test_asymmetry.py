@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from valleys.asymmetry import barrier, detect, detect_many, holds, shift, shift_curve
+from valleys.asymmetry import barrier, decided, detect, detect_many, finer, holds, shift, shift_curve
 from valleys.errors import ValleysError
 
 GRID = np.linspace(-1, 1, 41)
@@ -427,6 +427,133 @@ class TestHolds:
 
     def test_no_error_changes_nothing(self):
         assert holds(self.X, self.STEEP, 0.0, c=4.0)
+        assert holds(self.X, self.STEEP, np.zeros((2, 21)), c=4.0)
+
+    def test_errors_that_hang_together_change_less(self):
+        """An error of a whole side scales its slopes; independent ones of its size roughen them."""
+        side = np.where(self.X > 0, 0.1 * self.STEEP, 0.0)
+        assert holds(self.X, self.STEEP, side[None])  # c* of 4 against 2
+        assert not holds(self.X, self.STEEP, np.diag(side))
+        assert not holds(self.X, self.STEEP, side[None], c=3.9)
+
+    def test_errors_of_several_parts_add_up(self):
+        parts = np.stack([np.where(self.X > 0, self.X, 0.0), np.where(self.X < 0, -self.X, 0.0)])
+        found = [holds(self.X, self.STEEP, size * parts) for size in (0.05, 0.5)]
+        assert found == [True, False]
+
+
+class TestFiner:
+    X = np.linspace(-1, 1, 11)
+
+    def test_a_cubic_comes_back(self):
+        cubic = lambda x: x**3 - 0.3 * x**2 + x  # noqa: E731
+        for slopes in (None, 3 * self.X**2 - 0.6 * self.X + 1):
+            x, y, slope = finer(self.X, cubic(self.X), 3, slopes)
+            assert len(x) == 31
+            assert x == pytest.approx(np.linspace(-1, 1, 31), abs=1e-15)
+            assert y == pytest.approx(cubic(x), abs=1e-14)
+            assert slope == pytest.approx(3 * x**2 - 0.6 * x + 1, abs=1e-12)
+
+    def test_the_points_given_stay_to_the_last_bit(self):
+        values = np.random.default_rng(0).standard_normal(11)
+        x, y, _ = finer(self.X, values, 4)
+        assert (x[::4] == self.X).all()
+        assert (y[::4] == values).all()
+        assert x[20] == 0
+
+
+class TestDecided:
+    """Of 31 points the coarse grid has every third: spacing R/5."""
+
+    X = np.linspace(-1, 1, 31)
+
+    def coarse(self, curve, **constants):
+        """Whether 11 points decide; whether their verdict is that of all; it."""
+        x = self.X[::3]
+        status = detect(*finer(x, curve(x), 3)[:2], **constants).status
+        same = status == detect(self.X, curve(self.X), **constants).status
+        return decided(x, curve(x), 3, **constants), same, status
+
+    @staticmethod
+    def valley(steep, at=0.0, power=2.0):
+        return lambda x: np.where(x > at, 1.0, steep) * np.abs(x - at) ** power
+
+    @pytest.mark.parametrize("mirror", [1, -1])
+    def test_far_from_the_level_it_is(self, mirror):
+        for steep, status in ((1.0, "symmetric"), (9.0, "asymmetric")):
+            curve = self.valley(steep, power=1.5)
+            assert self.coarse(lambda x, curve=curve: curve(mirror * x)) == (True, True, status)
+
+    @pytest.mark.parametrize("mirror", [1, -1])
+    def test_near_the_level_it_is_not(self, mirror):
+        curve = self.valley(6.0)
+        x, y, _ = finer(self.X[::3], curve(mirror * self.X[::3]), 3)
+        level = detect(x, y).c_star
+        for factor, expected in ((0.75, True), (0.85, False), (0.99, False), (1.2, False), (1.3, True)):
+            assert decided(x[::3], y[::3], 3, c=level * factor) is expected
+
+    def test_where_the_other_side_is_flat_at_about_that_level_it_is_not(self):
+        """+u is the flat side from R/2 on, -u up to there."""
+        x, constants = self.X[::3], {"zeta_max": 0.6, "min_span": 0.2}
+        inner, outer = np.minimum(np.abs(x), 0.5), np.maximum(np.abs(x) - 0.5, 0)
+        answers = []
+        for far in (8, 9, 40):
+            y = np.where(x > 0, 8 * inner + outer, inner + far * outer)
+            slopes = np.where(np.abs(x) < 0.5, np.where(x > 0, 8, -1), np.where(x > 0, 1, -far))
+            found = detect(x, y, slopes=slopes, **constants)
+            assert (found.status, found.c_star) == ("asymmetric", pytest.approx(far))
+            answers.append(decided(x, y, 3, slopes=slopes, **constants))
+        assert answers == [False, False, True]
+
+    @pytest.mark.parametrize("at", [0.28, 0.3, -0.28, 0.22, -0.22])
+    @pytest.mark.parametrize("steep", [1.0, 40.0])
+    def test_a_minimum_near_the_bound(self, at, steep):
+        """Its nearest coarse point is within or beyond, wherever it is itself."""
+        expected, same, _ = self.coarse(self.valley(steep, at))
+        assert same or not expected
+        if steep == 1.0:
+            assert not expected
+
+    def test_a_minimum_far_beyond_the_bound_decides(self):
+        assert self.coarse(self.valley(1.0, 0.8)) == (True, True, "not_minimum")
+
+    def test_a_flat_curve_does_not(self):
+        assert self.coarse(lambda x: 0 * x) == (False, True, "flat")
+        # Flat at the coarse points alone.
+        assert self.coarse(lambda x: 1e-3 * np.sin(5 * np.pi * x) ** 2)[0] is False
+
+    def test_exact_slopes_count(self):
+        """The losses alone are decided, with a slope that they do not tell of they are not."""
+        x = self.X[::3]
+        y = np.where(x > 0, 1.0, 9.0) * np.abs(x) ** 1.5
+        slopes = np.where(x > 0, 1.5, -13.5) * np.abs(x) ** 0.5
+        assert decided(x, y, 3)
+        assert decided(x, y, 3, slopes=slopes)
+        assert not decided(x, y, 3, slopes=np.where(x > 0, 4 * slopes, slopes))
+
+    def test_where_it_says_so_the_verdict_is_that_of_all_points(self):
+        """On random valleys, most of them near a change."""
+        random = np.random.default_rng(0)
+        answers, wrong, naive = [], 0, 0
+        for _ in range(400):
+            steep, at, power = random.lognormal(0, 1.0), random.normal(0, 0.15), random.uniform(1.5, 3)
+            ripple, phase = random.normal(0, 0.02), random.uniform(0, 6)
+
+            def curve(x, steep=steep, at=at, power=power, ripple=ripple, phase=phase):
+                return self.valley(steep, at, power)(x) + ripple * np.sin(4 * x + phase)
+
+            expected, same, _ = self.coarse(curve)
+            answers.append(expected)
+            wrong += expected and not same
+            x = self.X[::3]
+            naive += detect(x, curve(x)).status != detect(self.X, curve(self.X)).status
+        assert naive > 20  # of eleven points by themselves
+        assert wrong <= 2
+        assert np.mean(answers) > 0.5
+
+    def test_bad_input(self):
+        with pytest.raises(ValleysError, match="not finite"):
+            decided([-2, -1, 0, 1, 2], [1, 1, 0, 1, np.inf], 3)
 
 
 class TestBarrier:

@@ -18,6 +18,16 @@ def test_prevalence_over_minima_and_over_directions():
     assert share["note"] == "8 not_minimum; 8 flat"
 
 
+def test_prevalence_notes_verdicts_that_hang_on_a_subset_of_images():
+    table = asymmetry(["asymmetric", "symmetric"], ["asymmetric", "symmetric"])
+    noted = {}
+    for name, known in (("all", table), ("subset", table.assign(certain=[True, False, False, True]))):
+        rows = judge(asymmetry=known)
+        noted[name] = rows["directions_are_asymmetric"]["note"]
+    assert "verdict of 2 of 4 on a subset of the images might be another on all" in noted["subset"]
+    assert "subset" not in noted["all"]
+
+
 def test_prevalence_can_be_refuted_and_inconclusive():
     rows = judge(asymmetry=asymmetry(*[("symmetric",)] * 6))
     assert rows["asymmetric_direction_exists"]["verdict"] == "refuted"

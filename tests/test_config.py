@@ -738,6 +738,11 @@ CHANGES = {
     "slopes": ("probes.gradient.slopes", "exact", {"probe gradient"}),
     "the default precision": ("probes.gradient.precision", "fp32", set()),  # written out
     "precision of a probe": ("probes.gradient.precision", "bf16", {"probe gradient"}),
+    "a probe that is not adaptive": ("probes.gradient.adaptive", False, set()),  # the default, written out
+    "an adaptive probe": ("probes.gradient.adaptive", True, {"probe gradient"}),
+    "images of a probe": (
+        "probes.gradient.train_images", 50, {"probe gradient", "directions gradient"},
+    ),
     "precision of a plane": ("planes.iterates.precision", "bf16", {"plane iterates"}),
     "precision of training": ("recipes.quick.precision", "bf16", {f"train_sgd {RUN}", f"descend {RUN}"}),
     "noise": ("asymmetry.noise", 1e-5, {"detect", "sensitivity"}),
@@ -794,6 +799,32 @@ def test_constants_reach_a_probe_in_bf16():
     old, new = (slices(experiment(rounded, *more)) for more in ((), (("asymmetry.c", 3),)))
     assert old["probe gradient"] != new["probe gradient"]
     assert old["probe uniform"] == new["probe uniform"]
+
+
+def test_a_probe_without_a_subset_has_the_params_it_had():
+    """Before there were adaptive probes and errors of subsets: cached curves stay."""
+    block = experiment().probe(experiment().cells[0], "uniform")
+    assert set(block) == {"version", "probes", "loss", "bn_refresh"}
+    assert set(block["probes"]["uniform"]) == {
+        *("kind", "n", "group", "share", "solutions", "points", "radius", "relative", "relative_to", "rise"),
+        *("bn", "slopes", "train_images", "test_images"),
+    }
+
+
+def test_constants_reach_an_adaptive_probe():
+    """At how many points its curves are measured hangs on them."""
+    adaptive = ("probes.gradient.adaptive", True)
+    old, new = (slices(experiment(adaptive, *more)) for more in ((), (("asymmetry.c", 3),)))
+    assert old["probe gradient"] != new["probe gradient"]
+    assert old["probe uniform"] == new["probe uniform"]
+    assert old["probe gradient"]["probes"]["gradient"]["adaptive"] is True
+
+
+@pytest.mark.parametrize("key", ["train_images", "test_images"])
+def test_a_probe_on_a_subset_of_images_is_told_so(key):
+    found = slices(experiment((f"probes.gradient.{key}", 50)))
+    assert found["probe gradient"]["probes"]["gradient"]["image_errors"] == 1
+    assert "image_errors" not in found["probe uniform"]["probes"]["uniform"]
 
 
 def test_every_slice_carries_its_stages_version(monkeypatch):

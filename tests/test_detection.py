@@ -67,6 +67,43 @@ def test_an_asymmetric_valley():
     assert (row["shift"], row["shift_gap"]) == pytest.approx((0, 0), abs=1e-9)
 
 
+def with_parts(size):
+    """Curves table of an asymmetric valley (c* of 2.5), the error of its steep side given."""
+    losses = valley(1, 2.5)
+    points = [
+        {**name(), "offset": x, "train_loss": y, "test_loss": y, "train_error": size * max(-x, 0)}
+        | {"train_error_1": size * max(-x, 0), "train_error_2": 0.0, "train_error_3": 0.0}
+        for x, y in zip(OFFSETS, losses, strict=True)
+    ]
+    return make("curves", points)
+
+
+def judge_curves(curves):
+    directions = make("directions", [{**name(), "radius": 2.0, "checksum": "abc"}])
+    stored = make("solutions", [{**CELL, "solution": "sgd", "checksum": "abc"}])
+    return detection.judge(curves, directions, stored, CONSTANTS)
+
+
+@pytest.mark.parametrize(("size", "certain"), [(0.01, True), (0.5, False)])
+def test_a_verdict_on_a_subset_of_images_is_certain_or_not(size, certain):
+    (row,) = judge_curves(with_parts(size))
+    assert (row["status"], row["certain"]) == ("asymmetric", certain)
+
+
+def test_a_verdict_without_errors_says_nothing_of_them(tmp_path):
+    (row,) = judge({0: (valley(1, 5), valley(1, 5))})
+    assert "certain" not in row
+    tables.write(tmp_path / "t", "asymmetry", [row])
+    assert tables.read(tmp_path / "t", "asymmetry")["certain"].to_pylist() == [None]
+    exact = with_parts(0.01).to_pandas().assign(train_slope=np.where(OFFSETS > 0, 1.0, -2.5))
+    (row,) = judge_curves(pa.Table.from_pandas(exact, schema=tables.schema("curves"), preserve_index=False))
+    assert "certain" not in row  # errors of exact slopes are not known
+    broken = with_parts(0.01).to_pandas().assign(test_loss=math.inf)
+    (row,) = judge_curves(pa.Table.from_pandas(broken, schema=tables.schema("curves"), preserve_index=False))
+    assert row["status"] == "not_finite"
+    assert "certain" not in row
+
+
 def test_the_mirror_image_is_flat_on_the_other_side():
     (row,) = judge({0: (valley(5, 1), valley(5, 1))})
     assert (row["status"], row["flat_side"]) == ("asymmetric", -1)

@@ -1,6 +1,7 @@
 """Figures of curves: what is drawn, and what is said."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from figure_tables import SPEC
 from valleys import figures
@@ -15,6 +16,22 @@ def test_curves_are_rises_over_radius(figure_data):
     assert mean.get_ydata()[[0, 5, 10]] == pytest.approx([4, 0, np.mean([0.5, 1.5, 2.5, 3.5])])
     test = [line for line in figure.axes[0].lines if line.get_linewidth() == 1.6][1]
     assert test.get_ydata()[[0, 5]] == pytest.approx([3.9, 0])
+
+
+def test_coarse_curves_of_an_adaptive_probe_are_drawn_at_all_points(figure_data):
+    """Some curves have half of the points: the mean at each offset is over all of them."""
+    curves = figure_data["curves"]
+    coarse = (curves["k"] == 0) & (curves["seed"] < 2)
+    at = curves.groupby(["seed", "solution", "k"]).cumcount()
+    step = pd.Series(1, index=curves.index).where(~coarse, 2)
+    some = curves.assign(step=step)[~coarse | (at % 2 == 0)].reset_index(drop=True)
+    assert len(some) < len(curves)
+    means = []
+    for table in (curves, some):
+        axes = figures.draw("curves-uniform", {**figure_data, "curves": table}, SPEC).axes[0]
+        means.append(next(line for line in axes.lines if line.get_linewidth() == 1.6))
+    assert means[1].get_xdata() == pytest.approx(np.linspace(-1, 1, 11))
+    assert means[1].get_ydata() == pytest.approx(means[0].get_ydata(), abs=0.05)
 
 
 def test_curves_caption(figure_data):

@@ -1,5 +1,6 @@
 """The prevalence figure: what is drawn, and what is said."""
 
+import pandas as pd
 import pytest
 from figure_tables import SPEC, make_rows, through_parquet, with_signs
 from valleys import figures, measures
@@ -33,6 +34,15 @@ def test_prevalence_caption(figure_data):
     )
     changed = figure_data["asymmetry"].assign(status="symmetric")
     assert "uniform: 0 % (0 % to" in figures.caption("prevalence", {"asymmetry": changed}, SPEC)
+
+
+def test_the_caption_counts_verdicts_that_hang_on_a_subset(figure_data):
+    table = figure_data["asymmetry"]
+    certain = pd.Series(None, index=table.index, dtype=object)
+    certain.iloc[:4] = [True, False, True, True]
+    told = figures.caption("prevalence", {**figure_data, "asymmetry": table.assign(certain=certain)}, SPEC)
+    assert "The verdict of 1 of 4 on a subset of the images might be another on all. Asymmetric" in told
+    assert "subset" not in figures.caption("prevalence", figure_data, SPEC)
 
 
 def test_marks_lie_about_the_label_of_their_probe(tmp_path):

@@ -10,7 +10,7 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import config, data, data_sources, directions, files, look, probe, solutions, tables
+from valleys import asymmetry, config, data, data_sources, directions, files, look, probe, solutions, tables
 from valleys.__main__ import main, parser
 from valleys.errors import ValleysError
 
@@ -126,6 +126,57 @@ def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch
     assert lines == []
 
 
+def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys, monkeypatch):
+    answers = iter([True, False])
+    monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: next(answers))
+    whole, some = tmp_path / "whole", tmp_path / "some"
+    assert run(trained[0], "--points", "21", out=whole) == 0
+    assert "points a curve" not in capsys.readouterr().out
+    assert run(trained[0], "--points", "21", "--adaptive", out=some) == 0
+    assert "  16.0 of 21 points a curve, all in 1 of 2" in capsys.readouterr().out
+    rows, all_rows = (
+        tables.read(path / "tables" / "curves.parquet", "curves").to_pandas() for path in (some, whole)
+    )
+    assert rows.groupby("k").size().tolist() == [11, 21]
+    assert rows["step"].tolist() == [2] * 11 + [1] * 21
+    assert (
+        len(rows.drop(columns="step").merge(all_rows.drop(columns="step"), how="inner")) == 32
+    )  # as they are
+    about = tables.read(some / "tables" / "directions.parquet", "directions")
+    assert about["points"].to_pylist() == [11, 21]
+    assert tables.about(some / "tables" / "curves.parquet")["config"]["probes"]["uniform"]["adaptive"] is True
+    # Judged by other constants it is probed anew, as it may need other points.
+    answers = iter([True, True])
+    assert run(trained[0], "--points", "21", "--adaptive", "--c", "3", out=some) == 0
+
+
+def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_path, capsys):
+    assert run(trained[0], "--train-images", "60", out=tmp_path) == 0
+    printed = capsys.readouterr().out
+    curves = tables.read(tmp_path / "tables" / "curves.parquet", "curves").to_pandas()
+    errors = []
+    for _, curve in curves.groupby("k"):
+        rises = (curve["train_loss"] - curve["train_loss"].iloc[5]).to_numpy()
+        errors.append(curve["train_error"].to_numpy()[rises.argmax()] / rises.max())
+    error = (errors[0] + errors[1]) / 2
+    assert f"the greatest rise of a curve is known to {error:.1%} (median); 5% takes" in printed
+    assert re.search(r"60 of 120 train images: verdict of [012] of 2 on a subset", printed)
+    judged = tables.read(tmp_path / "tables" / "asymmetry.parquet", "asymmetry")
+    assert set(judged["certain"].to_pylist()) <= {True, False}
+    assert run(trained[0], out=tmp_path / "all") == 0
+    assert "train images" not in capsys.readouterr().out
+    names = pq.read_schema(tmp_path / "all" / "tables" / "curves.parquet").names
+    assert not {"train_error", "test_error"} & set(names)
+
+
+def test_images_that_an_error_takes():
+    """n of N images have the error s sqrt(1/n - 1/N): with s of 1 and N of 1000, 0.05 takes 286."""
+    error = (1 / 100 - 1 / 1000) ** 0.5
+    assert look.images_for(0.05, error, 100, 1000) == 286
+    assert look.images_for(error, error, 100, 1000) == 100
+    assert look.images_for(1e-9, error, 100, 1000) == 1000
+
+
 @pytest.mark.parametrize("kind", ["gradient", "hessian"])
 def test_directions_that_are_computed_at_the_solution(trained, tmp_path, kind):
     assert run(trained[0], "--relative", "0.1", direction=kind, out=tmp_path) == 0
@@ -199,8 +250,10 @@ def test_help_names_the_defaults_there_are(capsys):
     schema = yaml.safe_load(config.SCHEMA_FILE.read_text())
     properties = schema["$defs"]["probe"]["properties"]
     for key in look.PROBE_KEYS:
-        option, default = f"--{key.replace('_', '-')}", properties[key]["default"]
+        option, default = f"--{key.replace('_', '-')}", properties[key].get("default")
         assert option in text
+        if key == "adaptive":  # a switch
+            continue
         told = text.split(f"{option} {key.upper()} ")[1].split(" --")[0]
         assert default is None or f"({default})" in told, key
     assert set(look.PROBE_KEYS) == set(properties) - {"kind", "solutions"}

@@ -139,6 +139,165 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     assert evaluator.precision == "bf16"
 
 
+@pytest.fixture
+def decided(monkeypatch):
+    """Answers of `asymmetry.decided`, in order, and the curves it was asked about."""
+    answers, asked = [], []
+
+    def answer(offsets, losses, step, **options):
+        asked.append((list(offsets), list(losses), {"step": step, **options}))
+        return answers.pop(0)
+
+    monkeypatch.setattr(asymmetry, "decided", answer)
+    return answers, asked
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_an_adaptive_curve_has_points_of_the_whole_grid(decided, bn, exact):
+    answers, asked = decided
+    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
+    whole = probe.probe_line(make_evaluator(bn=bn), direction, offsets, exact)
+    for answer, expected in ((True, whole[::2]), (False, whole)):
+        answers.append(answer)
+        evaluator = make_evaluator(bn=bn)
+        curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS, exact)
+        assert curve == expected  # to the last bit
+        assert columns == {"precision": "fp32", "precision_error": None}
+        assert evaluator.points == len(expected)  # none is measured twice
+    slopes = [row["train_slope"] for row in whole[::2]] if exact else None
+    losses = [row["train_loss"] for row in whole[::2]]
+    assert asked == [(offsets[::2], losses, {"step": 2, "slopes": slopes, **CONSTANTS})] * 2
+
+
+def test_all_points_are_measured_where_there_is_no_coarse_grid(decided):
+    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 15)
+    curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
+    assert curve == probe.probe_line(make_evaluator(), direction, offsets)
+    assert decided[1] == []
+
+
+def test_a_loss_that_is_not_finite_settles_the_verdict(decided):
+    direction, offsets = draw(make_model("none"), kind="uniform"), probe.line_offsets(1e12, 21)
+    curve, _ = probe.probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
+    assert len(curve) == 11
+    assert not all(math.isfinite(row["train_loss"]) for row in curve)
+    assert decided[1] == []
+
+
+def test_an_adaptive_curve_in_bf16_settles_first(decided, monkeypatch):
+    """Where it goes back to fp32, the coarse curve is looked at once more, as fp32 has it."""
+    answers, asked = decided
+    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
+    exact = probe.probe_line(make_evaluator(), direction, offsets)
+    rounded = probe.probe_line(make_evaluator(precision="bf16"), direction, offsets)
+    cases = [  # verdict holds against rounding, decided or not: the curve
+        (True, [True], rounded[::2]),
+        (True, [False], rounded),
+        (False, [True, True], exact[::2]),
+        (False, [True, False], exact),
+        (False, [False], exact),
+    ]
+    for holds, given, expected in cases:
+        monkeypatch.setattr(asymmetry, "holds", lambda *_, holds=holds, **__: holds)
+        answers[:] = given
+        evaluator = make_evaluator(precision="bf16")
+        curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
+        assert (answers, curve) == ([], expected)
+        assert columns["precision"] == ("bf16" if holds else "fp32")
+        assert evaluator.precision == "bf16"
+    assert asked[-2][1] == [row["train_loss"] for row in exact[::2]]
+
+
+def subset_evaluator(**options):
+    return make_evaluator(drawn_from={"train": 100, "test": 40}, **options)
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_errors_of_a_subset_are_those_of_a_mean_of_paired_differences(bn):
+    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 7)
+    rows = probe.probe_line(subset_evaluator(bn=bn), direction, offsets)
+    plain = probe.probe_line(make_evaluator(bn=bn), direction, offsets)
+    losses = {name: [row["by_image"][name].double() for row in rows] for name in ("train", "test")}
+    found = probe.with_errors(rows, {"train": 100, "test": 40})
+    for i, row in enumerate(found):
+        for name, n, whole in (("train", 60, 100), ("test", 30, 40)):
+            change = losses[name][i] - losses[name][3]
+            assert change.mean().item() == pytest.approx(
+                plain[i][f"{name}_loss"] - plain[3][f"{name}_loss"], abs=1e-6
+            )
+            expected = change.std().item() / math.sqrt(n) * math.sqrt(1 - n / whole)
+            assert row[f"{name}_error"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert {key: row[key] for key in plain[i]} == plain[i]  # no other value changes
+        assert set(row) == {*plain[i], *probe.ERRORS}
+    assert [found[3][key] for key in probe.ERRORS] == pytest.approx([0.0] * 5, abs=1e-9)
+    assert found[0]["train_error"] > 0
+
+
+def test_the_parts_of_the_errors_are_their_covariance():
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.tensor([[2.0, 1.0, 0.0, 1.0, 3.0], [1.0, 0.5, 0.0, -0.5, -1.0]], dtype=torch.float64)
+    changes = shapes.T @ torch.randn(2, 500, dtype=torch.float64, generator=generator)  # points, images
+    curve = [{"offset": x, "by_image": {"train": changes[i]}} for i, x in enumerate((-2, -1, 0, 1, 2))]
+    found = probe.with_errors(curve, {"train": 2000})
+    parts = torch.tensor([[row[f"train_error_{k}"] for row in found] for k in (1, 2, 3)], dtype=torch.float64)
+    expected = torch.cov(changes) / 500 * 0.75
+    assert torch.allclose(parts.T @ parts, expected, atol=1e-12)
+    assert parts[2].abs().max() < 1e-8  # two shapes, two parts
+    assert (parts**2).sum(1)[0] > (parts**2).sum(1)[1]
+    errors = [row["train_error"] for row in found]
+    assert errors == pytest.approx(expected.diag().sqrt().tolist())
+    assert all(row["test_error"] is None for row in found)
+
+
+def test_the_error_of_a_subset_is_about_that_against_all_images():
+    """On many subsets of one set, in units of what is given for each."""
+    whole, direction = make_split(240), draw(make_model())
+    full = probe.probe_line(probe.Evaluator(make_model(), whole, bn="frozen"), direction, [-1.0, 0.0, 1.0])
+    z = []
+    for seed in range(40):
+        evaluator = probe.Evaluator(
+            make_model(), whole.subset(80, seed), bn="frozen", drawn_from={"train": 240}
+        )
+        rows = probe.with_errors(probe.probe_line(evaluator, direction, [-1.0, 0.0, 1.0]), {"train": 240})
+        for i in (0, 2):
+            rise, true = (c[i]["train_loss"] - c[1]["train_loss"] for c in (rows, full))
+            z.append((rise - true) / rows[i]["train_error"])
+    assert 0.75 < torch.tensor(z).square().mean().sqrt().item() < 1.25
+
+
+def test_errors_where_a_loss_is_not_finite_or_one_image_was_taken():
+    values = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0], [1.0, math.inf, 2.0]])
+    curve = [{"offset": x, "by_image": {"train": values[i]}} for i, x in enumerate((-1, 0, 1))]
+    found = probe.with_errors(curve, {"train": 9})
+    assert [row["train_error"] for row in found[:2]] == [pytest.approx(0.72, abs=0.01), 0.0]
+    assert math.isnan(found[2]["train_error"])
+    assert all(row["train_error_1"] is None for row in found)
+    one = [{"offset": 0.0, "by_image": {"train": torch.ones(1)}}]
+    assert probe.with_errors(one, {"train": 9}) == [{"offset": 0.0, **dict.fromkeys(probe.ERRORS)}]
+
+
+def test_without_a_subset_a_curve_stays_as_it_is():
+    curve = probe.probe_line(make_evaluator(), draw(make_model()), [0.0])
+    assert "by_image" not in curve[0]
+    assert probe.with_errors(curve, {}) is curve
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"train_images": 20, "test_images": None, "image_errors": 1}, {"train": 60}),
+        ({"train_images": 20, "test_images": 9, "image_errors": 1}, {"train": 60, "test": 30}),
+        ({"train_images": 60, "test_images": 99, "image_errors": 1}, {}),  # all of them
+        ({"train_images": 20, "test_images": 9}, {}),  # a line or plane
+    ],
+)
+def test_an_evaluator_knows_what_its_images_are_drawn_from(block, expected):
+    spec = {"loss": {"name": "cross_entropy"}, "bn_refresh": {"method": "exact", "batch_size": 50}}
+    splits = make_split(60), make_split(30, 1)
+    assert probe.evaluator_for(make_model(), splits, {"bn": "frozen", **block}, spec).drawn_from == expected
+
+
 def test_a_curve_in_fp32_is_compared_with_nothing():
     evaluator = make_evaluator()
     curve = probe.probe_line(evaluator, draw(make_model()), [-1.0, 0.0, 1.0])
@@ -482,6 +641,40 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     killed.close()
     assert sorted(files.load_checkpoint(state)) == [0, 1]
     assert list(probe.probe_solution(make_evaluator(), block, **options)) == whole
+
+
+def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
+    sizes = iter([True, False, True])
+    monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: next(sizes))
+    options = {"key": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
+    block = {**BLOCK, "points": 21, "adaptive": True}
+    first, state = make_evaluator(), tmp_path / "curves.pt"
+    found = list(probe.probe_solution(first, {**block, "n": 2}, state=state, **options))
+    assert [(len(curve), row["points"]) for curve, row in found] == [(11, 11), (21, 21)]
+    again = list(probe.probe_solution(make_evaluator(), block, state=state, **options))
+    assert again[:2] == found
+    assert again[2][1]["points"] == 11
+    whole = list(
+        probe.probe_solution(make_evaluator(), block | {"adaptive": False}, state=tmp_path / "x", **options)
+    )
+    expected = [(whole[0][0][::2], 2), (whole[1][0], 1), (whole[2][0][::2], 2)]
+    for (curve, _), (points, step) in zip(again, expected, strict=True):
+        assert curve == [point | {"step": step} for point in points]
+    assert "points" not in whole[0][1]
+
+
+def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path, monkeypatch):
+    options = {"key": "cell", "stored": [], "check_stored_bn": False, "constants": CONSTANTS}
+    block, curves = {**BLOCK, "points": 21, "n": 1}, []
+    for adaptive in (True, False):
+        monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: False)
+        given = block | {"adaptive": adaptive}
+        ((curve, _),) = probe.probe_solution(
+            subset_evaluator(), given, state=tmp_path / str(adaptive), **options
+        )
+        curves.append(curve)
+    assert curves[0] == [row | {"step": 1} for row in curves[1]]
+    assert all(row["train_error"] > 0 for row in curves[0] if row["offset"])
 
 
 def test_stored_directions_are_picked_by_solution_and_number():

@@ -55,7 +55,8 @@ def test_every_table_has_a_sound_schema(table):
         assert {pa.string(): "string", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}[
             field.type
         ] == column["type"]
-        assert field.nullable == column.get("optional", False)
+        assert column.get("optional", False) in (True, False, "extra")
+        assert field.nullable == bool(column.get("optional", False))
         assert field.metadata[b"meaning"].decode() == column["meaning"]
         assert field.metadata.get(b"unit", b"").decode() == column.get("unit", "")
 
@@ -99,6 +100,50 @@ def test_an_arrow_table_may_have_its_columns_in_any_order(tmp_path):
     tables.write(tmp_path / "t", "toy_2d_curves", data)
     assert tables.read(tmp_path / "t", "toy_2d_curves").to_pylist() == [POINT]
     assert tables.read(tmp_path / "t", "toy_2d_curves").schema.names == list(POINT)
+
+
+def without_extras(table, **values):
+    """A row as it was before a table had extra columns."""
+    return {key: value for key, value in row(table, **values).items() if key not in tables.extras(table)}
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_an_extra_column_without_values_is_not_in_the_file(tmp_path, arrow):
+    """So files of runs without are what they were before there was such a column, and are still read."""
+    assert tables.extras("asymmetry") == {"certain"}
+    assert tables.extras("solutions") == set()
+    old = [without_extras("asymmetry", k=k) for k in range(2)]
+    null = [one | {"certain": None} for one in old]
+    for name, rows in (("left out", old), ("null", null), ("mixed", [old[0], null[1]])):
+        given = pa.Table.from_pylist(rows, schema=tables.schema("asymmetry")) if arrow else rows
+        tables.write(tmp_path / name, "asymmetry", given)
+        assert "certain" not in tables.pq.read_schema(tmp_path / name).names
+        assert tables.read(tmp_path / name, "asymmetry").to_pylist() == null
+        assert tables.read(tmp_path / name, "asymmetry").schema.equals(tables.schema("asymmetry"))
+        assert tables.read(tmp_path / name, "asymmetry", fill=False).to_pylist() == old
+    assert (tmp_path / "null").read_bytes() == (tmp_path / "left out").read_bytes()
+
+
+def test_an_extra_column_with_values_is_in_the_file(tmp_path):
+    rows = [without_extras("asymmetry", k=0), row("asymmetry", k=1, certain=False)]
+    tables.write(tmp_path / "t", "asymmetry", rows)
+    got = tables.read(tmp_path / "t", "asymmetry")
+    assert got["certain"].to_pylist() == [None, False]
+    both = tables.concat([tmp_path / "t", tmp_path / "t"], "asymmetry")
+    tables.write(tmp_path / "both", "asymmetry", both)
+    assert tables.read(tmp_path / "both", "asymmetry")["certain"].to_pylist() == [None, False] * 2
+
+
+def test_files_with_and_without_an_extra_column_are_stacked(tmp_path):
+    tables.write(tmp_path / "old", "curves", [without_extras("curves")])
+    tables.write(tmp_path / "new", "curves", [row("curves", train_error=0.5)])
+    both = tables.concat([tmp_path / "old", tmp_path / "new"], "curves")
+    assert both["train_error"].to_pylist() == [None, 0.5]
+
+
+def test_an_extra_column_of_another_type_is_refused(tmp_path):
+    data = pa.table({**{k: [v] for k, v in without_extras("asymmetry").items()}, "certain": ["yes"]})
+    refused(tmp_path / "t", "asymmetry", data, "certain", "bool")
 
 
 def refused(path, table, rows, *words):

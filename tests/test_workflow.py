@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import fill_defaults
+from valleys import asymmetry, files, rulegraph, tables
 from valleys import config as valleys_config
-from valleys import files, rulegraph, tables
 from valleys.__main__ import main
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
@@ -443,6 +445,7 @@ SEEDS = changed(
             "slopes": "exact",
         },
         "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
+        "few": {"kind": "gaussian", "n": 4, "points": 21, "adaptive": True, "solutions": ["sgd"]},
     },
     planes={},
 )
@@ -484,6 +487,34 @@ def test_hessian_directions_carry_their_eigenvalues(two_seeds):
     assert head["eigenvalue"].notna().all()
 
 
+def test_an_adaptive_probe_has_points_where_its_verdicts_need_them(two_seeds):
+    cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
+    curves = tables.read(cell / "probes/few/curves.parquet", "curves").to_pandas()
+    rows = tables.read(cell / "probes/few/directions.parquet", "directions").to_pandas()
+    sizes = curves.groupby("k").size()
+    assert rows.sort_values("k")["points"].tolist() == sizes.tolist()
+    assert set(sizes) <= {11, 21}
+    constants = fill_defaults(SEEDS)["asymmetry"]
+    for _, curve in curves.groupby("k"):
+        curve = curve.sort_values("offset")
+        assert curve["step"].tolist() == [20 // (len(curve) - 1)] * len(curve)
+        every = 1 if len(curve) == 11 else 2
+        x, y = (curve[key].to_numpy()[::every] for key in ("offset", "train_loss"))
+        assert asymmetry.decided(x, y, 2, **constants) == (len(curve) == 11)
+
+
+def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_columns(two_seeds):
+    cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
+    paths = {probe: cell / f"probes/{probe}/curves.parquet" for probe in SEEDS["probes"]}
+    columns = {probe: set(pq.read_schema(path).names) for probe, path in paths.items()}
+    assert {"train_error", "train_error_3"} <= columns["hessian"]
+    extras = tables.extras("curves")
+    assert "test_error" not in columns["hessian"]  # all test images are used
+    assert (extras & columns["head"], extras & columns["few"]) == (set(), {"step"})
+    errors = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
+    assert (errors.loc[errors["offset"] != 0, "train_error"] > 0).all()
+
+
 def test_exact_slopes_are_in_the_table_of_the_probe_that_asks_for_them(two_seeds):
     cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
     plain = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
@@ -517,7 +548,7 @@ def test_a_new_seed_leaves_the_directions_of_others(two_seeds):
     assert planned(two_seeds, three, *seed_targets(0, 1)) == {}
     jobs = planned(two_seeds, three, *seed_targets(0, 1, 2))
     assert jobs["train_sgd"] == 1
-    assert jobs["directions"] == jobs["probe"] == 3
+    assert (jobs["directions"], jobs["probe"]) == (3, 4)  # those of one probe are drawn
     # Only where a probe asks for more other seeds than there were does the new one make it go again.
     two = changed(three, probes__other__n=2)
     before = planned(two_seeds, changed(SEEDS, probes__other__n=2), *seed_targets(0, 1))

@@ -42,7 +42,8 @@ with job(snakemake) as log:
                 spec["bn_refresh"],
             ]
             key += [spec["version"], about["checksum"], files.checksum(stored), str(device), *inputs]
-            key += [spec["asymmetry"]] if evaluator.precision != "fp32" else []
+            judged = evaluator.precision != "fp32" or block.get("adaptive")
+            key += [spec["asymmetry"]] if judged else []
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(
                 evaluator,

@@ -12,7 +12,7 @@ with job(snakemake) as log:
     # What the page gives away is encoded anew: a flipped bit where a file says nothing goes no further.
     data, parquet = {}, {}
     for path in map(Path, snakemake.input.tables):
-        table, stream = tables.read(path, kinds[path.stem]), io.BytesIO()
+        table, stream = tables.read(path, kinds[path.stem], fill=False), io.BytesIO()
         tables.encode(table, stream)
         data[path.stem], parquet[path.stem] = table.to_pandas(), stream.getvalue()
     pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}

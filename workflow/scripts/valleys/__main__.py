@@ -95,6 +95,12 @@ def _add_probe(commands: Any) -> None:
     )
     curve = one.add_argument_group("curves")
     curve.add_argument("--points", type=int, help="points of a curve, odd (41)")
+    curve.add_argument(
+        "--adaptive",
+        action="store_true",
+        default=None,
+        help="measure 11 of the points first, the others where they might change the verdict",
+    )
     curve.add_argument("--radius", type=float, help="R: how far a curve goes, in 2-norm of weights")
     curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")
     curve.add_argument("--relative-to", help="all or group: whose norm that is (all)")

@@ -26,7 +26,7 @@ from math import isfinite, log, nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator
 from scipy.optimize import minimize_scalar
 
 from .errors import ValleysError
@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 
 _RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
 _MIN_POINTS = 5
+CLOSE = 1.25  # levels within this factor count as close: a spline's are right within 1.05 mostly (`decided`)
 _CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
 
 
@@ -217,6 +218,22 @@ def detect_many(
     ValleysError
         As in `detect`.
     """
+    return [
+        one for one, _ in _detect_both(offsets, losses, slopes, c, zeta_max, min_span, minimum_within, noise)
+    ]
+
+
+def _detect_both(
+    offsets: ArrayLike,
+    losses: ArrayLike,
+    slopes: ArrayLike | None,
+    c: float,
+    zeta_max: float,
+    min_span: float,
+    minimum_within: float,
+    noise: float,
+) -> list[tuple[Detection, tuple[float, float]]]:
+    """Do as `detect_many`; beside each verdict, the greatest levels with +u and with -u as the flat side."""
     _check_options(c, zeta_max, min_span, minimum_within, noise)
     losses = np.asarray(losses, dtype=np.float64)
     if losses.ndim != 2:
@@ -237,7 +254,7 @@ def detect_many(
             " so no window fits; use a finer grid"
         )
     rows = max(1, _CHUNK // offsets.shape[1] ** 2)
-    found: list[Detection] = []
+    found: list[tuple[Detection, tuple[float, float]]] = []
     for start in range(0, len(losses), rows):
         part = slice(start, start + rows)
         part_slopes = None if slopes is None else slopes[part]
@@ -255,20 +272,21 @@ def detect_many(
 
 
 def holds(
-    offsets: ArrayLike, losses: ArrayLike, error: float, *, copies: int = 64, **constants: float
+    offsets: ArrayLike, losses: ArrayLike, error: ArrayLike, *, copies: int = 64, **constants: float
 ) -> bool:
     """Return whether a curve's verdict survives errors of the size that its losses have.
 
-    The verdict is taken again on copies of the curve with independent normal errors of standard deviation
-    `error` at each point. Errors that hang together from point to point change slopes, and with them the
-    verdict, less than independent ones of that size. The copies are the same in every call.
+    The verdict is taken again on copies of the curve with normal errors. Errors that hang together from
+    point to point change slopes, and with them the verdict, less than independent ones of that size. The
+    random numbers are the same in every call.
 
     Parameters
     ----------
     offsets, losses : array_like, shape (n,)
         As in `detect`.
-    error : float
-        Standard deviation, in units of the losses.
+    error : float or array_like, shape (m, n)
+        Standard deviation of independent errors at each point, in units of the losses. Or m curves: an error
+        is then their sum, each times a standard normal number of its own.
     constants
         As in `detect`: ``c, zeta_max, min_span, minimum_within, noise``.
 
@@ -277,10 +295,93 @@ def holds(
     bool
         Whether all copies have the curve's own status.
     """
-    losses = np.asarray(losses, dtype=np.float64)
-    errors = np.random.default_rng(0).standard_normal((copies, len(losses)))
-    detections = detect_many(offsets, np.concatenate([losses[None], losses + error * errors]), **constants)
+    losses, error = np.asarray(losses, dtype=np.float64), np.asarray(error, dtype=np.float64)
+    draw = np.random.default_rng(0).standard_normal
+    errors = error * draw((copies, len(losses))) if error.ndim == 0 else draw((copies, len(error))) @ error
+    detections = detect_many(offsets, np.concatenate([losses[None], losses + errors]), **constants)
     return len({detection.status for detection in detections}) == 1
+
+
+def finer(
+    offsets: ArrayLike, values: ArrayLike, step: int, slopes: ArrayLike | None = None
+) -> tuple[Floats, ...]:
+    """Return a coarse curve at more offsets, on a cubic spline through its points.
+
+    Parameters
+    ----------
+    offsets, values, slopes : array_like, shape (n,)
+        As in `detect`; with `slopes` the spline has these at the points.
+    step : int
+        How many equal intervals take the place of one.
+
+    Returns
+    -------
+    offsets, values, slopes : ndarray, shape ((n - 1) * step + 1,)
+        The points given are among them, unchanged. Slopes are those of the spline.
+    """
+    x, y = np.asarray(offsets, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    spline = CubicSpline(x, y) if slopes is None else CubicHermiteSpline(x, y, slopes)
+    at = np.interp(np.arange((len(x) - 1) * step + 1) / step, np.arange(len(x)), x)
+    between = spline(at)
+    at[::step], between[::step] = x, y
+    return at, between, spline(at, 1)
+
+
+def decided(
+    offsets: ArrayLike,
+    losses: ArrayLike,
+    step: int,
+    *,
+    c: float = 2.0,
+    zeta_max: float = 0.5,
+    min_span: float = 0.25,
+    minimum_within: float = 0.25,
+    slopes: ArrayLike | None = None,
+    noise: float = 1e-9,
+) -> bool:
+    """Return whether the verdict on a coarse curve's spline (`finer`) is most likely that on all points.
+
+    Not where it is none, or near a change:
+
+    - c* is within a factor of `CLOSE` of the level c;
+    - of an asymmetric curve the other side is flat at a level within that factor of c*: they might change
+      places;
+    - the lowest point is within a third of a coarse interval of the bound ``minimum_within R``, on this side
+      of which it is a minimum;
+    - neither side rises;
+    - the coarse points by themselves have another verdict than the spline.
+
+    How often it is right: docs/performance.md.
+
+    Parameters
+    ----------
+    offsets, losses : array_like, shape (n,)
+        The coarse curve, as in `detect`.
+    step : int
+        How many intervals of the whole grid are in one of these.
+    slopes : array_like, shape (n,), optional
+        Exact derivatives.
+    c, zeta_max, min_span, minimum_within, noise
+        As in `detect`.
+
+    Raises
+    ------
+    ValleysError
+        As in `detect`.
+    """
+    x, y = np.asarray(offsets, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    constants = (c, zeta_max, min_span, minimum_within, noise)
+    rows = None if slopes is None else np.asarray(slopes, dtype=np.float64)[None]
+    ((coarse, _),) = _detect_both(x, y[None], rows, *constants)
+    at, between, steepness = finer(x, y, step, slopes)
+    rows = None if slopes is None else steepness[None]
+    ((found, by_side),) = _detect_both(at, between[None], rows, *constants)
+    if found.status != coarse.status or found.status == "flat" or c / CLOSE <= found.c_star <= c * CLOSE:
+        return False
+    if found.status == "asymmetric" and min(by_side) * CLOSE >= found.c_star:
+        return False
+    bound = min(minimum_within, zeta_max) * x[-1]
+    return bool(abs(abs(found.argmin_offset) - bound) >= x[len(x) // 2 + 1] / 3)
 
 
 def shift(
@@ -481,8 +582,8 @@ def _detect_rows(
     min_span: float,
     minimum_within: float,
     noise: float,
-) -> Iterator[Detection]:
-    """Detect for checked curves (B, n): every window of every curve at once.
+) -> Iterator[tuple[Detection, tuple[float, float]]]:
+    """Detect for checked curves (B, n), as `_detect_both`: every window of every curve at once.
 
     Axes: side or orientation (2; 0 is +l), curve (B), first offset of the window (Z), last (J).
     """
@@ -525,7 +626,7 @@ def _detect_rows(
 
     # Greatest level, then widest window, then smallest zeta; orientation last, where it decides nothing.
     level = np.moveaxis(level, 0, -1).reshape(count, -1)
-    best = level.max(axis=1)
+    best, by_side = level.max(axis=1), level.reshape(count, -1, 2).max(axis=1)
     bar = np.where(np.isfinite(best), best - _RELATIVE * np.abs(best), np.inf)
     width = np.where(level >= bar[:, None], np.repeat(span.reshape(count, -1), 2, axis=1), -np.inf)
     chosen = (width >= width.max(axis=1, keepdims=True) * (1 - _RELATIVE)).argmax(axis=1)
@@ -545,7 +646,7 @@ def _detect_rows(
             status = "flat" if flat[k] else "not_minimum"
         plus, minus = float(rise_plus[k]), float(rise_minus[k])
         rises = plus > 0 and minus > 0
-        yield Detection(
+        detection = Detection(
             status=status,
             c_star=float(c_star[k]) if ok else nan,
             flat_side=(1 if side[k] == 0 else -1) if ok and c_star[k] > 1 + _RELATIVE else 0,
@@ -558,6 +659,7 @@ def _detect_rows(
             rise_ratio=minus / plus if rises else nan,
             asymmetry_index=log(minus) - log(plus) if rises else nan,
         )
+        yield detection, (float(by_side[k, 0]), float(by_side[k, 1]))
 
 
 class _Gaps:

@@ -177,9 +177,19 @@ def _laid_by(plane: Config) -> list[str]:
     return list(plane["through"] or ()) + ([plane["at"]] if plane["span"] else [])
 
 
-def _but_fp32(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave the default precision out of a job's params: those of jobs done before there was a choice."""
-    return {key: value for key, value in block.items() if (key, value) != ("precision", "fp32")}
+def _but_later(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave defaults of later keys out of a job's params: those of jobs done before there was a choice."""
+    later = {"precision": "fp32", "adaptive": False}
+    return {key: value for key, value in block.items() if key not in later or value != later[key]}
+
+
+def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Note in a probe's block that it looks at a subset of images, so that its curves have their errors.
+
+    The number is the algorithm's, as those of `valleys.stages` are, but of such probes alone.
+    """
+    subset = block["train_images"] is not None or block["test_images"] is not None
+    return {**block, **({"image_errors": 1} if subset else {})}
 
 
 class Experiment:
@@ -930,7 +940,7 @@ class Experiment:
         kept = {key: value for key, value in full.items() if key not in ("swa", "descent")}
         kept["swa"] = {key: value for key, value in full["swa"].items() if key != "window"}
         spec = self.models[model]
-        keys = {"model": spec, "recipe": _but_fp32(kept), "seed": int(seed), **self._code(spec)}
+        keys = {"model": spec, "recipe": _but_later(kept), "seed": int(seed), **self._code(spec)}
         return self._stage("train_sgd", **keys)
 
     def average(self, recipe: str) -> dict[str, Any]:
@@ -956,7 +966,7 @@ class Experiment:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
         full = self.recipe(recipe)
         keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "precision", "descent")
-        kept = _but_fp32({key: full[key] for key in keys})
+        kept = _but_later({key: full[key] for key in keys})
         return self._stage("descend", recipe=kept, seed=int(seed), bn_refresh=self.config["bn_refresh"])
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
@@ -979,10 +989,11 @@ class Experiment:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
-            blocks[name] = _but_fp32(block)
-        # A curve in bf16 is measured again where its verdict hangs on that: it depends on the constants.
-        rounded = any("precision" in block for block in blocks.values())
-        more = {"asymmetry": self.config["asymmetry"]} if rounded else {}
+            blocks[name] = with_image_errors(_but_later(block))
+        # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
+        # they depend on the constants.
+        judged = any({"precision", "adaptive"} & set(block) for block in blocks.values())
+        more = {"asymmetry": self.config["asymmetry"]} if judged else {}
         loss = self.recipe(cell.recipe)["loss"]
         return self._stage("probe", probes=blocks, loss=loss, bn_refresh=self.config["bn_refresh"], **more)
 
@@ -990,7 +1001,7 @@ class Experiment:
         """Params of ``connect``: the path, and what one step of SGD needs."""
         full, spec = self.recipe(cell.recipe), self.config["lines"][line]
         keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
-        recipe = _but_fp32({key: full[key] for key in keys})
+        recipe = _but_later({key: full[key] for key in keys})
         kept = {key: spec[key] for key in ("path", "bends", "epochs")}
         kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
         return self._stage("connect", recipe=recipe, line=kept, seed=cell.seed)
@@ -1030,7 +1041,7 @@ class Experiment:
     def _laid(self, plane: str) -> dict[str, Any]:
         spec = self.config["planes"][plane]
         keys = ("points", "bn", "precision", "train_images", "test_images")
-        kept = _but_fp32({key: spec[key] for key in keys})
+        kept = _but_later({key: spec[key] for key in keys})
         if spec["through"]:
             return kept | {key: spec[key] for key in ("through", "margin")} | {"at": spec["through"][0]}
         if spec["pca"]:

@@ -23,6 +23,7 @@ from valleys import factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.direction_kinds import COMPUTED, SINGLE
+from valleys.grids import coarse_step
 
 MB = 1e6
 
@@ -77,6 +78,7 @@ CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
 RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
+MEASURED_WHOLE = 0.25  # of an adaptive probe, the share of curves that need all points (docs/performance.md)
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
@@ -375,16 +377,24 @@ class Costs:
             most = max(most, floats + at_once * net.widest * 4 * 3)
         return most
 
-    def _rows(self, w: Mapping[str, Any]) -> int:
+    def _rows(self, w: Mapping[str, Any]) -> float:
         """Return the rows of curves that a cell has."""
         cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
         return self._once(("rows", cell), lambda: self._count_rows(cell))
 
-    def _count_rows(self, cell: Cell) -> int:
+    def _count_rows(self, cell: Cell) -> float:
         return sum(
-            self.config["probes"][name]["points"] * self._directions(name) * self._solutions(cell, name)
+            self._points(name) * self._directions(name) * self._solutions(cell, name)
             for name in self.experiment.probes_of(cell)
         )
+
+    def _points(self, probe: str) -> float:
+        """Return the points of a curve; of an adaptive probe, the mean over its curves that is expected."""
+        spec = self.config["probes"][probe]
+        if not spec.get("adaptive"):
+            return spec["points"]
+        coarse = (spec["points"] - 1) // coarse_step(spec["points"], self.config["asymmetry"]["zeta_max"]) + 1
+        return coarse + MEASURED_WHOLE * (spec["points"] - coarse)
 
     def _directions(self, probe: str) -> int:
         spec = self.config["probes"][probe]
@@ -393,7 +403,7 @@ class Costs:
     def _solutions(self, cell: Cell, probe: str) -> int:
         return len(self.experiment.probed_solutions(cell, probe))
 
-    def _all_rows(self) -> int:
+    def _all_rows(self) -> float:
         """Return the rows of curves of all cells of the grid."""
         cells = self.experiment.cells
         return self._once(
@@ -506,19 +516,19 @@ class Costs:
         for name in names:
             block = self.config["probes"][name]
             exact_point = self._point(w, {**block, "precision": "fp32"})
-            line = block["points"] * self._point(w, block)
+            line = self._points(name) * self._point(w, block)
             if block["precision"] == "bf16":
                 again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
-                line += (BF16_CHECKED + again * block["points"]) * exact_point
+                line += (BF16_CHECKED + again * self._points(name)) * exact_point
             if block["radius"] is None and block["relative"] is None:
                 line += RADIUS_PASSES * self._point(w, block, test=False)
             if block["slopes"] == "exact":
                 images = self._split(w["dataset"], block)[0]
-                line += block["points"] * SLOPE_PASSES * self._forward(net, images)
+                line += self._points(name) * SLOPE_PASSES * self._forward(net, images)
             times = self._directions(name) * self._solutions(cell, name)
             drawn = Work(bytes=20 * 4 * net.parameters, layers=10 * net.tensors)
             work += times * (line + drawn) + self._solutions(cell, name) * exact_point
-            rows += times * block["points"]
+            rows += times * self._points(name)
             if block["kind"] in COMPUTED:
                 copies = max(copies, 4.0 + self._directions(name) * self._solutions(cell, name))
         blocks = [self.config["probes"][name] for name in names]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from valleys import asymmetry
 from valleys.errors import ValleysError
-from valleys.measures import POLICIES
+from valleys.measures import ERROR_PARTS, POLICIES, on_all_points
 from valleys.tables import declared
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
@@ -29,7 +29,8 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Return one row of the ``asymmetry`` table for each direction.
 
-    Slopes are the exact ones where a curve has a finite one at every point, else differences.
+    Slopes are the exact ones where a curve has a finite one at every point, else differences. ``certain`` is
+    there for curves with errors (`probe.with_errors`).
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def judge(
     ValleysError
         When a curve was measured from other weights than its solution's, or has no row in the other tables.
     """
-    frame = curves.to_pandas()
+    frame = on_all_points(curves.to_pandas())
     about = directions.to_pandas().set_index(_DIRECTION)
     stored = solutions.to_pandas().set_index(["dataset", "model", "recipe", "seed", "solution"])
     rows = []
@@ -65,7 +66,11 @@ def judge(
         exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
         slopes = exact if np.isfinite(exact).all() else None
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
-        rows.append(row | _verdict(offsets, train, test, slopes, constants))
+        row |= _verdict(offsets, train, test, slopes, constants)
+        errors = curve[ERROR_PARTS].to_numpy(dtype=np.float64, na_value=math.nan).T
+        if np.isfinite(errors).all() and slopes is None and row["status"] != "not_finite":
+            row["certain"] = asymmetry.holds(offsets, train, errors, **constants)
+        rows.append(row)
     return rows
 
 
@@ -145,7 +150,7 @@ def shift_curves(curves: pa.Table) -> list[dict[str, Any]]:
         The table of that name, of one or more cells; `judge` checks it.
     """
     rows = []
-    for names, curve in curves.to_pandas().groupby(_DIRECTION, sort=False):
+    for names, curve in on_all_points(curves.to_pandas()).groupby(_DIRECTION, sort=False):
         curve = curve.sort_values("offset")
         offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
         finite = np.isfinite(train).all() and np.isfinite(test).all()

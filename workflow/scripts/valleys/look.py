@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import SCHEMA_FILE, Cell, Experiment, check
+from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_image_errors
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -33,7 +34,7 @@ KINDS = {
 }
 #: Keys of a probe's block that are options of the command by the same name.
 PROBE_KEYS = (
-    *("n", "group", "share", "points", "radius", "relative", "relative_to", "rise"),
+    *("n", "group", "share", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
     *("bn", "precision", "slopes", "train_images", "test_images"),
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
@@ -182,7 +183,8 @@ def request(
         experiment = Experiment(with_defaults(config))
     except ValleysError as error:
         raise ValleysError(_as_option(str(error))) from None
-    block = {key: value for key, value in config["probes"]["look"].items() if key != "solutions"}
+    block = with_image_errors(config["probes"]["look"])
+    del block["solutions"]
     if kind in SINGLE:
         block["n"] = 1
     if kind != "sign":
@@ -359,7 +361,7 @@ def probe(
     name, solution = block["kind"], about["solution"]
     key = [block | {"n": None}, settings, VERSIONS["probe"], about["checksum"], cell.path, source, str(where)]
     key += [files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()})]
-    key += [wanted.asymmetry] if evaluator.precision != "fp32" else []
+    key += [wanted.asymmetry] if evaluator.precision != "fp32" or block.get("adaptive") else []
     found = probing.probe_solution(
         evaluator,
         block,
@@ -433,6 +435,40 @@ def _solution_row(
     return row | {"bn_policy": policy, "iterates": about["iterates"], "checksum": about["checksum"]}
 
 
+def _errors(look: Look) -> list[str]:
+    """Return what the choice of a subset of train images leaves uncertain, and how many images 5 % takes."""
+    from valleys import measures
+
+    (own,), curves = look.tables["solutions"].to_dict("records"), look.tables["curves"]
+    known = curves[curves["train_error"].notna()]
+    if known.empty:
+        return []
+    n, whole = look.request.block["train_images"], own["n_train"]
+    relative = []
+    for _, curve in known.groupby("k"):
+        rise = curve["train_loss"] - curve.loc[curve["offset"] == 0, "train_loss"].item()
+        error = curve["train_error"][rise.idxmax()] / rise.max() if rise.max() > 0 else 0.0
+        relative += [float(error)] if math.isfinite(error) and error > 0 else []
+    uncertain = measures.uncertain(look.tables["asymmetry"])
+    lines = [f"  {n:,} of {whole:,} train images" + (f": {uncertain}" if uncertain else "")]
+    if relative:
+        error = statistics.median(relative)
+        lines.append(
+            f"  the greatest rise of a curve is known to {error:.1%} (median); "
+            f"5% takes {images_for(0.05, error, n, whole):,} images"
+        )
+    return lines
+
+
+def images_for(wanted: float, error: float, n: int, whole: int) -> int:
+    """Return how many of `whole` images give a standard error of `wanted`, when n of them give `error`.
+
+    Both in the same unit. The error of a mean of n images out of N is ``s sqrt(1/n - 1/N)``.
+    """
+    variance = error**2 / (1 / n - 1 / whole)
+    return math.ceil(1 / (wanted**2 / variance + 1 / whole) - 1e-9)
+
+
 def verdict(look: Look, level: float = 0.95) -> str:
     """Return what was found, in a few lines for the terminal."""
     from valleys import claims, figures, stats
@@ -462,6 +498,12 @@ def verdict(look: Look, level: float = 0.95) -> str:
         f"  medians: c* {told['c_star']}, rise {told['rise_minus']} at -R and {told['rise_plus']} at +R "
         f"[nats], the larger over the smaller {uneven}"
     )
+    if block.get("adaptive"):
+        lines.append(
+            f"  {about['points'].mean():.1f} of {block['points']} points a curve, "
+            f"all in {int((about['points'] == block['points']).sum())} of {len(about)}"
+        )
+    lines += _errors(look)
     hits = stats.wilson(int((judged["status"] == "asymmetric").sum()), len(judged), level)
     words = {
         claims.SUPPORTED: "most directions of this kind are asymmetric",

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from valleys.errors import ValleysError
-from valleys.measures import DIRECTION
+from valleys.measures import DIRECTION, on_all_points
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ def rows(curves: pa.Table, asymmetry: pa.Table) -> list[dict[str, Any]]:
         for row in asymmetry.select([*DIRECTION, *_OF_VERDICT]).to_pylist()
     }
     found = []
-    for names, curve in curves.to_pandas().groupby(DIRECTION, sort=False):
+    for names, curve in on_all_points(curves.to_pandas()).groupby(DIRECTION, sort=False):
         verdict = verdicts.get(names)
         if verdict is None:
             raise ValleysError(

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from valleys.asymmetry import barrier
+from valleys.asymmetry import barrier, finer
 from valleys.stats import wilson
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
 SOLUTIONS = ("sgd", "swa", "descent")
 """The workflow's own; other names are those that the user gave weights."""
+ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
+"""Independent parts of the error of a train curve that a subset of images brings (`probe.with_errors`)."""
 POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
 
@@ -75,6 +77,52 @@ def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") 
         delta=best / both["radius"],
         towards_flat=np.sign(best) * np.sign(both["rise_minus"] - both["rise_plus"]),
     )
+
+
+def uncertain(asymmetry: pd.DataFrame) -> str:
+    """Return how many verdicts the choice of a subset of images may have made; nothing without a subset."""
+    if "certain" not in asymmetry:
+        return ""
+    known = asymmetry.loc[asymmetry["certain"].notna(), "certain"].astype(bool)
+    if known.empty:
+        return ""
+    return f"verdict of {(~known).sum()} of {len(known)} on a subset of the images might be another on all"
+
+
+def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
+
+    Losses, and the parts of their errors, are on a cubic spline through the points measured
+    (`asymmetry.finer`), accuracies and standard errors on straight lines. Curves with a loss that is not
+    finite stay as they are. So all curves of a probe are alike to whoever judges, compares or averages them.
+    """
+    if "step" not in curves or not (coarse := curves["step"] > 1).any():
+        return curves
+    filled = [_filled(curve) for _, curve in curves[coarse].groupby(DIRECTION, sort=False)]
+    return pd.concat([curves[~coarse], *filled]).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _filled(curve: pd.DataFrame) -> pd.DataFrame:
+    """Return a coarse curve's rows at all points, under the index of its first."""
+    first = curve.index.min()
+    curve = curve.sort_values("offset")
+    if not np.isfinite(curve[["train_loss", "test_loss"]]).all(axis=None):
+        return curve
+    step, x = int(curve["step"].iloc[0]), curve["offset"].to_numpy()
+    exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
+    slopes = exact if np.isfinite(exact).all() else None
+    at, train, steepness = finer(x, curve["train_loss"], step, slopes)
+    rows = curve.iloc[[0] * len(at)].copy()
+    rows["offset"], rows["train_loss"] = at, train
+    rows["test_loss"] = finer(x, curve["test_loss"], step)[1]
+    rows["train_slope"] = math.nan if slopes is None else steepness
+    for column in ("train_accuracy", "test_accuracy", "train_error", "test_error"):
+        rows[column] = np.interp(at, x, curve[column].to_numpy(dtype=np.float64, na_value=math.nan))
+    for column in ERROR_PARTS:
+        error = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
+        rows[column] = finer(x, error, step)[1] if np.isfinite(error).all() else math.nan
+    rows.index = pd.Index([first] * len(at))
+    return rows
 
 
 def signs(asymmetry: pd.DataFrame, directions: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:

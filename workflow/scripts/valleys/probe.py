@@ -24,16 +24,16 @@ import difflib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, losses
+from valleys import asymmetry, directions, files, grids, loaders, losses
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
@@ -66,7 +66,11 @@ class Point:
 
 
 class CurvePoint(TypedDict):
-    """A point of a line: its offset, the values of `Point`, and the slope where it was asked for."""
+    """A point of a line: its offset, the values of `Point`, and the slope where it was asked for.
+
+    ``by_image`` (split to a tensor of losses) is there if the evaluator was told what its images are drawn
+    from; `with_errors` puts its columns in the place of that.
+    """
 
     offset: float
     train_loss: float
@@ -74,6 +78,7 @@ class CurvePoint(TypedDict):
     test_loss: float
     test_accuracy: float
     train_slope: float | None
+    by_image: NotRequired[dict[str, Tensor]]
 
 
 class Evaluator:
@@ -94,6 +99,9 @@ class Evaluator:
         How BN is refreshed and how many images of a split go through the model at a time.
     precision
         Of the passes: ``fp32`` or ``bf16`` (`precision.autocast`). Weights move in float32 either way.
+    drawn_from
+        By name of the split, ``train`` or ``test``: the number of images that its own are a random subset
+        of. Points then have each image's loss, for `with_errors`.
 
     Raises
     ------
@@ -112,6 +120,7 @@ class Evaluator:
         method: Method = "exact",
         batch_size: int = 1000,
         precision: str = "fp32",
+        drawn_from: Mapping[str, int] | None = None,
     ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if bn not in ("refreshed", "frozen"):
@@ -124,6 +133,8 @@ class Evaluator:
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train = loaders.batches(train, batch_size, own, "train")
         self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
+        self.drawn_from = dict(drawn_from or {})
+        self.by_image: dict[str, Tensor] = {}  # of the last pass over each split that `drawn_from` names
         self.points = 0
         self.backwards = False  # whether forward mode is known to fail in this network
 
@@ -166,20 +177,21 @@ class Evaluator:
             with autocast(self.device, self.precision):
                 logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
             if logits is not None:
-                return self._mean(zip(logits, self._train.labels(), strict=True), len(self._train))
-        return self._pass(self._train)
+                pairs = zip(logits, self._train.labels(), strict=True)
+                return self._mean(pairs, len(self._train), "train")
+        return self._pass(self._train, "train")
 
     @torch.no_grad()
     def test_loss(self) -> tuple[float, float]:
         """Loss and accuracy on the probing test images, BN as `train_loss` left it; else NaN."""
-        return (math.nan, math.nan) if self._test is None else self._pass(self._test)
+        return (math.nan, math.nan) if self._test is None else self._pass(self._test, "test")
 
     @torch.no_grad()
     def stored(self) -> Point:
         """Return the values at the start with its stored BN statistics, in fp32: no refresh, no line."""
         self.reset()
         with self.in_precision("fp32"):
-            return Point(*self._pass(self._train), *self.test_loss())
+            return Point(*self._pass(self._train, "train"), *self.test_loss())
 
     @contextlib.contextmanager
     def in_precision(self, precision: str) -> Iterator[None]:
@@ -269,20 +281,25 @@ class Evaluator:
         """Return train and test loss and accuracy at the present weights."""
         return Point(*self.train_loss(), *self.test_loss())
 
-    def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches) -> tuple[float, float]:
+    def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches, name: str) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
                 return self.model(images)
 
-        return self._mean(((logits(x), y) for x, y in batches), len(batches))
+        return self._mean(((logits(x), y) for x, y in batches), len(batches), name)
 
-    def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int) -> tuple[float, float]:
-        total, hits = 0.0, 0
+    def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int, name: str) -> tuple[float, float]:
+        total, hits, kept = 0.0, 0, []
         for logits, labels in pairs:
-            total = total + self.loss(full(logits), labels).sum(dtype=torch.float64)
+            values = self.loss(full(logits), labels)
+            total = total + values.sum(dtype=torch.float64)
+            if name in self.drawn_from:
+                kept.append(values)
             # Of a user's network the outputs may be no class scores, or the labels no classes.
             classes = logits.dim() == 2 and labels.dim() == 1 and not labels.is_floating_point()
             hits = hits + ((logits.argmax(1) == labels).sum() if classes else math.nan)
+        if kept:
+            self.by_image[name] = torch.cat(kept)
         return float(total) / count, float(hits) / count
 
 
@@ -318,13 +335,14 @@ def evaluator_for(
         All train and all test images.
     block
         Of a probe, line or plane: ``train_images``, ``test_images`` (how many of them), ``bn`` and
-        ``precision``.
+        ``precision``; ``image_errors`` where points are to have the error that a subset brings.
     spec
         The rule's params: ``loss`` and ``bn_refresh``.
     """
-    train, test = (
-        s.subset(block[f"{name}_images"]) for s, name in zip(splits, ("train", "test"), strict=True)
-    )
+    whole = dict(zip(("train", "test"), splits, strict=True))
+    train, test = (split.subset(block[f"{name}_images"]) for name, split in whole.items())
+    parts = {"train": train, "test": test}
+    drawn_from = {name: len(whole[name]) for name in parts if len(parts[name]) < len(whole[name])}
     settings = spec["bn_refresh"]
     return Evaluator(
         model,
@@ -335,6 +353,7 @@ def evaluator_for(
         method=settings["method"],
         batch_size=settings["batch_size"],
         precision=block.get("precision", "fp32"),
+        drawn_from=drawn_from if block.get("image_errors") else None,
     )
 
 
@@ -399,6 +418,8 @@ def probe_line(
                     "train_slope": slope,
                 }
             )
+            if evaluator.drawn_from:
+                rows[-1]["by_image"] = dict(evaluator.by_image)
     finally:
         evaluator.reset()
     return rows
@@ -464,9 +485,128 @@ def settle(
         exact = probe_line(evaluator, direction, [offsets[i] for i in at])
         errors = [losses[i] - point["train_loss"] for i, point in zip(at, exact, strict=True)]
         error = math.sqrt(sum(e * e for e in errors) / len(errors))
-        if math.isfinite(error) and asymmetry.holds(offsets, losses, error, **constants):
+        finite = math.isfinite(error) and all(map(math.isfinite, losses))
+        if finite and asymmetry.holds(offsets, losses, error, **constants):
             return curve, {"precision": "bf16", "precision_error": error}
         return probe_line(evaluator, direction, offsets), {"precision": "fp32", "precision_error": error}
+
+
+def probe_adaptively(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    offsets: Sequence[float],
+    constants: Mapping[str, float],
+    exact: bool = False,
+) -> tuple[list[CurvePoint], dict[str, Any]]:
+    """Return a curve on as many of the offsets as its verdict by Definition 1 needs, and how it came about.
+
+    First a coarse, uniform grid (`grids.coarse_step`); where more points might give another verdict than a
+    spline through these (`asymmetry.decided`), the others too. A point's values are those it has in
+    `probe_line` at all offsets. A coarse curve is to be read through `asymmetry.finer`.
+
+    Parameters
+    ----------
+    offsets
+        All of them, uniform and symmetric about 0.
+    constants
+        Of Definition 1 (the config's ``asymmetry``).
+    exact
+        As in `probe_line`.
+
+    Returns
+    -------
+    curve, columns
+        The points in the order of their offsets, and the columns of `settle`.
+    """
+    step = grids.coarse_step(len(offsets), constants["zeta_max"])
+    curve = probe_line(evaluator, direction, offsets[::step], exact)
+    if step > 1 and not _decided(curve, step, constants):
+        curve = _with_the_rest(evaluator, direction, offsets, curve, exact)
+    curve, measured = settle(evaluator, direction, curve, constants)
+    # In fp32 again, the coarse curve may be undecided where it was not in bf16.
+    if len(curve) < len(offsets) and measured["precision"] != evaluator.precision:
+        with evaluator.in_precision(measured["precision"]):
+            if not _decided(curve, step, constants):
+                curve = _with_the_rest(evaluator, direction, offsets, curve, exact)
+    return curve, measured
+
+
+def _decided(curve: list[CurvePoint], step: int, constants: Mapping[str, float]) -> bool:
+    """Whether more points would leave the curve's verdict, as `detection.judge` takes it, as it is."""
+    columns = ("offset", "train_loss", "test_loss", "train_slope")
+    offsets, train, test, slopes = ([row[key] for row in curve] for key in columns)
+    # One loss that is not finite settles the verdict; test losses are NaN where there are no test images.
+    if not all(map(math.isfinite, train)) or any(map(math.isinf, test)):
+        return True
+    exact = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
+    return asymmetry.decided(offsets, train, step, slopes=exact, **constants)
+
+
+def _with_the_rest(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    offsets: Sequence[float],
+    curve: list[CurvePoint],
+    exact: bool,
+) -> list[CurvePoint]:
+    """Return the curve with the points at all other offsets measured too."""
+    there = {row["offset"] for row in curve}
+    rest = probe_line(evaluator, direction, [at for at in offsets if at not in there], exact)
+    return sorted([*curve, *rest], key=lambda row: row["offset"])
+
+
+#: Columns that `with_errors` adds.
+ERRORS = ("train_error", "test_error", "train_error_1", "train_error_2", "train_error_3")
+
+
+def with_errors(curve: list[CurvePoint], drawn_from: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return a curve on a random subset of images with the errors that the choice of these brings.
+
+    The error of a point is the standard error of its rise over offset 0: with d_i the change of image i's
+    loss from 0 to there, s their standard deviation, and n images drawn from N,
+    ``s / sqrt(n) * sqrt(1 - n / N)``. It is an error against the mean over all N images, of train and test
+    split alike; seen as a sample of endless images, leave the last factor out. Errors of points of one curve
+    hang together, being made by the same images: those of the train loss are given a second time as the
+    three greatest of their independent parts (principal components of their covariance), whose sum, each
+    times a standard normal number, is an error that the whole curve may have.
+
+    Where batch norm is refreshed from the subset, its statistics have errors of their own, which are not in
+    this (docs/performance.md).
+
+    Parameters
+    ----------
+    curve
+        Rows with ``by_image``; one is at offset 0.
+    drawn_from
+        As in `Evaluator`.
+
+    Returns
+    -------
+    The rows with the columns `ERRORS` in place of ``by_image``, in units of the loss; None of a split of
+    which all images are used. Without `drawn_from`: the curve as it is.
+    """
+    if not drawn_from:
+        return curve
+    none = dict.fromkeys(ERRORS)
+    rows = [{key: value for key, value in row.items() if key != "by_image"} | none for row in curve]
+    (zero,) = (row["by_image"] for row in curve if row["offset"] == 0)
+    for name, whole in drawn_from.items():
+        change = torch.stack([row["by_image"][name].double() - zero[name].double() for row in curve])
+        n = change.shape[1]
+        if n < 2:
+            continue
+        change -= change.mean(dim=1, keepdim=True)
+        covariance = (change @ change.T * ((1 - n / whole) / (n * (n - 1)))).cpu()
+        for row, variance in zip(rows, covariance.diag().tolist(), strict=True):
+            row[f"{name}_error"] = math.sqrt(variance) if variance >= 0 else math.nan
+        if name == "train" and torch.isfinite(covariance).all():
+            values, vectors = torch.linalg.eigh(covariance)
+            for part, i in enumerate(range(-1, -4, -1), start=1):
+                along = vectors[:, i] * values[i].clamp(min=0).sqrt()
+                along = along * along[along.abs().argmax()].sign()  # a sign that does not hang on LAPACK
+                for row, value in zip(rows, along.tolist(), strict=True):
+                    row[f"train_error_{part}"] = value
+    return rows
 
 
 def interpolate(
@@ -620,7 +760,8 @@ def probe_solution(
     evaluator
         Starts at the solution.
     block
-        A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``.
+        A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``, and
+        ``adaptive`` if it is.
     key
         Name of the random stream.
     stored
@@ -631,7 +772,7 @@ def probe_solution(
     state
         File that keeps finished directions, by number.
     constants
-        Of Definition 1, for an evaluator in bf16 (`settle`).
+        Of Definition 1, for an evaluator in bf16 (`settle`) and for adaptive probes (`probe_adaptively`).
 
     Yields
     ------
@@ -663,14 +804,23 @@ def probe_solution(
                 )
                 first = radius.radius if k == 0 else first
             offsets = line_offsets(radius.radius, block["points"])
-            curve = probe_line(evaluator, direction, offsets, exact=block["slopes"] == "exact")
+            exact = block["slopes"] == "exact"
+            if block.get("adaptive"):
+                curve, measured = probe_adaptively(evaluator, direction, offsets, constants or {}, exact)
+                measured["points"] = len(curve)
+                step = (len(offsets) - 1) // (len(curve) - 1)
+                curve = [{**row, "step": step} for row in curve]
+            else:
+                curve = probe_line(evaluator, direction, offsets, exact=exact)
             check_against(
                 f"direction {k} at offset 0",
                 curve[len(curve) // 2]["train_loss"],
                 own.train_loss,
                 TOLERANCE[evaluator.precision],
             )
-            curve, measured = settle(evaluator, direction, curve, constants or {})
+            if not block.get("adaptive"):
+                curve, measured = settle(evaluator, direction, curve, constants or {})
+            curve = with_errors(curve, evaluator.drawn_from)
             row = {
                 "k": k,
                 "key": key if random else "",
@@ -688,7 +838,7 @@ def probe_solution(
                 files.save_checkpoint(state, done)
                 saved_at = time.monotonic()
             log.info(
-                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R, %s",
+                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R, %d points, %s",
                 k + 1,
                 block["n"],
                 radius.radius,
@@ -696,6 +846,7 @@ def probe_solution(
                 curve[0]["train_loss"],
                 own.train_loss,
                 curve[-1]["train_loss"],
+                len(curve),
                 measured["precision"],
             )
         yield tuple(done[k])

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from valleys import asymmetry
-from valleys.measures import CELL, DIRECTION, at_sgd
+from valleys.measures import CELL, DIRECTION, at_sgd, on_all_points
 from valleys.stats import wilson
 
 ZETA_MAX = (0.25, 0.5, 0.75)
@@ -41,7 +41,7 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
     level
         Of the Wilson intervals, over directions of all seeds.
     """
-    frame = at_sgd(curves.to_pandas())
+    frame = on_all_points(at_sgd(curves.to_pandas()))
     frame = frame[(frame["solution"] == "sgd") & (frame["kind"] != "sign")]
     chosen = {key: float(constants[key]) for key in ("zeta_max", "min_span", "c")}
     windows = list(product(*(_with(grid, chosen[key]) for grid, key in _GRIDS)))

@@ -52,8 +52,18 @@ def schema(table: str) -> pa.Schema:
     for column in declared()[table]["columns"]:
         about = {"meaning": column["meaning"]} | ({"unit": column["unit"]} if "unit" in column else {})
         kind = pa.bool_() if column["type"] == "bool" else pa.type_for_alias(column["type"])
-        fields.append(pa.field(column["name"], kind, column.get("optional", False), about))
+        fields.append(pa.field(column["name"], kind, bool(column.get("optional", False)), about))
     return pa.schema(fields)
+
+
+@functools.cache
+def extras(table: str) -> frozenset[str]:
+    """Return the columns that a file of a table lacks where no row has them; `read` gives nulls for them.
+
+    So a column that only some probes have changes no byte of a file without such, and files from before
+    there was one can be read.
+    """
+    return frozenset(c["name"] for c in declared()[table]["columns"] if c.get("optional") == "extra")
 
 
 def versions() -> dict[str, str]:
@@ -75,7 +85,7 @@ def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = 
     Parameters
     ----------
     rows
-        Mappings with just the declared columns, or an Arrow table of them.
+        Mappings with just the declared columns, or an Arrow table of them; those of `extras` may be left out.
     config
         JSON-able: what decided the content; kept in the file's metadata.
 
@@ -87,11 +97,14 @@ def write(path: str | Path, table: str, rows: Rows | pa.Table, config: object = 
     want = schema(table)
     if isinstance(rows, pa.Table):
         _check_names(table, set(rows.column_names), path)
-        data = rows.select(want.names)
+        data = {name: rows[name] for name in want.names if name in rows.column_names}
+        absent = {name for name in extras(table) if name not in data or data[name].null_count == len(rows)}
     else:
         for row in rows:
             _check_names(table, set(row), path)
-        data = {name: [row[name] for row in rows] for name in want.names}
+        data = {name: [row.get(name) for row in rows] for name in want.names}
+        absent = {name for name in extras(table) if all(value is None for value in data[name])}
+    want = pa.schema([field for field in want if field.name not in absent])
     columns = []
     for field in want:
         try:
@@ -166,7 +179,7 @@ def _cast(column: pa.Array | pa.ChunkedArray, want: pa.DataType) -> pa.Array | p
 
 
 def _check_names(table: str, names: set[str], path: str | Path) -> None:
-    want = set(schema(table).names)
+    want = set(schema(table).names) - (extras(table) - names)
     if names != want:
         wrong = [f"missing {n}" for n in sorted(want - names)] + [
             f"unknown {n}" for n in sorted(names - want)
@@ -174,8 +187,13 @@ def _check_names(table: str, names: set[str], path: str | Path) -> None:
         raise ValleysError(f"table {table} for {path}: {', '.join(wrong)}; see {SCHEMA_FILE.name}")
 
 
-def read(path: str | Path, table: str) -> pa.Table:
+def read(path: str | Path, table: str, *, fill: bool = True) -> pa.Table:
     """Read a table written by `write`.
+
+    Parameters
+    ----------
+    fill
+        Whether to add nulls for those of `extras` that it lacks.
 
     Raises
     ------
@@ -189,7 +207,9 @@ def read(path: str | Path, table: str) -> pa.Table:
     want = schema(table)
     try:
         data = pq.read_table(path, page_checksum_verification=True)
-        same = data.schema.names == want.names and data.schema.types == want.types
+        absent = extras(table) - set(data.schema.names)
+        there = [field for field in want if field.name not in absent]
+        same = data.schema.names == [f.name for f in there] and data.schema.types == [f.type for f in there]
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:  # of a name, UnicodeDecodeError
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValleysError(
@@ -210,7 +230,11 @@ def read(path: str | Path, table: str) -> pa.Table:
     # As it was written, also where a bit that says nothing has flipped: `encode` gives the same bytes.
     said |= {} if stored is None else {"checksum": stored}
     whole = pa.schema([want.field(name) for name in data.schema.names], {"valleys": _dump(said)})
-    return pa.Table.from_arrays(data.columns, schema=whole)
+    data = pa.Table.from_arrays(data.columns, schema=whole)
+    if not absent or not fill:
+        return data
+    columns = [pa.nulls(len(data), f.type) if f.name in absent else data[f.name] for f in want]
+    return pa.table(columns, schema=want.with_metadata(data.schema.metadata))
 
 
 def about(path: str | Path) -> dict[str, Any]:

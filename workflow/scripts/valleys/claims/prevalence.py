@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from valleys import measures
 from valleys.claims.rows import Row, joined, share_row
 from valleys.measures import CELL
 
@@ -55,7 +56,7 @@ def judge(
             len(hit),
             measure="share of directions that are asymmetric, minima pooled",
             level=level,
-            note=joined(*others, about),
+            note=joined(*others, measures.uncertain(rows), about),
         )
         index = rows["asymmetry_index"]
         yield share_row(

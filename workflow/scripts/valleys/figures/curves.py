@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from valleys import measures
 from valleys.figures.frames import DIRECTION, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import (
@@ -24,7 +25,7 @@ from valleys.figures.wording import LISTED, listed, number, range_of, recipe_not
 
 def _rises(probe: str, data: Data) -> pd.DataFrame:
     """Return the curves of a probe with offset / R as ``x`` and the rises ``train`` and ``test``."""
-    curves = data["curves"][data["curves"]["probe"] == probe]
+    curves = measures.on_all_points(data["curves"][data["curves"]["probe"] == probe])
     radii = data["directions"].loc[data["directions"]["probe"] == probe, [*DIRECTION, "radius"]]
     merged = curves.merge(radii, on=DIRECTION, how="inner", validate="many_to_one")
     merged["x"] = (merged["offset"] / merged["radius"]).round(6)

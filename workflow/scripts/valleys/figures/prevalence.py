@@ -81,6 +81,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
             (str(probe), f"{percent(share.estimate)} ({bounds}; n = {share.n}); rises uneven in {uneven}")
         )
     cells = table.groupby(CELL).ngroups
+    uncertain = f"The {words}. " if (words := measures.uncertain(table)) else ""
     others = "".join(
         f"{counted(int((table['status'] == status).sum()), 'direction')} {words}. "
         for status, words in (
@@ -90,7 +91,8 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
         if (table["status"] == status).any()
     )
     return (
-        f"{recipe_note(table)}{others}Asymmetric at c* ≥ {c:g}, all solutions of {counted(cells, 'cell')}"
+        f"{recipe_note(table)}{others}{uncertain}"
+        f"Asymmetric at c* ≥ {c:g}, all solutions of {counted(cells, 'cell')}"
         f" together ({percent(level)} intervals):{listed(told, 2 * LISTED)}"
     )
 
