@@ -1,4 +1,4 @@
-"""What claims and figures take from the tables: curves at all points, counts, what subsets leave uncertain."""
+"""What claims and figures take from tables: curves at all points, counts, what subsets leave uncertain."""
 
 import math
 
