@@ -48,6 +48,8 @@ def start(folder, config=SMOKE, *args, cores=2, **options):
             stderr=subprocess.STDOUT,
             cwd=folder,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            # As at a terminal: what a shell runs in the background ignores SIGINT, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **options,
         )
 
@@ -202,14 +204,8 @@ def _remove_after(folder, path, part):
 
 # ---- kills
 
-SIGNALS = {
-    ("job", "SIGTERM"),
-    ("job", "SIGINT"),
-    ("job", "SIGKILL"),
-    ("Snakemake", "SIGTERM"),
-    ("Snakemake", "SIGINT"),
-    ("Snakemake", "SIGKILL"),
-}
+NAMES = ("SIGTERM", "SIGINT", "SIGKILL")
+SIGNALS = {(target, name) for target in ("job", "Snakemake") for name in NAMES}
 
 
 def jobs_of(process):
@@ -287,6 +283,49 @@ def kill(base, count, seed=0, per_run=12):
             locks = list(Path(scratch).glob(".snakemake/locks/*"))
             if strays or locks:
                 yield {"fault": "left behind", "where": (strays + locks)[0].name, "outcome": "LEFT"}
+            tried += len(rows)
+
+
+def kill_and_retry(base, count, seed=0, delay=0.3, targets=()):
+    """Kill jobs at random moments of every stage while Snakemake lives and tries them again; yield rows.
+
+    Quicker than `kill`, where Snakemake ends with the job. What is asked of the results is the same.
+    """
+    chance, want, left, tried = random.Random(seed), contents(base), {}, 0
+    while tried < count:
+        if not any(left.values()):
+            left = {rule: set(NAMES) for rule in STAGES}
+        with tempfile.TemporaryDirectory() as scratch:
+            process, rows, killed = start(scratch, SMOKE, *targets, "--retries", "9"), [], set()
+            deadline = time.monotonic() + 600
+            while process.poll() is None and time.monotonic() < deadline:
+                found = {
+                    rule: pid
+                    for rule, pid in jobs_of(process).items()
+                    if left.get(rule) and pid not in killed and tried + len(rows) < count
+                }
+                if not found:
+                    time.sleep(0.01)
+                    continue
+                rule = chance.choice(sorted(found))
+                time.sleep(chance.uniform(0, delay))
+                if not psutil.pid_exists(found[rule]):
+                    continue
+                name = chance.choice(sorted(left[rule]))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(found[rule], getattr(signal, name))
+                    killed.add(found[rule])
+                    left[rule].discard(name)
+                    half = [n for n, digest in contents(scratch).items() if want.get(n) != digest]
+                    outcome = f"HALF {half[0]}" if half else "?"
+                    rows.append({"fault": f"{name} of job, tried again", "where": rule, "outcome": outcome})
+            status, wrong = process.wait(timeout=60), differences(scratch, want)
+            for row in rows:
+                if status:
+                    row["outcome"] = f"FAILED {status}"
+                elif row["outcome"] == "?":
+                    row["outcome"] = f"WRONG {wrong[0]}" if wrong else "same bytes"
+                yield row
             tried += len(rows)
 
 
@@ -448,11 +487,12 @@ def main():
     parser.add_argument("--mutations", type=int, default=5000)
     parser.add_argument("--reruns", type=int, default=20)
     parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--retried", type=int, default=102, help="kills of jobs that are tried again")
     parser.add_argument("--times", type=int, default=3, help="of each fault of the surroundings")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows = []
+    rows, saved = [], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         status, text = run(base)
@@ -462,6 +502,7 @@ def main():
             corrupt(base, arguments.mutations, arguments.seed),
             corrupt_and_rerun(base, arguments.reruns, arguments.seed),
             surroundings(base, arguments.times),
+            kill_and_retry(base, arguments.retried, arguments.seed),
             kill(base, arguments.kills, arguments.seed),
         )
         for kind in kinds:
@@ -469,7 +510,10 @@ def main():
                 rows.append(row)
                 if broken(row):
                     print(row, flush=True)
-            common.save("faults", rows)  # also after a part, so that a run that is stopped has something
+                if time.monotonic() - saved > 5:  # so that a run that is stopped has something
+                    common.save("faults", rows)
+                    saved = time.monotonic()
+            common.save("faults", rows)
     text = common.markdown(summary(rows))
     common.document("faults", text, ROOT / "docs" / "reliability.md")
     print(text)

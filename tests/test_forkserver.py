@@ -51,6 +51,8 @@ def client(folder, body, address=None, **options):
     environment = dict(os.environ)
     if address is not None:
         environment[forkserver.VARIABLE] = str(address)
+    # As at a terminal: tests that a shell runs in the background ignore SIGINT, and children inherit that.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
         [sys.executable, str(script), "one", "two"],
         stdout=subprocess.PIPE,
