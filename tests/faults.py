@@ -247,6 +247,26 @@ def killed_once(folder, wanted, chance, delay=0.6):
     return row
 
 
+def unlike(folder, want):
+    """Results that are there under their final names with other bytes than they should have."""
+    return [name for name, digest in contents(folder).items() if want.get(name) != digest]
+
+
+def half_written(folder, want):
+    """The outcome of a kill so far: what is half there, or open."""
+    return f"HALF {half[0]}" if (half := unlike(folder, want)) else "?"
+
+
+def in_the_end(rows, failed, wrong):
+    """Yield the rows of kills with their outcomes, once the run after them has ended."""
+    for row in rows:
+        if failed:
+            row["outcome"] = f"FAILED {failed}"
+        elif row["outcome"] == "?":
+            row["outcome"] = f"WRONG {wrong[0]}" if wrong else "same bytes"
+        yield row
+
+
 def kill(base, count, seed=0, per_run=12):
     """Kill jobs and Snakemake at random moments of every stage, running on after each; yield rows.
 
@@ -268,17 +288,11 @@ def kill(base, count, seed=0, per_run=12):
                 row = killed_once(scratch, {rule: left[rule]}, chance)
                 if row is None:  # it was past that stage
                     continue
-                half = [n for n, digest in contents(scratch).items() if want.get(n) != digest]
-                row["outcome"] = f"HALF {half[0]}" if half else "?"
+                row["outcome"] = half_written(scratch, want)
                 rows.append(row)
             status, text = run(scratch)
-            wrong = differences(scratch, want)
-            for row in rows:
-                if status:
-                    row["outcome"] = f"FAILED {text.splitlines()[-1][:60]}"
-                elif row["outcome"] == "?":
-                    row["outcome"] = f"WRONG {wrong[0]}" if wrong else "same bytes"
-                yield row
+            failed = status and (text.strip().splitlines() or [status])[-1]
+            yield from in_the_end(rows, failed, differences(scratch, want))
             strays = list((Path(scratch) / RESULTS).rglob("*.tmp"))
             locks = list(Path(scratch).glob(".snakemake/locks/*"))
             if strays or locks:
@@ -316,16 +330,9 @@ def kill_and_retry(base, count, seed=0, delay=0.3, targets=()):
                     os.kill(found[rule], getattr(signal, name))
                     killed.add(found[rule])
                     left[rule].discard(name)
-                    half = [n for n, digest in contents(scratch).items() if want.get(n) != digest]
-                    outcome = f"HALF {half[0]}" if half else "?"
-                    rows.append({"fault": f"{name} of job, tried again", "where": rule, "outcome": outcome})
-            status, wrong = process.wait(timeout=60), differences(scratch, want)
-            for row in rows:
-                if status:
-                    row["outcome"] = f"FAILED {status}"
-                elif row["outcome"] == "?":
-                    row["outcome"] = f"WRONG {wrong[0]}" if wrong else "same bytes"
-                yield row
+                    fault, outcome = f"{name} of job, tried again", half_written(scratch, want)
+                    rows.append({"fault": fault, "where": rule, "outcome": outcome})
+            yield from in_the_end(rows, process.wait(timeout=60), differences(scratch, want))
             tried += len(rows)
 
 
@@ -426,8 +433,7 @@ def moved(base, scratch):
 
 
 def _wrong_so_far(scratch, base):
-    want = contents(base)
-    return [name for name, digest in contents(scratch).items() if want.get(name) != digest]
+    return unlike(scratch, contents(base))
 
 
 def _then_right(scratch, base):

@@ -10,13 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from valleys.measures import CELL
+from valleys.measures import CELL, SOLUTIONS
 
 Data = Mapping[str, pd.DataFrame]
 Spec = Mapping[str, Any]
 Floats = NDArray[np.float64]
 DIRECTION = [*CELL, "seed", "solution", "probe", "k"]
-SOLUTIONS = ("sgd", "swa", "descent")
 
 
 def by_cell(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
