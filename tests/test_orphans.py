@@ -270,11 +270,44 @@ def test_where_nothing_can_be_locked_nothing_is_cancelled(site, folder, monkeypa
     assert len(warned) == 1
 
 
-def test_no_node_is_called_none_assigned():
+def test_no_node_is_called_none_assigned(site):
     nodes = orphans.NodeNames({"node3"})
-    for name in ("None assigned", "", "node[1-2]", "node1"):
+    for name in ("None assigned", ""):
         nodes.add(name)
-    assert nodes == {"node3", "node[1-2]", "node1"}
+    assert nodes == {"node3"}
+    assert not (site / "asked-nodes").exists()
+
+
+SINFO = """
+echo "$@" >> asked-nodes
+[ -e broken ] && exit 1
+cat nodes
+"""
+
+
+def test_only_nodes_that_are_broken_are_avoided(site):
+    (site / "sinfo").write_text(f"#!/bin/sh\ncd {site}\n{SINFO}")
+    (site / "sinfo").chmod(0o755)
+    nodes = orphans.NodeNames()
+    (site / "nodes").write_text("node1|down*\nnode2|mixed\nnode3|draining\nnode4|idle*\nnode5|allocated\n")
+    nodes.add("node[1-5]")
+    assert nodes == {"node1", "node3", "node4"}
+    assert "--nodes node[1-5]" in (site / "asked-nodes").read_text()
+    (site / "nodes").write_text("node6|idle\n")  # the job runs again, there
+    nodes.add("node6")
+    assert "node6" not in nodes
+
+
+@pytest.mark.parametrize("answer", ["broken", "nothing"])
+def test_where_slurm_does_not_say_which_is_broken_all_are_avoided(site, answer):
+    (site / "sinfo").write_text(f"#!/bin/sh\ncd {site}\n{SINFO}")
+    (site / "sinfo").chmod(0o755)
+    (site / "nodes").touch()
+    if answer == "broken":
+        (site / "broken").touch()
+    nodes = orphans.NodeNames()
+    nodes.add("node[1-2]")
+    assert nodes == {"node[1-2]"}
 
 
 def test_the_name_survives_in_a_record_of_this_boot(folder, run):

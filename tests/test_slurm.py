@@ -452,7 +452,8 @@ def test_jobs_of_a_node_that_dies_go_on_elsewhere(site, reference, tmp_path):
     assert has_resumed(tmp_path, KILLED)
     assert (tmp_path / trained).read_bytes() == (reference / trained).read_bytes()
     after = submitted(site)[job_of(site, f"rule_average_wildcards_digits_mlp_quick_{KILLED}", tmp_path)]
-    # The plugin learns which node it was if it asks sacct before SLURM has put the job back.
+    # The plugin learns which node it was if it asks sacct before SLURM has put the job back. If it asks when
+    # the job runs again it hears of the other node, which must not be left out.
     assert after["ExcNodeList"] in (site.nodes[0], "(null)")
 
 

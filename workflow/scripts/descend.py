@@ -4,7 +4,7 @@ In: ``swa``, ``train``, ``test``. Out: ``weights`` (descent, BN not yet refreshe
 of phase ``descent``).
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -22,7 +22,12 @@ with job(snakemake) as log:
     train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     model, about = solutions.load(snakemake.input.swa, device)
 
-    key = [spec, about["checksum"], read_metadata(snakemake.input.train)["checksum"], str(device)]
+    key = [
+        spec,
+        about["checksum"],
+        read_metadata(snakemake.input.train)["checksum"],
+        arithmetic(device, snakemake.config),
+    ]
     state = sgd.state_folder(Path(snakemake.output.table).parent, "descent", key)
     rows = sgd.descend(
         model,
@@ -33,6 +38,7 @@ with job(snakemake) as log:
         state_dir=state,
         checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
         batch_size=settings["batch_size"],
+        compiled=compiles(snakemake.config),
     )
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="descent", iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)

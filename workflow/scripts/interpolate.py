@@ -4,7 +4,7 @@ In: ``train``, ``test``, ``start``, ``stop`` (of the same cell or another) and, 
 Out: ``table`` (interpolation).
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys import connectivity, probe, solutions, tables
@@ -22,7 +22,7 @@ with job(snakemake) as log:
     if bends:
         ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
         path = connectivity.load_path(bends, *weights, ends)
-    evaluator = probe.evaluator_for(start, splits, line, spec)
+    evaluator = probe.evaluator_for(start, splits, line, spec, compiles(snakemake.config))
     whole = line["train_images"] is None and "stored" not in (first["bn_policy"], last["bn_policy"])
     points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)
     keys = ("path", "start", "stop", "stop_recipe", "stop_seed")

@@ -5,7 +5,7 @@ computed directions ``directions_x``, ``directions_y``. Out: ``planes``, ``plane
 rows of the grid are kept beside the outputs: a killed job goes on where it was.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -58,12 +58,17 @@ with job(snakemake) as log:
 
     points = planes.describe(plane, weights, iterates)
     xs, ys = planes.sides(block, points, sgd.vector_norm(weights[where]))
-    evaluator = probe.evaluator_for(nets[where], splits, block, spec)
+    evaluator = probe.evaluator_for(nets[where], splits, block, spec, compiles(snakemake.config))
     foreign = any(about["bn_policy"] == "stored" for _, about in loaded.values())
     whole = block["train_images"] is None and not foreign
     held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=whole)
     log.info("%s on the plane: %s", w.plane, ", ".join(held) or "no solution")
-    key = [spec, plane.checksum(), str(device), *(about["checksum"] for _, about in loaded.values())]
+    key = [
+        spec,
+        plane.checksum(),
+        arithmetic(device, snakemake.config),
+        *(about["checksum"] for _, about in loaded.values()),
+    ]
     key += [read_metadata(path)["checksum"] for path in data]
     state = sgd.state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
     rows = planes.surface(evaluator, plane, xs, ys, state=state / "rows.pt")

@@ -6,7 +6,7 @@ outputs: a killed job goes on where it was, and asking for more directions, or f
 job, probes only the new ones.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     from pathlib import Path
@@ -33,7 +33,7 @@ with job(snakemake) as log:
         )
         for name in block["solutions"]:
             model, about = solutions.load(named[name], device)
-            evaluator = probe.evaluator_for(model, splits, block, spec)
+            evaluator = probe.evaluator_for(model, splits, block, spec, compiles(snakemake.config))
             del model  # the evaluator has a copy
             log.info("probe %s at %s", probe_name, name)
             key = [
@@ -41,7 +41,13 @@ with job(snakemake) as log:
                 spec["loss"],
                 spec["bn_refresh"],
             ]
-            key += [spec["version"], about["checksum"], files.checksum(stored), str(device), *inputs]
+            key += [
+                spec["version"],
+                about["checksum"],
+                files.checksum(stored),
+                arithmetic(device, snakemake.config),
+                *inputs,
+            ]
             judged = evaluator.precision != "fp32" or block.get("adaptive")
             key += [spec["asymmetry"]] if judged else []
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)

@@ -6,7 +6,7 @@ or of the last ones only: ``execution.keep``), ``table`` (training). Killed at a
 from the last checkpoint.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -28,7 +28,7 @@ with job(snakemake) as log:
         model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
-    key = [spec, read_metadata(snakemake.input.train)["checksum"], str(device)]
+    key = [spec, read_metadata(snakemake.input.train)["checksum"], arithmetic(device, snakemake.config)]
     key += [begun["checksum"]] if begun else []
     state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
     execution, last = snakemake.config["execution"], None
@@ -42,6 +42,7 @@ with job(snakemake) as log:
         state_dir=state,
         checkpoint_every=execution["checkpoint_every"],
         keep_last=last,
+        compiled=compiles(snakemake.config),
     )
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)

@@ -105,3 +105,13 @@ def pick_device(config: Any) -> Any:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ValleysError("config: execution.device: 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
     return torch.device(wanted)
+
+
+def compiles(config: Any) -> bool:
+    """Whether a job's passes are compiled: ``execution.compile``."""
+    return bool(config["execution"]["compile"])
+
+
+def arithmetic(device: Any, config: Any) -> str:
+    """Return what a job's last bits hang on besides its inputs, for the key of state it may resume from."""
+    return f"{device}, compiled" if compiles(config) else str(device)

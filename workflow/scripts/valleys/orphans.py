@@ -64,17 +64,36 @@ def cancel(ids: Sequence[str]) -> None:
             continue
 
 
+def broken_nodes(names: str) -> set[str] | None:
+    """Return those of a list of nodes, as SLURM writes it, that are down, drained or silent.
+
+    None where sinfo does not say.
+    """
+    command = ["sinfo", "--noheader", "--Node", "--nodes", names, "--format", "%N|%T"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    rows = [line.strip().split("|", 1) for line in done.stdout.splitlines() if "|" in line]
+    if done.returncode != 0 or not rows:
+        return None
+    bad = ("down", "drain", "fail", "error", "unknown", "power")
+    return {name for name, state in rows if state.startswith(bad) or state.endswith("*")}
+
+
 class NodeNames(set):
-    """Nodes that later submissions avoid, without sacct's "None assigned" for a job that waits for one.
+    """Nodes that later submissions avoid: those that have failed, not those that jobs went on to.
 
     The SLURM plugin (2.8.0) asks for the node of a job after it has seen the job fail with it. When SLURM has
-    put the job back into the queue by then, that answer would go to sbatch, which refuses all that follows.
+    put the job back into the queue by then, the answer is "None assigned", with which sbatch refuses all that
+    follows; when the job runs again, the answer is the healthy node that it runs on.
     """
 
-    def add(self, name: str) -> None:
-        """Add what can be a name."""
-        if name and not any(letter.isspace() for letter in name):
-            super().add(name)
+    def add(self, names: str) -> None:
+        """Add the nodes of `names` that are broken; all of them where SLURM does not say."""
+        if names and not any(letter.isspace() for letter in names):
+            found = broken_nodes(names)
+            self.update({names} if found is None else found)
 
 
 def settle(

@@ -35,6 +35,7 @@ from torch.autograd import forward_ad
 
 from valleys import asymmetry, directions, files, grids, loaders, losses
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
+from valleys.compilation import forward_of
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
@@ -102,6 +103,8 @@ class Evaluator:
     drawn_from
         By name of the split, ``train`` or ``test``: the number of images that its own are a random subset
         of. Points then have each image's loss, for `with_errors`.
+    compiled
+        Whether passes that leave batch norm alone are compiled (`compilation.forward_of`): all but a refresh.
 
     Raises
     ------
@@ -121,8 +124,10 @@ class Evaluator:
         batch_size: int = 1000,
         precision: str = "fp32",
         drawn_from: Mapping[str, int] | None = None,
+        compiled: bool = False,
     ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.forward = forward_of(self.model, compiled)
         if bn not in ("refreshed", "frozen"):
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
@@ -284,7 +289,7 @@ class Evaluator:
     def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches, name: str) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
-                return self.model(images)
+                return self.forward(images)
 
         return self._mean(((logits(x), y) for x, y in batches), len(batches), name)
 
@@ -323,7 +328,11 @@ def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def evaluator_for(
-    model: nn.Module, splits: tuple[Split, Split], block: Mapping[str, Any], spec: Mapping[str, Any]
+    model: nn.Module,
+    splits: tuple[Split, Split],
+    block: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    compiled: bool = False,
 ) -> Evaluator:
     """Return the evaluator that a job's params ask for.
 
@@ -338,6 +347,8 @@ def evaluator_for(
         ``precision``; ``image_errors`` where points are to have the error that a subset brings.
     spec
         The rule's params: ``loss`` and ``bn_refresh``.
+    compiled
+        As `jobs.compiles` says.
     """
     whole = dict(zip(("train", "test"), splits, strict=True))
     train, test = (split.subset(block[f"{name}_images"]) for name, split in whole.items())
@@ -354,6 +365,7 @@ def evaluator_for(
         batch_size=settings["batch_size"],
         precision=block.get("precision", "fp32"),
         drawn_from=drawn_from if block.get("image_errors") else None,
+        compiled=compiled,
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys import files, losses
+from valleys.compilation import forward_of
 from valleys.data import Split, epoch_batches
 from valleys.errors import ValleysError
 from valleys.precision import autocast, full
@@ -140,6 +141,8 @@ class Trainer:
         Checkpoint file; ``None`` trains without.
     checkpoint_every
         Epochs between checkpoints.
+    compiled
+        Whether steps run the network compiled (`compilation.forward_of`).
     """
 
     def __init__(
@@ -151,9 +154,11 @@ class Trainer:
         seed: int,
         state: Path | None = None,
         checkpoint_every: int = 10,
+        compiled: bool = False,
     ) -> None:
         self.model, self.split, self.recipe = model, train_split, recipe
         self.seed, self.state, self.checkpoint_every = seed, state, checkpoint_every
+        self.forward = forward_of(model, compiled)
         self.loss = losses.build(recipe["loss"])
         self.precision = recipe.get("precision", "fp32")
         self.optimizer = torch.optim.SGD(
@@ -201,7 +206,7 @@ class Trainer:
         )
         for images, labels in batches:
             with autocast(images.device, self.precision):
-                logits = self.model(images)
+                logits = self.forward(images)
             each = self.loss(full(logits), labels)
             self.optimizer.zero_grad(set_to_none=True)
             each.mean().backward()
@@ -347,6 +352,7 @@ def train(
     checkpoint_every: int = 10,
     batch_size: int = 1000,
     keep_last: int | None = None,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """Train one cell; iterates of the averaging phase go to ``state_dir/iterates``.
 
@@ -362,6 +368,8 @@ def train(
         Images at a time in evaluation passes; has no part in the result but rounding.
     keep_last
         Write this many iterates, the last ones; ``None``: all of the averaging phase.
+    compiled
+        As in `Trainer`.
 
     Returns
     -------
@@ -396,6 +404,7 @@ def train(
         seed=seed,
         state=state_dir / "checkpoint.pt",
         checkpoint_every=checkpoint_every,
+        compiled=compiled,
     )
     trainer.run(recipe["epochs"], lambda epoch: learning_rate(epoch, recipe), after_epoch)
     return trainer.rows
@@ -411,6 +420,7 @@ def descend(
     state_dir: Path,
     checkpoint_every: int = 10,
     batch_size: int = 1000,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """Continue SGD from the SWA solution at a constant low rate (the paper's "SGD after SWA", section 3.2).
 
@@ -424,6 +434,8 @@ def descend(
         Holds the SWA weights (changed in place to the *descent* solution).
     refresh
         Refreshes the BN statistics of the model it is given.
+    compiled
+        As in `Trainer`.
 
     Returns
     -------
@@ -450,6 +462,7 @@ def descend(
         seed=files.stable_seed("descent", seed),
         state=state_dir / "checkpoint.pt",
         checkpoint_every=checkpoint_every,
+        compiled=compiled,
     )
     first: dict[str, Any] = {"epoch": 0, "lr": settings["lr"]}
     measure(first)
