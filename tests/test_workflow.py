@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from conftest import fill_defaults
 from valleys import asymmetry, files, rulegraph, tables
@@ -103,6 +105,23 @@ def test_a_look_at_the_run_s_weights_has_the_run_s_curves_and_verdicts(finished,
         pd.testing.assert_frame_equal(look, run, check_exact=True)
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_has_the_same_results_to_rounding(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    targets = [f"{QUICK}/{name}" for name in ("raw/sgd.safetensors", "probes/uniform/curves.parquet")]
+    status, text = snakemake(tmp_path, changed(SMOKE, execution__compile=True), *targets, "--cores", "2")
+    assert status == 0, text
+    assert list((tmp_path / "compiled").rglob("*.cpp"))
+    plain, fast = (files.load_weights(folder / targets[0])[0] for folder in (finished[0], tmp_path))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    plain, fast = (
+        tables.read(folder / targets[1], "curves").to_pandas() for folder in (finished[0], tmp_path)
+    )
+    for name in ("offset", "train_loss", "test_loss"):
+        assert fast[name].to_numpy() == pytest.approx(plain[name].to_numpy(), rel=0.02, abs=1e-3), name
+
+
 def test_the_graph_of_rules_is_snakemakes(finished):
     folder, text = finished
     graph = rulegraph.read(folder / "results" / "smoke" / rulegraph.FILE)
@@ -151,6 +170,7 @@ def test_execution_keys_rerun_nothing(finished):
     for key, value in (
         ("checkpoint_every", 5),
         ("device", "cpu"),
+        ("compile", True),
         ("cpu_speed", 3),  # asks for other resources
         ("gpu_speed", 3),
         ("keep", "window"),
@@ -689,16 +709,19 @@ LONG = changed(
 CELL = "results/long/cells/digits/mlp/quick/seed-0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_job_resumes_bit_identical(tmp_path, number):
-    """Kill the job of a real Snakemake run; the rerun goes on from its checkpoint, to the same bits."""
-    target = f"{CELL}/raw/sgd.safetensors"
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    status, text = snakemake(tmp_path / "a", LONG, target, "--cores", "1")
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A training that nothing stops; its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    status, text = snakemake(folder, LONG, f"{CELL}/raw/sgd.safetensors", "--cores", "1")
     assert status == 0, text
+    return folder
 
-    folder = tmp_path / "b"
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_job_resumes_bit_identical(undisturbed, tmp_path, number):
+    """Kill the job of a real Snakemake run; the rerun goes on from its checkpoint, to the same bits."""
+    target, folder = f"{CELL}/raw/sgd.safetensors", tmp_path
     run = subprocess.Popen(
         command(folder, LONG, target, "--cores", "1"),
         stdout=subprocess.PIPE,
@@ -728,12 +751,12 @@ def test_a_killed_training_job_resumes_bit_identical(tmp_path, number):
     assert not list((folder / CELL / "state").glob("train-*"))
     # SIGKILL may leave a temporary file behind; it is gone when the run is done.
     assert not list(folder.rglob("*.tmp"))
-    first, _ = files.load_weights(tmp_path / "a" / target)
+    first, _ = files.load_weights(undisturbed / target)
     second, _ = files.load_weights(folder / target)
     assert all((first[k] == second[k]).all() for k in first)
-    assert (tmp_path / "a" / target).read_bytes() == (folder / target).read_bytes()
+    assert (undisturbed / target).read_bytes() == (folder / target).read_bytes()
     table = Path(CELL) / "training.parquet"
-    assert (tmp_path / "a" / table).read_bytes() == (folder / table).read_bytes()
+    assert (undisturbed / table).read_bytes() == (folder / table).read_bytes()
 
 
 def _training_processes(parent):
