@@ -87,6 +87,12 @@ def save(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     partial.replace(RESULTS / f"{name}.parquet")
 
 
+def rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows that `save` wrote last, without the machine's description."""
+    table = pd.read_parquet(RESULTS / f"{name}.parquet").drop(columns=list(machine()))
+    return table.to_dict("records")
+
+
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of ready text as a Markdown table; the keys of the first are its head."""
     head = list(rows[0])

@@ -1,8 +1,11 @@
-"""How far results with one and two threads are apart, beside how far two seeds are.
+"""How far results with one and two threads, and of two versions of torch, are apart, beside two seeds.
 
-``python benchmarks/threads.py``: the batch-norm network and recipe of the default run, in a process for each
-thread count, twice each. With one thread count all bits must be the same. Sums in another order differ in the
-last bits, and training makes that larger from epoch to epoch.
+    python benchmarks/threads.py [--other PYTHON]
+
+The batch-norm network and recipe of the default run, in a process for each thread count, twice each. With one
+thread count all bits must be the same. Sums in another order differ in the last bits, and training makes that
+larger from epoch to epoch. PYTHON is an interpreter that has another version of torch (and the other packages
+of requirements.txt); it trains with one thread.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def measure(threads: int) -> dict[str, Any]:
     experiment = config.Experiment(raw)
     train, _ = data_sources.load_source(experiment.datasets["digits"])
     recipe, loss = experiment.recipe("swa"), losses.build({"name": "cross_entropy"})
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
     for seed in SEEDS:
         spec = experiment.models["resnet8-bn"]
         model = solutions.fresh(spec, train.in_shape, train.classes, seed=seed)
@@ -49,44 +52,49 @@ def measure(threads: int) -> dict[str, Any]:
     return found
 
 
+def twice(python: str, threads: int) -> dict[str, Any]:
+    """Return what two processes of an interpreter find alike; exit where they differ."""
+    found = []
+    for _ in range(2):
+        words = [python, __file__, "--measure", str(threads)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    if found[0] != found[1]:
+        raise SystemExit(f"two runs of {python} with {threads} thread(s) differ")
+    return found[0]
+
+
 def main() -> None:
-    """Measure in processes of their own, write rows and table; fail where equal threads give other bits."""
+    """Measure in processes of their own, write rows and table; fail where equal settings give other bits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", type=int, metavar="THREADS")
+    parser.add_argument("--measure", type=int, metavar="THREADS", help=argparse.SUPPRESS)
+    parser.add_argument("--other", metavar="PYTHON", help="an interpreter that has another version of torch")
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(arguments.measure)))
         return
-    results = {}
-    for threads in (1, 2):
-        twice = []
-        for _ in range(2):
-            words = [sys.executable, __file__, "--measure", str(threads)]
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
-            twice.append(json.loads(done.stdout.splitlines()[-1]))
-        if twice[0] != twice[1]:
-            raise SystemExit(f"two runs with {threads} thread(s) differ")
-        results[threads] = twice[0]
+    found = {"1 thread": twice(sys.executable, 1), "2 threads": twice(sys.executable, 2)}
+    if arguments.other:
+        other = twice(arguments.other, 1)
+        found[f"torch {other['torch']}"] = other
     rows, shown = [], []
     for epochs in (0, *EPOCHS):
-        one, two = ([results[t][f"{seed} {epochs}"][0] for seed in SEEDS] for t in (1, 2))
-        apart = max(abs(a - b) for a, b in zip(one, two, strict=True))
-        rows += [
-            {"epochs": epochs, "seed": seed, "one_thread": a, "two_threads": b}
-            for seed, a, b in zip(SEEDS, one, two, strict=True)
-        ]
-        shown.append(
-            {
-                "epochs": epochs,
-                "mean train loss [nats]": f"{sum(one) / len(one):.4f}",
-                "1 and 2 threads, most apart": f"{apart:.1g}",
-                "seeds, most apart": f"{max(one) - min(one):.1g}",
-            }
-        )
+        means = {name: [of[f"{seed} {epochs}"][0] for seed in SEEDS] for name, of in found.items()}
+        one = means["1 thread"]
+        for name, values in means.items():
+            about = {"epochs": epochs, "way": name, "torch": found[name]["torch"]}
+            rows += [{**about, "seed": seed, "train_loss": x} for seed, x in zip(SEEDS, values, strict=True)]
+        line = {"epochs": epochs, "mean train loss [nats]": f"{sum(one) / len(one):.4f}"}
+        for name, values in means.items():
+            if name != "1 thread":
+                apart = max(abs(a - b) for a, b in zip(one, values, strict=True))
+                line[f"{name}, most apart"] = f"{apart:.1g}"
+        shown.append({**line, "seeds, most apart": f"{max(one) - min(one):.1g}"})
+    text = common.markdown(shown)
     common.save("threads", rows)
-    common.document("threads", common.markdown(shown), common.ROOT / "docs" / "reliability.md")
-    print(common.markdown(shown))
+    common.document("threads", text, common.ROOT / "docs" / "reliability.md")
+    print(text)
 
 
 if __name__ == "__main__":

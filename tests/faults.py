@@ -496,9 +496,10 @@ def main():
     parser.add_argument("--retried", type=int, default=102, help="kills of jobs that are tried again")
     parser.add_argument("--times", type=int, default=3, help="of each fault of the surroundings")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="to the tries on record, instead of starting anew")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows, saved = [], time.monotonic()
+    rows, saved = common.rows("faults") if arguments.add else [], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         status, text = run(base)

@@ -190,11 +190,15 @@ time.sleep(20)
 """
 
 
+def announced(pid):
+    """What a Snakemake process of this number says to its jobs."""
+    return f"{pid} {runs._started(pid)} {files.boot_id()} {runs._numbers()}"
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="for Linux")
 def test_a_job_ends_when_snakemake_is_killed(monkeypatch):
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    started = runs._started(owner.pid)
-    environment = {**os.environ, runs.VARIABLE: f"{owner.pid} {started} {files.boot_id()}"}
+    environment = {**os.environ, runs.VARIABLE: announced(owner.pid)}
     job = subprocess.Popen([sys.executable, "-c", WATCHED], stdout=subprocess.PIPE, env=environment)
     assert job.stdout.readline() == b"ready\n"
     time.sleep(0.1)
@@ -204,11 +208,42 @@ def test_a_job_ends_when_snakemake_is_killed(monkeypatch):
     assert job.wait(timeout=10) == -signal.SIGTERM
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="for Linux")
+@pytest.mark.parametrize("number", ["free", "another's"])
+def test_a_job_that_starts_when_snakemake_is_dead_ends_at_once(number):
+    """Else it would run beside the same job of the next run."""
+    owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    said = announced(owner.pid)
+    owner.kill()
+    owner.wait()
+    if number == "another's":
+        said = said.replace(f"{owner.pid} ", f"{os.getpid()} ", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED], env={**os.environ, runs.VARIABLE: said}, capture_output=True
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
+
+
+def test_a_run_announces_itself(monkeypatch):
+    monkeypatch.setenv(runs.VARIABLE, "")
+    runs.announce()
+    assert os.environ[runs.VARIABLE] == announced(os.getpid())
+
+
 @pytest.mark.parametrize(
-    "said", ["", "1", "999999999 1 x", "{pid} 1 {boot}", "{pid} {started} another-boot", "x"]
+    "said",
+    [
+        *("", "1", "x", "999999999 1 x", "999999999 1 {boot}", "999999999 1 {boot} another-container"),
+        *("{pid} {started} another-boot {numbers}", "999999999 1 another-boot {numbers}"),
+    ],
 )
 def test_a_variable_that_names_no_run_of_here_ends_nothing(said):
-    said = said.format(pid=os.getpid(), started=runs._started(os.getpid()), boot=files.boot_id())
+    said = said.format(
+        pid=os.getpid(),
+        started=runs._started(os.getpid()),
+        boot=files.boot_id(),
+        numbers=runs._numbers(),
+    )
     body = WATCHED.replace("time.sleep(20)", "time.sleep(0.3)")
     done = subprocess.run([sys.executable, "-c", body], env={**os.environ, runs.VARIABLE: said})
     assert done.returncode == 0

@@ -24,9 +24,9 @@ LONG = changed(
     SMALL,
     name="long",
     seeds=[0, 1, 2],
-    recipes__quick__epochs=1500,
-    recipes__quick__swa__start=1490,
-    recipes__quick__eval_every=1500,
+    recipes__quick__epochs=1000,
+    recipes__quick__swa__start=990,
+    recipes__quick__eval_every=1000,
     execution__checkpoint_every=5,
 )
 """Trains long enough for a test to step in."""

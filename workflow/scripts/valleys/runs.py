@@ -283,34 +283,50 @@ def _started(pid: int) -> str:
         return ""
 
 
+def _numbers() -> str:
+    """Return whose process numbers this process sees: a container may have its own."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def announce() -> None:
     """Name this process to the jobs that it will start, by an environment variable."""
-    os.environ[VARIABLE] = f"{os.getpid()} {_started(os.getpid())} {boot_id()}"
+    os.environ[VARIABLE] = f"{os.getpid()} {_started(os.getpid())} {boot_id()} {_numbers()}"
+
+
+def _end() -> None:
+    log.warning("Snakemake has ended; so does this job")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_with_run() -> None:
-    """Send this process SIGTERM when the Snakemake process that it belongs to is gone.
+    """Send this process SIGTERM when the Snakemake process that it belongs to is gone, at once if it is.
 
-    A SIGKILL of Snakemake leaves its jobs behind; the next run would start the same ones beside them.
-    SIGTERM lets training save its state. Does nothing where processes cannot be watched (not Linux), or when
-    the variable names no living process of this machine.
+    A SIGKILL of Snakemake leaves its jobs behind, some of which have only begun to start; the next run would
+    start the same ones beside them. SIGTERM lets training save its state. Does nothing where processes cannot
+    be watched (not Linux), or when the variable names no process of this machine and container.
     """
-    pid, started, boot = [*os.environ.get(VARIABLE, "").split(), "", "", ""][:3]
-    if not hasattr(os, "pidfd_open") or not pid.isdigit() or boot != boot_id():
+    pid, started, boot, numbers = [*os.environ.get(VARIABLE, "").split(), "", "", "", ""][:4]
+    here = (boot, numbers) == (boot_id(), _numbers())
+    if not (here and numbers and started and pid.isdigit() and hasattr(os, "pidfd_open")):
         return
+    process = None
     try:
         process = os.pidfd_open(int(pid))
-    except OSError:
+    except ProcessLookupError:
+        pass
+    except OSError:  # a kernel without it
         return
-    if not started or _started(int(pid)) != started:
-        os.close(process)
+    if process is None or _started(int(pid)) != started:  # or its number is another's by now
+        _end()
         return
 
     def watch() -> None:
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.poll()
-        log.warning("Snakemake has ended; so does this job")
-        os.kill(os.getpid(), signal.SIGTERM)
+        _end()
 
     threading.Thread(target=watch, daemon=True).start()
