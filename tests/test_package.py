@@ -1,6 +1,6 @@
 """``pip install .``, into a folder of its own and without the network."""
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -31,8 +31,11 @@ def run(code, folder, *paths):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
+    # Not by `find_spec`: asked for pip, setuptools leaves distutils to Python for the rest of the process,
+    # where torch.compile then fails to import setuptools.
+    here = {distribution.name.lower() for distribution in importlib.metadata.distributions()}
     for needed in ("pip", "setuptools"):
-        if importlib.util.find_spec(needed) is None:
+        if needed not in here:
             pytest.skip(f"{needed} is not installed here")
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
