@@ -18,7 +18,7 @@ run: $(STAMP)
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys claims $(CONFIG)
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,16 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# Files of tests that take longest. `make test` starts with them, so that no process ends long after another.
-SLOW = ("test_workflow", "test_checkpoints", "test_forkserver", "test_examples", "test_faults", "test_stored")
-
-
-def pytest_collection_modifyitems(items):
-    """Files of long tests come first."""
-    order = {name: place for place, name in enumerate(SLOW)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(SLOW)))
-
-
 def load_config(name):
     """A config file as plain data, without defaults."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))

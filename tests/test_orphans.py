@@ -31,6 +31,11 @@ for id in "$@"; do
     sed -i "s/^$id|\\([^|]*\\)|[A-Z]*|/$id|\\1|COMPLETING|/" queue
 done
 """
+SINFO = """
+echo "$@" >> asked-nodes
+[ -e broken ] && exit 1
+cat nodes
+"""
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def site(tmp_path, monkeypatch):
     """A folder with a queue, and programs that read and change it."""
     where = tmp_path / "site"
     where.mkdir()
-    for name, body in (("squeue", SQUEUE), ("scancel", SCANCEL)):
+    for name, body in (("squeue", SQUEUE), ("scancel", SCANCEL), ("sinfo", SINFO)):
         (where / name).write_text(f"#!/bin/sh\ncd {where}\n{body}")
         (where / name).chmod(0o755 | stat.S_IXUSR)
     (where / "queue").touch()
@@ -278,16 +283,7 @@ def test_no_node_is_called_none_assigned(site):
     assert not (site / "asked-nodes").exists()
 
 
-SINFO = """
-echo "$@" >> asked-nodes
-[ -e broken ] && exit 1
-cat nodes
-"""
-
-
 def test_only_nodes_that_are_broken_are_avoided(site):
-    (site / "sinfo").write_text(f"#!/bin/sh\ncd {site}\n{SINFO}")
-    (site / "sinfo").chmod(0o755)
     nodes = orphans.NodeNames()
     (site / "nodes").write_text("node1|down*\nnode2|mixed\nnode3|draining\nnode4|idle*\nnode5|allocated\n")
     nodes.add("node[1-5]")
@@ -300,8 +296,6 @@ def test_only_nodes_that_are_broken_are_avoided(site):
 
 @pytest.mark.parametrize("answer", ["broken", "nothing"])
 def test_where_slurm_does_not_say_which_is_broken_all_are_avoided(site, answer):
-    (site / "sinfo").write_text(f"#!/bin/sh\ncd {site}\n{SINFO}")
-    (site / "sinfo").chmod(0o755)
     (site / "nodes").touch()
     if answer == "broken":
         (site / "broken").touch()

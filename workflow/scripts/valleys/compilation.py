@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -39,7 +38,6 @@ def forward_of(model: nn.Module, compiled: bool) -> Forward:
     # resumed run would depend on the size of the batch that it resumed at.
     network = torch.compile(model, dynamic=False, mode="reduce-overhead")
 
-    @functools.wraps(model.forward)
     def forward(images: Tensor) -> Tensor:
         try:
             return network(images)

@@ -39,29 +39,31 @@ class Queued:
     folder: str
 
 
+def _ask(*command: str) -> list[str] | None:
+    """Run one of SLURM's programs; return the lines it prints, or None where it fails or does not answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else None
+
+
 def queue(*which: str) -> list[Queued] | None:
     """Return the jobs, of those that squeue's options `which` choose, that wait, run or are about to end.
 
     None where there is no answer.
     """
-    command = ["squeue", *which, "--noheader", "--format", "%i|%j|%T|%Z"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
-    except (OSError, subprocess.TimeoutExpired):
+    lines = _ask("squeue", *which, "--noheader", "--format", "%i|%j|%T|%Z")
+    if lines is None:
         return None
-    if done.returncode != 0:
-        return None
-    rows = (line.strip().split("|", 3) for line in done.stdout.splitlines())
+    rows = (line.split("|", 3) for line in lines)
     return [Queued(*row) for row in rows if len(row) == 4]
 
 
 def cancel(ids: Sequence[str]) -> None:
     """Cancel jobs; whether that has worked, the queue will tell."""
     for i in range(0, len(ids), AT_ONCE):
-        try:
-            subprocess.run(["scancel", *ids[i : i + AT_ONCE]], capture_output=True, timeout=ANSWER_S)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
+        _ask("scancel", *ids[i : i + AT_ONCE])
 
 
 def broken_nodes(names: str) -> set[str] | None:
@@ -69,13 +71,9 @@ def broken_nodes(names: str) -> set[str] | None:
 
     None where sinfo does not say.
     """
-    command = ["sinfo", "--noheader", "--Node", "--nodes", names, "--format", "%N|%T"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    rows = [line.strip().split("|", 1) for line in done.stdout.splitlines() if "|" in line]
-    if done.returncode != 0 or not rows:
+    lines = _ask("sinfo", "--noheader", "--Node", "--nodes", names, "--format", "%N|%T")
+    rows = [line.split("|", 1) for line in lines or () if "|" in line]
+    if not rows:
         return None
     bad = ("down", "drain", "fail", "error", "unknown", "power")
     return {name for name, state in rows if state.startswith(bad) or state.endswith("*")}
