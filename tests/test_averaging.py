@@ -204,3 +204,57 @@ def test_a_failing_forward_leaves_the_layers_as_they_were():
     with pytest.raises(RuntimeError):
         refresh_bn(net, [torch.zeros(2, 5, 8, 8), torch.zeros(2, 5, 8, 8)])
     assert all("forward" not in vars(m) for m in net.modules())
+
+
+SHAPES = {
+    "features": (9000, 6),  # more rows than a group holds, and not a multiple of it
+    "sequences": (60, 6, 301),
+    "images": (61, 6, 17, 19),
+    "large images": (3, 6, 90, 91),  # each of them more than a group holds
+    "one image": (1, 6, 3, 3),
+    "volumes": (21, 6, 9, 8, 7),
+}
+
+
+@pytest.mark.parametrize("order", ["contiguous", "channels-last", "strided"])
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_statistics_of_any_layout_are_those_of_float64(kind, order, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(SHAPES[kind], generator=generator)
+    x += torch.arange(6.0).view(1, -1, *[1] * (x.dim() - 2))
+    x = x.to(dtype)
+    if order == "channels-last":
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif order == "strided":
+        x = torch.stack([x, torch.zeros_like(x)], dim=-1)[..., 0]
+    layer = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[x.dim()](6)
+    refresh_bn(layer, x.split(max(1, len(x) // 2)))
+    wide, over = x.double(), [d for d in range(x.dim()) if d != 1]
+    within = 2e-6 if dtype == torch.float32 else 2e-5
+    for found, exact in (
+        (layer.running_mean, wide.mean(over)),
+        (layer.running_var, wide.var(over, correction=0)),
+    ):
+        torch.testing.assert_close(found.double(), exact, rtol=within, atol=within)
+
+
+class Forked(nn.Module):
+    """Takes one of two ways, by the images, or neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.ways = nn.ModuleList([nn.BatchNorm2d(3), nn.BatchNorm2d(3)])
+
+    def forward(self, x):
+        way = int(x.mean().round())
+        return self.ways[way](x) if way < 2 else x
+
+
+@pytest.mark.parametrize("means", [(0, 1), (1, 0), (0, 2), (2, 0), (0, 0, 1), (0, 1, 2)])
+def test_batches_that_take_different_paths_are_refused(means):
+    net, batches = Forked(), [images(4) * 0.01 + mean for mean in means]
+    with pytest.raises(ValleysError, match="different paths through the model: use streaming"):
+        refresh_bn(net, batches)
+    assert all("forward" not in vars(m) for m in net.modules())
+    refresh_bn(net, batches, "streaming")

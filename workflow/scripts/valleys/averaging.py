@@ -8,9 +8,10 @@ look at the training set (section 3.2 there), here called *BN refresh*.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +126,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         if method == "streaming":
             _streaming(model, images)
             return None
-        return _lockstep(model, list(images), _alone, _stored)
+        return _lockstep(model, list(images), _alone, _Stored)
     finally:
         model.train(was_training)
 
@@ -153,7 +154,7 @@ def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor
     was_training = model.training
     try:
         model.eval()
-        return _lockstep(model, list(batches), _by_batch, _pooled)
+        return _lockstep(model, list(batches), _by_batch, _Pooled)
     finally:
         model.train(was_training)
 
@@ -171,23 +172,28 @@ class _Moments:
         self.variances: list[Tensor] = []
 
     def add(self, x: Tensor) -> None:
-        area = x.numel() // (x.shape[0] * x.shape[1])
-        # Running statistics that are not updated; the result is of their type, float32 where x is bfloat16.
-        unused = torch.zeros(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-        # Batch norm's own kernel is 4 (contiguous) to 25 times (channels-last) as fast as `var_mean` on a
-        # CPU, but sums a channels-last channel number by number: pieces keep its error to that of `var_mean`.
-        for piece in x.split(max(1, PIECE // area)) if x.device.type == "cpu" else [x]:
+        for piece, groups in _in_groups(x) if x.device.type == "cpu" else [(x, 1)]:
+            kind = torch.promote_types(x.dtype, torch.float32)
             if x.device.type == "cpu":
+                # Batch norm's own kernel is faster than `var_mean`, many times so where channels are last.
+                # It wants running statistics, not updated here, whose type is that of its result.
+                unused = torch.zeros(2, piece.shape[1], dtype=kind)
                 mean, var = torch.batch_norm_update_stats(piece, *unused, 0.0)
             else:
-                var, mean = torch.var_mean(piece.to(unused.dtype), dim=_all_but_channels(x), correction=0)
-            self.counts.append(piece.numel() // piece.shape[1])
-            self.means.append(mean)
-            self.variances.append(var)
+                var, mean = torch.var_mean(piece.to(kind), dim=_all_but_channels(x), correction=0)
+            self.counts += [piece.numel() // piece.shape[1]] * groups
+            self.means.append(mean.view(groups, -1))
+            self.variances.append(var.view(groups, -1))
+
+    def extend(self, other: _Moments) -> None:
+        """Add what the other has been given."""
+        self.counts += other.counts
+        self.means += other.means
+        self.variances += other.variances
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """Return mean and population variance."""
-        return _merge(self.counts, self.means, self.variances)
+        return _merge(self.counts, torch.cat(self.means), torch.cat(self.variances))
 
     def store(self, layer: _BatchNorm) -> None:
         mean, variance = self.merged()
@@ -196,18 +202,35 @@ class _Moments:
         layer.num_batches_tracked.fill_(1)
 
 
+def _in_groups(x: Tensor) -> list[tuple[Tensor, int]]:
+    """Return all values of x (n, c, ...) as tensors (rows, groups * c, ...), with the numbers of groups.
+
+    The kernel adds up a channel's values in float32 one by one. Here every `groups`-th row is a group, and
+    the kernel sees each of its channels as a channel: it adds up `PIECE` values or so instead of all, in one
+    call. Nothing is copied where x is contiguous or channels-last.
+    """
+    last = x.movedim(1, -1)
+    rows = last.flatten(0, -2) if last.is_contiguous() else x.flatten(2) if x.dim() > 2 else x
+    count, channels, *area = rows.shape
+    groups = min(count, max(1, count * math.prod(area) // PIECE))
+    whole = count - count % groups
+    found = [(rows[:whole].reshape(-1, groups * channels, *area), groups)]
+    return found if whole == count else [*found, (rows[whole:], 1)]
+
+
 def _all_but_channels(x: Tensor) -> list[int]:
     return [d for d in range(x.dim()) if d != 1]
 
 
-def _merge(
-    counts: Sequence[int], means: Sequence[Tensor], variances: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return mean and variance by channel of the union of groups (law of total variance), in float64."""
-    shares = torch.tensor(counts, dtype=torch.float64, device=means[0].device)[:, None] / sum(counts)
-    each = torch.stack(list(means)).double()
+def _merge(counts: Sequence[int], means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance by channel of the union of groups (law of total variance), in float64.
+
+    Means and variances are (groups, channels).
+    """
+    shares = torch.tensor(counts, dtype=torch.float64, device=means.device)[:, None] / sum(counts)
+    each = means.double()
     mean = (shares * each).sum(0)
-    return mean, (shares * (torch.stack(list(variances)).double() + (each - mean).square())).sum(0)
+    return mean, (shares * (variances.double() + (each - mean).square())).sum(0)
 
 
 def _normalise(layer: _BatchNorm, x: Tensor) -> Tensor:
@@ -233,8 +256,11 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
     moments = {id(layer): _Moments() for layer in layers}
 
     def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
-        moments[id(layer)].add(x)
-        return _by_batch(layer, x)
+        here = _Moments()
+        here.add(x)
+        moments[id(layer)].extend(here)
+        mean, variance = (value.to(here.means[0].dtype) for value in here.merged())
+        return F.batch_norm(x, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps)
 
     empty = True
     with _forward_as(layers, forward):
@@ -244,17 +270,28 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
     if empty:
         raise ValleysError("BN refresh got no images")
     for layer in layers:
-        moments[id(layer)].store(layer)
+        if moments[id(layer)].counts:  # else no image came by
+            moments[id(layer)].store(layer)
 
 
 Normalise = Callable[[Tensor], Tensor]
+
+
+class _Statistics(Protocol):
+    """Of a layer's inputs, batch by batch, and what the layer then does to each of them."""
+
+    layer: _BatchNorm
+
+    def add(self, x: Tensor) -> None: ...
+
+    def normalise(self) -> Normalise: ...
 
 
 def _lockstep(
     model: nn.Module,
     images: list[Tensor],
     alone: Callable[[_BatchNorm, Tensor], Tensor],
-    together: Callable[[_BatchNorm, Iterator[Tensor]], Normalise],
+    together: Callable[[_BatchNorm], _Statistics],
 ) -> list[Tensor]:
     """Run all batches through the model together, pausing each at every batch-norm layer.
 
@@ -266,7 +303,7 @@ def _lockstep(
     alone
         What a batch-norm layer does to a batch that is the whole set.
     together
-        Takes a layer and its inputs of all batches; returns what the layer does to each.
+        Begins the statistics of a layer's inputs in all batches.
     """
     if not images:
         raise ValleysError("BN refresh got no images")
@@ -281,53 +318,81 @@ def _lockstep(
     def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
         return hub.switch((layer, x))(x)
 
+    given: list[Any] = images
+    results: list[Any] = [None] * len(images)
+    order = list(range(len(images)))
     with _forward_as(layers, forward):
         passes = [greenlet(model, parent=hub) for _ in images]
-        handed = [run.switch(x) for run, x in zip(passes, images, strict=True)]
-        while not passes[0].dead:
-            layer = handed[0][0]
-            if any(at is not layer for at, _ in handed):
+        while True:
+            statistics, met = None, 0
+            for i in order:
+                results[i] = None  # or a batch's activation outlives its use
+                results[i] = passes[i].switch(given[i])
+                if not passes[i].dead:
+                    layer, x = results[i]
+                    statistics = statistics or together(layer)
+                    if layer is statistics.layer:
+                        statistics.add(x)  # now, while the processor's cache has it
+                        met += 1
+                    del x
+            if statistics is None:
+                return results
+            if met < len(passes):
                 raise ValleysError("batches took different paths through the model: use streaming")
-            normalise = together(layer, (x for _, x in handed))
-            for i, run in enumerate(passes):
-                handed[i] = None  # or a batch's activation outlives its use
-                handed[i] = run.switch(normalise)
-    return handed
+            given = [statistics.normalise()] * len(images)
+            order.reverse()  # the last batch's activation is the one in the cache
 
 
-def _stored(layer: _BatchNorm, inputs: Iterator[Tensor]) -> Normalise:
-    """Keep the inputs' statistics as the layer's, to normalise by."""
-    moments = _Moments()
-    for x in inputs:
-        moments.add(x)
-    moments.store(layer)
-    return partial(_normalise, layer)
+class _Stored:
+    """Keeps statistics as the layer's own, to normalise by."""
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        self.layer = layer
+        self.moments = _Moments()
+
+    def add(self, x: Tensor) -> None:
+        self.moments.add(x)
+
+    def normalise(self) -> Normalise:
+        self.moments.store(self.layer)
+        return partial(_normalise, self.layer)
 
 
 def _alone(layer: _BatchNorm, x: Tensor) -> Tensor:
     """Keep the statistics of a batch that is the whole set, and normalise it."""
-    return _stored(layer, iter([x]))(x)
+    statistics = _Stored(layer)
+    statistics.add(x)
+    return statistics.normalise()(x)
 
 
-def _pooled(layer: _BatchNorm, inputs: Iterator[Tensor]) -> Normalise:
-    """Normalise by the inputs' statistics, as a differentiable function of them; store nothing."""
-    counts, means, variances = [], [], []
-    for x in inputs:
+class _Pooled:
+    """Normalises by statistics as a differentiable function of the inputs; stores nothing."""
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        self.layer = layer
+        self.counts: list[int] = []
+        self.means: list[Tensor] = []
+        self.variances: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
         var, mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
-        counts.append(x.numel() // x.shape[1])
-        means.append(mean)
-        variances.append(var)
-    mean, variance = _merge(counts, means, variances)
-    scale = torch.rsqrt(variance + layer.eps)
+        self.counts.append(x.numel() // x.shape[1])
+        self.means.append(mean)
+        self.variances.append(var)
 
-    def normalise(x: Tensor) -> Tensor:
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
-        if layer.affine:
-            out = out * layer.weight.view(shape) + layer.bias.view(shape)
-        return out
+    def normalise(self) -> Normalise:
+        layer = self.layer
+        mean, variance = _merge(self.counts, torch.stack(self.means), torch.stack(self.variances))
+        scale = torch.rsqrt(variance + layer.eps)
 
-    return normalise
+        def normalise(x: Tensor) -> Tensor:
+            shape = (1, -1) + (1,) * (x.dim() - 2)
+            out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
+            if layer.affine:
+                out = out * layer.weight.view(shape) + layer.bias.view(shape)
+            return out
+
+        return normalise
 
 
 def _by_batch(layer: _BatchNorm, x: Tensor) -> Tensor:
