@@ -1,12 +1,13 @@
 """Seconds for a verdict: an adaptive line of the library beside a plain loop over the whole grid.
 
-    python benchmarks/verdicts.py [--data FOLDER] [--rounds 5] [--points 31] [--threads N]
+    python benchmarks/verdicts.py [--data FOLDER] [--run RESULTS] [--rounds 5] [--points 31] [--threads N]
 
 A round takes one U(0, 1) direction at a trained net, to where the loss has risen by 1 nat, and judges it by
 Definition 1: by ``ours`` (`valleys.probe.probe_adaptively`, in fp32 and in bf16) and by the ``reference``
 (`reference.line` at all points, fp32, in a process of its own), in turns. Weights are trained on the images
 that are probed, those of CIFAR-10 where FOLDER has its ``train.parquet`` and ``test.parquet``, else random
-ones. A verdict of the library is right where the reference's losses give the same.
+ones. With RESULTS, the folder of a finished run, minima are its SGD solutions instead, on 250 images of each
+of its sets. A verdict of the library is right where the reference's losses give the same.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import argparse
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import compute
 import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import asymmetry, averaging, data_sources, directions, jobs, losses, probe, sgd
-from valleys.data import Split
+from valleys import asymmetry, averaging, data_sources, directions, jobs, losses, probe, sgd, solutions
+from valleys.data import Split, load_split
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
+OF_A_RUN = 250
 EPOCHS = 60
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
 
@@ -56,15 +59,44 @@ def direction_of(model: nn.Module, k: int) -> dict[str, torch.Tensor]:
     return directions.random_direction("uniform", dict(model.named_parameters()), key="benchmark", k=k)[0]
 
 
+class Minimum(NamedTuple):
+    """A trained network, with what builds another like it, and the images to look at it on."""
+
+    name: str
+    spec: dict[str, Any]
+    model: nn.Module
+    splits: tuple[Split, Split]
+
+
+def fresh_minima(names: list[str], folder: Path | None) -> Iterator[Minimum]:
+    """Train a network of each name."""
+    for name in names:
+        splits = images(folder, IMAGES[name])
+        yield Minimum(name, compute.SPECS[name], trained(name, splits[0]), splits)
+
+
+def minima_of(results: Path) -> Iterator[Minimum]:
+    """Take the SGD solutions of a finished run."""
+    for path in sorted(results.glob("cells/*/*/*/*/sgd.safetensors")):
+        model, about = solutions.load(path)
+        dataset, name, recipe, _ = path.relative_to(results / "cells").parts[:4]
+        splits = (
+            load_split(results / "data" / dataset / f"{part}.safetensors").subset(OF_A_RUN)
+            for part in ("train", "test")
+        )
+        yield Minimum(f"{name} of `{dataset}`, {recipe}", about["model"], model, tuple(splits))
+
+
 class Reference:
     """The plain loop in a process of its own, without what `jobs.keep_memory` does to this one."""
 
-    def __init__(self, name: str, model: nn.Module, splits: tuple[Split, Split], threads: int) -> None:
+    def __init__(self, minimum: Minimum, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.here, there = context.Pipe()
-        state = {key: value.numpy() for key, value in model.state_dict().items()}
-        parts = [(s.images.numpy(), s.labels.numpy(), s.classes, s.mean, s.std) for s in splits]
-        self.process = context.Process(target=_serve, args=(there, name, state, parts, threads), daemon=True)
+        state = {key: value.numpy() for key, value in minimum.model.state_dict().items()}
+        parts = [(s.images.numpy(), s.labels.numpy(), s.classes, s.mean, s.std) for s in minimum.splits]
+        given = (there, minimum.spec, state, parts, threads)
+        self.process = context.Process(target=_serve, args=given, daemon=True)
         self.process.start()
 
     def line(self, k: int, offsets: list[float], bn: str) -> tuple[list[float], float]:
@@ -78,9 +110,10 @@ class Reference:
         self.process.join()
 
 
-def _serve(there, name: str, state: dict, parts: list, threads: int) -> None:
+def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
     torch.set_num_threads(threads)
-    model = compute.plain_network(compute.SPECS[name]).eval()
+    model = solutions.fresh(spec, tuple(parts[0][0].shape[1:]), parts[0][2])
+    model = model.to(memory_format=torch.contiguous_format).eval()
     model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     splits = [Split(torch.from_numpy(x), torch.from_numpy(y), *more) for x, y, *more in parts]
     loaders = [reference.loader(split, compute.BATCH, train=False) for split in splits]
@@ -99,11 +132,10 @@ def judged(curve: list, points: int) -> asymmetry.Detection:
     return asymmetry.detect(x, y, **CONSTANTS)
 
 
-def measure(name: str, folder: Path | None, rounds: int, points: int, threads: int) -> list[dict[str, Any]]:
+def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: int) -> list[dict[str, Any]]:
     """Return a row for each BN policy, precision and direction."""
-    splits = images(folder, IMAGES[name])
-    model = trained(name, splits[0])
-    plain = Reference(name, model, splits, threads)
+    name, _, model, splits = minimum
+    plain = Reference(minimum, threads)
     loss, rows = losses.build(compute.RECIPE["loss"]), []
     for bn in ("frozen", "refreshed"):
         ours = {p: probe.Evaluator(model, *splits, loss, bn=bn, precision=p) for p in compute.PRECISIONS}
@@ -123,7 +155,8 @@ def measure(name: str, folder: Path | None, rounds: int, points: int, threads: i
                 curve, about = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
                 found = judged(curve, points)
                 taken = time.perf_counter() - begin
-                row = {"model": name, "bn": bn, "precision": precision, "k": k, "points": len(curve)}
+                row = {"model": name, "bn": bn, "precision": precision, "minimum": number, "k": k}
+                row |= {"points": len(curve)}
                 row |= {"settled": about["precision"], "status": found.status, "status_reference": wanted}
                 rows.append(row | {"ours_s": taken, "reference_s": seconds, "all_points": points})
                 print(
@@ -156,17 +189,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=compute.SPECS, default=list(compute.SPECS))
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")
-    parser.add_argument("--rounds", type=int, default=5, help="directions")
+    parser.add_argument("--run", type=Path, help="results folder of a finished run; its SGD solutions")
+    parser.add_argument("--rounds", type=int, default=5, help="directions at each minimum")
     parser.add_argument("--points", type=int, default=31)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     jobs.keep_memory()  # as every job does
+    if given.run and not list(given.run.glob("cells/*/*/*/*/sgd.safetensors")):
+        parser.error(f"{given.run} has no SGD solutions: give the folder of a finished run")
     rows = []
-    for name in given.models:
-        rows += measure(name, given.data, given.rounds, given.points, given.threads)
-    save("verdicts", rows)
-    document("verdicts", markdown(summary(rows)))
+    minima = minima_of(given.run) if given.run else fresh_minima(given.models, given.data)
+    for number, minimum in enumerate(minima):
+        rows += measure(minimum, number, given.rounds, given.points, given.threads)
+    name = "verdicts_run" if given.run else "verdicts"
+    save(name, rows)
+    document(name, markdown(summary(rows)))
 
 
 if __name__ == "__main__":

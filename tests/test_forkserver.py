@@ -238,7 +238,7 @@ def test_no_thread_runs_in_the_server(shared):
 def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
     config = load("config/smoke.yaml")
     cell = f"results/{config['name']}/cells/digits/mlp/quick/seed-0"
-    target = f"{cell}/solutions.parquet"
+    target = f"{cell}/swa.safetensors"
     found = {}
     for forked in (True, False):
         folder = tmp_path / str(forked)

@@ -48,7 +48,7 @@ rule epochs:
 @pytest.fixture
 def outer(tmp_path):
     (tmp_path / "Snakefile").write_text(OUTER.format(snakefile=ROOT / "Snakefile"))
-    settings = load("config/smoke.yaml") | {"studies": {}}
+    settings = load("config/smoke.yaml") | {"studies": {}, "planes": {}}
     (tmp_path / "outer.yaml").write_text(yaml.safe_dump({"landscape": settings, "factor": 3}))
     return tmp_path
 

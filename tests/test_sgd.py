@@ -178,13 +178,12 @@ def run_process(state, out):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def test_a_real_run_killed_over_and_over_ends_bit_identical(tmp_path):
-    """SIGKILL and SIGTERM a real process at several moments until it gets through."""
+def test_a_real_run_killed_twice_ends_bit_identical(tmp_path):
+    """SIGKILL a real process, and SIGTERM the next, before one gets through."""
     undisturbed = run_process(tmp_path / "a", tmp_path / "a.safetensors")
     assert undisturbed.wait(120) == 0, undisturbed.stdout.read().decode()
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-    kills = 0
-    for signal_number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+    for kills, signal_number in enumerate((signal.SIGKILL, signal.SIGTERM)):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = run_process(tmp_path / "b", tmp_path / "b.safetensors")
         deadline = time.monotonic() + 60
@@ -196,12 +195,8 @@ def test_a_real_run_killed_over_and_over_ends_bit_identical(tmp_path):
                 break
             time.sleep(0.005)
         code = process.wait(60)
-        if code == 0:
-            break
         assert code in (-signal.SIGKILL, 128 + signal.SIGTERM), process.stdout.read().decode()
-        kills += 1
         assert not (tmp_path / "b.safetensors").exists()
-    assert kills >= 2
     final = run_process(tmp_path / "b", tmp_path / "b.safetensors")
     assert final.wait(120) == 0, final.stdout.read().decode()
     a, _ = files.load_weights(tmp_path / "a.safetensors")

@@ -15,6 +15,12 @@ from workflow_runs import ROOT, changed, command, load, snakemake
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 SMOKE = load("config/smoke.yaml")
+WHOLE = changed(
+    SMOKE,
+    studies__bn__factors={"model.norm": ["batch"]},  # no other cells
+    planes={"directions": SMOKE["planes"]["directions"]},
+)
+"""Every rule and every group."""
 SMALL = changed(
     SMOKE | {"studies": {}, "planes": {}},
     name="small",
@@ -24,9 +30,9 @@ LONG = changed(
     SMALL,
     name="long",
     seeds=[0, 1, 2],
-    recipes__quick__epochs=1000,
-    recipes__quick__swa__start=990,
-    recipes__quick__eval_every=1000,
+    recipes__quick__epochs=600,
+    recipes__quick__swa__start=590,
+    recipes__quick__eval_every=600,
     execution__checkpoint_every=5,
 )
 """Trains long enough for a test to step in."""
@@ -45,6 +51,7 @@ Executor.next_seconds_between_status_checks = property(lambda self: 2, lambda se
 sys.exit(main())
 """
 """Snakemake, but that it asks how its jobs fare at a steady pace: these are short."""
+AT_ONCE = ("--slurm-init-seconds-before-status-checks", "2")
 
 ASKED = os.environ.get("VALLEYS_TEST_SLURM") == "1"
 """These tests take minutes and want the machine to themselves: beside other work some of them fail."""
@@ -182,6 +189,7 @@ class Run:
     def __init__(self, site, folder, config, profile, *targets):
         self.output = folder / f"{profile.name}.txt"
         python, _m, _snakemake, *arguments = command(folder, config, *targets, "--profile", str(profile))
+        arguments += AT_ONCE
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [python, "-c", ASKING_OFTEN, *arguments],
@@ -228,14 +236,22 @@ def training_process(folder, seed):
     return None
 
 
-def hold(folder, seed, run):
-    """Stop a seed's training (SIGSTOP) once it has a checkpoint, so that a test comes before its end.
+def hold(folder, seeds, run):
+    """Stop trainings (SIGSTOP) as they get a checkpoint, so that a test comes before their end.
 
     SLURM wakes a process (SIGCONT) when it takes its job away.
     """
-    state = folder / CELLS / f"seed-{seed}" / "state"
-    wait(f"seed {seed} has a checkpoint", lambda: list(state.rglob("checkpoint.pt")), run)
-    os.kill(wait(f"seed {seed} trains", lambda: training_process(folder, seed), run), signal.SIGSTOP)
+    left = set(seeds)
+
+    def held():
+        for seed in sorted(left):
+            state = folder / CELLS / f"seed-{seed}" / "state"
+            if list(state.rglob("checkpoint.pt")) and (process := training_process(folder, seed)):
+                os.kill(process, signal.SIGSTOP)
+                left.remove(seed)
+        return not left
+
+    wait(f"seeds {seeds} have checkpoints", held, run)
 
 
 def requeued(site, job, run):
@@ -263,8 +279,7 @@ def disturbed(site, tmp_path_factory):
     )
     comments = {seed: training_of(seed) for seed in LONG["seeds"]}
     try:
-        for seed in LONG["seeds"]:
-            hold(folder, seed, run)
+        hold(folder, LONG["seeds"], run)
         first = {seed: job_of(site, comments[seed], folder) for seed in LONG["seeds"]}
         whole = ("--partition=urgent", f"--cpus-per-task={CPUS}", f"--nodelist={site.nodes[0]}")
         account = ["--account=lab"] if site.accounting else []
@@ -296,7 +311,7 @@ def reference(tmp_path_factory):
 def whole(site, disturbed, tmp_path_factory):
     """The whole smoke experiment, under way: it takes longest, so other tests run beside it."""
     folder = tmp_path_factory.mktemp("whole")
-    run = Run(site, folder, SMOKE, filled_in(folder / "profile", **settings(site)))
+    run = Run(site, folder, WHOLE, filled_in(folder / "profile", **settings(site)))
     try:
         yield folder, run
     finally:
@@ -314,7 +329,7 @@ def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site,
             if name == "again":
                 text = run.finish()
             else:
-                hold(tmp_path, KILLED, run)
+                hold(tmp_path, [KILLED], run)
                 run.process.kill()
                 run.process.wait()
                 orphan = job_of(site, training_of(KILLED), tmp_path)
@@ -436,7 +451,7 @@ def test_jobs_of_a_node_that_dies_go_on_elsewhere(site, reference, tmp_path):
     profile = filled_in(tmp_path / "profile", **settings(site))
     run = Run(site, tmp_path, LONG, profile, target)
     try:
-        hold(tmp_path, KILLED, run)
+        hold(tmp_path, [KILLED], run)
         job = job_of(site, training_of(KILLED), tmp_path)
         assert submitted(site)[job]["NodeList"] == site.nodes[0]
         lost = training_process(tmp_path, KILLED)

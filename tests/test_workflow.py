@@ -376,9 +376,10 @@ def _filled(config):
     return config
 
 
-def test_more_directions_keep_those_that_are_done(finished):
+def test_more_directions_keep_those_that_are_done(finished, tmp_path):
     """Grow a probe for real: the first curves are the same numbers, read back and not probed again."""
-    folder, _ = finished
+    folder = tmp_path / "grown"
+    shutil.copytree(finished[0], folder)
     cell = "results/smoke/cells/digits/mlp/quick/seed-0"
     curves = folder / cell / "probes/uniform/curves.parquet"
     before = tables.read(curves, "curves").to_pandas()
@@ -392,8 +393,6 @@ def test_more_directions_keep_those_that_are_done(finished):
     log = (folder / "results/smoke/logs/digits/mlp/quick/seed-0/probe-uniform.log").read_text()
     assert "direction 3 of 3" in log
     assert "direction 1 of 3" not in log
-    status, text = snakemake(folder, SMOKE, "--cores", "2")  # leave the folder as it was for other tests
-    assert status == 0, text
 
 
 STUDY = changed(
@@ -702,9 +701,9 @@ def test_a_line_from_the_greatest_seed_is_explained(joined):
 LONG = changed(
     ALONE,
     name="long",
-    recipes__quick__epochs=400,
-    recipes__quick__swa__start=380,
-    recipes__quick__eval_every=400,
+    recipes__quick__epochs=150,
+    recipes__quick__swa__start=140,
+    recipes__quick__eval_every=150,
 )
 CELL = "results/long/cells/digits/mlp/quick/seed-0"
 

@@ -35,7 +35,9 @@ Floats = NDArray[np.float64]
 
 _RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
 _MIN_POINTS = 5
-CLOSE = 1.25  # levels within this factor count as close: a spline's are right within 1.05 mostly (`decided`)
+LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
+CLOSE = 1.15  # levels within this factor count as close: a spline's are right within 1.05 mostly (`decided`)
+LEVEL = 1e-3  # losses closer than this share of the curve's rise count as equal (`decided`)
 _CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
 
 
@@ -307,6 +309,10 @@ def finer(
 ) -> tuple[Floats, ...]:
     """Return a coarse curve at more offsets, on a cubic spline through its points.
 
+    The spline is one of ``asinh((y - y(0)) / 10)``: of the values themselves where they are of the size of
+    losses, of their logarithm where they explode, as beside a minimum whose batch norm is frozen. A spline of
+    those themselves swings by thousands about the side that stays low.
+
     Parameters
     ----------
     offsets, values, slopes : array_like, shape (n,)
@@ -320,11 +326,16 @@ def finer(
         The points given are among them, unchanged. Slopes are those of the spline.
     """
     x, y = np.asarray(offsets, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    spline = CubicSpline(x, y) if slopes is None else CubicHermiteSpline(x, y, slopes)
+    rise = (y - y[len(y) // 2]) / LARGE
+    if slopes is None:
+        spline = CubicSpline(x, np.arcsinh(rise))
+    else:
+        spline = CubicHermiteSpline(x, np.arcsinh(rise), np.asarray(slopes) / (LARGE * np.hypot(1, rise)))
     at = np.interp(np.arange((len(x) - 1) * step + 1) / step, np.arange(len(x)), x)
-    between = spline(at)
+    between = y[len(y) // 2] + LARGE * np.sinh(spline(at))
+    steepness = spline(at, 1) * LARGE * np.cosh(spline(at))
     at[::step], between[::step] = x, y
-    return at, between, spline(at, 1)
+    return at, between, steepness
 
 
 def decided(
@@ -346,8 +357,8 @@ def decided(
     - c* is within a factor of `CLOSE` of the level c;
     - of an asymmetric curve the other side is flat at a level within that factor of c*: they might change
       places;
-    - the lowest point is within a third of a coarse interval of the bound ``minimum_within R``, on this side
-      of which it is a minimum;
+    - the lowest points within and beyond ``minimum_within R`` are less than a share `LEVEL` of the rise (as
+      `finer` interpolates it) apart: either might be the curve's lowest;
     - neither side rises;
     - the coarse points by themselves have another verdict than the spline.
 
@@ -380,8 +391,10 @@ def decided(
         return False
     if found.status == "asymmetric" and min(by_side) * CLOSE >= found.c_star:
         return False
-    bound = min(minimum_within, zeta_max) * x[-1]
-    return bool(abs(abs(found.argmin_offset) - bound) >= x[len(x) // 2 + 1] / 3)
+    inside = np.abs(at) <= min(minimum_within, zeta_max) * x[-1] * (1 + _RELATIVE)
+    lowest, other = sorted((between[inside].min(), between[~inside].min()))
+    rise = max(between[0], between[-1]) - lowest
+    return bool(other - lowest >= LEVEL * LARGE * np.arcsinh(rise / LARGE))
 
 
 def shift(
