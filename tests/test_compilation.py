@@ -103,5 +103,6 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     forward = compilation.forward_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.ReLU()), True)
-    with pytest.raises(ValleysError, match=r"execution\.compile: torch cannot compile Sequential \("):
+    told = r"torch cannot compile Sequential \(.*No working C\+\+ compiler.*; set it to false$"
+    with pytest.raises(ValleysError, match=told):
         forward(torch.zeros(3, 1, 2, 2))

@@ -54,7 +54,7 @@ sys.exit(main())
 AT_ONCE = ("--slurm-init-seconds-before-status-checks", "2")
 
 ASKED = os.environ.get("VALLEYS_TEST_SLURM") == "1"
-"""These tests take minutes and want the machine to themselves: beside other work some of them fail."""
+"""These tests take minutes, and beside much other work some of them fail."""
 WHY_NOT = missing() if ASKED else "starts a SLURM cluster: set VALLEYS_TEST_SLURM=1 to run it"
 needs_slurm = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
