@@ -711,31 +711,36 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_training_job_resumes_bit_identical(undisturbed, tmp_path, number):
-    """Kill the job of a real Snakemake run; the rerun goes on from its checkpoint, to the same bits."""
+def test_a_killed_training_job_resumes_bit_identical(undisturbed, tmp_path):
+    """Kill the job of a real Snakemake run, twice; reruns go on from its checkpoint, to the same bits."""
     target, folder = f"{CELL}/raw/sgd.safetensors", tmp_path
-    run = subprocess.Popen(
-        command(folder, LONG, target, "--cores", "1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-    )
-    deadline = time.monotonic() + 120
-    job = None
-    while time.monotonic() < deadline and run.poll() is None:
-        checkpoints = list((folder / CELL / "state").rglob("checkpoint.pt"))
-        job = next(iter(_training_processes(run.pid)), None)
-        if checkpoints and job:
-            time.sleep(0.1)
-            os.kill(job, number)
-            break
-        time.sleep(0.01)
-    text, _ = run.communicate(timeout=60)
-    assert run.returncode != 0, text
-    assert job is not None
-    assert not (folder / target).exists()
+
+    def last_saved():
+        found = (folder / CELL / "state").rglob("checkpoint.pt")
+        return max((path.stat().st_mtime_ns for path in found), default=0)
+
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        before = last_saved()
+        run = subprocess.Popen(
+            command(folder, LONG, target, "--cores", "1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+        )
+        deadline = time.monotonic() + 120
+        job = None
+        while time.monotonic() < deadline and run.poll() is None:
+            job = next(iter(_training_processes(run.pid)), None)
+            if job and last_saved() > before:
+                time.sleep(0.1)
+                os.kill(job, number)
+                break
+            time.sleep(0.01)
+        text, _ = run.communicate(timeout=60)
+        assert run.returncode != 0, text
+        assert job is not None
+        assert not (folder / target).exists()
 
     status, text = snakemake(folder, LONG, target, "--cores", "1")
     assert status == 0, text
