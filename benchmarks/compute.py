@@ -61,14 +61,14 @@ def split(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> Split:
     )
 
 
-def network(spec: dict) -> nn.Module:
+def network(spec: dict, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES) -> nn.Module:
     """Return a fresh network in the memory format that the workflow would choose."""
-    return solutions.fresh(spec, SHAPE, CLASSES, seed=0)
+    return solutions.fresh(spec, shape, classes, seed=0)
 
 
-def plain_network(spec: dict) -> nn.Module:
+def plain_network(spec: dict, shape: tuple[int, int, int] = SHAPE, classes: int = CLASSES) -> nn.Module:
     """Return the same network as torch makes it."""
-    return network(spec).to(memory_format=torch.contiguous_format)
+    return network(spec, shape, classes).to(memory_format=torch.contiguous_format)
 
 
 def ready(images: Split, batch: int) -> list[Tensor]:

@@ -112,10 +112,9 @@ class Reference:
 
 def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
     torch.set_num_threads(threads)
-    model = solutions.fresh(spec, tuple(parts[0][0].shape[1:]), parts[0][2])
-    model = model.to(memory_format=torch.contiguous_format).eval()
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     splits = [Split(torch.from_numpy(x), torch.from_numpy(y), *more) for x, y, *more in parts]
+    model = compute.plain_network(spec, splits[0].in_shape, splits[0].classes).eval()
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
     loaders = [reference.loader(split, compute.BATCH, train=False) for split in splits]
     while (asked := there.recv()) is not None:
         k, offsets, bn = asked
@@ -156,8 +155,8 @@ def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: in
                 found = judged(curve, points)
                 taken = time.perf_counter() - begin
                 row = {"model": name, "bn": bn, "precision": precision, "minimum": number, "k": k}
-                row |= {"points": len(curve)}
-                row |= {"settled": about["precision"], "status": found.status, "status_reference": wanted}
+                row |= {"points": len(curve), "settled": about["precision"]}
+                row |= {"status": found.status, "status_reference": wanted}
                 rows.append(row | {"ours_s": taken, "reference_s": seconds, "all_points": points})
                 print(
                     {key: round(v, 3) if isinstance(v, float) else v for key, v in rows[-1].items()},
@@ -196,12 +195,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     jobs.keep_memory()  # as every job does
-    if given.run and not list(given.run.glob("cells/*/*/*/*/sgd.safetensors")):
-        parser.error(f"{given.run} has no SGD solutions: give the folder of a finished run")
     rows = []
     minima = minima_of(given.run) if given.run else fresh_minima(given.models, given.data)
     for number, minimum in enumerate(minima):
         rows += measure(minimum, number, given.rounds, given.points, given.threads)
+    if not rows:
+        parser.error(f"{given.run} has no SGD solutions: give the folder of a finished run")
     name = "verdicts_run" if given.run else "verdicts"
     save(name, rows)
     document(name, markdown(summary(rows)))

@@ -326,14 +326,16 @@ def finer(
         The points given are among them, unchanged. Slopes are those of the spline.
     """
     x, y = np.asarray(offsets, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    rise = (y - y[len(y) // 2]) / LARGE
+    middle = y[len(y) // 2]
+    rise = (y - middle) / LARGE
+    bent = np.arcsinh(rise)
     if slopes is None:
-        spline = CubicSpline(x, np.arcsinh(rise))
+        spline = CubicSpline(x, bent)
     else:
-        spline = CubicHermiteSpline(x, np.arcsinh(rise), np.asarray(slopes) / (LARGE * np.hypot(1, rise)))
+        spline = CubicHermiteSpline(x, bent, np.asarray(slopes) / (LARGE * np.hypot(1, rise)))
     at = np.interp(np.arange((len(x) - 1) * step + 1) / step, np.arange(len(x)), x)
-    between = y[len(y) // 2] + LARGE * np.sinh(spline(at))
-    steepness = spline(at, 1) * LARGE * np.cosh(spline(at))
+    bent = spline(at)
+    between, steepness = middle + LARGE * np.sinh(bent), spline(at, 1) * LARGE * np.cosh(bent)
     at[::step], between[::step] = x, y
     return at, between, steepness
 

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from valleys.errors import ValleysError
 
 Method = Literal["exact", "streaming"]
+Normalise = Callable[[Tensor], Tensor]
 
 
 def average(iterates: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -126,7 +127,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         if method == "streaming":
             _streaming(model, images)
             return None
-        return _lockstep(model, list(images), _alone, _Stored)
+        return _lockstep(model, list(images), _alone, _Moments)
     finally:
         model.train(was_training)
 
@@ -164,26 +165,36 @@ PIECE = 4096
 
 
 class _Moments:
-    """Mean and variance by channel of what is added, pooled by the law of total variance in float64."""
+    """Mean and variance by channel of a layer's inputs, and what the layer then does to each of these.
 
-    def __init__(self) -> None:
+    They are pooled by the law of total variance, in float64, and become the layer's own.
+    """
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        self.layer = layer
         self.counts: list[int] = []
-        self.means: list[Tensor] = []
+        self.means: list[Tensor] = []  # (groups, channels), as the variances
         self.variances: list[Tensor] = []
 
     def add(self, x: Tensor) -> None:
-        for piece, groups in _in_groups(x) if x.device.type == "cpu" else [(x, 1)]:
-            kind = torch.promote_types(x.dtype, torch.float32)
-            if x.device.type == "cpu":
-                # Batch norm's own kernel is faster than `var_mean`, many times so where channels are last.
-                # It wants running statistics, not updated here, whose type is that of its result.
-                unused = torch.zeros(2, piece.shape[1], dtype=kind)
-                mean, var = torch.batch_norm_update_stats(piece, *unused, 0.0)
-            else:
-                var, mean = torch.var_mean(piece.to(kind), dim=_all_but_channels(x), correction=0)
-            self.counts += [piece.numel() // piece.shape[1]] * groups
-            self.means.append(mean.view(groups, -1))
-            self.variances.append(var.view(groups, -1))
+        """Take an input in: (n, channels, ...)."""
+        kind = torch.promote_types(x.dtype, torch.float32)
+        if x.device.type != "cpu":
+            var, mean = torch.var_mean(x.to(kind), dim=_all_but_channels(x), correction=0)
+            self.take(x.numel() // x.shape[1], mean[None], var[None])
+            return
+        for piece, groups in _in_groups(x):
+            # Batch norm's own kernel is faster than `var_mean`, many times so where channels are last.
+            # It wants running statistics, not updated here, whose type is that of its result.
+            unused = torch.zeros(2, piece.shape[1], dtype=kind)
+            mean, var = torch.batch_norm_update_stats(piece, *unused, 0.0)
+            self.take(piece.numel() // piece.shape[1], mean.view(groups, -1), var.view(groups, -1))
+
+    def take(self, count: int, means: Tensor, variances: Tensor) -> None:
+        """Add groups of `count` values a channel."""
+        self.counts += [count] * len(means)
+        self.means.append(means)
+        self.variances.append(variances)
 
     def extend(self, other: _Moments) -> None:
         """Add what the other has been given."""
@@ -192,14 +203,45 @@ class _Moments:
         self.variances += other.variances
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Return mean and population variance."""
-        return _merge(self.counts, torch.cat(self.means), torch.cat(self.variances))
+        """Return mean and population variance, in float64."""
+        each = torch.cat(self.means).double()
+        counts = torch.tensor(self.counts, dtype=torch.float64, device=each.device)
+        shares = counts[:, None] / sum(self.counts)
+        mean = (shares * each).sum(0)
+        return mean, (shares * (torch.cat(self.variances).double() + (each - mean).square())).sum(0)
 
-    def store(self, layer: _BatchNorm) -> None:
+    def store(self) -> None:
         mean, variance = self.merged()
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
-        layer.num_batches_tracked.fill_(1)
+        self.layer.running_mean.copy_(mean)
+        self.layer.running_var.copy_(variance)
+        self.layer.num_batches_tracked.fill_(1)
+
+    def normalise(self) -> Normalise:
+        """Store the statistics; return the function that normalises by them."""
+        self.store()
+        return partial(_normalise, self.layer, self.layer.running_mean, self.layer.running_var)
+
+
+class _Pooled(_Moments):
+    """The same as a differentiable function of the inputs; stores nothing."""
+
+    def add(self, x: Tensor) -> None:
+        var, mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
+        self.take(x.numel() // x.shape[1], mean[None], var[None])
+
+    def normalise(self) -> Normalise:
+        layer = self.layer
+        mean, variance = self.merged()
+        scale = torch.rsqrt(variance + layer.eps)
+
+        def normalise(x: Tensor) -> Tensor:
+            shape = (1, -1) + (1,) * (x.dim() - 2)
+            out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
+            if layer.affine:
+                out = out * layer.weight.view(shape) + layer.bias.view(shape)
+            return out
+
+        return normalise
 
 
 def _in_groups(x: Tensor) -> list[tuple[Tensor, int]]:
@@ -222,21 +264,8 @@ def _all_but_channels(x: Tensor) -> list[int]:
     return [d for d in range(x.dim()) if d != 1]
 
 
-def _merge(counts: Sequence[int], means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance by channel of the union of groups (law of total variance), in float64.
-
-    Means and variances are (groups, channels).
-    """
-    shares = torch.tensor(counts, dtype=torch.float64, device=means.device)[:, None] / sum(counts)
-    each = means.double()
-    mean = (shares * each).sum(0)
-    return mean, (shares * (variances.double() + (each - mean).square())).sum(0)
-
-
-def _normalise(layer: _BatchNorm, x: Tensor) -> Tensor:
-    return F.batch_norm(
-        x, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
-    )
+def _normalise(layer: _BatchNorm, mean: Tensor, variance: Tensor, x: Tensor) -> Tensor:
+    return F.batch_norm(x, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps)
 
 
 @contextlib.contextmanager
@@ -253,14 +282,13 @@ def _forward_as(layers: list[_BatchNorm], forward) -> Iterator[None]:
 
 def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
     layers = batch_norms(model)
-    moments = {id(layer): _Moments() for layer in layers}
+    moments = {id(layer): _Moments(layer) for layer in layers}
 
     def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
-        here = _Moments()
+        here = _Moments(layer)
         here.add(x)
         moments[id(layer)].extend(here)
-        mean, variance = (value.to(here.means[0].dtype) for value in here.merged())
-        return F.batch_norm(x, mean, variance, layer.weight, layer.bias, False, 0.0, layer.eps)
+        return _normalise(layer, *(value.to(here.means[0].dtype) for value in here.merged()), x)
 
     empty = True
     with _forward_as(layers, forward):
@@ -269,29 +297,16 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
             empty = False
     if empty:
         raise ValleysError("BN refresh got no images")
-    for layer in layers:
-        if moments[id(layer)].counts:  # else no image came by
-            moments[id(layer)].store(layer)
-
-
-Normalise = Callable[[Tensor], Tensor]
-
-
-class _Statistics(Protocol):
-    """Of a layer's inputs, batch by batch, and what the layer then does to each of them."""
-
-    layer: _BatchNorm
-
-    def add(self, x: Tensor) -> None: ...
-
-    def normalise(self) -> Normalise: ...
+    for of_layer in moments.values():
+        if of_layer.counts:  # else no image came by
+            of_layer.store()
 
 
 def _lockstep(
     model: nn.Module,
     images: list[Tensor],
     alone: Callable[[_BatchNorm, Tensor], Tensor],
-    together: Callable[[_BatchNorm], _Statistics],
+    together: type[_Moments],
 ) -> list[Tensor]:
     """Run all batches through the model together, pausing each at every batch-norm layer.
 
@@ -303,7 +318,7 @@ def _lockstep(
     alone
         What a batch-norm layer does to a batch that is the whole set.
     together
-        Begins the statistics of a layer's inputs in all batches.
+        Takes the statistics of a layer's inputs in all batches.
     """
     if not images:
         raise ValleysError("BN refresh got no images")
@@ -343,56 +358,11 @@ def _lockstep(
             order.reverse()  # the last batch's activation is the one in the cache
 
 
-class _Stored:
-    """Keeps statistics as the layer's own, to normalise by."""
-
-    def __init__(self, layer: _BatchNorm) -> None:
-        self.layer = layer
-        self.moments = _Moments()
-
-    def add(self, x: Tensor) -> None:
-        self.moments.add(x)
-
-    def normalise(self) -> Normalise:
-        self.moments.store(self.layer)
-        return partial(_normalise, self.layer)
-
-
 def _alone(layer: _BatchNorm, x: Tensor) -> Tensor:
     """Keep the statistics of a batch that is the whole set, and normalise it."""
-    statistics = _Stored(layer)
+    statistics = _Moments(layer)
     statistics.add(x)
     return statistics.normalise()(x)
-
-
-class _Pooled:
-    """Normalises by statistics as a differentiable function of the inputs; stores nothing."""
-
-    def __init__(self, layer: _BatchNorm) -> None:
-        self.layer = layer
-        self.counts: list[int] = []
-        self.means: list[Tensor] = []
-        self.variances: list[Tensor] = []
-
-    def add(self, x: Tensor) -> None:
-        var, mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
-        self.counts.append(x.numel() // x.shape[1])
-        self.means.append(mean)
-        self.variances.append(var)
-
-    def normalise(self) -> Normalise:
-        layer = self.layer
-        mean, variance = _merge(self.counts, torch.stack(self.means), torch.stack(self.variances))
-        scale = torch.rsqrt(variance + layer.eps)
-
-        def normalise(x: Tensor) -> Tensor:
-            shape = (1, -1) + (1,) * (x.dim() - 2)
-            out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
-            if layer.affine:
-                out = out * layer.weight.view(shape) + layer.bias.view(shape)
-            return out
-
-        return normalise
 
 
 def _by_batch(layer: _BatchNorm, x: Tensor) -> Tensor:
