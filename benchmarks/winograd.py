@@ -57,7 +57,8 @@ def main() -> None:
     rows = []
     for side, channels, outputs in SHAPES:
         for count in IMAGES:
-            layer = nn.Conv2d(channels, outputs, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+            layer = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
+            layer = layer.to(memory_format=torch.channels_last)
             x = torch.randn(count, channels, side, side).relu().to(memory_format=torch.channels_last)
             own, other = partial(winograd.conv2d, x, layer.weight), partial(layer, x)
             truth = F.conv2d(x.double(), layer.weight.double(), padding=1)

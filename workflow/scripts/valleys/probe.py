@@ -1,7 +1,8 @@
 """Loss and accuracy along lines through weight space, on fixed, un-augmented images.
 
 The caller's model is never touched: an `Evaluator` owns a copy and writes ``w + l * u`` into it. Sums over
-images are accumulated in float64. In float32 on a CPU wide convolutions take fewer products (`winograd`). The batch-norm policy is part of every result:
+images are accumulated in float64. In float32 on a CPU wide convolutions take fewer products (`winograd`).
+The batch-norm policy is part of every result:
 
 ``refreshed``
     Statistics recomputed over the probing train images at every point (`averaging.refresh_bn`), as the
