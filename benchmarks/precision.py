@@ -90,18 +90,18 @@ def compare(
     assert np.allclose(fp32, stored["train_loss"], rtol=1e-4, atol=1e-5), "the stored curve is another's"
     exact, rounded = asymmetry.detect_many(offsets, np.stack([fp32, bf16]), **constants)
     at = probe.checked_points(len(offsets))
-    error = float(np.sqrt(np.mean((bf16 - fp32)[at] ** 2)))
+    errors = asymmetry.errors_like(bf16, at, (bf16 - fp32)[at])
     return {
         "points": len(offsets),
         "rise": float(max(fp32[0], fp32[-1]) - fp32[len(fp32) // 2]),
         "max_error": float(np.abs(bf16 - fp32).max()),
         "rms_error": float(np.sqrt(np.mean((bf16 - fp32) ** 2))),
-        "checked_error": error,
+        "checked_error": float(np.sqrt(np.mean((bf16 - fp32)[at] ** 2))),
         "c_star": exact.c_star,
         "c_star_bf16": rounded.c_star,
         "status": exact.status,
         "status_bf16": rounded.status,
-        "flagged": not asymmetry.holds(offsets, bf16, error, **constants),
+        "flagged": not asymmetry.holds(offsets, bf16, errors, **constants),
         "fp32_s": slow,
         "bf16_s": fast,
     }

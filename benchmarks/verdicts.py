@@ -1,13 +1,13 @@
 """Seconds for a verdict: an adaptive line of the library beside a plain loop over the whole grid.
 
-    python benchmarks/verdicts.py [--data FOLDER] [--run RESULTS] [--rounds 5] [--points 31] [--threads N]
+    python benchmarks/verdicts.py [--data FOLDER] [--run RESULTS ...] [--rounds 5] [--points 31] [--threads N]
 
 A round takes one U(0, 1) direction at a trained net, to where the loss has risen by 1 nat, and judges it by
 Definition 1: by ``ours`` (`valleys.probe.probe_adaptively`, in fp32 and in bf16) and by the ``reference``
 (`reference.line` at all points, fp32, in a process of its own), in turns. Weights are trained on the images
 that are probed, those of CIFAR-10 where FOLDER has its ``train.parquet`` and ``test.parquet``, else random
-ones. With RESULTS, the folder of a finished run, minima are its SGD solutions instead, on 250 images of each
-of its sets. A verdict of the library is right where the reference's losses give the same.
+ones. With RESULTS, folders of finished runs, minima are their SGD solutions instead, on 250 images of each of
+their sets. A verdict of the library is right where the reference's losses give the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -75,16 +76,19 @@ def fresh_minima(names: list[str], folder: Path | None) -> Iterator[Minimum]:
         yield Minimum(name, compute.SPECS[name], trained(name, splits[0]), splits)
 
 
-def minima_of(results: Path) -> Iterator[Minimum]:
-    """Take the SGD solutions of a finished run."""
-    for path in sorted(results.glob("cells/*/*/*/*/sgd.safetensors")):
-        model, about = solutions.load(path)
-        dataset, name, recipe, _ = path.relative_to(results / "cells").parts[:4]
-        splits = (
-            load_split(results / "data" / dataset / f"{part}.safetensors").subset(OF_A_RUN)
-            for part in ("train", "test")
-        )
-        yield Minimum(f"{name} of `{dataset}`, {recipe}", about["model"], model, tuple(splits))
+def minima_of(runs: list[Path]) -> Iterator[Minimum]:
+    """Take the SGD solutions of finished runs."""
+    splits_of = cache(lambda folder: tuple(_some(folder, part) for part in ("train", "test")))
+    for results in runs:
+        for path in sorted(results.glob("cells/*/*/*/*/sgd.safetensors")):
+            model, about = solutions.load(path)
+            dataset, name, recipe, _ = path.relative_to(results / "cells").parts[:4]
+            splits = splits_of(results / "data" / dataset)
+            yield Minimum(f"{name} of `{dataset}`, {recipe}", about["model"], model, splits)
+
+
+def _some(folder: Path, part: str) -> Split:
+    return load_split(folder / f"{part}.safetensors").subset(OF_A_RUN)
 
 
 class Reference:
@@ -188,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=compute.SPECS, default=list(compute.SPECS))
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")
-    parser.add_argument("--run", type=Path, help="results folder of a finished run; its SGD solutions")
+    parser.add_argument("--run", type=Path, nargs="+", help="results folders of finished runs")
     parser.add_argument("--rounds", type=int, default=5, help="directions at each minimum")
     parser.add_argument("--points", type=int, default=31)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -200,7 +204,8 @@ def main() -> None:
     for number, minimum in enumerate(minima):
         rows += measure(minimum, number, given.rounds, given.points, given.threads)
     if not rows:
-        parser.error(f"{given.run} has no SGD solutions: give the folder of a finished run")
+        folders = ", ".join(map(str, given.run))
+        parser.error(f"{folders}: no SGD solutions there: give the folders of finished runs")
     name = "verdicts_run" if given.run else "verdicts"
     save(name, rows)
     document(name, markdown(summary(rows)))

@@ -6,7 +6,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from valleys.asymmetry import barrier, decided, detect, detect_many, finer, holds, shift, shift_curve
+from valleys.asymmetry import (
+    barrier,
+    decided,
+    detect,
+    detect_many,
+    errors_like,
+    finer,
+    holds,
+    shift,
+    shift_curve,
+)
 from valleys.errors import ValleysError
 
 GRID = np.linspace(-1, 1, 41)
@@ -434,12 +444,29 @@ class TestHolds:
         side = np.where(self.X > 0, 0.1 * self.STEEP, 0.0)
         assert holds(self.X, self.STEEP, side[None])  # c* of 4 against 2
         assert not holds(self.X, self.STEEP, np.diag(side))
+        assert not holds(self.X, self.STEEP, side)  # independent ones of a size for each point
+        assert holds(self.X, self.STEEP, 1e-3 * side)
         assert not holds(self.X, self.STEEP, side[None], c=3.9)
 
     def test_errors_of_several_parts_add_up(self):
         parts = np.stack([np.where(self.X > 0, self.X, 0.0), np.where(self.X < 0, -self.X, 0.0)])
         found = [holds(self.X, self.STEEP, size * parts) for size in (0.05, 0.5)]
         assert found == [True, False]
+
+
+def test_errors_like_those_found_are_of_one_size_where_losses_are_of_order_one():
+    losses = [3.0, 1.5, 1.0, 1.2, 2.0]
+    errors = errors_like(losses, [0, 2, 4], [0.03, 0.0, -0.04])
+    assert errors == pytest.approx(np.full(5, 0.05 / np.sqrt(3)), rel=0.03)
+    assert errors_like(losses, [0, 2, 4], [0.0, 0.0, 0.0]).tolist() == [0.0] * 5
+
+
+def test_errors_like_those_found_grow_with_the_rise_where_losses_explode():
+    losses = [5001.0, 501.0, 1.0, 1.5, 2.0]
+    errors = errors_like(losses, [0, 2, 4], [50.0, 0.1, 0.1])
+    assert errors[0] == pytest.approx(50, rel=0.02)
+    assert errors[0] / errors[1] == pytest.approx(10, rel=1e-2)
+    assert errors[2:] == pytest.approx(np.full(3, 0.1), rel=0.02)
 
 
 class TestFiner:

@@ -20,7 +20,7 @@ docs/experiments.md compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, log, nan
 
@@ -286,9 +286,9 @@ def holds(
     ----------
     offsets, losses : array_like, shape (n,)
         As in `detect`.
-    error : float or array_like, shape (m, n)
-        Standard deviation of independent errors at each point, in units of the losses. Or m curves: an error
-        is then their sum, each times a standard normal number of its own.
+    error : float or array_like, shape (n,) or (m, n)
+        Standard deviation of independent errors, of one size or of that given for each point, in units of the
+        losses. Or m curves: an error is then their sum, each times a standard normal number of its own.
     constants
         As in `detect`: ``c, zeta_max, min_span, minimum_within, noise``.
 
@@ -299,9 +299,35 @@ def holds(
     """
     losses, error = np.asarray(losses, dtype=np.float64), np.asarray(error, dtype=np.float64)
     draw = np.random.default_rng(0).standard_normal
-    errors = error * draw((copies, len(losses))) if error.ndim == 0 else draw((copies, len(error))) @ error
+    errors = error * draw((copies, len(losses))) if error.ndim < 2 else draw((copies, len(error))) @ error
     detections = detect_many(offsets, np.concatenate([losses[None], losses + errors]), **constants)
     return len({detection.status for detection in detections}) == 1
+
+
+def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) -> Floats:
+    """Return the size of errors at all points of a curve, of differences that were found at some.
+
+    They are taken to be of one size in ``asinh((y - y(0)) / 10)``, in which curves are interpolated (`finer`):
+    of one size in nats where losses are of that order, in proportion to the rise where they explode.
+
+    Parameters
+    ----------
+    losses : array_like, shape (n,)
+        The curve; that of offset 0 is in the middle.
+    at : sequence of int
+        Numbers of the points.
+    differences : array_like
+        At these, in units of the losses.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Standard deviations, in units of the losses.
+    """
+    y = np.asarray(losses, dtype=np.float64)
+    stretch = np.hypot(1, (y - y[len(y) // 2]) / LARGE)
+    found = np.asarray(differences, dtype=np.float64) / stretch[list(at)]
+    return stretch * np.sqrt(np.mean(found**2))
 
 
 def finer(

@@ -67,9 +67,10 @@ GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb
 BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
 BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
-BF16_CHECKED = 5  # points of a curve that are measured in fp32 too: `probe.settle`
-#: Share of curves that are then measured again in fp32, by BN policy: 2 of 53, 27 of 87 and 68 of 209 there.
-BF16_AGAIN = {"refreshed": 0.04, "frozen": 0.31, "none": 0.33}
+BF16_CHECKED = 3  # points of a curve that are measured in fp32 too: `probe.settle`
+#: Share of curves that are then measured again in fp32, by BN policy: 20 of 108, 21 of 176, 130 of 372 of the
+#: default run's networks.
+BF16_AGAIN = {"refreshed": 0.19, "frozen": 0.12, "none": 0.35}
 
 FORKED_S = 0.3  # seconds to start a job that is forked (`valleys.forkserver`), imports included
 IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that a fork has
@@ -519,7 +520,7 @@ class Costs:
             line = self._points(name) * self._point(w, block)
             if block["precision"] == "bf16":
                 again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
-                line += (BF16_CHECKED + again * self._points(name)) * exact_point
+                line += (BF16_CHECKED + again * (self._points(name) - BF16_CHECKED)) * exact_point
             if block["radius"] is None and block["relative"] is None:
                 line += RADIUS_PASSES * self._point(w, block, test=False)
             if block["slopes"] == "exact":

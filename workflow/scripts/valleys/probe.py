@@ -464,8 +464,8 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
 
 
 def checked_points(count: int) -> list[int]:
-    """Return which of a curve's points are measured in both precisions: the ends, middle and quarters."""
-    return sorted({round(i * (count - 1) / 4) for i in range(5)})
+    """Return which of a curve's points are measured in both precisions: the ends and the middle."""
+    return sorted({0, count // 2, count - 1})
 
 
 def settle(
@@ -476,8 +476,9 @@ def settle(
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
 
-    A curve in bf16 is compared with fp32 at five of its points. Where errors as large as those found there
-    could change its verdict by Definition 1 (`asymmetry.holds`), all of it is measured again in fp32.
+    A curve in bf16 is compared with fp32 at its ends and in the middle. Where errors like those found there
+    (`asymmetry.errors_like`) could change its verdict by Definition 1 (`asymmetry.holds`), all of it is
+    measured again in fp32.
 
     Parameters
     ----------
@@ -498,12 +499,14 @@ def settle(
     at = checked_points(len(curve))
     with evaluator.in_precision("fp32"):
         exact = probe_line(evaluator, direction, [offsets[i] for i in at])
-        errors = [losses[i] - point["train_loss"] for i, point in zip(at, exact, strict=True)]
-        error = math.sqrt(sum(e * e for e in errors) / len(errors))
-        finite = math.isfinite(error) and all(map(math.isfinite, losses))
-        if finite and asymmetry.holds(offsets, losses, error, **constants):
-            return curve, {"precision": "bf16", "precision_error": error}
-        return probe_line(evaluator, direction, offsets), {"precision": "fp32", "precision_error": error}
+        differences = [losses[i] - point["train_loss"] for i, point in zip(at, exact, strict=True)]
+        error = math.sqrt(sum(d * d for d in differences) / len(differences))
+        if math.isfinite(error) and all(map(math.isfinite, losses)):
+            errors = asymmetry.errors_like(losses, at, differences)
+            if asymmetry.holds(offsets, losses, errors, **constants):
+                return curve, {"precision": "bf16", "precision_error": error}
+        curve = _with_the_rest(evaluator, direction, offsets, exact, False)
+        return curve, {"precision": "fp32", "precision_error": error}
 
 
 def probe_adaptively(
