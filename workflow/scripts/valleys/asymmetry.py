@@ -307,8 +307,8 @@ def holds(
 def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) -> Floats:
     """Return the size of errors at all points of a curve, of differences that were found at some.
 
-    They are taken to be of one size in ``asinh((y - y(0)) / 10)``, in which curves are interpolated (`finer`):
-    of one size in nats where losses are of that order, in proportion to the rise where they explode.
+    They are taken to be of one size in ``asinh((y - y(0)) / 10)``, in which curves are interpolated: so of
+    one size in nats where losses are of that order, and in proportion to the rise where they explode.
 
     Parameters
     ----------
