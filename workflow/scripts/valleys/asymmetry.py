@@ -307,8 +307,8 @@ def holds(
 def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) -> Floats:
     """Return the size of errors at all points of a curve, of differences that were found at some.
 
-    They are taken to be of one size in ``asinh((y - y(0)) / 10)``, in which curves are interpolated: so of
-    one size in nats where losses are of that order, and in proportion to the rise where they explode.
+    They are taken to grow with the rise over offset 0, as ``sqrt(1 + rise^2)`` in nats: those of rounding are
+    of one size about a minimum, and in proportion to losses far from it.
 
     Parameters
     ----------
@@ -325,7 +325,7 @@ def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) ->
         Standard deviations, in units of the losses.
     """
     y = np.asarray(losses, dtype=np.float64)
-    stretch = np.hypot(1, (y - y[len(y) // 2]) / LARGE)
+    stretch = np.hypot(1, y - y[len(y) // 2])
     found = np.asarray(differences, dtype=np.float64) / stretch[list(at)]
     return stretch * np.sqrt(np.mean(found**2))
 

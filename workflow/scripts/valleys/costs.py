@@ -68,9 +68,9 @@ BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
 BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
 BF16_CHECKED = 3  # points of a curve that are measured in fp32 too: `probe.settle`
-#: Share of curves that are then measured again in fp32, by BN policy: 20 of 108, 21 of 176, 130 of 372 of the
+#: Share of curves that are then measured again in fp32, by BN policy: 17 of 108, 17 of 176, 110 of 372 of the
 #: default run's networks.
-BF16_AGAIN = {"refreshed": 0.19, "frozen": 0.12, "none": 0.35}
+BF16_AGAIN = {"refreshed": 0.16, "frozen": 0.10, "none": 0.30}
 
 FORKED_S = 0.3  # seconds to start a job that is forked (`valleys.forkserver`), imports included
 IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that a fork has
