@@ -78,17 +78,18 @@ def fresh_minima(names: list[str], folder: Path | None) -> Iterator[Minimum]:
 
 def minima_of(runs: list[Path]) -> Iterator[Minimum]:
     """Take the SGD solutions of finished runs."""
-    splits_of = cache(lambda folder: tuple(_some(folder, part) for part in ("train", "test")))
     for results in runs:
         for path in sorted(results.glob("cells/*/*/*/*/sgd.safetensors")):
             model, about = solutions.load(path)
             dataset, name, recipe, _ = path.relative_to(results / "cells").parts[:4]
-            splits = splits_of(results / "data" / dataset)
+            splits = _some_of(results / "data" / dataset)
             yield Minimum(f"{name} of `{dataset}`, {recipe}", about["model"], model, splits)
 
 
-def _some(folder: Path, part: str) -> Split:
-    return load_split(folder / f"{part}.safetensors").subset(OF_A_RUN)
+@cache
+def _some_of(folder: Path) -> tuple[Split, Split]:
+    train, test = (load_split(folder / f"{part}.safetensors").subset(OF_A_RUN) for part in ("train", "test"))
+    return train, test
 
 
 class Reference:

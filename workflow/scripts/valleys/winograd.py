@@ -45,8 +45,9 @@ def install(model: nn.Module) -> None:
     """Let the convolutions of `model` take this way where it pays and nothing is differentiated.
 
     That is with kernels of 3x3, stride 1 and a padding of 1 zero, one group, in float32 on a CPU; 128
-    channels or more on either side; images of 4 to 16 pixels a side there; and images enough in a batch. Any
-    other call is as before, and so are layers whose forward pass is not that of `torch.nn.Conv2d`.
+    channels or more on either side, and as many pairs as 128 and 256 have; images of 4 to 16 pixels a side
+    there; and images enough in a batch. Any other call is as before, and so are layers whose forward pass is
+    not that of `torch.nn.Conv2d`.
     """
     for layer in model.modules():
         if type(layer) is nn.Conv2d and "forward" not in vars(layer) and _fits(layer):
