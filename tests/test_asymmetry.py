@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from valleys.asymmetry import (
     barrier,
-    decided,
     detect,
     detect_many,
     errors_like,
     finer,
+    first_points,
     holds,
+    next_point,
     shift,
     shift_curve,
 )
@@ -453,6 +454,20 @@ class TestHolds:
         found = [holds(self.X, self.STEEP, size * parts) for size in (0.05, 0.5)]
         assert found == [True, False]
 
+    def test_errors_at_some_points_are_carried_to_the_others(self):
+        """By the spline: slopes over the gaps change less than by independent errors everywhere."""
+        at = [0, 4, 7, 10, 12, 16, 20]
+        y = np.where(self.X > 0, 5.0, 1.0) * self.X**2
+        found = [
+            (holds(self.X, y, size), holds(self.X, y[at], np.full(7, size), at=at))
+            for size in (1e-3, 0.05, 1.0)
+        ]
+        assert found == [(True, True), (False, True), (False, False)]
+        everywhere = np.linspace(0.01, 0.03, 21)
+        for size in (1, 10):
+            given = [holds(self.X, y, size * everywhere, at=part) for part in (None, range(21))]
+            assert given[0] == given[1]
+
 
 def test_errors_like_those_found_are_of_one_size_about_the_minimum():
     losses = [1.2, 1.05, 1.0, 1.02, 1.1]
@@ -468,136 +483,156 @@ def test_errors_like_those_found_grow_with_the_rise_far_from_it():
 
 
 class TestFiner:
-    X = np.linspace(-1, 1, 11)
+    X = np.linspace(-1, 1, 31)
+    AT = np.arange(0, 31, 3)
 
     def test_a_cubic_comes_back(self):
         """Nearly: losses of a nat are almost in the straight part of asinh(y / 10), small ones are."""
-        for size, within in ((1, 3e-4), (0.01, 1e-9)):
-            cubic = lambda x: size * (x**3 - 0.3 * x**2 + x)  # noqa: B023, E731
-            for slopes in (None, size * (3 * self.X**2 - 0.6 * self.X + 1)):
-                x, y, slope = finer(self.X, cubic(self.X), 3, slopes)
-                assert len(x) == 31
-                assert x == pytest.approx(np.linspace(-1, 1, 31), abs=1e-15)
-                assert y == pytest.approx(cubic(x), abs=within)
-                assert slope == pytest.approx(size * (3 * x**2 - 0.6 * x + 1), abs=30 * within)
+        at, x = [0, 2, 8, 15, 18, 23, 30], self.X
+        for size, within in ((1, 2e-3), (0.01, 1e-8)):
+            cubic = size * (x**3 - 0.3 * x**2 + x)
+            exact = size * (3 * x**2 - 0.6 * x + 1)
+            for slopes in (None, exact[at]):
+                y, slope = finer(x, at, cubic[at], slopes)
+                assert y == pytest.approx(cubic, abs=within)
+                assert slope == pytest.approx(exact, abs=30 * within)
 
     @pytest.mark.parametrize("mirror", [1, -1])
     def test_a_curve_that_explodes_stays_low_on_its_flat_side(self, mirror):
         """As with BN frozen: a nat on one side, ten million on the other."""
-        curve = lambda x: np.where(x < 0, 1 - np.exp(4 * x), np.expm1(16 * x))  # noqa: E731
-        steep = lambda x: np.where(x < 0, -4 * np.exp(4 * x), 16 * np.exp(16 * x))  # noqa: E731
-        for slopes in (None, mirror * steep(mirror * self.X)):
-            x, y, slope = finer(self.X, curve(mirror * self.X), 3, slopes)
-            flat = mirror * x < -0.2
-            assert y[flat] == pytest.approx(curve(mirror * x[flat]), abs=0.5)
-            high = mirror * x > 0.4
-            assert y[high] == pytest.approx(curve(mirror * x[high]), rel=0.05)
-            assert (mirror * slope[high] > 0).all()
-        x, y = np.linspace(-1, 1, 31), curve(mirror * np.linspace(-1, 1, 31))
-        assert decided(x[::3], y[::3], 3)
-        found = detect(*finer(x[::3], y[::3], 3)[:2])
+        x = mirror * self.X
+        curve = np.where(x < 0, 1 - np.exp(4 * x), np.expm1(16 * x))
+        steep = mirror * np.where(x < 0, -4 * np.exp(4 * x), 16 * np.exp(16 * x))
+        for slopes in (None, steep[self.AT]):
+            y, slope = finer(self.X, self.AT, curve[self.AT], slopes)
+            assert y[x < -0.2] == pytest.approx(curve[x < -0.2], abs=0.5)
+            assert y[x > 0.4] == pytest.approx(curve[x > 0.4], rel=0.05)
+            assert (mirror * slope[x > 0.4] > 0).all()
+        found = detect(self.X, finer(self.X, self.AT, curve[self.AT])[0])
         assert (found.status, found.flat_side) == ("asymmetric", -mirror)
 
-    def test_the_points_given_stay_to_the_last_bit(self):
-        values = np.random.default_rng(0).standard_normal(11)
-        x, y, _ = finer(self.X, values, 4)
-        assert (x[::4] == self.X).all()
-        assert (y[::4] == values).all()
-        assert x[20] == 0
+    def test_what_is_given_stays_to_the_last_bit(self):
+        values, slopes = np.random.default_rng(0).standard_normal((2, 11))
+        y, _ = finer(self.X, self.AT, values)
+        assert (y[self.AT] == values).all()
+        y, slope = finer(self.X, self.AT, values, slopes)
+        assert (y[self.AT] == values).all()
+        assert (slope[self.AT] == slopes).all()
+        whole = np.random.default_rng(1).standard_normal(31)
+        assert (finer(self.X, list(range(31)), whole)[0] == whole).all()
 
 
-class TestDecided:
-    """Of 31 points the coarse grid has every third: spacing R/5."""
+def test_first_points_are_symmetric_with_the_middle_and_the_ends():
+    assert first_points(31) == [0, 6, 9, 15, 21, 24, 30]
+    assert first_points(21) == [0, 4, 6, 10, 14, 16, 20]
+    for points in range(5, 203, 2):
+        at = first_points(points)
+        assert [points - 1 - i for i in reversed(at)] == at
+        assert {0, points // 2, points - 1} < set(at)
+        assert len(at) == 5 if points in (5, 9) else len(at) == 7
 
+
+class TestNextPoint:
     X = np.linspace(-1, 1, 31)
 
-    def coarse(self, curve, **constants):
-        """Whether 11 points decide; whether their verdict is that of all; it."""
-        x = self.X[::3]
-        status = detect(*finer(x, curve(x), 3)[:2], **constants).status
-        same = status == detect(self.X, curve(self.X), **constants).status
-        return decided(x, curve(x), 3, **constants), same, status
+    def probed(self, y, slopes=None, **constants):
+        """Return the numbers of the points that a curve asks for in all, and the verdict on them."""
+        at = first_points(len(self.X))
+        given = lambda: None if slopes is None else slopes[at]  # noqa: E731
+        while (i := next_point(self.X, at, y[at], slopes=given(), **constants)) is not None:
+            assert i not in at
+            at = sorted([*at, i])
+        between, steepness = finer(self.X, at, y[at], given())
+        exact = None if slopes is None else steepness
+        return at, detect(self.X, between, slopes=exact, **constants)
 
     @staticmethod
-    def valley(steep, at=0.0, power=2.0):
-        return lambda x: np.where(x > at, 1.0, steep) * np.abs(x - at) ** power
+    def valley(x, steep, at=0.0, power=2.0):
+        return np.where(x > at, 1.0, steep) * np.abs(x - at) ** power
 
     @pytest.mark.parametrize("mirror", [1, -1])
-    def test_far_from_the_level_it_is(self, mirror):
+    def test_a_smooth_curve_far_from_the_level_needs_few(self, mirror):
         for steep, status in ((1.0, "symmetric"), (9.0, "asymmetric")):
-            curve = self.valley(steep, power=1.5)
-            assert self.coarse(lambda x, curve=curve: curve(mirror * x)) == (True, True, status)
+            at, found = self.probed(self.valley(mirror * self.X, steep))
+            assert len(at) <= 9
+            assert found.status == status
 
     @pytest.mark.parametrize("mirror", [1, -1])
-    def test_near_the_level_it_is_not(self, mirror):
-        curve = self.valley(6.0)
-        x, y, _ = finer(self.X[::3], curve(mirror * self.X[::3]), 3)
-        level = detect(x, y).c_star
-        for factor, expected in ((0.8, True), (0.9, False), (0.99, False), (1.1, False), (1.2, True)):
-            assert decided(x[::3], y[::3], 3, c=level * factor) is expected
+    def test_near_the_level_it_needs_more_but_not_all(self, mirror):
+        y = self.valley(mirror * self.X, 6.0, power=1.5)
+        level = detect(self.X, y).c_star
+        needed = {}
+        for factor in (0.5, 0.99, 1.01, 2.0):
+            at, found = self.probed(y, c=level * factor)
+            assert found.status == ("asymmetric" if factor < 1 else "symmetric")
+            needed[factor] = len(at)
+        assert max(needed[0.5], needed[2.0]) < min(needed[0.99], needed[1.01])
+        assert max(needed.values()) < 25
+        # What is measured there is where the level is made: the ends of the intervals of sup and inf.
+        at, found = self.probed(y, c=level * 0.99)
+        assert found.c_star == pytest.approx(level, rel=0.01)
 
-    def test_where_the_other_side_is_flat_at_about_that_level_it_is_not(self):
-        """+u is the flat side from R/2 on, -u up to there."""
-        x, constants = self.X[::3], {"zeta_max": 0.6, "min_span": 0.2}
-        inner, outer = np.minimum(np.abs(x), 0.5), np.maximum(np.abs(x) - 0.5, 0)
-        answers = []
-        for far in (8, 9, 40):
-            y = np.where(x > 0, 8 * inner + outer, inner + far * outer)
-            slopes = np.where(np.abs(x) < 0.5, np.where(x > 0, 8, -1), np.where(x > 0, 1, -far))
-            found = detect(x, y, slopes=slopes, **constants)
-            assert (found.status, found.c_star) == ("asymmetric", pytest.approx(far))
-            answers.append(decided(x, y, 3, slopes=slopes, **constants))
-        assert answers == [False, False, True]
+    def test_points_come_where_the_slope_changes(self):
+        """A kink between the first points draws the next ones; a straight line none."""
+        for kink in (0.3, 0.8):
+            y = 20 * np.maximum(self.X - kink, 0) + self.X**2
+            at, _ = self.probed(y)
+            more = self.X[sorted(set(at) - set(first_points(31)))]
+            assert np.abs(more - kink).min() < 0.15
+            assert (np.abs(finer(self.X, at, y[at])[0] - y) < 0.08 * np.ptp(y)).all()
 
     @pytest.mark.parametrize("at", [0.28, 0.3, -0.28, 0.22, -0.22])
     @pytest.mark.parametrize("steep", [1.0, 40.0])
-    def test_a_minimum_near_the_bound(self, at, steep):
-        """Its nearest coarse point is within or beyond, wherever it is itself."""
-        expected, same, _ = self.coarse(self.valley(steep, at))
-        assert same or not expected
-        if steep == 1.0:
-            assert not expected
+    def test_a_minimum_near_the_bound_is_found_out(self, at, steep):
+        y = self.valley(self.X, steep, at)
+        measured, found = self.probed(y)
+        assert found.status == detect(self.X, y).status
+        assert len(measured) < 26
 
-    def test_a_minimum_far_beyond_the_bound_decides(self):
-        assert self.coarse(self.valley(1.0, 0.8)) == (True, True, "not_minimum")
+    def test_a_minimum_far_beyond_the_bound_needs_few(self):
+        at, found = self.probed(self.valley(self.X, 1.0, 0.8))
+        assert (len(at) < 12, found.status) == (True, "not_minimum")
 
-    def test_a_flat_curve_does_not(self):
-        assert self.coarse(lambda x: 0 * x) == (False, True, "flat")
-        # Flat at the coarse points alone.
-        assert self.coarse(lambda x: 1e-3 * np.sin(5 * np.pi * x) ** 2)[0] is False
+    def test_a_flat_curve_needs_all(self):
+        at, found = self.probed(0 * self.X)
+        assert (len(at), found.status) == (31, "flat")
+        # Flat at the first points alone, 0, 2/5, 3/5 and 1.
+        y = 1e-3 * np.sin(5 * np.pi * self.X) ** 2
+        assert np.ptp(y[first_points(31)]) < 1e-9
+        assert self.probed(y)[1].status == detect(self.X, y).status != "flat"
 
-    def test_exact_slopes_count(self):
-        """The losses alone are decided, with a slope that they do not tell of they are not."""
-        x = self.X[::3]
-        y = np.where(x > 0, 1.0, 9.0) * np.abs(x) ** 1.5
-        slopes = np.where(x > 0, 1.5, -13.5) * np.abs(x) ** 0.5
-        assert decided(x, y, 3)
-        assert decided(x, y, 3, slopes=slopes)
-        assert not decided(x, y, 3, slopes=np.where(x > 0, 4 * slopes, slopes))
+    def test_exact_slopes_are_believed(self):
+        """With slopes that the losses do not tell of, more points are needed."""
+        y = self.valley(self.X, 9.0, power=1.5)
+        slopes = np.where(self.X > 0, 1.5, -13.5) * np.abs(self.X) ** 0.5
+        at, found = self.probed(y, slopes)
+        assert found.status == "asymmetric"
+        many, other = self.probed(y, np.where(self.X > 0, 4 * slopes, slopes))
+        assert len(many) > len(at)
+        assert other.status == "symmetric"
 
-    def test_where_it_says_so_the_verdict_is_that_of_all_points(self):
+    def test_the_verdict_is_that_of_all_points(self):
         """On random valleys, most of them near a change."""
-        random = np.random.default_rng(0)
-        answers, wrong, naive = [], 0, 0
+        random, x = np.random.default_rng(0), self.X
+        used, wrong, naive = [], 0, 0
         for _ in range(400):
             steep, at, power = random.lognormal(0, 1.0), random.normal(0, 0.15), random.uniform(1.5, 3)
             ripple, phase = random.normal(0, 0.02), random.uniform(0, 6)
-
-            def curve(x, steep=steep, at=at, power=power, ripple=ripple, phase=phase):
-                return self.valley(steep, at, power)(x) + ripple * np.sin(4 * x + phase)
-
-            expected, same, _ = self.coarse(curve)
-            answers.append(expected)
-            wrong += expected and not same
-            x = self.X[::3]
-            naive += detect(x, curve(x)).status != detect(self.X, curve(self.X)).status
-        assert naive > 20  # of eleven points by themselves
+            y = self.valley(x, steep, at, power) + ripple * np.sin(4 * x + phase)
+            status = detect(x, y).status
+            points, found = self.probed(y)
+            used.append(len(points))
+            wrong += found.status != status
+            first = first_points(31)
+            naive += detect(x, finer(x, first, y[first])[0]).status != status
+        assert naive > 15  # of the first seven
         assert wrong <= 2
-        assert np.mean(answers) > 0.5
+        assert np.mean(used) < 10
 
-    def test_bad_input(self):
+    def test_all_measured_needs_none_and_bad_input(self):
+        assert next_point(self.X, range(31), 0 * self.X) is None
         with pytest.raises(ValleysError, match="not finite"):
-            decided([-2, -1, 0, 1, 2], [1, 1, 0, 1, np.inf], 3)
+            next_point([-2, -1, 0, 1, 2], [0, 2, 4], [1, 0, np.inf])
 
 
 class TestBarrier:

@@ -818,6 +818,7 @@ def test_constants_reach_an_adaptive_probe():
     assert old["probe gradient"] != new["probe gradient"]
     assert old["probe uniform"] == new["probe uniform"]
     assert old["probe gradient"]["probes"]["gradient"]["adaptive"] is True
+    assert old["probe gradient"]["probes"]["gradient"]["next_point"] == 1
 
 
 @pytest.mark.parametrize("key", ["train_images", "test_images"])

@@ -75,7 +75,7 @@ def test_training_time_is_that_measured_before_the_start():
         ("probe", "probes__gaussian__train_images", 20_000, {"bundle": "gaussian"}, 1.8),
         ("probe", "probes__gaussian__solutions", ["sgd"], {"bundle": "gaussian"}, 0.5),
         ("probe", "bn_refresh__method", "exact", {"bundle": "gaussian"}, 0.6),
-        ("probe", "probes__uniform-far__adaptive", True, {"bundle": "uniform-far"}, 16 / 31),
+        ("probe", "probes__uniform-far__adaptive", True, {"bundle": "uniform-far"}, 11 / 31),
         ("probe", "probes__uniform-far__points", 15, {"bundle": "uniform-far"}, 15 / 31),
         ("interpolate", "lines__swa-descent__divisions", 80, {"line": "swa-descent"}, 2),
         ("plane", "planes__solutions__points", 42, {"plane": "solutions"}, 4),

@@ -127,26 +127,25 @@ def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch
 
 
 def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys, monkeypatch):
-    answers = iter([True, False])
-    monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: next(answers))
+    answers = iter([None, 1, 2, None])
+    monkeypatch.setattr(asymmetry, "next_point", lambda *_, **__: next(answers))
     whole, some = tmp_path / "whole", tmp_path / "some"
     assert run(trained[0], "--points", "21", out=whole) == 0
     assert "points a curve" not in capsys.readouterr().out
     assert run(trained[0], "--points", "21", "--adaptive", out=some) == 0
-    assert "  16.0 of 21 points a curve, all in 1 of 2" in capsys.readouterr().out
+    assert "  8.0 of 21 points a curve, all in 0 of 2" in capsys.readouterr().out
     rows, all_rows = (
         tables.read(path / "tables" / "curves.parquet", "curves").to_pandas() for path in (some, whole)
     )
-    assert rows.groupby("k").size().tolist() == [11, 21]
-    assert rows["step"].tolist() == [2] * 11 + [1] * 21
-    assert (
-        len(rows.drop(columns="step").merge(all_rows.drop(columns="step"), how="inner")) == 32
-    )  # as they are
+    assert rows.groupby("k").size().tolist() == [7, 9]
+    assert rows["grid_points"].tolist() == [21] * 16
+    same = [frame.drop(columns="grid_points") for frame in (rows, all_rows)]
+    assert len(same[0].merge(same[1], how="inner")) == 16  # as they are
     about = tables.read(some / "tables" / "directions.parquet", "directions")
-    assert about["points"].to_pylist() == [11, 21]
+    assert about["points"].to_pylist() == [7, 9]
     assert tables.about(some / "tables" / "curves.parquet")["config"]["probes"]["uniform"]["adaptive"] is True
     # Judged by other constants it is probed anew, as it may need other points.
-    answers = iter([True, True])
+    answers = iter([None, None])
     assert run(trained[0], "--points", "21", "--adaptive", "--c", "3", out=some) == 0
 
 

@@ -137,78 +137,103 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     assert columns == {"precision": "fp32", "precision_error": pytest.approx(size)}
     losses = [row["train_loss"] for row in rounded]
     errors = asymmetry.errors_like(losses, at, differences)
-    assert asked[0] == (losses, pytest.approx(errors), CONSTANTS)
+    assert asked[0] == (losses, pytest.approx(errors), {**CONSTANTS, "at": list(range(9))})
     assert evaluator.precision == "bf16"
 
 
 @pytest.fixture
-def decided(monkeypatch):
-    """Answers of `asymmetry.decided`, in order, and the curves it was asked about."""
+def asks(monkeypatch):
+    """What `asymmetry.next_point` is to answer, in order, and what it was asked about."""
     answers, asked = [], []
 
-    def answer(offsets, losses, step, **options):
-        asked.append((list(offsets), list(losses), {"step": step, **options}))
+    def answer(offsets, at, losses, **options):
+        asked.append((list(offsets), list(at), list(losses), options))
         return answers.pop(0)
 
-    monkeypatch.setattr(asymmetry, "decided", answer)
+    monkeypatch.setattr(asymmetry, "next_point", answer)
     return answers, asked
+
+
+FIRST = [0, 4, 6, 10, 14, 16, 20]  # of 21
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
-def test_an_adaptive_curve_has_points_of_the_whole_grid(decided, bn, exact):
-    answers, asked = decided
+def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
+    answers, asked = asks
     direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
     whole = probe.probe_line(make_evaluator(bn=bn), direction, offsets, exact)
-    for answer, expected in ((True, whole[::2]), (False, whole)):
-        answers.append(answer)
+    for given in ([None], [3, 17, None]):
+        answers[:], asked[:] = given, []
         evaluator = make_evaluator(bn=bn)
         curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS, exact)
-        assert curve == expected  # to the last bit
+        at = sorted([*FIRST, *given[:-1]])
+        assert curve == [whole[i] for i in at]  # to the last bit
         assert columns == {"precision": "fp32", "precision_error": None}
-        assert evaluator.points == len(expected)  # none is measured twice
-    slopes = [row["train_slope"] for row in whole[::2]] if exact else None
-    losses = [row["train_loss"] for row in whole[::2]]
-    assert asked == [(offsets[::2], losses, {"step": 2, "slopes": slopes, **CONSTANTS})] * 2
+        assert evaluator.points == len(at)  # none is measured twice
+        slopes = [whole[i]["train_slope"] for i in at] if exact else None
+        losses = [whole[i]["train_loss"] for i in at]
+        assert asked[0][1] == FIRST
+        assert asked[-1] == (offsets, at, losses, {"slopes": slopes, **CONSTANTS})
 
 
-def test_all_points_are_measured_where_there_is_no_coarse_grid(decided):
-    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 15)
-    curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
-    assert curve == probe.probe_line(make_evaluator(), direction, offsets)
-    assert decided[1] == []
+def test_an_adaptive_curve_ends_when_nothing_is_wanted():
+    """By the real rule: what it has is what it would ask for, and the verdict that of all points."""
+    for k in range(6):
+        direction, offsets = draw(make_model(), k=k), probe.line_offsets(2.0, 31)
+        curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
+        losses = [row["train_loss"] for row in curve]
+        at = [i for i, offset in enumerate(offsets) if offset in {row["offset"] for row in curve}]
+        assert asymmetry.next_point(offsets, at, losses, **CONSTANTS) is None
+        whole = [row["train_loss"] for row in probe.probe_line(make_evaluator(), direction, offsets)]
+        between = asymmetry.finer(offsets, at, losses)[0]
+        one, other = asymmetry.detect_many(offsets, [between, whole], **CONSTANTS)
+        assert one.status == other.status
+        assert 7 <= len(curve) < 31
 
 
-def test_a_loss_that_is_not_finite_settles_the_verdict(decided):
+def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
     direction, offsets = draw(make_model("none"), kind="uniform"), probe.line_offsets(1e12, 21)
     curve, _ = probe.probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
-    assert len(curve) == 11
+    assert len(curve) == 7
     assert not all(math.isfinite(row["train_loss"]) for row in curve)
-    assert decided[1] == []
+    assert asks[1] == []
 
 
-def test_an_adaptive_curve_in_bf16_settles_first(decided, monkeypatch):
-    """Where it goes back to fp32, the coarse curve is looked at once more, as fp32 has it."""
-    answers, asked = decided
+def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
+    """Where it goes back to fp32, it is asked once more what it needs, as fp32 has it."""
+    answers, asked = asks
     direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
     exact = probe.probe_line(make_evaluator(), direction, offsets)
     rounded = probe.probe_line(make_evaluator(precision="bf16"), direction, offsets)
-    cases = [  # verdict holds against rounding, decided or not: the curve
-        (True, [True], rounded[::2]),
-        (True, [False], rounded),
-        (False, [True, True], exact[::2]),
-        (False, [True, False], exact),
-        (False, [False], exact),
+    cases = [  # verdict holds against rounding, points asked for: the curve
+        (True, [None], rounded, FIRST),
+        (True, [8, None], rounded, [*FIRST, 8]),
+        (False, [None, None], exact, FIRST),
+        (False, [8, None, 3, None], exact, [*FIRST, 3, 8]),
     ]
-    for holds, given, expected in cases:
-        monkeypatch.setattr(asymmetry, "holds", lambda *_, holds=holds, **__: holds)
+    for holds, given, points, at in cases:
+        told = []
+
+        def stands(offsets, losses, error, *, at, holds=holds, told=told, **_):
+            told.append((list(offsets), losses, list(error), at))
+            return holds
+
+        monkeypatch.setattr(asymmetry, "holds", stands)
         answers[:] = given
         evaluator = make_evaluator(precision="bf16")
         curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
-        assert (answers, curve) == ([], expected)
+        assert (answers, curve) == ([], [points[i] for i in sorted(at)])
         assert columns["precision"] == ("bf16" if holds else "fp32")
         assert evaluator.precision == "bf16"
-    assert asked[-2][1] == [row["train_loss"] for row in exact[::2]]
+        ((all_, losses, errors, judged_at),) = told
+        before = sorted({*FIRST, *given[: given.index(None)]})
+        assert (all_, judged_at) == (offsets, before)
+        assert losses == [rounded[i]["train_loss"] for i in before]
+        differences = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in (0, 10, 20)]
+        whole = asymmetry.finer(offsets, before, losses)[0]
+        assert errors == pytest.approx(asymmetry.errors_like(whole, [0, 10, 20], differences)[before])
+    assert asked[-1][2] == [exact[i]["train_loss"] for i in sorted([*FIRST, 3, 8])]
 
 
 def subset_evaluator(**options):
@@ -646,22 +671,21 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
 
 
 def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
-    sizes = iter([True, False, True])
-    monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: next(sizes))
+    answers = iter([None, 1, 2, None, None])
+    monkeypatch.setattr(asymmetry, "next_point", lambda *_, **__: next(answers))
     options = {"key": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
     block = {**BLOCK, "points": 21, "adaptive": True}
     first, state = make_evaluator(), tmp_path / "curves.pt"
     found = list(probe.probe_solution(first, {**block, "n": 2}, state=state, **options))
-    assert [(len(curve), row["points"]) for curve, row in found] == [(11, 11), (21, 21)]
+    assert [(len(curve), row["points"]) for curve, row in found] == [(7, 7), (9, 9)]
     again = list(probe.probe_solution(make_evaluator(), block, state=state, **options))
     assert again[:2] == found
-    assert again[2][1]["points"] == 11
+    assert again[2][1]["points"] == 7
     whole = list(
         probe.probe_solution(make_evaluator(), block | {"adaptive": False}, state=tmp_path / "x", **options)
     )
-    expected = [(whole[0][0][::2], 2), (whole[1][0], 1), (whole[2][0][::2], 2)]
-    for (curve, _), (points, step) in zip(again, expected, strict=True):
-        assert curve == [point | {"step": step} for point in points]
+    for (curve, _), (points, _), at in zip(again, whole, (FIRST, [0, 1, 2, *FIRST[1:]], FIRST), strict=True):
+        assert curve == [points[i] | {"grid_points": 21} for i in at]
     assert "points" not in whole[0][1]
 
 
@@ -669,13 +693,15 @@ def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path,
     options = {"key": "cell", "stored": [], "check_stored_bn": False, "constants": CONSTANTS}
     block, curves = {**BLOCK, "points": 21, "n": 1}, []
     for adaptive in (True, False):
-        monkeypatch.setattr(asymmetry, "decided", lambda *_, **__: False)
+        monkeypatch.setattr(
+            asymmetry, "next_point", lambda x, at, *_, **__: min(set(range(len(x))) - set(at), default=None)
+        )
         given = block | {"adaptive": adaptive}
         ((curve, _),) = probe.probe_solution(
             subset_evaluator(), given, state=tmp_path / str(adaptive), **options
         )
         curves.append(curve)
-    assert curves[0] == [row | {"step": 1} for row in curves[1]]
+    assert curves[0] == [row | {"grid_points": 21} for row in curves[1]]
     assert all(row["train_error"] > 0 for row in curves[0] if row["offset"])
 
 

@@ -506,14 +506,15 @@ def test_an_adaptive_probe_has_points_where_its_verdicts_need_them(two_seeds):
     rows = tables.read(cell / "probes/few/directions.parquet", "directions").to_pandas()
     sizes = curves.groupby("k").size()
     assert rows.sort_values("k")["points"].tolist() == sizes.tolist()
-    assert set(sizes) <= {11, 21}
+    assert set(curves["grid_points"]) == {21}
     constants = fill_defaults(SEEDS)["asymmetry"]
     for _, curve in curves.groupby("k"):
-        curve = curve.sort_values("offset")
-        assert curve["step"].tolist() == [20 // (len(curve) - 1)] * len(curve)
-        every = 1 if len(curve) == 11 else 2
-        x, y = (curve[key].to_numpy()[::every] for key in ("offset", "train_loss"))
-        assert asymmetry.decided(x, y, 2, **constants) == (len(curve) == 11)
+        x, losses = (curve.sort_values("offset")[key].to_numpy() for key in ("offset", "train_loss"))
+        whole = np.linspace(-x[-1], x[-1], 21)
+        at = np.abs(whole[:, None] - x).argmin(axis=0).tolist()
+        assert whole[at] == pytest.approx(x)
+        assert set(asymmetry.first_points(21)) <= set(at)
+        assert asymmetry.next_point(whole, at, losses, **constants) is None
 
 
 def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_columns(two_seeds):
@@ -523,7 +524,7 @@ def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_colu
     assert {"train_error", "train_error_3"} <= columns["hessian"]
     extras = tables.extras("curves")
     assert "test_error" not in columns["hessian"]  # all test images are used
-    assert (extras & columns["head"], extras & columns["few"]) == (set(), {"step"})
+    assert (extras & columns["head"], extras & columns["few"]) == (set(), {"grid_points"})
     errors = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
     assert (errors.loc[errors["offset"] != 0, "train_error"] > 0).all()
 

@@ -36,8 +36,10 @@ Floats = NDArray[np.float64]
 _RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
 _MIN_POINTS = 5
 LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
-CLOSE = 1.15  # levels within this factor count as close: a spline's are right within 1.05 mostly (`decided`)
-LEVEL = 1e-3  # losses closer than this share of the curve's rise count as equal (`decided`)
+FIRST = (0.0, 0.4, 0.6, 1.0)  # where an adaptive curve is measured first, as shares of R (`first_points`)
+KNOWN = 0.015  # the greatest error between its points that is left, as a share of its range (`next_point`)
+LEAST_ERROR = 1e-4  # and the smallest that is believed
+COPIES = 64  # with errors, that its verdict is taken on
 _CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
 
 
@@ -220,22 +222,6 @@ def detect_many(
     ValleysError
         As in `detect`.
     """
-    return [
-        one for one, _ in _detect_both(offsets, losses, slopes, c, zeta_max, min_span, minimum_within, noise)
-    ]
-
-
-def _detect_both(
-    offsets: ArrayLike,
-    losses: ArrayLike,
-    slopes: ArrayLike | None,
-    c: float,
-    zeta_max: float,
-    min_span: float,
-    minimum_within: float,
-    noise: float,
-) -> list[tuple[Detection, tuple[float, float]]]:
-    """Do as `detect_many`; beside each verdict, the greatest levels with +u and with -u as the flat side."""
     _check_options(c, zeta_max, min_span, minimum_within, noise)
     losses = np.asarray(losses, dtype=np.float64)
     if losses.ndim != 2:
@@ -256,7 +242,7 @@ def _detect_both(
             " so no window fits; use a finer grid"
         )
     rows = max(1, _CHUNK // offsets.shape[1] ** 2)
-    found: list[tuple[Detection, tuple[float, float]]] = []
+    found: list[Detection] = []
     for start in range(0, len(losses), rows):
         part = slice(start, start + rows)
         part_slopes = None if slopes is None else slopes[part]
@@ -274,7 +260,13 @@ def _detect_both(
 
 
 def holds(
-    offsets: ArrayLike, losses: ArrayLike, error: ArrayLike, *, copies: int = 64, **constants: float
+    offsets: ArrayLike,
+    losses: ArrayLike,
+    error: ArrayLike,
+    *,
+    at: Sequence[int] | None = None,
+    copies: int = 64,
+    **constants: float,
 ) -> bool:
     """Return whether a curve's verdict survives errors of the size that its losses have.
 
@@ -289,6 +281,9 @@ def holds(
     error : float or array_like, shape (n,) or (m, n)
         Standard deviation of independent errors, of one size or of that given for each point, in units of the
         losses. Or m curves: an error is then their sum, each times a standard normal number of its own.
+    at : sequence of int, optional
+        Numbers of the offsets that losses and errors are given at; copies take the others from a spline
+        (`finer`).
     constants
         As in `detect`: ``c, zeta_max, min_span, minimum_within, noise``.
 
@@ -300,8 +295,10 @@ def holds(
     losses, error = np.asarray(losses, dtype=np.float64), np.asarray(error, dtype=np.float64)
     draw = np.random.default_rng(0).standard_normal
     errors = error * draw((copies, len(losses))) if error.ndim < 2 else draw((copies, len(error))) @ error
-    detections = detect_many(offsets, np.concatenate([losses[None], losses + errors]), **constants)
-    return len({detection.status for detection in detections}) == 1
+    curves = np.concatenate([losses[None], losses + errors])
+    if at is not None:
+        curves = np.stack([finer(offsets, at, curve)[0] for curve in curves])
+    return len({found.status for found in detect_many(offsets, curves, **constants)}) == 1
 
 
 def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) -> Floats:
@@ -331,9 +328,9 @@ def errors_like(losses: ArrayLike, at: Sequence[int], differences: ArrayLike) ->
 
 
 def finer(
-    offsets: ArrayLike, values: ArrayLike, step: int, slopes: ArrayLike | None = None
-) -> tuple[Floats, ...]:
-    """Return a coarse curve at more offsets, on a cubic spline through its points.
+    offsets: ArrayLike, at: Sequence[int], values: ArrayLike, slopes: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Return a curve at all offsets of which it was measured at some, on a cubic spline through these.
 
     The spline is one of ``asinh((y - y(0)) / 10)``: of the values themselves where they are of the size of
     losses, of their logarithm where they explode, as beside a minimum whose batch norm is frozen. A spline of
@@ -341,35 +338,64 @@ def finer(
 
     Parameters
     ----------
-    offsets, values, slopes : array_like, shape (n,)
-        As in `detect`; with `slopes` the spline has these at the points.
-    step : int
-        How many equal intervals take the place of one.
+    offsets : array_like, shape (n,)
+        All, as in `detect`.
+    at : sequence of int, length m
+        Numbers of those measured, ascending; the middle one and both ends are among them.
+    values, slopes : array_like, shape (m,)
+        At these; with `slopes` the spline has them.
 
     Returns
     -------
-    offsets, values, slopes : ndarray, shape ((n - 1) * step + 1,)
-        The points given are among them, unchanged. Slopes are those of the spline.
+    values, slopes : ndarray, shape (n,)
+        At all offsets, unchanged where they were given. Slopes are otherwise those of the spline.
     """
-    x, y = np.asarray(offsets, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    middle = y[len(y) // 2]
-    rise = (y - middle) / LARGE
+    x, at, y = np.asarray(offsets, dtype=np.float64), list(at), np.asarray(values, dtype=np.float64)
+    given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
+    spline, _ = _splines(x, at, y, given)
+    bent = spline(x)
+    between, steepness = _unbent(bent, y[at.index(len(x) // 2)]), spline(x, 1) * LARGE * np.cosh(bent)
+    between[at] = y
+    if given is not None:
+        steepness[at] = given
+    return between, steepness
+
+
+def _splines(
+    x: Floats, at: list[int], y: Floats, slopes: Floats | None
+) -> tuple[CubicHermiteSpline | CubicSpline, PchipInterpolator | CubicSpline]:
+    """Return the spline of `finer`, of asinh(rise / `LARGE`), and a plainer one, to tell its error."""
+    rise = (y - y[at.index(len(x) // 2)]) / LARGE
     bent = np.arcsinh(rise)
     if slopes is None:
-        spline = CubicSpline(x, bent)
-    else:
-        spline = CubicHermiteSpline(x, bent, np.asarray(slopes) / (LARGE * np.hypot(1, rise)))
-    at = np.interp(np.arange((len(x) - 1) * step + 1) / step, np.arange(len(x)), x)
-    bent = spline(at)
-    between, steepness = middle + LARGE * np.sinh(bent), spline(at, 1) * LARGE * np.cosh(bent)
-    at[::step], between[::step] = x, y
-    return at, between, steepness
+        return CubicSpline(x[at], bent), PchipInterpolator(x[at], bent)
+    steepness = slopes / (LARGE * np.hypot(1, rise))
+    return CubicHermiteSpline(x[at], bent, steepness), CubicSpline(x[at], bent)
 
 
-def decided(
+def _unbent(bent: Floats, middle: float) -> Floats:
+    """Return losses again; clipped where float64 ends."""
+    return middle + LARGE * np.sinh(np.clip(bent, -700, 700))
+
+
+def first_points(points: int) -> list[int]:
+    """Return the numbers of the points of a curve that are measured before it is asked which it needs.
+
+    They are those nearest to `FIRST` on both sides: most curves are flat about 0 and steep further out.
+
+    Parameters
+    ----------
+    points
+        Of the whole curve; odd. The middle one is at offset 0.
+    """
+    half = points // 2
+    return sorted({half + sign * round(share * half) for share in FIRST for sign in (1, -1)})
+
+
+def next_point(
     offsets: ArrayLike,
+    at: Sequence[int],
     losses: ArrayLike,
-    step: int,
     *,
     c: float = 2.0,
     zeta_max: float = 0.5,
@@ -377,52 +403,75 @@ def decided(
     minimum_within: float = 0.25,
     slopes: ArrayLike | None = None,
     noise: float = 1e-9,
-) -> bool:
-    """Return whether the verdict on a coarse curve's spline (`finer`) is most likely that on all points.
+) -> int | None:
+    """Return the point that a curve needs most, having been measured at some: for its verdict, or its shape.
 
-    Not where it is none, or near a change:
+    A loss between the points measured is taken to have a normal error about their spline (`finer`), of the
+    size by which this one differs there from a plainer interpolation: the monotone cubic one (PCHIP); where
+    exact slopes are given, the spline without them. Both as asinh(rise / 10 nats), and the least error is a
+    share `LEAST_ERROR` of the curve's range in it.
 
-    - c* is within a factor of `CLOSE` of the level c;
-    - of an asymmetric curve the other side is flat at a level within that factor of c*: they might change
-      places;
-    - the lowest points within and beyond ``minimum_within R`` are less than a share `LEVEL` of the rise (as
-      `finer` interpolates it) apart: either might be the curve's lowest;
-    - neither side rises;
-    - the coarse points by themselves have another verdict than the spline.
+    - Where an error is more than a share `KNOWN` of that range, the point with the greatest is next.
+    - Else the verdict by Definition 1 is taken on `COPIES` curves with such errors. If any has another than
+      the spline, next is the point whose errors differ most between these curves and those that agree.
 
-    How often it is right: docs/performance.md.
+    How often that gives the verdict of all points, at how many: docs/performance.md.
 
     Parameters
     ----------
-    offsets, losses : array_like, shape (n,)
-        The coarse curve, as in `detect`.
-    step : int
-        How many intervals of the whole grid are in one of these.
-    slopes : array_like, shape (n,), optional
-        Exact derivatives.
+    offsets : array_like, shape (n,)
+        All, as in `detect`.
+    at : sequence of int, length m
+        Numbers of those measured, ascending; the middle one and both ends are among them.
+    losses, slopes : array_like, shape (m,)
+        The curve there; exact derivatives, if known.
     c, zeta_max, min_span, minimum_within, noise
         As in `detect`.
+
+    Returns
+    -------
+    Its number among `offsets`; None where the curve needs no other point.
 
     Raises
     ------
     ValleysError
         As in `detect`.
     """
-    x, y = np.asarray(offsets, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    constants = (c, zeta_max, min_span, minimum_within, noise)
-    rows = None if slopes is None else np.asarray(slopes, dtype=np.float64)[None]
-    ((coarse, _),) = _detect_both(x, y[None], rows, *constants)
-    at, between, steepness = finer(x, y, step, slopes)
-    rows = None if slopes is None else steepness[None]
-    ((found, by_side),) = _detect_both(at, between[None], rows, *constants)
-    if found.status != coarse.status or found.status == "flat" or c / CLOSE <= found.c_star <= c * CLOSE:
-        return False
-    if found.status == "asymmetric" and min(by_side) * CLOSE >= found.c_star:
-        return False
-    inside = np.abs(at) <= min(minimum_within, zeta_max) * x[-1] * (1 + _RELATIVE)
-    lowest, other = sorted((between[inside].min(), between[~inside].min()))
-    rise = max(between[0], between[-1]) - lowest
-    return bool(other - lowest >= LEVEL * LARGE * np.arcsinh(rise / LARGE))
+    x, at, y = np.asarray(offsets, dtype=np.float64), list(at), np.asarray(losses, dtype=np.float64)
+    if len(at) == len(x):
+        return None
+    if not np.isfinite(y).all():
+        raise ValleysError(f"losses: {int((~np.isfinite(y)).sum())} of {y.size} are not finite")
+    given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
+    spline, plain = _splines(x, at, y, given)
+    bent = spline(x)
+    error = np.abs(bent - plain(x))
+    error[at] = 0.0
+    size = np.ptp(bent[at])
+    if error.max() > KNOWN * size:
+        return int(error.argmax())
+    error = np.maximum(error, max(LEAST_ERROR * size, noise / LARGE))
+    error[at] = 0.0
+    # Each draw and its opposite: what they have in common is then no chance.
+    z = np.random.default_rng(0).standard_normal((COPIES // 2, len(x)))
+    z = np.concatenate([np.zeros((1, len(x))), z, -z])
+    bent = bent + error * z
+    copies = _unbent(bent, y[at.index(len(x) // 2)])
+    copies[:, at] = y
+    steepness = None
+    if given is not None:
+        wrong = np.abs(spline(x, 1) - plain(x, 1))
+        steepness = (spline(x, 1) + wrong * z) * LARGE * np.cosh(np.clip(bent, -700, 700))
+        steepness[:, at] = given
+    options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
+    verdicts = [one.status for one in detect_many(x, copies, slopes=steepness, noise=noise, **options)]
+    other = np.array([verdict != verdicts[0] for verdict in verdicts])
+    if not other.any():
+        return None
+    # The spline itself, which has no errors, is among those that agree.
+    weight = np.abs(z[other].mean(axis=0) - z[~other].mean(axis=0))
+    weight[at] = -1.0
+    return int(weight.argmax())
 
 
 def shift(
@@ -623,8 +672,8 @@ def _detect_rows(
     min_span: float,
     minimum_within: float,
     noise: float,
-) -> Iterator[tuple[Detection, tuple[float, float]]]:
-    """Detect for checked curves (B, n), as `_detect_both`: every window of every curve at once.
+) -> Iterator[Detection]:
+    """Detect for checked curves (B, n): every window of every curve at once.
 
     Axes: side or orientation (2; 0 is +l), curve (B), first offset of the window (Z), last (J).
     """
@@ -667,7 +716,7 @@ def _detect_rows(
 
     # Greatest level, then widest window, then smallest zeta; orientation last, where it decides nothing.
     level = np.moveaxis(level, 0, -1).reshape(count, -1)
-    best, by_side = level.max(axis=1), level.reshape(count, -1, 2).max(axis=1)
+    best = level.max(axis=1)
     bar = np.where(np.isfinite(best), best - _RELATIVE * np.abs(best), np.inf)
     width = np.where(level >= bar[:, None], np.repeat(span.reshape(count, -1), 2, axis=1), -np.inf)
     chosen = (width >= width.max(axis=1, keepdims=True) * (1 - _RELATIVE)).argmax(axis=1)
@@ -687,7 +736,7 @@ def _detect_rows(
             status = "flat" if flat[k] else "not_minimum"
         plus, minus = float(rise_plus[k]), float(rise_minus[k])
         rises = plus > 0 and minus > 0
-        detection = Detection(
+        yield Detection(
             status=status,
             c_star=float(c_star[k]) if ok else nan,
             flat_side=(1 if side[k] == 0 else -1) if ok and c_star[k] > 1 + _RELATIVE else 0,
@@ -700,7 +749,6 @@ def _detect_rows(
             rise_ratio=minus / plus if rises else nan,
             asymmetry_index=log(minus) - log(plus) if rises else nan,
         )
-        yield detection, (float(by_side[k, 0]), float(by_side[k, 1]))
 
 
 class _Gaps:

@@ -183,13 +183,15 @@ def _but_later(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if key not in later or value != later[key]}
 
 
-def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Note in a probe's block that it looks at a subset of images, so that its curves have their errors.
+def with_algorithms(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Note in a probe's block which algorithms it takes that others do not.
 
-    The number is the algorithm's, as those of `valleys.stages` are, but of such probes alone.
+    ``image_errors``: it looks at a subset of images, so that its curves have their errors. ``next_point``:
+    it is adaptive. The numbers are like those of `valleys.stages`, but of such probes alone.
     """
     subset = block["train_images"] is not None or block["test_images"] is not None
-    return {**block, **({"image_errors": 1} if subset else {})}
+    more = {"image_errors": 1} if subset else {}
+    return {**block, **more, **({"next_point": 1} if block.get("adaptive") else {})}
 
 
 class Experiment:
@@ -989,7 +991,7 @@ class Experiment:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
-            blocks[name] = with_image_errors(_but_later(block))
+            blocks[name] = with_algorithms(_but_later(block))
         # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
         # they depend on the constants.
         judged = any({"precision", "adaptive"} & set(block) for block in blocks.values())

@@ -23,7 +23,6 @@ from valleys import factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.direction_kinds import COMPUTED, SINGLE
-from valleys.grids import coarse_step
 
 MB = 1e6
 
@@ -79,7 +78,7 @@ CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
 RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
-MEASURED_WHOLE = 0.25  # of an adaptive probe, the share of curves that need all points (docs/performance.md)
+ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (docs/performance.md)
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
@@ -392,10 +391,7 @@ class Costs:
     def _points(self, probe: str) -> float:
         """Return the points of a curve; of an adaptive probe, the mean over its curves that is expected."""
         spec = self.config["probes"][probe]
-        if not spec.get("adaptive"):
-            return spec["points"]
-        coarse = (spec["points"] - 1) // coarse_step(spec["points"], self.config["asymmetry"]["zeta_max"]) + 1
-        return coarse + MEASURED_WHOLE * (spec["points"] - coarse)
+        return min(spec["points"], ADAPTIVE_POINTS) if spec.get("adaptive") else spec["points"]
 
     def _directions(self, probe: str) -> int:
         spec = self.config["probes"][probe]

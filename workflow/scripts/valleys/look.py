@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_image_errors
+from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_algorithms
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -183,7 +183,7 @@ def request(
         experiment = Experiment(with_defaults(config))
     except ValleysError as error:
         raise ValleysError(_as_option(str(error))) from None
-    block = with_image_errors(config["probes"]["look"])
+    block = with_algorithms(config["probes"]["look"])
     del block["solutions"]
     if kind in SINGLE:
         block["n"] = 1

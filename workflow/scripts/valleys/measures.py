@@ -93,35 +93,48 @@ def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
 
     Losses, and the parts of their errors, are on a cubic spline through the points measured
-    (`asymmetry.finer`), accuracies and standard errors on straight lines. Curves with a loss that is not
-    finite stay as they are. So all curves of a probe are alike to whoever judges, compares or averages them.
+    (`asymmetry.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
+    finite, those left out are NaN. So all curves of a probe are alike to whoever judges, compares or averages
+    them.
     """
-    if "step" not in curves or not (coarse := curves["step"] > 1).any():
+    if "grid_points" not in curves:
         return curves
-    filled = [_filled(curve) for _, curve in curves[coarse].groupby(DIRECTION, sort=False)]
-    return pd.concat([curves[~coarse], *filled]).sort_index(kind="stable").reset_index(drop=True)
+    sizes = curves.groupby(DIRECTION, sort=False)["offset"].transform("size")
+    if not (some := sizes < curves["grid_points"].fillna(0)).any():
+        return curves
+    filled = [_filled(curve) for _, curve in curves[some].groupby(DIRECTION, sort=False)]
+    return pd.concat([curves[~some], *filled]).sort_index(kind="stable").reset_index(drop=True)
 
 
 def _filled(curve: pd.DataFrame) -> pd.DataFrame:
-    """Return a coarse curve's rows at all points, under the index of its first."""
+    """Return an adaptive curve's rows at all points, under the index of its first."""
     first = curve.index.min()
     curve = curve.sort_values("offset")
-    if not np.isfinite(curve[["train_loss", "test_loss"]]).all(axis=None):
-        return curve
-    step, x = int(curve["step"].iloc[0]), curve["offset"].to_numpy()
+    x, half = curve["offset"].to_numpy(), int(curve["grid_points"].iloc[0]) // 2
+    at = np.rint(x / x[-1] * half).astype(int) + half
+    offsets = x[-1] * np.arange(-half, half + 1) / half
+    offsets[at] = x
+
+    def between(column: str, slopes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        values = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
+        if np.isfinite(values).all():
+            return finer(offsets, at.tolist(), values, slopes)
+        spread = np.full(len(offsets), math.nan)
+        spread[at] = values
+        return spread, np.full(len(offsets), math.nan)
+
     exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
     slopes = exact if np.isfinite(exact).all() else None
-    at, train, steepness = finer(x, curve["train_loss"], step, slopes)
-    rows = curve.iloc[[0] * len(at)].copy()
-    rows["offset"], rows["train_loss"] = at, train
-    rows["test_loss"] = finer(x, curve["test_loss"], step)[1]
+    rows = curve.iloc[[0] * len(offsets)].copy()
+    rows["offset"] = offsets
+    rows["train_loss"], steepness = between("train_loss", slopes)
+    rows["test_loss"], _ = between("test_loss")
     rows["train_slope"] = math.nan if slopes is None else steepness
     for column in ("train_accuracy", "test_accuracy", "train_error", "test_error"):
-        rows[column] = np.interp(at, x, curve[column].to_numpy(dtype=np.float64, na_value=math.nan))
+        rows[column] = np.interp(offsets, x, curve[column].to_numpy(dtype=np.float64, na_value=math.nan))
     for column in ERROR_PARTS:
-        error = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
-        rows[column] = finer(x, error, step)[1] if np.isfinite(error).all() else math.nan
-    rows.index = pd.Index([first] * len(at))
+        rows[column], _ = between(column)
+    rows.index = pd.Index([first] * len(offsets))
     return rows
 
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, grids, loaders, losses, winograd
+from valleys import asymmetry, directions, files, loaders, losses, winograd
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -473,12 +473,13 @@ def settle(
     direction: Mapping[str, Tensor],
     curve: list[CurvePoint],
     constants: Mapping[str, float],
+    offsets: Sequence[float] | None = None,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
 
     A curve in bf16 is compared with fp32 at its ends and in the middle. Where errors like those found there
-    (`asymmetry.errors_like`) could change its verdict by Definition 1 (`asymmetry.holds`), all of it is
-    measured again in fp32.
+    (`asymmetry.errors_like`) could change its verdict by Definition 1 (`asymmetry.holds`), all of its points
+    are measured again in fp32.
 
     Parameters
     ----------
@@ -486,6 +487,8 @@ def settle(
         As `probe_line` returned it, in the evaluator's precision.
     constants
         Of Definition 1 (the config's ``asymmetry``).
+    offsets
+        All of the curve's, if it was measured at some.
 
     Returns
     -------
@@ -495,17 +498,20 @@ def settle(
     """
     if evaluator.precision == "fp32":
         return curve, {"precision": "fp32", "precision_error": None}
-    offsets, losses = ([row[key] for row in curve] for key in ("offset", "train_loss"))
-    at = checked_points(len(curve))
+    own, losses = ([row[key] for row in curve] for key in ("offset", "train_loss"))
+    offsets = own if offsets is None else offsets
+    checked = checked_points(len(offsets))
     with evaluator.in_precision("fp32"):
-        exact = probe_line(evaluator, direction, [offsets[i] for i in at])
-        differences = [losses[i] - point["train_loss"] for i, point in zip(at, exact, strict=True)]
+        exact = probe_line(evaluator, direction, [offsets[i] for i in checked])
+        found = {point["offset"]: point["train_loss"] for point in exact}
+        differences = [row["train_loss"] - found[row["offset"]] for row in curve if row["offset"] in found]
         error = math.sqrt(sum(d * d for d in differences) / len(differences))
         if math.isfinite(error) and all(map(math.isfinite, losses)):
-            errors = asymmetry.errors_like(losses, at, differences)
-            if asymmetry.holds(offsets, losses, errors, **constants):
+            at = _numbers(offsets, curve)
+            errors = asymmetry.errors_like(asymmetry.finer(offsets, at, losses)[0], checked, differences)
+            if asymmetry.holds(offsets, losses, errors[at], at=at, **constants):
                 return curve, {"precision": "bf16", "precision_error": error}
-        curve = _with_the_rest(evaluator, direction, offsets, exact, False)
+        curve = _with_these(evaluator, direction, own, exact)
         return curve, {"precision": "fp32", "precision_error": error}
 
 
@@ -516,11 +522,11 @@ def probe_adaptively(
     constants: Mapping[str, float],
     exact: bool = False,
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
-    """Return a curve on as many of the offsets as its verdict by Definition 1 needs, and how it came about.
+    """Return a curve on as many of the offsets as its shape and verdict need, and how it came about.
 
-    First a coarse, uniform grid (`grids.coarse_step`); where more points might give another verdict than a
-    spline through these (`asymmetry.decided`), the others too. A point's values are those it has in
-    `probe_line` at all offsets. A coarse curve is to be read through `asymmetry.finer`.
+    Some points first (`asymmetry.first_points`), then one by one the point that is needed most
+    (`asymmetry.next_point`), until none is. A point's values are those it has in `probe_line` at all offsets.
+    The curve is to be read through `asymmetry.finer`.
 
     Parameters
     ----------
@@ -536,41 +542,56 @@ def probe_adaptively(
     curve, columns
         The points in the order of their offsets, and the columns of `settle`.
     """
-    step = grids.coarse_step(len(offsets), constants["zeta_max"])
-    curve = probe_line(evaluator, direction, offsets[::step], exact)
-    if step > 1 and not _decided(curve, step, constants):
-        curve = _with_the_rest(evaluator, direction, offsets, curve, exact)
-    curve, measured = settle(evaluator, direction, curve, constants)
-    # In fp32 again, the coarse curve may be undecided where it was not in bf16.
-    if len(curve) < len(offsets) and measured["precision"] != evaluator.precision:
+    first = [offsets[i] for i in asymmetry.first_points(len(offsets))]
+    curve = probe_line(evaluator, direction, first, exact)
+    curve = _refined(evaluator, direction, offsets, curve, constants, exact)
+    curve, measured = settle(evaluator, direction, curve, constants, offsets)
+    if measured["precision"] != evaluator.precision:  # other points may be needed in fp32
         with evaluator.in_precision(measured["precision"]):
-            if not _decided(curve, step, constants):
-                curve = _with_the_rest(evaluator, direction, offsets, curve, exact)
+            curve = _refined(evaluator, direction, offsets, curve, constants, exact)
     return curve, measured
 
 
-def _decided(curve: list[CurvePoint], step: int, constants: Mapping[str, float]) -> bool:
-    """Whether more points would leave the curve's verdict, as `detection.judge` takes it, as it is."""
-    columns = ("offset", "train_loss", "test_loss", "train_slope")
-    offsets, train, test, slopes = ([row[key] for row in curve] for key in columns)
-    # One loss that is not finite settles the verdict; test losses are NaN where there are no test images.
-    if not all(map(math.isfinite, train)) or any(map(math.isinf, test)):
-        return True
-    exact = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
-    return asymmetry.decided(offsets, train, step, slopes=exact, **constants)
-
-
-def _with_the_rest(
+def _refined(
     evaluator: Evaluator,
     direction: Mapping[str, Tensor],
     offsets: Sequence[float],
     curve: list[CurvePoint],
+    constants: Mapping[str, float],
     exact: bool,
 ) -> list[CurvePoint]:
-    """Return the curve with the points at all other offsets measured too."""
+    """Return the curve with the points that it needs beside its own."""
+    columns = ("train_loss", "test_loss", "train_slope")
+    while True:
+        train, test, slopes = ([row[key] for row in curve] for key in columns)
+        # One loss that is not finite settles the verdict; test losses are NaN where there are no test images.
+        if not all(map(math.isfinite, train)) or any(map(math.isinf, test)):
+            return curve
+        known = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
+        at = _numbers(offsets, curve)
+        wanted = asymmetry.next_point(offsets, at, train, slopes=known, **constants)
+        if wanted is None:
+            return curve
+        curve = _with_these(evaluator, direction, [offsets[wanted]], curve, exact)
+
+
+def _numbers(offsets: Sequence[float], curve: list[CurvePoint]) -> list[int]:
+    """Return which of the offsets the curve has."""
     there = {row["offset"] for row in curve}
-    rest = probe_line(evaluator, direction, [at for at in offsets if at not in there], exact)
-    return sorted([*curve, *rest], key=lambda row: row["offset"])
+    return [i for i, offset in enumerate(offsets) if offset in there]
+
+
+def _with_these(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    offsets: Sequence[float],
+    curve: list[CurvePoint],
+    exact: bool = False,
+) -> list[CurvePoint]:
+    """Return the curve with the points at these offsets, measured where it has none."""
+    there = {row["offset"] for row in curve}
+    more = probe_line(evaluator, direction, [offset for offset in offsets if offset not in there], exact)
+    return sorted([*curve, *more], key=lambda row: row["offset"])
 
 
 #: Columns that `with_errors` adds.
@@ -826,13 +847,12 @@ def probe_solution(
             if block.get("adaptive"):
                 curve, measured = probe_adaptively(evaluator, direction, offsets, constants or {}, exact)
                 measured["points"] = len(curve)
-                step = (len(offsets) - 1) // (len(curve) - 1)
-                curve = [{**row, "step": step} for row in curve]
+                curve = [{**row, "grid_points": len(offsets)} for row in curve]
             else:
                 curve = probe_line(evaluator, direction, offsets, exact=exact)
             check_against(
                 f"direction {k} at offset 0",
-                curve[len(curve) // 2]["train_loss"],
+                next(row["train_loss"] for row in curve if row["offset"] == 0),
                 own.train_loss,
                 TOLERANCE[evaluator.precision],
             )
