@@ -6,9 +6,9 @@ Grids: each stored curve of finished experiments is judged again on some of its 
 that). ``every 3rd`` and so on are uniform; ``fine where close`` adds the other points where the coarse c*
 is within a factor of 1.5 of c, or there is none; ``bisected`` halves the interval in which the curve bends
 most until the verdict has stayed for three steps; ``adaptive`` is what probes with that key do
-(`asymmetry.decided`). The reference is the verdict on all points, of probes that have all. Then, of the
-curves that an adaptive probe would leave coarse, what else is read from them: by the coarse points alone, and
-on a spline through them (`asymmetry.finer`), which is what the workflow does.
+(`asymmetry.next_point`). The reference is the verdict on all points, of probes that have all. Then, what else
+is read from adaptive curves, on a spline through their points (`asymmetry.finer`), beside every second or
+third point read in the same way.
 
 Images: along the first U(0, 1) direction at the first sgd solution of each model, to its stored radius, the
 train loss on random subsets of n images (BN statistics from the same images where they are refreshed)
@@ -33,7 +33,6 @@ from scipy.interpolate import PchipInterpolator
 from valleys import asymmetry, directions, jobs, losses, measured_gain, probe, solutions, tables
 from valleys.config import Experiment
 from valleys.data import Split, load_split
-from valleys.grids import coarse_step
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHARES = (16, 8, 4, 2)  # subsets of a sixteenth of the images and so on
@@ -46,7 +45,7 @@ class Judge:
     """Verdicts on some of a curve's points, named by their distance from the middle."""
 
     def __init__(self, curve: pd.DataFrame, constants: Mapping[str, float]) -> None:
-        self.x, self.y = curve["offset"].to_numpy(), curve["train_loss"].to_numpy()
+        self.x, self.y, self.test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
         self.half, self.constants = len(self.x) // 2, constants
 
     def __call__(self, steps: Iterable[int]) -> asymmetry.Detection:
@@ -92,15 +91,19 @@ def close(found: asymmetry.Detection, c: float, factor: float = 1.5) -> bool:
     return c / factor <= found.c_star <= c * factor
 
 
-def adaptively(judge: Judge, full: asymmetry.Detection) -> tuple[str, int]:
+def wanted(x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mapping[str, float]) -> list[int]:
+    """Return the points that an adaptive probe would measure."""
+    at = asymmetry.first_points(len(x))
+    while (more := asymmetry.next_point(x, at, train[at], beside=test[at], **constants)) is not None:
+        at = sorted([*at, more])
+    return at
+
+
+def adaptively(judge: Judge) -> tuple[str, int]:
     """Return verdict and number of points of a probe that is adaptive."""
-    n = len(judge.x)
-    step = coarse_step(n, judge.constants["zeta_max"])
-    coarse = judge.x[::step], judge.y[::step]
-    if step > 1 and asymmetry.decided(*coarse, step, **judge.constants):
-        x, y, _ = asymmetry.finer(*coarse, step)
-        return asymmetry.detect(x, y, **judge.constants).status, len(coarse[0])
-    return full.status, n
+    at = wanted(judge.x, judge.y, judge.test, judge.constants)
+    y, _ = asymmetry.finer(judge.x, at, judge.y[at])
+    return asymmetry.detect(judge.x, y, **judge.constants).status, len(at)
 
 
 def readings(
@@ -125,28 +128,24 @@ def readings(
 
 
 def reads(curves: pd.DataFrame, constants: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return rows of what is read from curves that an adaptive probe leaves coarse, in three ways."""
+    """Return rows of what is read from curves on all points, on 11 of them, on those of adaptive probes."""
     rows = []
     for _, curve in curves.groupby(DIRECTION, sort=False):
         curve = curve.sort_values("offset")
         x, train, test = (curve[key].to_numpy() for key in ("offset", "train_loss", "test_loss"))
-        step = coarse_step(len(x), constants["zeta_max"])
-        if step == 1 or not np.isfinite([train, test]).all():
+        step = (len(x) - 1) // 10
+        if (len(x) - 1) % 10 or step < 2 or not np.isfinite([train, test]).all():
             continue
-        few = x[::step], train[::step], test[::step]
-        if asymmetry.decided(*few[:2], step, **constants):
-            between = (few[0], *few[1:]), (x, *(asymmetry.finer(few[0], y, step)[1] for y in few[1:]))
-            all_, coarse, spline = (readings(*given, constants) for given in ((x, train, test), *between))
-            rows += [
-                {
-                    "reading": key,
-                    "points": len(x),
-                    "all": all_[key],
-                    "coarse": coarse[key],
-                    "spline": spline[key],
-                }
-                for key in all_
-            ]
+        found = {"all": readings(x, train, test, constants)}
+        for way, at in (
+            ("even", list(range(0, len(x), step))),
+            ("adaptive", wanted(x, train, test, constants)),
+        ):
+            some = (asymmetry.finer(x, at, y[at])[0] for y in (train, test))
+            found[way] = readings(x, *some, constants) | {"points": len(at)}
+        for key in found["all"]:
+            row = {"reading": key, "of": len(x)} | {way: read[key] for way, read in found.items()}
+            rows.append(row | {f"{way}_points": found[way]["points"] for way in ("even", "adaptive")})
     return rows
 
 
@@ -159,7 +158,7 @@ def grids(curves: pd.DataFrame, constants: Mapping[str, float], name: str) -> li
             continue
         judge, n = Judge(curve, constants), len(curve)
         full = judge(range(judge.half + 1))
-        found = {"bisected": bisected(judge), "adaptive": adaptively(judge, full)}
+        found = {"bisected": bisected(judge), "adaptive": adaptively(judge)}
         for every in (2, 3, 5):
             if judge.half % every == 0 and judge.half // every >= 3:
                 coarse = judge(range(0, judge.half + 1, every))
@@ -296,9 +295,9 @@ def main() -> None:
             "curves": f"{len(rows):,}",
             "median size": f"{rows['all'].abs().median():.2g}",
         }
-        for way, name in (("coarse", "coarse points"), ("spline", "spline")):
+        for way, name in (("even", "11 even points"), ("adaptive", "adaptive points")):
             error = (rows[way] - rows["all"]).abs()
-            row[f"error on the {name}: median, 90 %"] = f"{error.median():.2g}, {error.quantile(0.9):.2g}"
+            row[f"error on {name}: median, 90 %"] = f"{error.median():.2g}, {error.quantile(0.9):.2g}"
         shown.append(row)
     document("decision_adaptive", markdown(shown))
     if given.grids:

@@ -129,11 +129,12 @@ def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
         there.send(([train for train, _ in values], time.perf_counter() - begin))
 
 
-def judged(curve: list, points: int) -> asymmetry.Detection:
+def judged(curve: list, offsets: list[float]) -> asymmetry.Detection:
     """Return the verdict on an adaptive curve."""
-    x, y = ([row[key] for row in curve] for key in ("offset", "train_loss"))
-    x, y, _ = asymmetry.finer(x, y, (points - 1) // (len(curve) - 1))
-    return asymmetry.detect(x, y, **CONSTANTS)
+    found = {row["offset"]: row["train_loss"] for row in curve}
+    at = [i for i, offset in enumerate(offsets) if offset in found]
+    losses, _ = asymmetry.finer(offsets, at, [found[offsets[i]] for i in at])
+    return asymmetry.detect(offsets, losses, **CONSTANTS)
 
 
 def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: int) -> list[dict[str, Any]]:
@@ -157,7 +158,7 @@ def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: in
             for precision, evaluator in ours.items():
                 begin = time.perf_counter()
                 curve, about = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
-                found = judged(curve, points)
+                found = judged(curve, offsets)
                 taken = time.perf_counter() - begin
                 row = {"model": name, "bn": bn, "precision": precision, "minimum": number, "k": k}
                 row |= {"points": len(curve), "settled": about["precision"]}

@@ -133,16 +133,16 @@ def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys,
     assert run(trained[0], "--points", "21", out=whole) == 0
     assert "points a curve" not in capsys.readouterr().out
     assert run(trained[0], "--points", "21", "--adaptive", out=some) == 0
-    assert "  8.0 of 21 points a curve, all in 0 of 2" in capsys.readouterr().out
+    assert "  10.0 of 21 points a curve, all in 0 of 2" in capsys.readouterr().out
     rows, all_rows = (
         tables.read(path / "tables" / "curves.parquet", "curves").to_pandas() for path in (some, whole)
     )
-    assert rows.groupby("k").size().tolist() == [7, 9]
-    assert rows["grid_points"].tolist() == [21] * 16
+    assert rows.groupby("k").size().tolist() == [9, 11]
+    assert rows["grid_points"].tolist() == [21] * 20
     same = [frame.drop(columns="grid_points") for frame in (rows, all_rows)]
-    assert len(same[0].merge(same[1], how="inner")) == 16  # as they are
+    assert len(same[0].merge(same[1], how="inner")) == 20  # as they are
     about = tables.read(some / "tables" / "directions.parquet", "directions")
-    assert about["points"].to_pylist() == [7, 9]
+    assert about["points"].to_pylist() == [9, 11]
     assert tables.about(some / "tables" / "curves.parquet")["config"]["probes"]["uniform"]["adaptive"] is True
     # Judged by other constants it is probed anew, as it may need other points.
     answers = iter([None, None])

@@ -154,7 +154,7 @@ def asks(monkeypatch):
     return answers, asked
 
 
-FIRST = [0, 4, 6, 10, 14, 16, 20]  # of 21
+FIRST = [0, 3, 6, 8, 10, 12, 14, 17, 20]  # of 21
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -163,7 +163,7 @@ def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
     answers, asked = asks
     direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
     whole = probe.probe_line(make_evaluator(bn=bn), direction, offsets, exact)
-    for given in ([None], [3, 17, None]):
+    for given in ([None], [4, 15, None]):
         answers[:], asked[:] = given, []
         evaluator = make_evaluator(bn=bn)
         curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS, exact)
@@ -174,7 +174,8 @@ def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
         slopes = [whole[i]["train_slope"] for i in at] if exact else None
         losses = [whole[i]["train_loss"] for i in at]
         assert asked[0][1] == FIRST
-        assert asked[-1] == (offsets, at, losses, {"slopes": slopes, **CONSTANTS})
+        options = {"slopes": slopes, "beside": [whole[i]["test_loss"] for i in at], **CONSTANTS}
+        assert asked[-1] == (offsets, at, losses, options)
 
 
 def test_an_adaptive_curve_ends_when_nothing_is_wanted():
@@ -182,20 +183,20 @@ def test_an_adaptive_curve_ends_when_nothing_is_wanted():
     for k in range(6):
         direction, offsets = draw(make_model(), k=k), probe.line_offsets(2.0, 31)
         curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
-        losses = [row["train_loss"] for row in curve]
+        losses, test = ([row[key] for row in curve] for key in ("train_loss", "test_loss"))
         at = [i for i, offset in enumerate(offsets) if offset in {row["offset"] for row in curve}]
-        assert asymmetry.next_point(offsets, at, losses, **CONSTANTS) is None
+        assert asymmetry.next_point(offsets, at, losses, beside=test, **CONSTANTS) is None
         whole = [row["train_loss"] for row in probe.probe_line(make_evaluator(), direction, offsets)]
         between = asymmetry.finer(offsets, at, losses)[0]
         one, other = asymmetry.detect_many(offsets, [between, whole], **CONSTANTS)
         assert one.status == other.status
-        assert 7 <= len(curve) < 31
+        assert 9 <= len(curve) < 31
 
 
 def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
     direction, offsets = draw(make_model("none"), kind="uniform"), probe.line_offsets(1e12, 21)
     curve, _ = probe.probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
-    assert len(curve) == 7
+    assert len(curve) == 9
     assert not all(math.isfinite(row["train_loss"]) for row in curve)
     assert asks[1] == []
 
@@ -208,9 +209,9 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
     rounded = probe.probe_line(make_evaluator(precision="bf16"), direction, offsets)
     cases = [  # verdict holds against rounding, points asked for: the curve
         (True, [None], rounded, FIRST),
-        (True, [8, None], rounded, [*FIRST, 8]),
+        (True, [7, None], rounded, [*FIRST, 7]),
         (False, [None, None], exact, FIRST),
-        (False, [8, None, 3, None], exact, [*FIRST, 3, 8]),
+        (False, [7, None, 1, None], exact, [*FIRST, 1, 7]),
     ]
     for holds, given, points, at in cases:
         told = []
@@ -233,7 +234,7 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
         differences = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in (0, 10, 20)]
         whole = asymmetry.finer(offsets, before, losses)[0]
         assert errors == pytest.approx(asymmetry.errors_like(whole, [0, 10, 20], differences)[before])
-    assert asked[-1][2] == [exact[i]["train_loss"] for i in sorted([*FIRST, 3, 8])]
+    assert asked[-1][2] == [exact[i]["train_loss"] for i in sorted([*FIRST, 1, 7])]
 
 
 def subset_evaluator(**options):
@@ -677,10 +678,10 @@ def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     block = {**BLOCK, "points": 21, "adaptive": True}
     first, state = make_evaluator(), tmp_path / "curves.pt"
     found = list(probe.probe_solution(first, {**block, "n": 2}, state=state, **options))
-    assert [(len(curve), row["points"]) for curve, row in found] == [(7, 7), (9, 9)]
+    assert [(len(curve), row["points"]) for curve, row in found] == [(9, 9), (11, 11)]
     again = list(probe.probe_solution(make_evaluator(), block, state=state, **options))
     assert again[:2] == found
-    assert again[2][1]["points"] == 7
+    assert again[2][1]["points"] == 9
     whole = list(
         probe.probe_solution(make_evaluator(), block | {"adaptive": False}, state=tmp_path / "x", **options)
     )

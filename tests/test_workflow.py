@@ -509,12 +509,13 @@ def test_an_adaptive_probe_has_points_where_its_verdicts_need_them(two_seeds):
     assert set(curves["grid_points"]) == {21}
     constants = fill_defaults(SEEDS)["asymmetry"]
     for _, curve in curves.groupby("k"):
-        x, losses = (curve.sort_values("offset")[key].to_numpy() for key in ("offset", "train_loss"))
+        curve = curve.sort_values("offset")
+        x, train, test = (curve[key].to_numpy() for key in ("offset", "train_loss", "test_loss"))
         whole = np.linspace(-x[-1], x[-1], 21)
         at = np.abs(whole[:, None] - x).argmin(axis=0).tolist()
         assert whole[at] == pytest.approx(x)
         assert set(asymmetry.first_points(21)) <= set(at)
-        assert asymmetry.next_point(whole, at, losses, **constants) is None
+        assert asymmetry.next_point(whole, at, train, beside=test, **constants) is None
 
 
 def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_columns(two_seeds):

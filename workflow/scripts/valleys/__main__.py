@@ -99,7 +99,7 @@ def _add_probe(commands: Any) -> None:
         "--adaptive",
         action="store_true",
         default=None,
-        help="measure 7 of the points first, then those that shape and verdict need",
+        help="measure 9 of the points first, then those that shape and verdict need",
     )
     curve.add_argument("--radius", type=float, help="R: how far a curve goes, in 2-norm of weights")
     curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")

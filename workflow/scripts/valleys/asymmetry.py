@@ -36,10 +36,17 @@ Floats = NDArray[np.float64]
 _RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
 _MIN_POINTS = 5
 LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
-FIRST = (0.0, 0.4, 0.6, 1.0)  # where an adaptive curve is measured first, as shares of R (`first_points`)
+FIRST = (
+    0.0,
+    0.2,
+    0.4,
+    0.7,
+    1.0,
+)  # where an adaptive curve is measured first, as shares of R (`first_points`)
 KNOWN = 0.015  # the greatest error between its points that is left, as a share of its range (`next_point`)
 LEAST_ERROR = 1e-4  # and the smallest that is believed
 COPIES = 64  # with errors, that its verdict is taken on
+DOUBT = 2.0  # times the errors expected, that these have
 _CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
 
 
@@ -373,6 +380,16 @@ def _splines(
     return CubicHermiteSpline(x[at], bent, steepness), CubicSpline(x[at], bent)
 
 
+def _errors(
+    x: Floats, at: list[int], y: Floats, slopes: Floats | None
+) -> tuple[CubicHermiteSpline | CubicSpline, PchipInterpolator | CubicSpline, Floats, float]:
+    """Return both of `_splines`, how far apart they are at all offsets, and the range of the curve."""
+    spline, plain = _splines(x, at, y, slopes)
+    error = np.abs(spline(x) - plain(x))
+    error[at] = 0.0
+    return spline, plain, error, float(np.ptp(spline(x[at])))
+
+
 def _unbent(bent: Floats, middle: float) -> Floats:
     """Return losses again; clipped where float64 ends."""
     return middle + LARGE * np.sinh(np.clip(bent, -700, 700))
@@ -403,17 +420,19 @@ def next_point(
     minimum_within: float = 0.25,
     slopes: ArrayLike | None = None,
     noise: float = 1e-9,
+    beside: ArrayLike | None = None,
 ) -> int | None:
     """Return the point that a curve needs most, having been measured at some: for its verdict, or its shape.
 
-    A loss between the points measured is taken to have a normal error about their spline (`finer`), of the
-    size by which this one differs there from a plainer interpolation: the monotone cubic one (PCHIP); where
-    exact slopes are given, the spline without them. Both as asinh(rise / 10 nats), and the least error is a
-    share `LEAST_ERROR` of the curve's range in it.
+    A loss between the points measured is taken to be as far from their spline (`finer`) as this one is there
+    from a plainer interpolation: the monotone cubic one (PCHIP); where exact slopes are given, the spline
+    without them. Both as asinh(rise / 10 nats), and the least error is a share `LEAST_ERROR` of the curve's
+    range in it.
 
-    - Where an error is more than a share `KNOWN` of that range, the point with the greatest is next.
-    - Else the verdict by Definition 1 is taken on `COPIES` curves with such errors. If any has another than
-      the spline, next is the point whose errors differ most between these curves and those that agree.
+    - Where such an error is more than a share `KNOWN` of that range, the point with the greatest is next.
+    - Else the verdict by Definition 1 is taken on `COPIES` curves with normal errors, `DOUBT` times as large.
+      If any has another than the spline, next is the point whose errors differ most between these curves and
+      those that agree.
 
     How often that gives the verdict of all points, at how many: docs/performance.md.
 
@@ -427,6 +446,8 @@ def next_point(
         The curve there; exact derivatives, if known.
     c, zeta_max, min_span, minimum_within, noise
         As in `detect`.
+    beside : array_like, shape (m,), optional
+        A second curve whose shape counts too, such as the test loss; not if a value is not finite.
 
     Returns
     -------
@@ -443,33 +464,33 @@ def next_point(
     if not np.isfinite(y).all():
         raise ValleysError(f"losses: {int((~np.isfinite(y)).sum())} of {y.size} are not finite")
     given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
-    spline, plain = _splines(x, at, y, given)
-    bent = spline(x)
-    error = np.abs(bent - plain(x))
-    error[at] = 0.0
-    size = np.ptp(bent[at])
-    if error.max() > KNOWN * size:
-        return int(error.argmax())
-    error = np.maximum(error, max(LEAST_ERROR * size, noise / LARGE))
+    spline, plain, error, size = _errors(x, at, y, given)
+    errors = [error / size if size > 0 else error]
+    if beside is not None and np.isfinite(other := np.asarray(beside, dtype=np.float64)).all():
+        *_, further, spread = _errors(x, at, other, None)
+        errors += [further / spread] if spread > 0 else []
+    if (largest := np.max(errors, axis=0)).max() > KNOWN:
+        return int(largest.argmax())
+    error = DOUBT * np.maximum(error, max(LEAST_ERROR * size, noise / LARGE))
     error[at] = 0.0
     # Each draw and its opposite: what they have in common is then no chance.
     z = np.random.default_rng(0).standard_normal((COPIES // 2, len(x)))
     z = np.concatenate([np.zeros((1, len(x))), z, -z])
-    bent = bent + error * z
+    bent = spline(x) + error * z
     copies = _unbent(bent, y[at.index(len(x) // 2)])
     copies[:, at] = y
     steepness = None
     if given is not None:
-        wrong = np.abs(spline(x, 1) - plain(x, 1))
+        wrong = DOUBT * np.abs(spline(x, 1) - plain(x, 1))
         steepness = (spline(x, 1) + wrong * z) * LARGE * np.cosh(np.clip(bent, -700, 700))
         steepness[:, at] = given
     options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
     verdicts = [one.status for one in detect_many(x, copies, slopes=steepness, noise=noise, **options)]
-    other = np.array([verdict != verdicts[0] for verdict in verdicts])
-    if not other.any():
+    differ = np.array([verdict != verdicts[0] for verdict in verdicts])
+    if not differ.any():
         return None
     # The spline itself, which has no errors, is among those that agree.
-    weight = np.abs(z[other].mean(axis=0) - z[~other].mean(axis=0))
+    weight = np.abs(z[differ].mean(axis=0) - z[~differ].mean(axis=0))
     weight[at] = -1.0
     return int(weight.argmax())
 

@@ -569,7 +569,7 @@ def _refined(
             return curve
         known = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
         at = _numbers(offsets, curve)
-        wanted = asymmetry.next_point(offsets, at, train, slopes=known, **constants)
+        wanted = asymmetry.next_point(offsets, at, train, slopes=known, beside=test, **constants)
         if wanted is None:
             return curve
         curve = _with_these(evaluator, direction, [offsets[wanted]], curve, exact)
