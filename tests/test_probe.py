@@ -193,6 +193,42 @@ def test_an_adaptive_curve_ends_when_nothing_is_wanted():
         assert 9 <= len(curve) < 31
 
 
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_lines_share_their_point_at_offset_0(bn, precision):
+    """It has the values that it has measured by itself, and is measured anew from other weights."""
+    model, offsets = make_model(), [-1.0, 0.0, 1.0]
+    evaluator = make_evaluator(bn=bn, precision=precision, drawn_from={"train": 100})
+    alone = make_evaluator(bn=bn, precision=precision, drawn_from={"train": 100})
+    curves = [probe.probe_line(evaluator, draw(model, k), offsets) for k in range(3)]
+    assert evaluator.points == 7
+    for k, curve in enumerate(curves):
+        alone.move(draw(model, k), 0.0)
+        point = alone.point()
+        assert {key: curve[1][key] for key in point.asdict()} == point.asdict()
+        assert torch.equal(curve[1]["by_image"]["train"], alone.by_image["train"])
+    other = make_model()
+    with torch.no_grad():
+        other.classifier.weight.mul_(2)
+    evaluator.load(other.state_dict())
+    again = probe.probe_line(evaluator, draw(model), [0.0])
+    assert again[0]["train_loss"] != curves[0][1]["train_loss"]
+
+
+def test_lines_that_did_not_begin_at_one_start_are_found_out(tmp_path):
+    """As they share their point at offset 0, it is measured again after the last."""
+    evaluator = make_evaluator()
+    moved, evaluator.move = evaluator.move, lambda *given: (moved(*given), wander())
+
+    def wander():
+        for tensor in evaluator.start.values():
+            if tensor.is_floating_point():
+                tensor.mul_(1.01)
+
+    with pytest.raises(ValleysError, match="self-check failed: the start after the last direction"):
+        solution(evaluator, tmp_path)
+
+
 def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
     direction, offsets = draw(make_model("none"), kind="uniform"), probe.line_offsets(1e12, 21)
     curve, _ = probe.probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
@@ -408,8 +444,20 @@ class Curve:
         self.points += 1
         return self.phi(self.at), 0.0
 
+    def at_start(self):
+        self.points += 1
+        return probe.Point(self.phi(0.0), 0.0, math.nan, math.nan)
+
     def reset(self):
         self.at = 0.0
+
+
+@pytest.mark.parametrize(("first", "points"), [(1.0, 3), (0.97, 3), (1.04, 3), (0.5, 5), (2.0, 5)])
+def test_a_radius_that_meets_the_rise_is_not_looked_for_further(first, points):
+    curve = Curve(lambda x: x * x)
+    found = probe.find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
+    assert found.radius == pytest.approx(1.0, abs=0.05)
+    assert curve.points == points
 
 
 @pytest.mark.parametrize("first", [1e-4, 0.3, 50.0])

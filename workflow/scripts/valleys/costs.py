@@ -66,7 +66,7 @@ GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb
 BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
 BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
-BF16_CHECKED = 3  # points of a curve that are measured in fp32 too: `probe.settle`
+BF16_CHECKED = 2  # points of a curve that are measured in fp32 too, beside offset 0: `probe.settle`
 #: Share of curves that are then measured again in fp32, by BN policy: 17 of 108, 17 of 176, 110 of 372 of the
 #: default run's networks.
 BF16_AGAIN = {"refreshed": 0.16, "frozen": 0.10, "none": 0.30}
@@ -76,7 +76,7 @@ IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that 
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
-RADIUS_PASSES = 14  # passes over the train images until a radius is found: `probe.find_radius`
+RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `probe.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
 ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (docs/performance.md)
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
@@ -513,10 +513,10 @@ class Costs:
         for name in names:
             block = self.config["probes"][name]
             exact_point = self._point(w, {**block, "precision": "fp32"})
-            line = self._points(name) * self._point(w, block)
+            line = (self._points(name) - 1) * self._point(w, block)  # lines share offset 0
             if block["precision"] == "bf16":
                 again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
-                line += (BF16_CHECKED + again * (self._points(name) - BF16_CHECKED)) * exact_point
+                line += (BF16_CHECKED + again * (self._points(name) - 1 - BF16_CHECKED)) * exact_point
             if block["radius"] is None and block["relative"] is None:
                 line += RADIUS_PASSES * self._point(w, block, test=False)
             if block["slopes"] == "exact":
@@ -524,7 +524,7 @@ class Costs:
                 line += self._points(name) * SLOPE_PASSES * self._forward(net, images)
             times = self._directions(name) * self._solutions(cell, name)
             drawn = Work(bytes=20 * 4 * net.parameters, layers=10 * net.tensors)
-            work += times * (line + drawn) + self._solutions(cell, name) * exact_point
+            work += times * (line + drawn) + 3 * self._solutions(cell, name) * exact_point
             rows += times * self._points(name)
             if block["kind"] in COMPUTED:
                 copies = max(copies, 4.0 + self._directions(name) * self._solutions(cell, name))

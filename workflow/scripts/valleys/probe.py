@@ -144,12 +144,14 @@ class Evaluator:
         self.drawn_from = dict(drawn_from or {})
         self.by_image: dict[str, Tensor] = {}  # of the last pass over each split that `drawn_from` names
         self.points = 0
+        self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
         self.model.load_state_dict(state)
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self._at_start.clear()
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
@@ -289,6 +291,19 @@ class Evaluator:
         """Return train and test loss and accuracy at the present weights."""
         return Point(*self.train_loss(), *self.test_loss())
 
+    def at_start(self) -> Point:
+        """Return the values at the start, BN as the policy has it: the point at offset 0 of every line.
+
+        Measured once in each precision, until `load`; the weights are left at the start.
+        """
+        if self.precision not in self._at_start:
+            self.reset()
+            self._at_start[self.precision] = self.point(), dict(self.by_image)
+            self.reset()
+        point, by_image = self._at_start[self.precision]
+        self.by_image = dict(by_image)
+        return point
+
     def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches, name: str) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
@@ -422,7 +437,7 @@ def probe_line(
         for offset in offsets:
             evaluator.move(direction, offset)
             slope = evaluator.train_slope(direction) if exact else None
-            point = evaluator.point()
+            point = evaluator.point() if offset else evaluator.at_start()
             rows.append(
                 {
                     "offset": offset,
@@ -703,8 +718,7 @@ def find_radius(
     Radius with status ``found``, or ``capped`` when the rise is not met at `cap`.
     """
     try:
-        evaluator.move(direction, 0.0)
-        base = evaluator.train_loss()[0]
+        base = evaluator.at_start().train_loss
 
         def larger(radius: float) -> float:
             rises = []
@@ -714,22 +728,27 @@ def find_radius(
                 rises.append(value if math.isfinite(value) else math.inf)
             return max(rises)
 
+        def met(value: float) -> bool:
+            return abs(value - rise) <= tolerance * rise
+
         low = high = min(first, cap)
         at_low = at_high = larger(high)
         while at_high < rise:
             if high >= cap:
                 return Radius(cap, "capped")
+            if met(at_high):
+                break
             low, at_low = high, at_high
             high = min(2 * high, cap)
             at_high = larger(high)
         # Not below 2**-40 of the first trial: a loss that jumps at once has no radius to find.
-        while at_low >= rise and low > first * 2.0**-40:
+        while at_low >= rise and not met(at_low) and low > first * 2.0**-40:
             high, at_high = low, at_low
             low = low / 2
             at_low = larger(low)
         for trial in range(30):
             for radius, value in ((low, at_low), (high, at_high)):
-                if abs(value - rise) <= tolerance * rise:
+                if met(value):
                     return Radius(radius, "found")
             share = 0.5
             if trial % 3 < 2 and at_low > 0 and math.isfinite(at_high) and at_high > at_low:
@@ -829,7 +848,8 @@ def probe_solution(
     # directions start from the radius of direction 0, which is the same however many are asked for.
     first = done[0][1]["radius"] if 0 in done else weight_norm / 50
     with evaluator.in_precision("fp32"):
-        own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.point()
+        own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.at_start()
+    measured_any = False
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:
             if block["radius"] is not None:
@@ -872,6 +892,7 @@ def probe_solution(
                 **measured,
             }
             done[k] = [curve, row]
+            measured_any = True
             if time.monotonic() - saved_at > save_every_s:
                 files.save_checkpoint(state, done)
                 saved_at = time.monotonic()
@@ -888,6 +909,14 @@ def probe_solution(
                 measured["precision"],
             )
         yield tuple(done[k])
+    if measured_any:
+        # Curves share their point at offset 0; that all began there shows when it is measured again.
+        evaluator.reset()
+        again = evaluator.point().train_loss
+        check_against(
+            "the start after the last direction", again, own.train_loss, TOLERANCE[evaluator.precision]
+        )
+        evaluator.reset()
     files.save_checkpoint(state, done)
 
 
