@@ -189,13 +189,20 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return shown
 
 
+def positive(text: str) -> int:
+    """Return a number of directions."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
 def main() -> None:
     """Measure, write the table, and put it into docs/performance.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=compute.SPECS, default=list(compute.SPECS))
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")
     parser.add_argument("--run", type=Path, nargs="+", help="results folders of finished runs")
-    parser.add_argument("--rounds", type=int, default=5, help="directions at each minimum")
+    parser.add_argument("--rounds", type=positive, default=5, help="directions at each minimum")
     parser.add_argument("--points", type=int, default=31)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()

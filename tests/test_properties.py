@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_asymmetry import brute_force
 from valleys import config as valleys_config
 from valleys import directions, tables
-from valleys.asymmetry import detect
+from valleys.asymmetry import detect, finer, first_points, next_point
 from valleys.errors import ValleysError
 
 # The same examples each time: a test that fails on one machine in a thousand runs says nothing of a change.
@@ -141,6 +141,22 @@ def test_the_detector_agrees_with_definition_1_window_by_window(curve, c):
         assert d.c_star == pytest.approx(level, nan_ok=True)
         assert (d.flat_side or 0) == side
         assert (d.status == "asymmetric") is (d.c_star >= c)  # NaN is not
+
+
+@few
+@given(st.integers(2, 20), st.lists(st.floats(-1e6, 1e38), min_size=41, max_size=41), st.booleans())
+def test_any_curve_asks_for_points_that_it_does_not_have_until_it_has_enough(half, values, jagged):
+    grid = np.linspace(-1, 1, 2 * half + 1)
+    losses = np.array(values[: 2 * half + 1]) if jagged else values[0] * grid**2 + grid
+    at = first_points(len(grid))
+    while (more := next_point(grid, at, losses[at], beside=losses[at][::-1])) is not None:
+        assert more not in at
+        at = sorted([*at, more])
+    between, _ = finer(grid, at, losses[at])
+    assert np.isfinite(between).all()
+    assert (between[at] == losses[at]).all()
+    if len(at) == len(grid):
+        assert (between == losses).all()
 
 
 @many
