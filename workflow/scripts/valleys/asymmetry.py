@@ -36,13 +36,7 @@ Floats = NDArray[np.float64]
 _RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
 _MIN_POINTS = 5
 LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
-FIRST = (
-    0.0,
-    0.2,
-    0.4,
-    0.7,
-    1.0,
-)  # where an adaptive curve is measured first, as shares of R (`first_points`)
+FIRST = (0.0, 0.2, 0.4, 0.7, 1.0)  # of R: where an adaptive curve is measured first (`first_points`)
 KNOWN = 0.015  # the greatest error between its points that is left, as a share of its range (`next_point`)
 LEAST_ERROR = 1e-4  # and the smallest that is believed
 COPIES = 64  # with errors, that its verdict is taken on
@@ -398,7 +392,7 @@ def _unbent(bent: Floats, middle: float) -> Floats:
 def first_points(points: int) -> list[int]:
     """Return the numbers of the points of a curve that are measured before it is asked which it needs.
 
-    They are those nearest to `FIRST` on both sides: most curves are flat about 0 and steep further out.
+    They are those nearest to `FIRST`, as shares of R, on both sides.
 
     Parameters
     ----------
