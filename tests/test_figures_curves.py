@@ -36,3 +36,24 @@ def test_curves_caption(figure_data):
     said = figures.caption("curves-uniform", figure_data, SPEC)
     assert "digits / mlp at sgd: 4 nats at −R and 2 at +R, asymmetric 6 of 12" in said
     assert "R is 2 to 5 in 2-norm of weights (6 of 24 curves do not reach the target rise)" in said
+
+
+@pytest.mark.parametrize(("times", "scale"), [(1, "linear"), (50, "linear"), (1e5, "symlog")])
+def test_losses_that_explode_are_on_a_logarithmic_axis(figure_data, times, scale):
+    """So that the side that stays low shows; with labels that people read."""
+    curves = figure_data["curves"].copy()
+    up = curves["offset"] > 0
+    curves.loc[up, ["train_loss", "test_loss"]] *= times
+    figure = figures.draw("curves-uniform", {**figure_data, "curves": curves}, SPEC)
+    axes = figure.axes[0]
+    assert axes.get_yscale() == scale
+    low, high = axes.get_ylim()
+    mean = next(line for line in axes.lines if line.get_linewidth() == 1.6).get_ydata()
+    assert low < mean.min()
+    assert high > mean.max()
+    if scale == "symlog":
+        figure.canvas.draw()
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert {"0", "1", "100"} <= set(labels)
+        assert "10⁵" in labels
+        assert not any("$" in label for label in labels)

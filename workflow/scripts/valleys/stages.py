@@ -27,7 +27,7 @@ VERSIONS: dict[str, int] = {
     "toy_2d": 1,
     "simulate_theory": 1,
     "aggregate": 1,
-    "figures": 6,
+    "figures": 7,
     "claims": 5,
     "report": 6,
 }

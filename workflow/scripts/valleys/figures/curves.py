@@ -18,9 +18,12 @@ from valleys.figures.layout import (
     linear_axis,
     panel_grid,
     split_handles,
+    symlog_axis,
 )
 from valleys.figures.style import GREY, SHADE, SPLITS, Look
 from valleys.figures.wording import LISTED, listed, number, range_of, recipe_note
+
+EXPLODES = 1000.0  # nats: rises beyond are drawn on a logarithmic axis, where the flat side shows
 
 
 def _rises(probe: str, data: Data) -> pd.DataFrame:
@@ -66,7 +69,10 @@ def _draw(probe: str, data: Data, spec: Spec, look: Look) -> Figure | None:
         row[0].set_xlim(-1, 1)
         row[0].set_xticks([-1, -0.5, 0, 0.5, 1])
         row[0].set_ylabel("rise in loss [nats]")
-        linear_axis(row[0])
+        if tops and max(tops) > EXPLODES:
+            symlog_axis(row[0], min(bottoms), max(tops))
+        else:
+            linear_axis(row[0])
     for axes in grid[-1]:
         axes.set_xlabel("offset l / R")
     train, test = split_handles(look)
@@ -107,7 +113,7 @@ KIND = Kind(
         "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
         "are means over directions and seeds; shade and thin lines enclose the middle 80 % of them. "
         "Directions keep the sign they were drawn with. The vertical axis is cut where a few curves leave "
-        "the rest."
+        f"the rest; where rises exceed {EXPLODES:,.0f} nats it is logarithmic beyond 1 nat."
     ),
     nothing="Nothing to draw: no curve was measured for the probe {}.",
     draw=_draw,

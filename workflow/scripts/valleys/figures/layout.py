@@ -12,10 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    SymmetricalLogLocator,
+)
 
 from valleys.figures.frames import by_cell
 from valleys.figures.style import FAINT, GREY, INK, SHADE, SPLITS, Look
+from valleys.figures.wording import number
 from valleys.stats import Interval
 
 STEPS = [1, 2, 5, 10]  # between ticks
@@ -107,6 +115,17 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
 def linear_axis(axes: Axes) -> None:
     """Give the y axis a few round ticks."""
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+
+
+def symlog_axis(axes: Axes, low: float, high: float) -> None:
+    """Make the y axis logarithmic in size beyond 1, linear below, from about `low` to about `high`."""
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_ylim(1.5 * min(low, 0.0) - 0.2, 3 * high)
+    locator = SymmetricalLogLocator(base=10, linthresh=1.0)
+    locator.set_params(numticks=6)
+    axes.yaxis.set_major_locator(locator)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 1).removeprefix("1 × ")))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def line_axis(axes: Axes, labels: Sequence[str]) -> None:
