@@ -131,9 +131,8 @@ def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
 
 def judged(curve: list, offsets: list[float]) -> asymmetry.Detection:
     """Return the verdict on an adaptive curve."""
-    found = {row["offset"]: row["train_loss"] for row in curve}
-    at = [i for i, offset in enumerate(offsets) if offset in found]
-    losses, _ = asymmetry.finer(offsets, at, [found[offsets[i]] for i in at])
+    at = probe.measured_at(offsets, curve)
+    losses, _ = asymmetry.finer(offsets, at, [row["train_loss"] for row in curve])
     return asymmetry.detect(offsets, losses, **CONSTANTS)
 
 

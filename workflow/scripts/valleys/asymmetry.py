@@ -39,8 +39,8 @@ LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`
 FIRST = (0.0, 0.2, 0.4, 0.7, 1.0)  # of R: where an adaptive curve is measured first (`first_points`)
 KNOWN = 0.015  # the greatest error between its points that is left, as a share of its range (`next_point`)
 LEAST_ERROR = 1e-4  # and the smallest that is believed
-COPIES = 64  # with errors, that its verdict is taken on
-DOUBT = 2.0  # times the errors expected, that these have
+DOUBT = 2.0  # times the errors expected, that those of its copies have
+COPIES = 64  # of a curve, with errors, that its verdict is taken on (`next_point`, `holds`)
 _CHUNK = 1_000_000  # windows held at once by detect_many: about 50 MB
 
 
@@ -266,7 +266,7 @@ def holds(
     error: ArrayLike,
     *,
     at: Sequence[int] | None = None,
-    copies: int = 64,
+    copies: int = COPIES,
     **constants: float,
 ) -> bool:
     """Return whether a curve's verdict survives errors of the size that its losses have.
@@ -297,7 +297,7 @@ def holds(
     draw = np.random.default_rng(0).standard_normal
     errors = error * draw((copies, len(losses))) if error.ndim < 2 else draw((copies, len(error))) @ error
     curves = np.concatenate([losses[None], losses + errors])
-    if at is not None:
+    if at is not None and len(at) < np.size(offsets):
         curves = np.stack([finer(offsets, at, curve)[0] for curve in curves])
     return len({found.status for found in detect_many(offsets, curves, **constants)}) == 1
 
@@ -353,7 +353,7 @@ def finer(
     """
     x, at, y = np.asarray(offsets, dtype=np.float64), list(at), np.asarray(values, dtype=np.float64)
     given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
-    spline, _ = _splines(x, at, y, given)
+    spline = _spline(x, at, y, given)
     bent = spline(x)
     between, steepness = _unbent(bent, y[at.index(len(x) // 2)]), spline(x, 1) * LARGE * np.cosh(bent)
     between[at] = y
@@ -362,23 +362,23 @@ def finer(
     return between, steepness
 
 
-def _splines(
-    x: Floats, at: list[int], y: Floats, slopes: Floats | None
-) -> tuple[CubicHermiteSpline | CubicSpline, PchipInterpolator | CubicSpline]:
-    """Return the spline of `finer`, of asinh(rise / `LARGE`), and a plainer one, to tell its error."""
+def _spline(x: Floats, at: list[int], y: Floats, slopes: Floats | None) -> CubicHermiteSpline | CubicSpline:
+    """Return the spline of `finer`, of asinh(rise / `LARGE`)."""
     rise = (y - y[at.index(len(x) // 2)]) / LARGE
-    bent = np.arcsinh(rise)
     if slopes is None:
-        return CubicSpline(x[at], bent), PchipInterpolator(x[at], bent)
-    steepness = slopes / (LARGE * np.hypot(1, rise))
-    return CubicHermiteSpline(x[at], bent, steepness), CubicSpline(x[at], bent)
+        return CubicSpline(x[at], np.arcsinh(rise))
+    return CubicHermiteSpline(x[at], np.arcsinh(rise), slopes / (LARGE * np.hypot(1, rise)))
 
 
 def _errors(
     x: Floats, at: list[int], y: Floats, slopes: Floats | None
 ) -> tuple[CubicHermiteSpline | CubicSpline, PchipInterpolator | CubicSpline, Floats, float]:
-    """Return both of `_splines`, how far apart they are at all offsets, and the range of the curve."""
-    spline, plain = _splines(x, at, y, slopes)
+    """Return the spline, a plainer one, how far apart they are at all offsets, and the range of the curve."""
+    spline = _spline(x, at, y, slopes)
+    if slopes is None:
+        plain = PchipInterpolator(x[at], np.arcsinh((y - y[at.index(len(x) // 2)]) / LARGE))
+    else:
+        plain = _spline(x, at, y, None)
     error = np.abs(spline(x) - plain(x))
     error[at] = 0.0
     return spline, plain, error, float(np.ptp(spline(x[at])))

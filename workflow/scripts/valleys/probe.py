@@ -522,7 +522,7 @@ def settle(
         differences = [row["train_loss"] - found[row["offset"]] for row in curve if row["offset"] in found]
         error = math.sqrt(sum(d * d for d in differences) / len(differences))
         if math.isfinite(error) and all(map(math.isfinite, losses)):
-            at = _numbers(offsets, curve)
+            at = measured_at(offsets, curve)
             errors = asymmetry.errors_like(asymmetry.finer(offsets, at, losses)[0], checked, differences)
             if asymmetry.holds(offsets, losses, errors[at], at=at, **constants):
                 return curve, {"precision": "bf16", "precision_error": error}
@@ -583,15 +583,15 @@ def _refined(
         if not all(map(math.isfinite, train)) or any(map(math.isinf, test)):
             return curve
         known = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
-        at = _numbers(offsets, curve)
+        at = measured_at(offsets, curve)
         wanted = asymmetry.next_point(offsets, at, train, slopes=known, beside=test, **constants)
         if wanted is None:
             return curve
         curve = _with_these(evaluator, direction, [offsets[wanted]], curve, exact)
 
 
-def _numbers(offsets: Sequence[float], curve: list[CurvePoint]) -> list[int]:
-    """Return which of the offsets the curve has."""
+def measured_at(offsets: Sequence[float], curve: list[CurvePoint]) -> list[int]:
+    """Return the numbers of the offsets that the curve has, as `asymmetry.finer` takes them."""
     there = {row["offset"] for row in curve}
     return [i for i, offset in enumerate(offsets) if offset in there]
 
@@ -849,7 +849,7 @@ def probe_solution(
     first = done[0][1]["radius"] if 0 in done else weight_norm / 50
     with evaluator.in_precision("fp32"):
         own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.at_start()
-    measured_any = False
+    resumed = len(done)
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:
             if block["radius"] is not None:
@@ -892,7 +892,6 @@ def probe_solution(
                 **measured,
             }
             done[k] = [curve, row]
-            measured_any = True
             if time.monotonic() - saved_at > save_every_s:
                 files.save_checkpoint(state, done)
                 saved_at = time.monotonic()
@@ -909,7 +908,7 @@ def probe_solution(
                 measured["precision"],
             )
         yield tuple(done[k])
-    if measured_any:
+    if len(done) > resumed:
         # Curves share their point at offset 0; that all began there shows when it is measured again.
         evaluator.reset()
         again = evaluator.point().train_loss
