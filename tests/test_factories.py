@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import factories, factory_costs, models, solutions
+from valleys import averaging, factories, factory_costs, models, solutions
 from valleys.arch_costs import measure
 from valleys.arch_options import validate_spec
 from valleys.directions import parameter_group
@@ -45,11 +45,17 @@ class Broken(nn.Module):
         return self.head(self.norm(x)).argmax(1) if self.what == "labels" else self.head(self.norm(x))
 
 class Norm(nn.BatchNorm1d):
-    def forward(self, x):
-        return super().forward(x).relu()
+    how = "torch"
 
-def other_norm():
-    return nn.Sequential(nn.Flatten(), Norm(64), nn.Linear(64, 5))
+    def forward(self, x):
+        if self.how == "torch":
+            return super().forward(x).relu()
+        return (x - self.running_mean) * (self.running_var + self.eps).rsqrt()
+
+def other_norm(how="torch"):
+    net = nn.Sequential(nn.Flatten(), Norm(64), nn.Linear(64, 5))
+    net[1].how = how
+    return net
 
 class Noise(nn.Module):
     def forward(self, x):
@@ -220,7 +226,7 @@ WRONG = {
     "fails on images": ("package.nets:Broken", {"what": "raises"}, r"8, 8\), raises RuntimeErr"),
     "norm used twice": ("package.nets:Broken", {"what": "twice"}, "layer norm is used 2 times"),
     "norm untracked": ("package.nets:Broken", {"what": "untracked"}, "keeps no running statistics"),
-    "another norm": ("package.nets:other_norm", {}, "layer 1 is a Norm, which may do more than normalise"),
+    "another norm": ("package.nets:other_norm", {"how": "own"}, "layer 1 is a Norm, which normalises in"),
     "tied": ("package.nets:tied", {}, "1.weight and 2.weight are one tensor"),
     "frozen": ("package.nets:frozen", {}, "parameter 1.weight requires no gradient"),
     "double": ("package.nets:double", {}, "raises RuntimeError"),
@@ -235,6 +241,14 @@ def test_what_is_wrong_is_one_line(package, case):
     with pytest.raises(ValleysError, match=words.replace("package", package.name)) as caught:
         models.build(spec, in_shape=SHAPE, classes=CLASSES)
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_norm_that_also_activates_is_taken(package):
+    net = build(package, "other_norm")
+    batches = [torch.randn(6, *SHAPE), torch.randn(4, *SHAPE) + 2]
+    found = torch.cat(averaging.refresh_bn(net, batches))
+    with torch.no_grad():
+        torch.testing.assert_close(found, net.train()(torch.cat(batches)), rtol=1e-4, atol=1e-5)
 
 
 def test_torchvision_networks_are_factories():

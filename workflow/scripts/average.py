@@ -1,6 +1,6 @@
 """Average the cached iterates of one cell (SWA); BN statistics are refreshed by the next rule.
 
-In: ``iterates``, ``sgd`` (for its header). Out: ``weights``.
+In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 """
 
 from valleys.jobs import job
@@ -13,6 +13,6 @@ with job(snakemake) as log:
     epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
     paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)
     log.info("averaging %d iterates, %s to %s", len(paths), paths[0].stem, paths[-1].stem)
-    state = average(files.load_weights(path, ours=True)[0] for path in paths)
-    _, about = files.load_weights(snakemake.input.sgd, ours=True)
+    model, about = solutions.load(snakemake.input.sgd)  # knows which tensors are parameters
+    state = average((files.load_weights(path, ours=True)[0] for path in paths), model)
     solutions.save(snakemake.output.weights, state, about, solution="swa", iterates=len(paths))

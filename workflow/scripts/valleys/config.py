@@ -945,9 +945,13 @@ class Experiment:
         keys = {"model": spec, "recipe": _but_later(kept), "seed": int(seed), **self._code(spec)}
         return self._stage("train_sgd", **keys)
 
-    def average(self, recipe: str) -> dict[str, Any]:
-        """Params of ``average``."""
-        return self._stage("average", window=self.recipe(recipe)["swa"]["window"])
+    def average(self, model: str, recipe: str) -> dict[str, Any]:
+        """Params of ``average``.
+
+        A user's own network may have buffers that older versions averaged too; ours have none.
+        """
+        more = {"buffers": "last"} if "factory" in self.models[model] else {}
+        return self._stage("average", window=self.recipe(recipe)["swa"]["window"], **more)
 
     def refresh_bn(self, model: str) -> dict[str, Any]:
         """Params of ``refresh_bn``: how, or None for a model without batch norm."""

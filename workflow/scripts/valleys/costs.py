@@ -449,7 +449,7 @@ class Costs:
         )
         work = Work(bytes=20 * kept * net.bytes)
         start = self.cpu.start_s if self.forked else 0.7 * self.cpu.start_s
-        return Cost(start + work.seconds(self.cpu), 220 + 5 * net.bytes / MB, net.bytes)
+        return Cost(start + work.seconds(self.cpu), 220 + 6 * net.bytes / MB, net.bytes)
 
     def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import factories
+from valleys import averaging, factories
 from valleys.arch_options import (
     ACTIVATIONS,
     ARCHS,
@@ -437,21 +437,16 @@ def _first_that_fits(
 @torch.no_grad()
 def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
     """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
-    images, was_training = torch.zeros(2, *in_shape), model.training
-    calls: list[nn.Module] = []
-    hooks = [m.register_forward_hook(lambda m, *_: calls.append(m)) for m in model.modules()]
-    with torch.random.fork_rng(devices=[]):
+    images = torch.zeros(2, *in_shape)
+    with torch.random.fork_rng(devices=[]), averaging.evaluating(model):
         try:
-            logits = factories.call(factory, model.eval(), {}, images)
+            logits = factories.call(factory, model, {}, images)
         except ValleysError as error:
             channels, height, width = in_shape
             raise ValleysError(
                 f"{error}; images here have {channels} channel{'s' * (channels > 1)} of {height} x {width} "
                 "pixels: set the network for them in kwargs, or name a function of your own that does"
             ) from error
-    for hook in hooks:
-        hook.remove()
-    model.train(was_training)
     wanted = f"it must map images {tuple(images.shape)} to logits (2, {classes})"
     if not isinstance(logits, Tensor):
         raise ValleysError(f"factory {factory!r}: the network returns {type(logits).__name__}; {wanted}")
@@ -461,24 +456,11 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
             f"factory {factory!r}: the network returns the shape {tuple(logits.shape)}{kind}; {wanted}, one "
             "for each class (kwargs can set the number)"
         )
-    for name, module in model.named_modules():
-        if isinstance(module, BATCH_NORMS):
-            problem = _bn_problem(module, sum(called is module for called in calls))
-            if problem:
-                raise ValleysError(f"factory {factory!r}: batch-norm layer {name} {problem}")
-
-
-def _bn_problem(layer: nn.Module, calls: int) -> str | None:
-    """Say why a batch-norm layer's statistics cannot be recomputed, or return None."""
-    if type(layer).forward is not BATCH_NORMS.forward:
-        return f"is a {type(layer).__name__}, which may do more than normalise; use torch's BatchNorm1d to 3d"
-    if layer.running_mean is None:
-        return "keeps no running statistics; set track_running_stats"
-    if calls > 1:
-        return (
-            f"is used {calls} times in one pass, with statistics of each; give every use a layer of its own"
-        )
-    return None
+    with torch.random.fork_rng(devices=[]):
+        try:
+            averaging.refreshed_logits(model, [images])
+        except ValleysError as error:
+            raise ValleysError(f"factory {factory!r}: {error}") from error
 
 
 def _make(spec: dict[str, Any], kit: Kit, in_shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from valleys import asymmetry, directions, files, loaders, losses, winograd
-from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
+from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
@@ -136,7 +136,7 @@ class Evaluator:
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
-        self.bn = bn if batch_norms(self.model) else "none"
+        self.bn = bn_policy(self.model, bn)
         self.parameters = dict(self.model.named_parameters())
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train = loaders.batches(train, batch_size, own, "train")

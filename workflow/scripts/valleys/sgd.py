@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys import files, losses
+from valleys.averaging import evaluating
 from valleys.compilation import forward_of
 from valleys.data import Split, epoch_batches
 from valleys.errors import ValleysError
@@ -143,6 +144,11 @@ class Trainer:
         Epochs between checkpoints.
     compiled
         Whether steps run the network compiled (`compilation.forward_of`).
+
+    Raises
+    ------
+    ValleysError
+        Where batch norm would have to train on one value a channel: the last batch is one image.
     """
 
     def __init__(
@@ -170,9 +176,33 @@ class Trainer:
         )
         self.batch_size = recipe["batch_size"]
         self.steps = math.ceil(len(train_split) / self.batch_size)
+        self._check_last_batch()
         self.epoch, self.step = 0, 0
         self.rows: list[dict[str, Any]] = []
         self._epoch_start()
+
+    @torch.no_grad()
+    def _check_last_batch(self) -> None:
+        """Raise where batch norm is to train on one image and gets one value a channel: no variance."""
+        images = len(self.split)
+        if images - (self.steps - 1) * self.batch_size != 1:
+            return
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with torch.random.fork_rng(devices=[]), evaluating(self.model):
+            try:
+                self.model.train()
+                self.model(self.split.floats(slice(0, 1)))
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValleysError(
+                    f"recipe.batch_size: {self.batch_size} leaves a last batch of one of the {images} "
+                    "training images, of which batch norm can take no statistics; choose another batch_size "
+                    "or number of images"
+                ) from error
+            finally:
+                for name, buffer in self.model.named_buffers():
+                    buffer.copy_(buffers[name])
 
     def _epoch_start(self) -> None:
         """Seed the epoch's randomness and draw its permutation."""
@@ -330,15 +360,13 @@ def evaluate(
     model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000
 ) -> tuple[float, float]:
     """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
-    was_training = model.training
-    model.eval()
     total = torch.zeros((), dtype=torch.float64, device=split.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.device)
-    for images, labels in split.batches(batch_size):
-        logits = model(images)
-        total += loss(logits, labels).sum(dtype=torch.float64)
-        hits += (logits.argmax(1) == labels).sum()
-    model.train(was_training)
+    with evaluating(model):
+        for images, labels in split.batches(batch_size):
+            logits = model(images)
+            total += loss(logits, labels).sum(dtype=torch.float64)
+            hits += (logits.argmax(1) == labels).sum()
     return float(total) / len(split), int(hits) / len(split)
 
 
