@@ -620,21 +620,22 @@ class _Pooled(_Moments):
     """The same as a differentiable function of the inputs; stores nothing."""
 
     def add(self, x: Tensor) -> None:
-        var, mean = torch.var_mean(x, dim=_all_but_channels(x), correction=0)
+        kind = torch.promote_types(x.dtype, torch.float32)
+        var, mean = torch.var_mean(x.to(kind), dim=_all_but_channels(x), correction=0)
         self.take(x.numel() // x.shape[1], mean[None], var[None])
 
     def normalise(self) -> Normalise:
         mean, variance = self.whole()
 
         def normalise(x: Tensor, affine: _Affine) -> Tensor:
-            shape = (1, -1) + (1,) * (x.dim() - 2)
+            shape, kind = (1, -1) + (1,) * (x.dim() - 2), torch.promote_types(x.dtype, torch.float32)
             scale = torch.rsqrt(variance + affine.eps)
-            out = (x - mean.to(x.dtype).view(shape)) * scale.to(x.dtype).view(shape)
+            out = (x.to(kind) - mean.to(kind).view(shape)) * scale.to(kind).view(shape)
             if affine.weight is not None:
                 out = out * affine.weight.view(shape)
             if affine.bias is not None:
                 out = out + affine.bias.view(shape)
-            return out
+            return out.to(x.dtype)
 
         return normalise
 
@@ -660,11 +661,17 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def _normalise(mean: Tensor, variance: Tensor, x: Tensor, affine: _Affine) -> Tensor:
-    return _batch_norm(x, mean, variance, affine.weight, affine.bias, False, 0.0, affine.eps)
+    return _batch_norm(x, mean, variance, affine, training=False)
 
 
-#: torch's own, also while `_passes` has something else in its place.
-_batch_norm = F.batch_norm
+def _batch_norm(
+    x: Tensor, mean: Tensor | None, variance: Tensor | None, affine: _Affine, training: bool
+) -> Tensor:
+    """Do what torch's ``F.batch_norm`` does, also while `_passes` has something else in its place."""
+    cudnn = torch.backends.cudnn.enabled
+    return torch.batch_norm(x, affine.weight, affine.bias, mean, variance, training, 0.0, affine.eps, cudnn)
+
+
 #: Classes whose layers normalise and do nothing else, in eval mode.
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
@@ -725,9 +732,10 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
                 "normalised by its own statistics; use torch's BatchNorm1d to 3d"
             )
         layer = None if running_mean is None else by_statistics.get(_key(running_mean))
+        affine = _Affine(weight, bias, eps)
         if layer is None:  # constants
-            return _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        return meet(layer, input, _Affine(weight, bias, eps))
+            return _normalise(running_mean, running_var, input, affine)
+        return meet(layer, input, affine)
 
     def run(x: Tensor) -> Any:
         used.pop(getcurrent(), None)
@@ -767,7 +775,8 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
 
     def forward(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
         here = _Moments(layer)
-        here.add(x)
+        with torch.no_grad():
+            here.add(x)
         moments[layer].extend(here)
         return _normalise(*(value.to(here.means[0].dtype) for value in here.merged()), x, affine)
 
@@ -810,7 +819,10 @@ def _lockstep(
     hub, outside = getcurrent(), switches.Switches()
 
     def forward(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
-        with switches.elsewhere(outside):
+        here = switches.Switches()
+        if here == outside:  # nearly always
+            return hub.switch((layer, x))(x, affine)
+        with here.instead(outside):
             normalise = hub.switch((layer, x))
         return normalise(x, affine)
 
@@ -827,8 +839,9 @@ def _lockstep(
                 for i in order:
                     results[i] = None  # or a batch's activation outlives its use
                     results[i] = passes[i].switch(given[i])
-                    outside.set()
-                    if not passes[i].dead:
+                    if passes[i].dead:
+                        outside.set()
+                    else:
                         layer, x = results[i]
                         statistics = statistics or together(layer)
                         if layer is statistics.layer:
@@ -852,7 +865,8 @@ def _lockstep(
 def _alone(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
     """Keep the statistics of a batch that is the whole set, and normalise it."""
     statistics = _Moments(layer)
-    statistics.add(x)
+    with torch.no_grad():  # the network may have gradients on where the caller has not
+        statistics.add(x)
     return statistics.normalise()(x, affine)
 
 
@@ -860,4 +874,4 @@ def _by_batch(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
     """Normalise one batch that is the whole set by its own statistics; store nothing."""
     if x.numel() == x.shape[1]:
         raise ValleysError(f"BN refresh: {layer} gets one value a channel; give more images")
-    return _batch_norm(x, None, None, affine.weight, affine.bias, True, 0.0, affine.eps)
+    return _batch_norm(x, None, None, affine, training=True)

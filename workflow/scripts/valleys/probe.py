@@ -127,6 +127,7 @@ class Evaluator:
         drawn_from: Mapping[str, int] | None = None,
         compiled: bool = False,
     ) -> None:
+        self.bn = bn_policy(model, bn)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if not compiled:
             winograd.install(self.model)
@@ -136,7 +137,6 @@ class Evaluator:
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
-        self.bn = bn_policy(self.model, bn)
         self.parameters = dict(self.model.named_parameters())
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train = loaders.batches(train, batch_size, own, "train")

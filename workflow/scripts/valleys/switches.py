@@ -1,7 +1,8 @@
 """torch's switches: modes of a thread or a process that a `with` block around a part of a network sets.
 
 Coroutines on one thread (`averaging`) share them. Each coroutine needs those of its own blocks while it runs,
-and whoever runs meanwhile needs his: `Switches.now` reads them, `Switches.set` sets them.
+and whoever runs meanwhile needs his: `Switches()` reads them all, `Switches.set` sets
+them.
 """
 
 from __future__ import annotations
@@ -82,44 +83,43 @@ _ALL: list[tuple[Callable[[], Any], Setter]] = [
 ]
 
 
+_READ, _WRITE = zip(*_ALL, strict=True)
+
+
 class Switches:
     """The switches as they are when this is made."""
 
     def __init__(self) -> None:
         self.inference = torch.is_inference_mode_enabled()
-        self.values = [read() for read, _ in _ALL]
+        self.values = [read() for read in _READ]
 
     def __eq__(self, other: object) -> bool:
         """Whether all switches are the same."""
-        return isinstance(other, Switches) and vars(self) == vars(other)
+        same = isinstance(other, Switches) and self.inference == other.inference
+        return same and self.values == other.values
 
     __hash__ = None  # type: ignore[assignment]
 
     def set(self) -> None:
-        """Set the switches so again, but for inference mode (`elsewhere`)."""
-        for (read, write), value in zip(_ALL, self.values, strict=True):
+        """Set the switches so again, but for inference mode (`instead`)."""
+        for read, write, value in zip(_READ, _WRITE, self.values, strict=True):
             if read() != value:
                 write(value)
 
+    @contextlib.contextmanager
+    def instead(self, there: Switches) -> Iterator[None]:
+        """Within the block, the switches are `there`; after it these, which they were when it began.
 
-@contextlib.contextmanager
-def elsewhere(there: Switches) -> Iterator[None]:
-    """Within the block, the switches are `there`; after it they are as they were before.
-
-    The block must leave them as it finds them.
-    """
-    here = Switches()
-    if here == there:  # nearly always, and then no more is to be done: whoever runs meanwhile leaves them so
-        yield
-        return
-    # Inference mode has no setter: its guard changes it, and puts back what it found when it is left.
-    inference = torch.inference_mode(there.inference) if here.inference != there.inference else None
-    if inference is not None:
-        inference.__enter__()
-    there.set()
-    try:
-        yield
-    finally:
+        The block must leave them as it finds them.
+        """
+        # Inference mode has no setter: its guard changes it, and puts back what it found when it is left.
+        inference = torch.inference_mode(there.inference) if self.inference != there.inference else None
         if inference is not None:
-            inference.__exit__(None, None, None)
-        here.set()
+            inference.__enter__()
+        there.set()
+        try:
+            yield
+        finally:
+            if inference is not None:
+                inference.__exit__(None, None, None)
+            self.set()
