@@ -1,14 +1,23 @@
 """Averages of weights, and batch-norm statistics that are those of the whole set."""
 
+import collections
+import contextlib
 import copy
+import gc
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
-from valleys import models
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+from valleys import Evaluator, directions, models, probe_line
 from valleys.averaging import average, batch_norms, refresh_bn, refreshed_logits
 from valleys.errors import ValleysError
+from valleys.switches import Switches
 
 
 def deep_net(seed=0, depth=20):
@@ -258,3 +267,565 @@ def test_batches_that_take_different_paths_are_refused(means):
         refresh_bn(net, batches)
     assert all("forward" not in vars(m) for m in net.modules())
     refresh_bn(net, batches, "streaming")
+
+
+# --- averages by role ---
+
+
+class Keeps(nn.Module):
+    """Has a parameter of its own and buffers of many kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.cls_token = nn.Linear(2, 2), nn.Parameter(torch.zeros(2))
+        self.norm = nn.InstanceNorm2d(2, track_running_stats=True)
+        for name in ("running_max", "codebook", "r"):
+            self.register_buffer(name, torch.zeros(2))
+        self.register_buffer("table", torch.full((2,), 0.1))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def at(self, k):
+        with torch.no_grad():
+            for name, tensor in self.state_dict().items():
+                if name != "table":
+                    tensor.fill_(k)
+        return self
+
+
+def clones(net, ks=(1, 2, 6)):
+    return [{name: t.clone() for name, t in net.at(k).state_dict().items()} for k in ks]
+
+
+PARAMETERS = ["linear.weight", "linear.bias", "cls_token"]
+WAYS = {
+    "state dicts, while the network lives": lambda net: average(clones(net)),
+    "the network beside them": lambda net: average(iter(clones(net)), net),
+    "names beside them": lambda net: average(clones(net), PARAMETERS),
+    "networks": lambda net: average([copy.deepcopy(net.at(k)) for k in (1, 2, 6)]),
+    "networks one by one": lambda net: average(net.at(k) for k in (1, 2, 6)),
+    "parameters that know that they are": lambda net: average(
+        copy.deepcopy(net.at(k).state_dict(keep_vars=True)) for k in (1, 2, 6)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_parameters_are_averaged_and_buffers_are_those_of_the_last(way):
+    net = Keeps()
+    found = WAYS[way](net)
+    assert found.keys() == net.state_dict().keys()
+    for name, tensor in found.items():
+        value = 0.1 if name == "table" else 3 if name in PARAMETERS else 6
+        assert torch.equal(tensor, torch.full_like(tensor, value)), name
+    assert not any(t.requires_grad for t in found.values())
+
+
+def test_without_the_network_what_cannot_be_told_is_refused_or_said(caplog):
+    net = Keeps()
+    kept = clones(net)
+    del net
+    gc.collect()
+    with pytest.raises(
+        ValleysError, match=r"whether codebook is a parameter or a buffer; .*\(iterates, model"
+    ):
+        average(kept)
+    rest = [{n: t for n, t in state.items() if n not in ("codebook", "running_max")} for state in kept]
+    assert torch.equal(average(rest)["cls_token"], torch.full((2,), 3.0))
+    assert "taken for parameters, as their names say nothing else: cls_token, r" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128]
+)
+def test_all_kinds_of_numbers_are_averaged(dtype):
+    values = torch.tensor([[1.0, 60000.0], [3.0, 64000.0], [5.0, 62000.0]]).to(dtype)
+    if dtype.is_complex:
+        values = values * 1j
+    found = average([{"weight": row, "steps": torch.tensor(k)} for k, row in enumerate(values)])
+    assert found["weight"].dtype == dtype
+    wide = torch.promote_types(dtype, torch.float64)
+    assert torch.equal(found["weight"], values.to(wide).mean(0).to(dtype))
+    assert found["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "dim"),
+    [
+        (lambda: nn.utils.spectral_norm(nn.Linear(5, 4)), 0),
+        (lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), 0),
+        (lambda: nn.utils.spectral_norm(nn.ConvTranspose2d(4, 4, 3)), 1),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(5, 4)), 0),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.ConvTranspose2d(4, 4, 3)), 1),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.ConvTranspose2d(3, 5, 3)), 1),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_spectral_norm_divides_by_the_norm_of_the_average(make, dim, beside):
+    torch.manual_seed(0)
+    nets = [make().eval() for _ in range(4)]
+    kept = [net.state_dict() for net in nets]
+    with torch.no_grad():
+        average_of = make().eval()
+        average_of.load_state_dict(average(kept, nets[0] if beside else None))
+        with contextlib.suppress(RuntimeError):  # the old one computes its weight before a pass
+            average_of(torch.zeros(1, average_of.weight.shape[1 - dim], 4, 4))
+        with contextlib.suppress(RuntimeError):
+            average_of(torch.zeros(1, average_of.weight.shape[1]))
+        matrix = average_of.weight.movedim(dim, 0).flatten(1)
+        assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, abs=1e-3)
+
+
+def test_weight_norm_has_no_buffers():
+    net = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    one, three = ({n: t * k for n, t in net.state_dict().items()} for k in (1, 3))
+    assert all(torch.equal(t, 2 * one[n]) for n, t in average([one, three]).items())
+
+
+def test_a_frozen_part_may_be_shared_and_aliases_are_refused():
+    def of(k, body):
+        return {"body.weight": body, "head.weight": torch.full((2,), float(k))}
+
+    body = torch.ones(3)
+    kept = [of(k, body) for k in (1, 2, 6)]
+    assert torch.equal(average(kept)["head.weight"], torch.full((2,), 3.0))
+    for same in (
+        [kept[0], dict(kept[0])],
+        [kept[0], kept[1], dict(kept[0])],
+        {3: kept[0], 4: dict(kept[0])}.values(),
+        collections.deque([kept[0], kept[0]]),
+        (state for state in [kept[0], kept[0]]),
+    ):
+        with pytest.raises(ValleysError, match="are the same tensors; keep copies"):
+            average(same)
+
+
+def test_a_network_that_trains_between_iterates_needs_no_copies():
+    net = nn.Linear(2, 1)
+
+    def training():
+        for k in (1.0, 2.0, 6.0):
+            nn.init.constant_(net.weight, k)
+            yield net.state_dict()
+
+    assert torch.equal(average(training())["weight"], torch.full((1, 2), 3.0))
+
+
+WEIGHT = {"weight": torch.ones(2)}
+NO_STATES = {
+    "paths": (["a.pt", "b.pt"], "iterate 1 is a str; .*torch.load"),
+    "a path": ("a.pt", "iterates is a str"),
+    "one state": (WEIGHT, "iterates is one state dict"),
+    "one network": (nn.Linear(1, 1), "iterates is a Linear"),
+    "nothing": (None, "iterates is a NoneType"),
+    "checkpoints": ([{"model": WEIGHT, "epoch": 3}], "'model' of iterate 1 is a dict"),
+    "not finite": ([WEIGHT, {"weight": torch.tensor([0, torch.nan])}], "weight of iterate 2 has values"),
+    "fewer": ([WEIGHT | {"bias": torch.ones(1)}, {"weight": torch.zeros(2)}], "iterate 2 lacks bias"),
+    "more": ([WEIGHT, WEIGHT | {"bias": torch.ones(1)}], "iterate 2 has bias"),
+    "another type": ([WEIGHT, {"weight": torch.ones(2).half()}], "iterate 2 has weight as torch.float16"),
+    "no numbers": ([{"weight": torch.ones(2).int()}], "no parameters of real or complex"),
+    "sparse": ([{"weight": torch.ones(2).to_sparse()}], "is sparse"),
+}
+
+
+@pytest.mark.parametrize("case", NO_STATES)
+def test_what_is_no_iterate_is_one_line(case):
+    iterates, words = NO_STATES[case]
+    with pytest.raises(ValleysError, match=words) as error:
+        average(iterates)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [("weight", "is 'weight'"), (["bias"], "has no bias"), (nn.Linear(1, 1), "no bias")],
+)
+def test_parameters_of_another_network_are_refused(parameters, words):
+    with pytest.raises(ValleysError, match=words):
+        average([WEIGHT], parameters)
+
+
+# --- batch norm that does more, or cannot be followed ---
+
+
+class Activates(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d: calls ``F.batch_norm`` itself."""
+
+    def forward(self, x):
+        use = not self.training or self.track_running_stats
+        mean, var = (self.running_mean, self.running_var) if use else (None, None)
+        x = F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps)
+        return F.silu(x)
+
+
+class ActivatesAfter(nn.BatchNorm2d):
+    def forward(self, x):
+        return torch.relu(super().forward(x))
+
+
+class ActivatesBefore(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(torch.relu(x))
+
+
+class OwnAffine(nn.BatchNorm2d):
+    def forward(self, x):
+        scale = self.weight.abs() + 1
+        return F.batch_norm(x, self.running_mean, self.running_var, scale, None, self.training, 0.1, 1e-2)
+
+
+class Casts(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+def instance_forward(channels):
+    layer = nn.BatchNorm2d(channels)
+    layer.forward = lambda x: torch.tanh(nn.BatchNorm2d.forward(layer, x))
+    return layer
+
+
+def net_with(norm):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), norm(6), nn.Tanh(), nn.Conv2d(6, 6, 3), norm(6), nn.Flatten(), nn.Linear(96, 3)
+    )
+
+
+def compiled_inside(channels):
+    return torch.compile(nn.BatchNorm2d(channels), backend="eager")
+
+
+FOLLOWED = {
+    "activates": Activates,
+    "activates after": ActivatesAfter,
+    "activates before": ActivatesBefore,
+    "own affine": OwnAffine,
+    "casts": Casts,
+    "forward set on the layer": instance_forward,
+    "no affine": lambda n: nn.BatchNorm2d(n, affine=False),
+    "no momentum": lambda n: nn.BatchNorm2d(n, momentum=None),
+    "synchronised": nn.SyncBatchNorm,
+    "data parallel": lambda n: nn.DataParallel(nn.BatchNorm2d(n)),
+    "compiled": compiled_inside,
+}
+
+
+@pytest.mark.parametrize("cut", [[24], [10, 9, 5]])
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_a_layer_may_do_more_than_normalise(kind, cut):
+    net, x = net_with(FOLLOWED[kind]).double(), images(24, shift=3.0).double()
+    forwards = [vars(layer).get("forward") for layer in batch_norms(net)]
+    u, _ = directions.random_direction("gaussian", net)
+    twin = net_with(FOLLOWED[kind]).double().train()
+    plain = kind in ("synchronised", "compiled")  # whose train mode needs a GPU, or may differ
+    if plain:
+        twin = net_with(nn.BatchNorm2d).double().train()
+    expected = twin(x)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat(refreshed_logits(net, x.split(cut))), expected.detach())
+        torch.testing.assert_close(torch.cat(refresh_bn(net, x.split(cut))), expected.detach())
+        torch.testing.assert_close(net.eval()(x), expected.detach())
+    assert [vars(layer).get("forward") for layer in batch_norms(net)] == forwards
+    if "forward" in kind:
+        return  # a copy of such a layer still calls the original
+    data = [(part, torch.arange(len(part)) % 3) for part in x.split(cut)]
+    evaluator = Evaluator(net, data, loss=nn.CrossEntropyLoss(reduction="none"))
+    assert evaluator.bn == "refreshed"
+    below, at, above = probe_line(evaluator, u, [0.5 - 1e-5, 0.5, 0.5 + 1e-5], exact=True)
+    slope = (above["train_loss"] - below["train_loss"]) / 2e-5
+    assert at["train_slope"] == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+class Manual(nn.BatchNorm2d):
+    def forward(self, x):
+        mean, var = (t.view(1, -1, 1, 1) for t in (self.running_mean, self.running_var))
+        return (x - mean) * torch.rsqrt(var + self.eps)
+
+
+class Own(nn.Module):
+    """No batch norm of torch's, but one."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+
+
+class OwnByHand(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("moving_mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("moving_std", torch.ones(1, channels, 1, 1))
+
+    def forward(self, x):
+        if self.training:
+            self.moving_mean.lerp_(x.detach().mean((0, 2, 3), keepdim=True), 0.1)
+            self.moving_std.lerp_(x.detach().std((0, 2, 3), keepdim=True), 0.1)
+        return (x - self.moving_mean) / self.moving_std
+
+
+class Frozen(Own):
+    """As detectron2's FrozenBatchNorm2d: its statistics are constants."""
+
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, training=False)
+
+
+class OfTheBatch(nn.BatchNorm2d):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
+
+
+def scripted(channels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.BatchNorm2d(channels))
+
+
+def traced(channels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(nn.BatchNorm2d(channels).eval(), torch.zeros(2, channels, 4, 4))
+
+
+def exported(channels):
+    return torch.export.export(nn.BatchNorm2d(channels).eval(), (torch.zeros(2, channels, 4, 4),)).module()
+
+
+class WithoutStatistics(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.running_mean = self.running_var = None
+
+
+def sharing(channels, made=[]):  # noqa: B006
+    layer = nn.BatchNorm2d(channels)
+    if made:
+        layer.running_mean, layer.running_var = made[0].running_mean, made[0].running_var
+        made.clear()
+    else:
+        made.append(layer)
+    return layer
+
+
+REFUSED = {
+    "by hand": (Manual, "layer 1 is a Manual, which normalises in a way of its own"),
+    "own": (Own, "layer 1 is a Own with statistics of its own"),
+    "own, by hand": (OwnByHand, "layer 1 is a OwnByHand with statistics of its own"),
+    "of the batch": (OfTheBatch, "training=True in eval mode"),
+    "scripted": (scripted, "layer of 1 is in TorchScript"),
+    "traced": (traced, "layer of 1 is in TorchScript"),
+    "exported": (exported, "is part of a traced graph"),
+    "untracked": (lambda n: nn.BatchNorm2d(n, track_running_stats=False), "keeps no running statistics"),
+    "statistics taken away": (WithoutStatistics, "keeps no running statistics"),
+    "lazy": (lambda n: nn.LazyBatchNorm2d(), "layer 1 is lazy"),
+    "sharing": (sharing, "layer 4 has the running statistics of 1"),
+}
+DOORS = {
+    "refresh_bn": lambda net, x: refresh_bn(net, x),
+    "streaming": lambda net, x: refresh_bn(net, x, "streaming"),
+    "refreshed_logits": lambda net, x: refreshed_logits(net, x),
+    "Evaluator": lambda net, x: Evaluator(net, [(p, torch.zeros(len(p)).long()) for p in x]).train_loss(),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_followed_is_refused_at_every_door(kind, door):
+    norm, words = REFUSED[kind]
+    net = net_with(norm)
+    modes = [m.training for m in net.modules()]
+    with pytest.raises(ValleysError, match=words) as error:
+        DOORS[door](net, list(images(24).split(10)))
+    assert "\n" not in str(error.value)
+    assert [m.training for m in net.modules()] == modes
+
+
+class Twice(nn.Module):
+    """Uses its layer once, or more often where images are bright."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.norm, self.when = nn.BatchNorm2d(3), when
+
+    def forward(self, x):
+        for _ in range(2 if float(x.mean()) > self.when else 1):
+            x = self.norm(x)
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("when", [-9, 0.5])
+def test_a_layer_used_twice_is_refused_also_for_some_batches(door, when):
+    batches = [images(10) * 0.01, images(10) * 0.01 + 1]
+    with pytest.raises(ValleysError, match=r"layer norm is used 2 times|different paths"):
+        DOORS[door](Twice(when), batches)
+
+
+def test_constants_and_instance_norm_are_no_batch_norm():
+    data = [(images(20), torch.arange(20) % 3)]
+    for norm in (Frozen, lambda n: nn.InstanceNorm2d(n, track_running_stats=True)):
+        net = net_with(norm)
+        before = copy.deepcopy(net.state_dict())
+        assert Evaluator(net, data).bn == "none"
+        refresh_bn(net, [data[0][0]])
+        assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
+def test_what_is_only_not_refreshed_may_be_frozen():
+    data = [(images(20), torch.arange(20) % 3)]
+    for norm in (Own, OwnByHand, Manual):
+        evaluator = Evaluator(net_with(norm), data, bn="frozen")
+        assert evaluator.bn == "frozen"
+        assert evaluator.point().train_loss > 0
+    with pytest.raises(ValleysError, match="keeps no running statistics"):
+        Evaluator(net_with(lambda n: nn.BatchNorm2d(n, track_running_stats=False)), data, bn="frozen")
+
+
+@pytest.mark.parametrize("method", ["exact", "streaming"])
+def test_one_value_a_channel_has_no_variance(method):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(192))
+    with pytest.raises(ValleysError, match="one value a channel"):
+        refresh_bn(net, [images(1)], method)
+    with pytest.raises(ValleysError, match="one value a channel"):
+        refreshed_logits(net, [images(1)])
+    refresh_bn(net, images(2).split(1), method)  # a batch of one among others
+    refresh_bn(one_layer(), [images(1)], method)  # pixels
+
+
+@pytest.mark.parametrize("batches", [[8], [4, 4], [], ["bad"]])
+@pytest.mark.parametrize("frozen", [(1,), (0, 1), (2,)])
+def test_every_module_is_left_in_its_mode(batches, frozen):
+    net = one_layer().train()
+    for i in frozen:
+        net[i].eval()
+    before = [m.training for m in net.modules()]
+    given = [images(4) if n != "bad" else torch.zeros(1) for n in batches]
+    for door in ("refresh_bn", "streaming", "refreshed_logits"):
+        with contextlib.suppress(ValleysError, RuntimeError):
+            DOORS[door](net, given)
+        assert [m.training for m in net.modules()] == before
+
+
+# --- regions of the network under torch's switches ---
+
+
+class Passes(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class Dispatches(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class DefaultDtype:
+    def __enter__(self):
+        self.before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+
+    def __exit__(self, *error):
+        torch.set_default_dtype(self.before)
+
+
+REGIONS = {
+    "no_grad": torch.no_grad,
+    "enable_grad": torch.enable_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no autocast": lambda: torch.autocast("cpu", enabled=False),
+    "a function mode": Passes,
+    "a dispatch mode": Dispatches,
+    "a device": lambda: torch.device("cpu"),
+    "a default dtype": DefaultDtype,
+    "attention kernels": lambda: torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+    "hooks": lambda: torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
+}
+
+
+class Regional(nn.Module):
+    """Has batch norm in a region, and may fail there half-way, in a batch of seven images."""
+
+    def __init__(self, region):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Tanh(), nn.Conv2d(6, 6, 3))
+        self.norm = nn.BatchNorm2d(6)
+        self.outer = nn.Sequential(nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(96, 3))
+        self.region, self.fails = region, False
+
+    def within(self, x):
+        x = self.norm(self.inner(x))
+        if self.fails and len(x) == 7:
+            raise KeyError("half-way")
+        return x + 0
+
+    def forward(self, x):
+        if self.region in ("reentrant", "not reentrant"):
+            x = checkpoint(self.within, x, use_reentrant=self.region == "reentrant")
+        else:
+            with REGIONS[self.region]():
+                x = self.within(x)
+        return self.outer(x.clone().float())
+
+
+@pytest.fixture
+def same_switches():
+    before = Switches()
+    yield
+    assert Switches() == before
+
+
+@pytest.mark.usefixtures("same_switches")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("around", [contextlib.nullcontext, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("region", [*REGIONS, "reentrant", "not reentrant"])
+def test_regions_of_a_network_stay_its_own(region, around):
+    torch.manual_seed(0)
+    one, many = Regional(region), Regional(region)
+    many.load_state_dict(one.state_dict())
+    x = images(37, shift=2.0)
+    near = {"rtol": 3e-2, "atol": 3e-2} if region == "autocast" else {"rtol": 1e-4, "atol": 1e-5}
+    with around():
+        before = Switches()
+        whole, cut = refresh_bn(one, [x]), refresh_bn(many, x.split(10))
+        assert Switches() == before
+        torch.testing.assert_close(torch.cat(cut), torch.cat(whole), **near)
+        torch.testing.assert_close(statistics(many), statistics(one), **near)
+        torch.testing.assert_close(torch.cat(refreshed_logits(many, x.split(10))), torch.cat(whole), **near)
+        assert Switches() == before
+        many.fails = True
+        for door in (refresh_bn, refreshed_logits):
+            with pytest.raises(KeyError, match="half-way"):
+                door(many, x.split(10))
+            assert Switches() == before
+        assert F.batch_norm.__module__ == "torch.nn.functional"
+
+
+@pytest.mark.usefixtures("same_switches")
+@pytest.mark.filterwarnings("ignore")
+def test_batches_that_part_in_a_region_leave_no_trace():
+    net = Regional("no_grad")
+    net.within = lambda x: net.norm(net.inner(x)) if len(x) == 10 else net.inner[0](x) * 1
+    with pytest.raises(ValleysError, match="different paths"):
+        refresh_bn(net, images(37).split(10))
+
+
+def test_context_variables_of_the_caller_are_seen_in_every_pass():
+    import contextvars
+
+    width = contextvars.ContextVar("width", default=1.0)
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(x) * width.get()
+
+    width.set(0.0)
+    assert not torch.cat(refresh_bn(Reads(), images(8).split(4))).any()

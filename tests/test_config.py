@@ -853,3 +853,33 @@ def test_provenance_of_a_table_is_what_decides_it():
         assert ("lines" in about) == (table == "interpolation")
         assert ("planes" in about) == (table in ("planes", "plane_points"))
         assert about["recipes"] == found.config["recipes"]
+
+
+@pytest.mark.parametrize(
+    ("data", "batch", "images"),
+    [
+        ({"source": "digits", "train_size": 101}, 50, 101),
+        ({"source": "digits", "train_size": 800, "max_train": 11}, 10, 11),
+        ({"source": "digits", "train_size": 12}, 1, 12),
+        ({"source": "cifar10", "root": "data", "max_train": 65}, 64, 65),
+        ({"source": "cifar10", "root": "data"}, 49_999, 50_000),
+    ],
+)
+def test_batch_norm_on_a_last_batch_of_one_image_is_refused(data, batch, images):
+    changes = [("datasets.digits", data), ("recipes.quick.batch_size", batch)]
+    model = {"arch": "mlp", "hidden": [8], "norm": "batch"}
+    for other in ({**model, "norm": "layer"}, {**model, "hidden": []}, {"arch": "resnet8"}):
+        experiment(*changes, ("models.mlp", other))
+    experiment(*changes, ("models.mlp", model), ("recipes.quick.batch_size", 7))
+    with pytest.raises(
+        ValleysError, match=f"quick.batch_size: {batch} leaves .* one of the {images} training"
+    ):
+        experiment(*changes, ("models.mlp", model))
+
+
+def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypatch):
+    (tmp_path / "own_average.py").write_text("def build(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    found = experiment(("models.own", {"factory": "own_average:build"}))
+    assert found.average("quick", "mlp") == {"version": 1, "window": None}
+    assert found.average("quick", "own") == {"version": 1, "window": None, "buffers": "last"}

@@ -76,6 +76,37 @@ def test_kept_epochs(start, every, epochs, kept):
     assert sgd.kept_epochs({"epochs": epochs, "swa": {"start": start, "every": every}}) == kept
 
 
+@pytest.mark.parametrize(("images", "batch"), [(65, 16), (17, 16), (1, 16), (5, 1)])
+def test_a_last_batch_of_one_is_refused_where_batch_norm_has_one_value(images, batch):
+    recipe = {**RECIPE, "batch_size": batch}
+    split = make_split(images)
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    mlp[2].train()
+    before = {n: t.clone() for n, t in mlp.state_dict().items()}
+    state = torch.get_rng_state()
+    with pytest.raises(
+        ValleysError, match=f"batch_size: {batch} leaves a last batch of one of the {images} "
+    ):
+        sgd.Trainer(mlp, split, recipe, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(mlp.state_dict(), before)
+    assert [m.training for m in mlp] == [False, False, True, False, False]
+    mlp[2] = nn.LayerNorm(8)
+    for net in (mlp, fresh()):  # no batch norm; batch norm of pixels
+        before = {n: t.clone() for n, t in net.state_dict().items()}
+        trainer = sgd.Trainer(net, split, recipe, seed=0)
+        assert same(net.state_dict(), before)
+        trainer.run(1, lambda epoch: 0.01, lambda epoch, row: None)
+
+
+def test_evaluation_leaves_every_module_in_its_mode():
+    net = fresh().train()
+    frozen = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)][1].eval()
+    sgd.evaluate(net, make_split(9), losses.build({"name": "cross_entropy"}))
+    assert [m for m in net.modules() if not m.training] == [frozen]
+
+
 def test_one_epoch_equals_a_plain_loop(tmp_path):
     recipe = {**RECIPE, "epochs": 1, "swa": {"start": 0, "lr": 0.1, "every": 1}}
     trained, rows = train(tmp_path, recipe)

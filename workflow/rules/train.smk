@@ -45,7 +45,7 @@ rule average:
         mem_mb=lambda w, attempt: costs.mem_mb("average", w, attempt),
         runtime=lambda w, attempt: costs.runtime("average", w, attempt),
     params:
-        spec=lambda w: experiment.average(w.model, w.recipe),
+        spec=lambda w: experiment.average(w.recipe, w.model),
     script:
         "../scripts/average.py"
 

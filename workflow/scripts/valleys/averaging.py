@@ -86,7 +86,7 @@ def average(
         names that the iterates have not; nothing says whether a tensor that changes is a parameter, and its
         name is that of a buffer.
     """
-    if isinstance(iterates, Mapping | nn.Module | str):
+    if isinstance(iterates, Mapping | nn.Module | str) or not isinstance(iterates, Iterable):
         what = "one state dict" if isinstance(iterates, Mapping) else f"a {type(iterates).__name__}"
         raise ValleysError(f"average: iterates is {what}; give a list of state dicts")
     roles: _Roles | None = None
@@ -103,6 +103,9 @@ def average(
         sums = []
         for name, tensor in state.items():
             if roles.is_averaged(name, tensor):
+                if tensor.layout != torch.strided or tensor.is_meta:
+                    kind = "has no values" if tensor.is_meta else "is sparse"
+                    raise ValleysError(f"average: {name} of iterate {count} {kind}; give dense tensors")
                 wide = torch.complex128 if tensor.is_complex() else torch.float64
                 value = tensor.detach().to(wide, copy=True)
                 if not torch.isfinite(value).all():
@@ -228,6 +231,10 @@ class _Roles:
             raise ValleysError(
                 f"average: state dicts do not say whether {doubtful[0]} is a parameter or a buffer; give the "
                 "network too: average(iterates, model)"
+            )
+        if words:
+            log.warning(
+                "average: taken for parameters, as their names say nothing else: %s", ", ".join(words)
             )
 
 

@@ -227,6 +227,7 @@ class Experiment:
         }
         self._check_solutions()
         self._check_recipes()
+        self._check_last_batches()
         self._check_windows()
         self._check_probes()
         self._check_lines()
@@ -420,6 +421,34 @@ class Experiment:
                 )
             if recipe["nesterov"] and recipe["momentum"] == 0:
                 raise ValleysError(f"{where}.nesterov: needs momentum above 0")
+
+    def _check_last_batches(self) -> None:
+        """Check that batch norm on vectors is given more than one image, where the number of them is known.
+
+        Where it is not, `valleys.sgd.Trainer` finds out.
+        """
+        for cell in self.cells:
+            model = self.models[cell.model]
+            images = self._train_images(cell.dataset)
+            if self.is_given(cell.recipe) or images is None:
+                continue
+            batch = self.recipe(cell.recipe)["batch_size"]
+            on_vectors = model.get("arch") == "mlp" and model["norm"] == "batch" and model["hidden"]
+            if on_vectors and (images - 1) % batch == 0:
+                raise ValleysError(
+                    f"config: recipes.{cell.recipe}.batch_size: {batch} leaves a last batch of one of the "
+                    f"{images} training images of {cell.dataset}, of which the batch norm of model "
+                    f"{cell.model} can take no statistics; choose another batch_size or number of images"
+                )
+
+    def _train_images(self, dataset: str) -> int | None:
+        """Return the number of training images, if the config says it."""
+        from valleys.costs import KNOWN  # which imports this module
+
+        spec = self.datasets[dataset]
+        source = spec.get("source")
+        images = spec["train_size"] if source == "digits" else KNOWN.get(source, (None,))[0]
+        return images and min(images, spec["max_train"] or images)
 
     def _check_start(self, name: str) -> None:
         """Check that the recipes which `name` starts from, one after the other, exist and end somewhere."""
@@ -945,12 +974,13 @@ class Experiment:
         keys = {"model": spec, "recipe": _but_later(kept), "seed": int(seed), **self._code(spec)}
         return self._stage("train_sgd", **keys)
 
-    def average(self, model: str, recipe: str) -> dict[str, Any]:
+    def average(self, recipe: str, model: str | None = None) -> dict[str, Any]:
         """Params of ``average``.
 
-        A user's own network may have buffers that older versions averaged too; ours have none.
+        A user's own network may have buffers, which older versions averaged too; ours have none but those of
+        batch norm.
         """
-        more = {"buffers": "last"} if "factory" in self.models[model] else {}
+        more = {"buffers": "last"} if model is not None and "factory" in self.models[model] else {}
         return self._stage("average", window=self.recipe(recipe)["swa"]["window"], **more)
 
     def refresh_bn(self, model: str) -> dict[str, Any]:
