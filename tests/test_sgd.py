@@ -76,28 +76,59 @@ def test_kept_epochs(start, every, epochs, kept):
     assert sgd.kept_epochs({"epochs": epochs, "swa": {"start": start, "every": every}}) == kept
 
 
-@pytest.mark.parametrize(("images", "batch"), [(65, 16), (17, 16), (1, 16), (5, 1)])
-def test_a_last_batch_of_one_is_refused_where_batch_norm_has_one_value(images, batch):
-    recipe = {**RECIPE, "batch_size": batch}
-    split = make_split(images)
+def vector_net(norm=nn.BatchNorm1d):
     torch.manual_seed(0)
-    mlp = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)).eval()
-    mlp[2].train()
-    before = {n: t.clone() for n, t in mlp.state_dict().items()}
-    state = torch.get_rng_state()
-    with pytest.raises(
-        ValleysError, match=f"batch_size: {batch} leaves a last batch of one of the {images} "
-    ):
-        sgd.Trainer(mlp, split, recipe, seed=0)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert same(mlp.state_dict(), before)
-    assert [m.training for m in mlp] == [False, False, True, False, False]
-    mlp[2] = nn.LayerNorm(8)
-    for net in (mlp, fresh()):  # no batch norm; batch norm of pixels
-        before = {n: t.clone() for n, t in net.state_dict().items()}
-        trainer = sgd.Trainer(net, split, recipe, seed=0)
-        assert same(net.state_dict(), before)
-        trainer.run(1, lambda epoch: 0.01, lambda epoch, row: None)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), norm(8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.mark.parametrize(("images", "batch"), [(1, 16), (5, 1)])
+def test_batches_of_one_are_refused_where_batch_norm_has_one_value(images, batch):
+    recipe, split, net = {**RECIPE, "batch_size": batch}, make_split(images), vector_net()
+    with pytest.raises(ValleysError, match=f"batch_size: {batch} of {images} training images"):
+        sgd.Trainer(net, split, recipe, seed=0)
+    for other in (vector_net(nn.LayerNorm), fresh()):  # no batch norm; batch norm of pixels
+        sgd.Trainer(other, split, recipe, seed=0).run(1, lambda epoch: 0.01, lambda epoch, row: None)
+
+
+def test_a_last_image_joins_the_batch_before_it_where_batch_norm_needs_it(tmp_path):
+    split, net = make_split(65), vector_net().eval()
+    net[2].train()
+    before, state = {n: t.clone() for n, t in net.state_dict().items()}, torch.get_rng_state()
+    trainer = sgd.Trainer(net, split, {**RECIPE, "augment": None}, seed=0)
+    assert same(net.state_dict(), before)  # nothing but what training changes
+    assert [m.training for m in net] == [False, False, True, False, False]
+    sizes = []
+    net.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    trainer.run(2, lambda epoch: 0.01, lambda epoch, row: None)
+    assert sizes == [16, 16, 16, 17] * 2
+    assert (trainer.steps, len(trainer.step_losses)) == (4, 4)
+    assert trainer.rows[0]["train_accuracy"] <= 1
+    torch.set_rng_state(state)
+    for other in (vector_net(nn.LayerNorm), fresh()):  # as it always was
+        assert sgd.Trainer(other, split, RECIPE, seed=0).steps == 5
+    assert sgd.Trainer(vector_net(), make_split(66), RECIPE, seed=0).steps == 5
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_a_run_with_a_joined_batch_resumes_to_the_same_bits(tmp_path, stop_at):
+    def run(name, stop=None):
+        net = vector_net()
+        trainer = sgd.Trainer(net, make_split(65), RECIPE, seed=0, state=tmp_path / name)
+        steps = itertools.count(1)
+
+        def after_step(module, given):
+            if net.training and next(steps) == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        if stop:
+            net.register_forward_pre_hook(after_step)
+        trainer.run(2, lambda epoch: 0.01, lambda epoch, row: None)
+        return net.state_dict()
+
+    whole = run("whole")
+    with pytest.raises(sgd.Stopped):
+        run("cut", stop_at)
+    assert same(run("cut"), whole)
 
 
 def test_evaluation_leaves_every_module_in_its_mode():

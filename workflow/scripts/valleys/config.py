@@ -227,7 +227,7 @@ class Experiment:
         }
         self._check_solutions()
         self._check_recipes()
-        self._check_last_batches()
+        self._check_batches_of_one()
         self._check_windows()
         self._check_probes()
         self._check_lines()
@@ -422,33 +422,16 @@ class Experiment:
             if recipe["nesterov"] and recipe["momentum"] == 0:
                 raise ValleysError(f"{where}.nesterov: needs momentum above 0")
 
-    def _check_last_batches(self) -> None:
-        """Check that batch norm on vectors is given more than one image, where the number of them is known.
-
-        Where it is not, `valleys.sgd.Trainer` finds out.
-        """
+    def _check_batches_of_one(self) -> None:
+        """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
         for cell in self.cells:
             model = self.models[cell.model]
-            images = self._train_images(cell.dataset)
-            if self.is_given(cell.recipe) or images is None:
-                continue
-            batch = self.recipe(cell.recipe)["batch_size"]
             on_vectors = model.get("arch") == "mlp" and model["norm"] == "batch" and model["hidden"]
-            if on_vectors and (images - 1) % batch == 0:
+            if on_vectors and not self.is_given(cell.recipe) and self.recipe(cell.recipe)["batch_size"] == 1:
                 raise ValleysError(
-                    f"config: recipes.{cell.recipe}.batch_size: {batch} leaves a last batch of one of the "
-                    f"{images} training images of {cell.dataset}, of which the batch norm of model "
-                    f"{cell.model} can take no statistics; choose another batch_size or number of images"
+                    f"config: recipes.{cell.recipe}.batch_size: 1 gives the batch norm of model {cell.model} "
+                    "one value a channel, of which it can take no statistics; choose 2 or more"
                 )
-
-    def _train_images(self, dataset: str) -> int | None:
-        """Return the number of training images, if the config says it."""
-        from valleys.costs import KNOWN  # which imports this module
-
-        spec = self.datasets[dataset]
-        source = spec.get("source")
-        images = spec["train_size"] if source == "digits" else KNOWN.get(source, (None,))[0]
-        return images and min(images, spec["max_train"] or images)
 
     def _check_start(self, name: str) -> None:
         """Check that the recipes which `name` starts from, one after the other, exist and end somewhere."""

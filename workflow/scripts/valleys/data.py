@@ -354,6 +354,7 @@ def epoch_batches(
     start: int = 0,
     *,
     drop_last: bool = False,
+    join_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch: normalised float32 images and int64 labels, on the split's device.
 
@@ -368,6 +369,8 @@ def epoch_batches(
         Skip this many batches without drawing anything, for resuming with a restored generator.
     drop_last
         Leave out a last batch smaller than ``batch_size``.
+    join_last
+        Add the last batch to the one before it.
     """
     if batch_size < 1:
         raise ValleysError(f"batch_size is {batch_size}; it must be at least 1")
@@ -379,7 +382,10 @@ def epoch_batches(
         order = permutation.to(split.images.device)
         labels = split.labels[permutation.to(split.device)]
         end = len(order) - len(order) % batch_size if drop_last else len(order)
-        places = [slice(low, low + batch_size) for low in range(start * batch_size, end, batch_size)]
+        places = [slice(low, low + batch_size) for low in range(0, end, batch_size)]
+        if join_last and len(places) > 1:
+            places[-2:] = [slice(places[-2].start, end)]
+        places = places[start:]
         for at, images in zip(places, split.pixels(order[at] for at in places), strict=True):
             numbers = draw_augmentation(len(images), spec, generator)
             yield split.normalise(apply_augmentation(images, spec, *numbers)), labels[at]

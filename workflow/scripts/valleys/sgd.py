@@ -145,10 +145,13 @@ class Trainer:
     compiled
         Whether steps run the network compiled (`compilation.forward_of`).
 
+    A last batch of one image, of which batch norm cannot take statistics where it has one value a channel,
+    joins the batch before it.
+
     Raises
     ------
     ValleysError
-        Where batch norm would have to train on one value a channel: the last batch is one image.
+        Where all batches are such.
     """
 
     def __init__(
@@ -176,33 +179,40 @@ class Trainer:
         )
         self.batch_size = recipe["batch_size"]
         self.steps = math.ceil(len(train_split) / self.batch_size)
-        self._check_last_batch()
+        self.joins_last = self._cannot_end_on_one()
+        self.steps -= self.joins_last
         self.epoch, self.step = 0, 0
         self.rows: list[dict[str, Any]] = []
         self._epoch_start()
 
     @torch.no_grad()
-    def _check_last_batch(self) -> None:
-        """Raise where batch norm is to train on one image and gets one value a channel: no variance."""
+    def _cannot_end_on_one(self) -> bool:
+        """Whether the last batch is one image, of which batch norm can take no statistics.
+
+        Tried on one; the model, its mode and the random state stay as they are.
+        """
         images = len(self.split)
         if images - (self.steps - 1) * self.batch_size != 1:
-            return
+            return False
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         with torch.random.fork_rng(devices=[]), evaluating(self.model):
             try:
                 self.model.train()
                 self.model(self.split.floats(slice(0, 1)))
+                return False
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
-                raise ValleysError(
-                    f"recipe.batch_size: {self.batch_size} leaves a last batch of one of the {images} "
-                    "training images, of which batch norm can take no statistics; choose another batch_size "
-                    "or number of images"
-                ) from error
+                if self.batch_size == 1 or images == 1:
+                    raise ValleysError(
+                        f"recipe.batch_size: {self.batch_size} of {images} training images makes batches of "
+                        "one, of which batch norm can take no statistics; choose 2 or more"
+                    ) from error
             finally:
                 for name, buffer in self.model.named_buffers():
                     buffer.copy_(buffers[name])
+        log.info("the last image of an epoch joins the batch before it: batch norm needs two or more")
+        return True
 
     def _epoch_start(self) -> None:
         """Seed the epoch's randomness and draw its permutation."""
@@ -233,6 +243,7 @@ class Trainer:
             self.generator,
             self.recipe["augment"],
             start=self.step,
+            join_last=self.joins_last,
         )
         for images, labels in batches:
             with autocast(images.device, self.precision):
