@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from valleys import factories, loaders
 from valleys.errors import ValleysError
 
 Method = Literal["exact", "streaming"]
@@ -107,6 +108,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         Changed in place: ``running_mean`` and ``running_var`` only. Left in the mode it was in.
     batches
         Tensors (n, C, H, W), or ``(images, labels)`` pairs as a loader yields; moved to the model's device.
+        Read once and copied, as a loader may fill one buffer again and again (`loaders.images_of`).
 
     Returns
     -------
@@ -116,11 +118,10 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     Raises
     ------
     ValleysError
-        When there are no images.
+        When there are no images, a batch is no tensor of them, or the network or the loader raises.
     """
     device = next((p.device for p in model.parameters()), None)
-    images = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in batches)
-    images = (x if device is None else x.to(device) for x in images)
+    images = loaders.images_of(batches, device)
     was_training = model.training
     try:
         model.eval()  # dropout off: the statistics are those of the deterministic network
@@ -128,6 +129,11 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
             _streaming(model, images)
             return None
         return _lockstep(model, list(images), _alone, _Moments)
+    except Exception as error:
+        if isinstance(batches, loaders.Batches):  # the network has been tried on them
+            raise
+        with factories.one_line("BN refresh: the network"):
+            raise error
     finally:
         model.train(was_training)
 
