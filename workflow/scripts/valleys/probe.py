@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, losses, winograd
+from valleys import asymmetry, directions, files, loaders, loss_checks, losses, winograd
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -94,7 +94,8 @@ class Evaluator:
         Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
     loss
-        ``loss(logits, labels)``: a value an image, or the batch's mean (`losses.PerImage`).
+        ``loss(outputs, labels)``: a value an image, or the batch's mean (`losses.PerImage`). It may hang on
+        nothing but these, not on how images are cut into batches, which is tried (`loss_checks`).
     bn
         ``refreshed`` or ``frozen``.
     method, batch_size
@@ -110,7 +111,8 @@ class Evaluator:
     Raises
     ------
     ValleysError
-        For a loader that yields no pairs of tensors, or has nothing to read again.
+        For a loader that yields no pairs of tensors, or has nothing to read again; for a network or a loss
+        that raises on the first images, and as `loss_checks.check`.
     """
 
     def __init__(
@@ -147,8 +149,13 @@ class Evaluator:
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
         self.sets = {
-            name: self.loss.check(
-                self._tried, batches, name, dtype=_dtype(self.model), by_image=name in self.drawn_from
+            name: loss_checks.check(
+                self.loss,
+                self._tried,
+                batches,
+                name,
+                dtype=_dtype(self.model),
+                by_image=name in self.drawn_from,
             )
             for name, batches in (("train", self._train), ("test", self._test))
             if batches is not None
@@ -327,7 +334,7 @@ class Evaluator:
         total, hits, kept, on = 0.0, 0, [], self.sets[name]
         for outputs, labels in pairs:
             if on.classed:  # counted first, as a loss may write into the outputs
-                hits = hits + (outputs.argmax(1) == labels).sum()
+                hits = hits + (outputs.argmax(1) == labels.long()).sum()
             values = self.loss(losses.full_outputs(outputs), labels)
             total = total + values.sum(dtype=torch.float64)
             if name in self.drawn_from:
