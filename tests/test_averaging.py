@@ -210,7 +210,7 @@ def test_no_images_and_no_batch_norm():
 
 def test_a_failing_forward_leaves_the_layers_as_they_were():
     net = one_layer()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValleysError, match="BN refresh: the network raises RuntimeError"):
         refresh_bn(net, [torch.zeros(2, 5, 8, 8), torch.zeros(2, 5, 8, 8)])
     assert all("forward" not in vars(m) for m in net.modules())
 

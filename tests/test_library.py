@@ -119,7 +119,7 @@ def test_a_set_too_large_to_keep_is_read_again_in_order(net, monkeypatch):
     shuffled = as_loader(make_data(), shuffle=True)  # by torch's own random numbers, which are set back
     found = probe_line(net, draw(net), [0.0, 0.0], train=shuffled)
     assert found[0]["train_loss"] == found[1]["train_loss"] == pytest.approx(kept[1]["train_loss"])
-    with pytest.raises(ValleysError, match=r"train: batch 1 has other labels.*shuffle=False"):
+    with pytest.raises(ValleysError, match=r"train: batch 0 has other images.*shuffle=False"):
         probe_line(
             net, draw(net), OFFSETS, train=as_loader(make_data(), shuffle=True, generator=torch.Generator())
         )

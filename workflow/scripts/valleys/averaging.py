@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from valleys import switches
+from valleys import factories, loaders, switches
 from valleys.errors import ValleysError
 
 log = logging.getLogger("valleys")
@@ -506,6 +506,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         module is left in the mode that it was in.
     batches
         Tensors (n, C, H, W), or ``(images, labels)`` pairs as a loader yields; moved to the model's device.
+        Read once and copied, as a loader may fill one buffer again and again (`loaders.images_of`).
 
     Returns
     -------
@@ -515,18 +516,24 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     Raises
     ------
     ValleysError
-        When there are no images, or one value a channel; where batch norm cannot be followed (`check_bn`), or
-        a layer is used more than once in a pass; for ``exact``, when batches take different paths.
+        When there are no images, a batch is no tensor of them, one value a channel is all there is, or the
+        network or the loader raises; where batch norm cannot be followed (`check_bn`), or a layer is used
+        more than once in a pass; for ``exact``, when batches take different paths.
     """
     device = next((p.device for p in model.parameters()), None)
-    images = (batch[0] if isinstance(batch, (tuple, list)) else batch for batch in batches)
-    images = (x if device is None else x.to(device) for x in images)
+    images = loaders.images_of(batches, device)
     check_bn(model)
-    with evaluating(model):  # dropout off: the statistics are those of the deterministic network
-        if method == "streaming":
-            _streaming(model, images)
-            return None
-        return _lockstep(model, list(images), _alone, _Moments)
+    try:
+        with evaluating(model):  # dropout off: the statistics are those of the deterministic network
+            if method == "streaming":
+                _streaming(model, images)
+                return None
+            return _lockstep(model, list(images), _alone, _Moments)
+    except Exception as error:
+        if isinstance(batches, loaders.Batches):  # the network has been tried on them
+            raise
+        with factories.one_line("BN refresh: the network"):
+            raise error
 
 
 def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from valleys.data import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
 from valleys.files import stable_seed
-from valleys.losses import Loss
+from valleys.losses import Loss, PerImage
 from valleys.models import classifier_name, norm_parameters
 
 Direction = dict[str, Tensor]
@@ -174,8 +174,10 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     model.eval()
     names, parameters = zip(*model.named_parameters(), strict=True)
     total = [torch.zeros_like(p) for p in parameters]
+    of_images = PerImage(loss)
+    factor = of_images.factor([split.labels])
     for images, labels in split.batches(batch_size):
-        part = loss(model(images), labels).sum() / len(split)
+        part = of_images(model(images), labels).sum() * factor / len(split)
         for into, g in zip(total, torch.autograd.grad(part, parameters), strict=True):
             into += g
     return dict(zip(names, total, strict=True))

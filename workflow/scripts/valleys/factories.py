@@ -7,6 +7,7 @@ and naming its code imports nothing, so the Snakefile can do both; `resolve` imp
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -277,9 +278,34 @@ def call(factory: str, make: Callable[..., Any], kwargs: Mapping[str, Any], *inp
         raise ValleysError(f"factory {factory!r}: {given} raises {_raised(error)}") from error
 
 
+@contextlib.contextmanager
+def one_line(what: str, advice: str = "") -> Iterator[None]:
+    """Within the block, whatever a user's code raises becomes one line.
+
+    Parameters
+    ----------
+    what
+        Raises: a part of the message, as in ``loss: given ..., it``.
+    advice
+        Ends the message.
+
+    Raises
+    ------
+    ValleysError
+        With type, message and place of what was raised.
+    """
+    try:
+        yield
+    except ValleysError:
+        raise
+    except Exception as error:
+        raise ValleysError(f"{what} raises {_raised(error)}{advice}") from error
+
+
 def _raised(error: BaseException) -> str:
     """Return type, message and innermost place of an exception, on one line."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    ours = Path(__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).parent != ours]
     own = [f for f in frames if not _is_installed(Path(f.filename).parent) and "importlib" not in f.filename]
     at = own[-1] if own else None
     return f"{type(error).__name__}: {_line(error)}" + (
@@ -288,4 +314,7 @@ def _raised(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if "Original Traceback" in text:  # of a DataLoader's worker: the error is its last line
+        text = text.strip().splitlines()[-1]
+    return " ".join(text.split()) or type(error).__name__

@@ -19,22 +19,22 @@ from valleys.data import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
 from valleys.files import stable_seed
-from valleys.losses import Loss
+from valleys.losses import Loss, PerImage
 
 log = logging.getLogger("valleys")
 
 
 class _MeanLoss(nn.Module):
-    """A loss with one value an image as curvlinops takes it: a module that says how it reduces."""
+    """A loss of a set as curvlinops takes it: a module that says how it reduces."""
 
     reduction = "mean"  # curvlinops weights each batch's mean by its share of the images
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: PerImage, factor: float) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.factor = loss, factor
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(logits, labels).mean()
+        return self.loss(logits, labels).mean() * self.factor
 
 
 class _Batches:
@@ -90,9 +90,10 @@ def hessian_eigenvectors(
             f"not {k}; lower the probe's n or widen its group"
         )
     model.eval()
+    of_images = PerImage(loss)
     operator = HessianLinearOperator(
         model,
-        _MeanLoss(loss),
+        _MeanLoss(of_images, of_images.factor([split.labels])),
         weights,
         _Batches(split, batch_size),
         num_data=len(split),

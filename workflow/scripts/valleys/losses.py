@@ -1,18 +1,24 @@
-"""Losses by name, each returning one value an image so that sums can be accumulated in float64."""
+"""Losses, by name or a user's own, as one value an image, so that sums can be accumulated in float64.
+
+The loss of a set must not hang on how the set is cut into batches: `loss_checks` tries a user's.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import copy
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from valleys.errors import ValleysError
+from valleys.precision import full
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 
 
 def build(spec: Mapping[str, Any]) -> Loss:
@@ -20,8 +26,29 @@ def build(spec: Mapping[str, Any]) -> Loss:
 
     ``{"name": "cross_entropy"}`` in nats; ``{"name": "label_smoothing", "smoothing": 0.1}`` (Szegedy et al.
     2016); ``{"name": "focal", "gamma": 2}`` (Lin et al. 2017, eq. 4); ``{"name": "mse"}``, the mean over
-    classes of the squared distance between logits and one-hot labels.
+    classes of the squared distance between logits and one-hot labels. Labels are integers of any width.
     """
+    return ByName(spec["name"], _formula(spec))
+
+
+@dataclass(frozen=True)
+class ByName:
+    """A loss of `build`."""
+
+    name: str
+    formula: Loss
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each image, shape (N,)."""
+        return self.formula(logits, _as_classes(labels))
+
+
+def _as_classes(labels: Tensor) -> Tensor:
+    """Return labels as torch's losses take them: int64, unless they are probabilities."""
+    return labels if labels.is_floating_point() else labels.long()
+
+
+def _formula(spec: Mapping[str, Any]) -> Loss:
     name = spec["name"]
     if name == "cross_entropy":
         return lambda logits, labels: F.cross_entropy(logits, labels, reduction="none")
@@ -48,48 +75,171 @@ def build(spec: Mapping[str, Any]) -> Loss:
 
 
 class PerImage:
-    """Any loss as one that returns a value an image, as `build` returns them.
+    """Any loss as one that returns a value an image, as those of `build` do.
 
     Parameters
     ----------
     loss
-        ``loss(outputs, labels)`` that returns a value an image, (N,) or (N, ...), or the mean over the batch
-        as one number: torch's losses with ``reduction="mean"`` or ``"none"``. A mean is given to each image
-        of its batch, so that the mean over batches counts images; it has the rounding of float32.
+        ``loss(outputs, labels)`` that returns a value an image, (N,) or (N, ...), of which the mean over the
+        rest is taken, or the mean over the batch as one number. That is given to each image of its batch, so
+        that the mean over batches counts images; it has the rounding of float32.
+
+        ``nn.CrossEntropyLoss`` and ``nn.NLLLoss`` with ``reduction="mean"``, and the functions that they call
+        (as they are, or in a `functools.partial`), are taken apart: with class weights or ``ignore_index``
+        their mean is one over weights, here those of the whole set (`factor`).
+
+        Or the name of a loss of `build` that has no options, or a config block of one.
 
     Raises
     ------
     ValleysError
-        When called, if `loss` returns a sum over the batch, or anything else. To tell a sum from a mean the
-        first batch that has a loss is passed twice.
+        When it is none of these. When called, if `loss` returns something else.
     """
 
-    def __init__(self, loss: Callable[[Any, Tensor], Tensor]) -> None:
-        self.loss = loss
-        self._is_mean = False
+    def __init__(self, loss: Loss | str | Mapping[str, Any]) -> None:
+        self.loss = _as_loss(loss)
+        self.weighted = _of_torch(self.loss)
 
-    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, outputs: Any, labels: Tensor) -> Tensor:
         """Return the loss of each image, shape (N,)."""
+        if self.weighted is not None:
+            values = self.weighted.values(outputs, labels)
+            if values.dim() == 1:
+                return values
+            # Of probabilities the mean is one over numbers, of classes one over weights.
+            return values.flatten(1).mean(1) if labels.is_floating_point() else values.flatten(1).sum(1)
         values = self.loss(outputs, labels)
-        if isinstance(values, Tensor) and values.dim() == 0:
-            self._check_mean(outputs, labels, values)
+        if not isinstance(values, Tensor) or values.is_complex():
+            got = "complex numbers" if isinstance(values, Tensor) else type(values).__name__
+            raise ValleysError(f"loss: it returns {got} for {len(labels)} labels; {_WANTED}")
+        if values.dim() == 0:
             return values.expand(len(labels))
-        if not isinstance(values, Tensor) or len(values) != len(labels):
-            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        if len(values) != len(labels):
             raise ValleysError(
-                f"loss: it returns {got} for {len(labels)} labels; it must return one value an image, "
-                "or their mean"
+                f"loss: it returns shape {tuple(values.shape)} for {len(labels)} labels; {_WANTED}"
             )
-        return values.flatten(1).mean(1) if values.dim() > 1 else values
+        if values.dim() == 1:
+            return values
+        return (values if values.is_floating_point() else values.double()).flatten(1).mean(1)
 
-    @torch.no_grad()
-    def _check_mean(self, outputs: Tensor, labels: Tensor, value: Tensor) -> None:
-        if self._is_mean:
-            return
-        outputs, once = outputs.detach(), float(value.detach())
-        twice = float(self.loss(torch.cat([outputs, outputs]), torch.cat([labels, labels])))
-        if not (math.isfinite(once) and math.isfinite(twice)) or once == 0:
-            return  # says nothing; the next batch may
-        if abs(twice - once) > 1e-3 * abs(once):
-            raise ValleysError('loss: it returns a sum over the batch; use reduction="mean" or "none"')
-        self._is_mean = True
+    def factor(self, labels: Iterable[Tensor]) -> float:
+        """Return what the mean of the values is to be multiplied by for the loss of a set.
+
+        Parameters
+        ----------
+        labels
+            All of the set, batch by batch.
+
+        Returns
+        -------
+        float
+            Images over the sum of their weights for torch's cross-entropies of classes, else 1.
+
+        Raises
+        ------
+        ValleysError
+            When every label is ignored or has weight 0.
+        """
+        images, weights = 0, 0.0
+        for each in labels:
+            if self.weighted is None or each.is_floating_point():
+                return 1.0
+            images += len(each)
+            weights += self.weighted.weights(each)
+        if not weights > 0:
+            raise ValleysError("loss: every label is ignored or has weight 0; there is nothing to average")
+        return images / weights
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """One of torch's cross-entropies, whose mean is one over weights."""
+
+    function: Callable[..., Tensor]
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the value of each label times its weight."""
+        options: dict[str, Any] = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        if self.weight is not None and isinstance(outputs, Tensor):
+            options["weight"] = self.weight.detach().to(outputs)
+        return self.function(
+            outputs, _as_classes(labels), ignore_index=self.ignore_index, reduction="none", **options
+        )
+
+    def weights(self, labels: Tensor) -> float:
+        """Return the sum of the weights of labels."""
+        counted = _as_classes(labels)[labels != self.ignore_index]
+        if self.weight is None:
+            return counted.numel()
+        return float(self.weight.detach().to(labels.device, torch.float64)[counted].sum())
+
+
+def _of_torch(loss: Loss) -> _Weighted | None:
+    """Return a loss as one of torch's cross-entropies with the mean over the batch, if it is one."""
+    if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
+        function = F.cross_entropy if type(loss) is nn.CrossEntropyLoss else F.nll_loss
+        names = ["weight", "ignore_index", "label_smoothing", "reduction"]
+        options = {name: getattr(loss, name) for name in names if hasattr(loss, name)}
+    elif isinstance(loss, functools.partial) and not loss.args:
+        function, options = loss.func, dict(loss.keywords)
+    else:
+        function, options = loss, {}
+    if function is not F.cross_entropy and function is not F.nll_loss:
+        return None
+    if options.pop("reduction", "mean") != "mean" or not {f.name for f in fields(_Weighted)} > set(options):
+        return None
+    return _Weighted(function, **options)
+
+
+def _as_loss(loss: Any) -> Loss:
+    if isinstance(loss, str | Mapping):
+        try:
+            return build({"name": loss} if isinstance(loss, str) else loss)
+        except KeyError:
+            raise ValleysError(
+                f"loss: {loss!r} names none; write cross_entropy, mse, {{'name': 'label_smoothing', "
+                "'smoothing': 0.1} or {'name': 'focal', 'gamma': 2}, or give a function of (outputs, labels)"
+            ) from None
+    if isinstance(loss, type):
+        raise ValleysError(f"loss: {loss.__name__} is a class; give one of its objects, {loss.__name__}()")
+    if not callable(loss):
+        raise ValleysError(
+            f"loss: {loss!r} cannot be called; give a function of (outputs, labels), as nn.CrossEntropyLoss()"
+        )
+    return loss
+
+
+_WANTED = "it must return one value an image, or their mean"
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return outputs, which may be containers or objects of tensors, with their tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        new = copy.copy(value)
+        for key, item in value.items():
+            new[key] = mapped(item, change)  # type: ignore[index]
+        return new
+    if isinstance(value, tuple | list):
+        items = [mapped(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value) if f.init}
+        )
+    if hasattr(value, "__dict__") and any(isinstance(item, Tensor) for item in vars(value).values()):
+        new = copy.copy(value)
+        vars(new).update({key: mapped(item, change) for key, item in vars(value).items()})
+        return new
+    return value
+
+
+def full_outputs(outputs: Any) -> Any:
+    """Return outputs in float32 at least (`precision.full`), also those in containers."""
+    if isinstance(outputs, Tensor):
+        return full(outputs)
+    return mapped(outputs, lambda t: full(t) if t.is_floating_point() else t)

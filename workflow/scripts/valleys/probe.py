@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, losses, winograd
+from valleys import asymmetry, directions, files, loaders, loss_checks, losses, winograd
 from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -42,7 +42,7 @@ from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.loaders import Loader
 from valleys.losses import Loss
-from valleys.precision import autocast, full
+from valleys.precision import autocast
 from valleys.sgd import vector_norm
 
 log = logging.getLogger("valleys")
@@ -94,7 +94,8 @@ class Evaluator:
         Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
     loss
-        ``loss(logits, labels)``: a value an image, or the batch's mean (`losses.PerImage`).
+        ``loss(outputs, labels)``: a value an image, or the batch's mean (`losses.PerImage`). It may hang on
+        nothing but these, not on how images are cut into batches, which is tried (`loss_checks`).
     bn
         ``refreshed`` or ``frozen``.
     method, batch_size
@@ -110,7 +111,8 @@ class Evaluator:
     Raises
     ------
     ValleysError
-        For a loader that yields no pairs of tensors, or has nothing to read again.
+        For a loader that yields no pairs of tensors, or has nothing to read again; for a network or a loss
+        that raises on the first images, and as `loss_checks.check`.
     """
 
     def __init__(
@@ -146,6 +148,18 @@ class Evaluator:
         self.points = 0
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
+        self.sets = {
+            name: loss_checks.check(
+                self.loss,
+                self._tried,
+                batches,
+                name,
+                dtype=_dtype(self.model),
+                by_image=name in self.drawn_from,
+            )
+            for name, batches in (("train", self._train), ("test", self._test))
+            if batches is not None
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
@@ -185,7 +199,7 @@ class Evaluator:
         self.points += 1
         if self.bn == "refreshed":
             with autocast(self.device, self.precision):
-                logits = refresh_bn(self.model, (x for x, _ in self._train), self.method)
+                logits = refresh_bn(self.model, self._train, self.method)
             if logits is not None:
                 pairs = zip(logits, self._train.labels(), strict=True)
                 return self._mean(pairs, len(self._train), "train")
@@ -285,7 +299,7 @@ class Evaluator:
         else:
             logits = (self.model(x) for x, _ in self._train)
         for batch, labels in zip(logits, self._train.labels(), strict=True):
-            yield self.loss(batch, labels).sum(dtype=torch.float64)
+            yield self.loss(batch, labels).sum(dtype=torch.float64) * self.sets["train"].factor
 
     def point(self) -> Point:
         """Return train and test loss and accuracy at the present weights."""
@@ -304,26 +318,34 @@ class Evaluator:
         self.by_image = dict(by_image)
         return point
 
-    def _pass(self, batches: loaders.SplitBatches | loaders.LoaderBatches, name: str) -> tuple[float, float]:
+    def _pass(self, batches: loaders.Batches, name: str) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
                 return self.forward(images)
 
         return self._mean(((logits(x), y) for x, y in batches), len(batches), name)
 
-    def _mean(self, pairs: Iterable[tuple[Tensor, Tensor]], count: int, name: str) -> tuple[float, float]:
-        total, hits, kept = 0.0, 0, []
-        for logits, labels in pairs:
-            values = self.loss(full(logits), labels)
+    def _tried(self, images: Tensor) -> Any:
+        """Return what the network makes of a few images, before anything is compiled."""
+        with autocast(self.device, self.precision):
+            return self.model(images)
+
+    def _mean(self, pairs: Iterable[tuple[Any, Tensor]], count: int, name: str) -> tuple[float, float]:
+        total, hits, kept, on = 0.0, 0, [], self.sets[name]
+        for outputs, labels in pairs:
+            if on.classed:  # counted first, as a loss may write into the outputs
+                hits = hits + (outputs.argmax(1) == labels.long()).sum()
+            values = self.loss(losses.full_outputs(outputs), labels)
             total = total + values.sum(dtype=torch.float64)
             if name in self.drawn_from:
-                kept.append(values)
-            # Of a user's network the outputs may be no class scores, or the labels no classes.
-            classes = logits.dim() == 2 and labels.dim() == 1 and not labels.is_floating_point()
-            hits = hits + ((logits.argmax(1) == labels).sum() if classes else math.nan)
+                kept.append(values * on.factor)
         if kept:
             self.by_image[name] = torch.cat(kept)
-        return float(total) / count, float(hits) / count
+        return on.factor * float(total) / count, float(hits) / on.classed if on.classed else math.nan
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 @contextlib.contextmanager
