@@ -15,6 +15,7 @@ from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 from torch import Tensor, nn
 
+from valleys import networks
 from valleys.data import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
@@ -61,7 +62,7 @@ def hessian_eigenvectors(
     Parameters
     ----------
     model
-        The solution. Its weights are not changed; it is left in eval mode.
+        The solution; not changed.
     split
         Images whose mean loss is differentiated.
     loss
@@ -79,7 +80,9 @@ def hessian_eigenvectors(
     Raises
     ------
     ValleysError
-        When k is too large, the Hessian is not finite or zero, or the iteration does not converge.
+        When k is too large, the Hessian is not finite or zero, or the iteration does not converge; for a
+        network that is no function of its weights, or whose derivative by torch is not the loss's
+        (`networks.differentiable`).
     """
     own = dict(model.named_parameters())
     weights = [own[name] for name in names]
@@ -89,14 +92,16 @@ def hessian_eigenvectors(
             f"hessian gives at most {entries - 1} eigenvectors over a group of {entries} parameters, "
             f"not {k}; lower the probe's n or widen its group"
         )
-    model.eval()
+    net = networks.differentiable(model, split.batches(networks.SOME), loss, names)
+    own = dict(net.named_parameters())
+    weights = [own[name] for name in names]
     operator = HessianLinearOperator(
-        model,
+        net,
         _MeanLoss(loss),
         weights,
         _Batches(split, batch_size),
         num_data=len(split),
-        check_deterministic=False,  # eval mode, fixed images: it is; the check costs as much as four products
+        check_deterministic=False,  # that was checked; theirs costs as much as four products
     )
     products = operator.to_scipy()
     start = np.random.default_rng(stable_seed("hessian", entries)).standard_normal(entries)

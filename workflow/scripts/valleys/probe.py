@@ -20,7 +20,6 @@ Slopes of a line's train loss are left to differences between its points, or com
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import logging
 import math
@@ -34,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, losses, winograd
+from valleys import asymmetry, directions, files, loaders, losses, networks, winograd
 from valleys.averaging import Method, batch_norms, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -51,6 +50,7 @@ log = logging.getLogger("valleys")
 CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 #: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
+NO_SLOPES = "take slopes from differences of losses (slopes: differences, exact=False)"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Evaluator:
     Parameters
     ----------
     model
-        The solution to start from; deep-copied, never changed.
+        The solution to start from; copied (`networks.twin`), never changed.
     train, test
         Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
@@ -110,7 +110,8 @@ class Evaluator:
     Raises
     ------
     ValleysError
-        For a loader that yields no pairs of tensors, or has nothing to read again.
+        For a loader that yields no pairs of tensors, or has nothing to read again; for a network that cannot
+        be copied, or is no function of its weights and of each image (`networks.check`).
     """
 
     def __init__(
@@ -127,10 +128,7 @@ class Evaluator:
         drawn_from: Mapping[str, int] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        if not compiled:
-            winograd.install(self.model)
-        self.forward = forward_of(self.model, compiled)
+        self.model = networks.standing(model)
         if bn not in ("refreshed", "frozen"):
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
@@ -141,17 +139,23 @@ class Evaluator:
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._train = loaders.batches(train, batch_size, own, "train")
         self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
+        networks.check(self.model, next(iter(self._train))[0], model)
+        if not compiled:
+            winograd.install(self.model)
+        self.forward = forward_of(self.model, compiled)
         self.drawn_from = dict(drawn_from or {})
         self.by_image: dict[str, Tensor] = {}  # of the last pass over each split that `drawn_from` names
         self.points = 0
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
+        self._checked: Mapping[str, Tensor] | None = None  # the direction whose slope was last compared
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
         self.model.load_state_dict(state)
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self._at_start.clear()
+        self._checked = None
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
@@ -226,6 +230,10 @@ class Evaluator:
         layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
         memory and gives the same number.
 
+        The first slope along a direction is compared with a central difference of losses (three more passes).
+        If it is another one, as where forward mode loses its tangents without a word (reentrant
+        checkpointing), the gradient is tried.
+
         Parameters
         ----------
         direction
@@ -239,19 +247,62 @@ class Evaluator:
         Raises
         ------
         ValleysError
-            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches.
+            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches; for a network of
+            which torch gives a derivative that is not the loss's.
         """
         if self.bn == "refreshed" and self.method == "streaming":
             raise ValleysError(
                 "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
             )
+        unchecked = self._checked is not direction
         if not self.backwards:
             try:
-                return self._slope_forwards(direction)
+                slope = self._slope_forwards(direction)
             except RuntimeError as error:
                 log.info("slopes by the gradient: no forward mode in this network (%s)", error)
-                self.backwards = True
-        return self._slope_backwards(direction)
+            else:
+                other = self._difference(direction, slope) if unchecked else None
+                if other is None:
+                    self._checked = direction
+                    return slope
+                log.info("slopes by the gradient: forward mode gives %.6g, differences %.6g", slope, other)
+            self.backwards = True
+        try:
+            slope = self._slope_backwards(direction)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValleysError(
+                f"network: torch cannot differentiate it ({networks.line(error)}); {NO_SLOPES}"
+            ) from error
+        other = self._difference(direction, slope) if self._checked is not direction else None
+        if other is not None:
+            raise ValleysError(networks.hidden(slope, other, NO_SLOPES))
+        self._checked = direction
+        return slope
+
+    def _difference(self, direction: Mapping[str, Tensor], slope: float) -> float | None:
+        """Return the central difference along `direction` that `slope` is not, or None where they agree."""
+        here = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        by_image, points = dict(self.by_image), self.points
+        own = {name: self.parameters[name].detach().clone() for name in direction}
+
+        def phi(offset: float) -> float:
+            for name, u in direction.items():
+                torch.add(own[name], u.to(own[name]), alpha=offset, out=self.parameters[name].data)
+            return self.train_loss()[0]
+
+        length, unit = vector_norm(own), vector_norm(direction)
+        # Some fiftieths of the weights' norm are where the loss of trained networks has risen by about 1.
+        scale = (length or 1.0) / (50 * unit) if unit else 0.0
+        eps = max((torch.finfo(w.dtype).eps for w in own.values()), default=0.0)
+        try:
+            with self.in_precision("fp32"):
+                eps = max(eps, 1e-4) if self.device.type == "cuda" else eps  # TF32
+                return networks.differs(phi, slope, scale, eps) if scale else None
+        finally:
+            self.model.load_state_dict(here)
+            self.by_image, self.points = by_image, points
 
     def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
         with forward_ad.dual_level():
@@ -332,17 +383,26 @@ def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 
     As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
     """
-    own = {}
+    parameters = dict(model.named_parameters())
+    new = {id(parameters[name]): value for name, value in values.items()}
+    own: list[tuple[Any, Any, Tensor]] = []
     try:
-        for name, value in values.items():
-            path, _, leaf = name.rpartition(".")
-            held = model.get_submodule(path)._parameters
-            own[name] = held, leaf, held[leaf]
-            held[leaf] = value
+        for module in model.modules():
+            for held in (module._parameters, *_lists_of(module)):  # a tied one is in several of them
+                for key, tensor in list(held.items() if isinstance(held, dict) else enumerate(held)):
+                    if id(tensor) in new:
+                        own.append((held, key, tensor))
+                        held[key] = new[id(tensor)]
         yield
     finally:
-        for held, leaf, parameter in own.values():
-            held[leaf] = parameter
+        for held, key, tensor in own:
+            held[key] = tensor
+
+
+def _lists_of(module: nn.Module) -> list[Any]:
+    """Return lists and dicts that a module keeps, as they may hold parameters (``_flat_weights``)."""
+    names = ("_parameters", "_buffers", "_modules")
+    return [v for k, v in vars(module).items() if k not in names and type(v) in (list, dict)]
 
 
 def evaluator_for(
