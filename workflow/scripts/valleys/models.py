@@ -381,7 +381,7 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
     ------
     ValleysError
         When the factory cannot be found or raises; when what it returns is no module of float32 parameters
-        that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied, or is no
+        that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied or is no
         function of its weights and of each image (`valleys.networks`); or when a batch-norm layer is not
         one whose statistics can be recomputed (`valleys.averaging.refresh_bn`).
     """

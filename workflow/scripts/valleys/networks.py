@@ -26,7 +26,7 @@ from valleys.errors import ValleysError
 #: Images of the first batch that `check` passes.
 IMAGES = 16
 #: Passes that a network gets to show what it draws random numbers for.
-DRAWS = 8
+DRAWS = 32
 #: Size of a move of the weights, as a share of each tensor's root mean square.
 MOVE = 0.05
 #: Images of the batch on which gradients are compared with differences.
@@ -65,13 +65,16 @@ def twin(model: nn.Module) -> nn.Module:
         When it holds something that cannot be copied (an open file, a lock), which it names; when its copy
         is of other tensors, or has the network's own.
     """
+    for name, parameter in model.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise ValleysError(f"network: {name} has no shape yet; pass a batch through the network first")
     memo: dict[int, Any] = {}
     try:
         for parameter in model.parameters():
             if type(parameter) is nn.Parameter and _dense(parameter):
                 values = copy.deepcopy(parameter.detach(), memo)
                 memo[id(parameter)] = nn.Parameter(values, parameter.requires_grad)
-        with _WithoutGraph():
+        with _WithoutGraph(), torch.no_grad():  # a ScriptModule's are copied as results of an operation
             made = copy.deepcopy(model, memo)
     except Exception as error:
         raise ValleysError(
@@ -84,6 +87,8 @@ def twin(model: nn.Module) -> nn.Module:
             f"network: copy.deepcopy of {type(model).__name__} has other parameters than the network; "
             "mend its __deepcopy__ or __getstate__"
         )
+    for name, parameter in new.items():
+        parameter.requires_grad_(own[name].requires_grad)
     shared = _places(own.values()) & _places(new.values())
     if shared:
         name = next(n for n, p in own.items() if _place(p) in shared)
@@ -100,8 +105,13 @@ def standing(model: nn.Module) -> nn.Module:
     Raises
     ------
     ValleysError
-        As `twin`; and when ``eval()`` raises, or makes other parameters of the network's.
+        As `twin`; when it has no parameters; when ``eval()`` raises, or makes other parameters of its own.
     """
+    if not any(True for _ in model.parameters()):
+        raise ValleysError(
+            f"network: {type(model).__name__} has no parameters, so there is nothing to move "
+            "(torch.jit.freeze and quantization fold them into constants)"
+        )
     made = twin(model)
     try:
         made.eval()
@@ -115,7 +125,15 @@ def standing(model: nn.Module) -> nn.Module:
     ]
     if changed:
         _refuse_folded(f"parameter {changed[0]}")
-    return made.requires_grad_(False)
+    for parameter in made.parameters():  # a ScriptModule has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return made
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    """Return a copy of a network's state dict, with what is no tensor in it."""
+    state = model.state_dict()
+    return {n: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for n, t in state.items()}
 
 
 def _refuse_folded(what: str) -> None:
@@ -187,7 +205,7 @@ class _Watch(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def check(net: nn.Module, images: Any, original: nn.Module | None = None) -> None:
+def check(net: nn.Module, images: Any, original: nn.Module | None = None) -> float:
     """Raise unless a network, in eval mode, is a function of its parameters and of each image.
 
     A handful of passes over `IMAGES` images, at the weights as they are and a little off them, where all is
@@ -203,27 +221,25 @@ def check(net: nn.Module, images: Any, original: nn.Module | None = None) -> Non
     original
         What `net` is a copy of, so that hooks which compute with the original are found out.
 
+    Returns
+    -------
+    Relative rounding of the coarsest number format in which it computes.
+
     Raises
     ------
     ValleysError
         When it is none, saying of what kind it is; or when it raises on these images.
     """
     parameters = dict(net.named_parameters())
-    if not parameters:
-        raise ValleysError(
-            f"network: {type(net).__name__} has no parameters, so there is nothing to move (torch.jit.freeze "
-            "and quantization fold them into constants)"
-        )
-    lazy = [n for n, p in parameters.items() if nn.parameter.is_lazy(p)]
-    if lazy:
-        raise ValleysError(f"network: {lazy[0]} has no shape yet; pass a batch through the network first")
     state = {**parameters, **dict(net.named_buffers())}
     before = {name: tensor.detach().clone() for name, tensor in state.items()}
-    modes = [(module, module.training) for module in net.modules()]
+    modes = [(module, module.training) for module in net.modules() if hasattr(module, "training")]
     device = next(iter(parameters.values())).device
     with random_numbers_kept(device), torch.no_grad():
         try:
-            _Passes(net, images, state, before, device).run(original)
+            passes = _Passes(net, images, state, before, device)
+            passes.run(original)
+            return passes.eps
         finally:
             _put_back(state, before)
             for module, training in modes:
@@ -343,24 +359,22 @@ class _Passes:
     def _repeats(self, first: list[Tensor], again: list[Tensor], drew: bool, watch: _Watch) -> None:
         """Compare two passes over the same images; others came between them."""
         changed = [name for name, tensor in self.state.items() if not _same(tensor, self.before[name])]
-        equal = _equal(first, again)
-        if drew and equal:  # what is drawn may matter now and then
-            equal = all(_equal(first, self._pass(self.images)) for _ in range(DRAWS))
-        if equal:
-            return
-        if drew:
+        apart = _distance(first, again)
+        if drew and apart <= 20 * self.eps:  # what is drawn may matter now and then
+            apart = max(_distance(first, self._pass(self.images)) for _ in range(DRAWS))
+        if drew and apart > 20 * self.eps:
             by = f" ({', '.join(watch.random)})" if watch.random else ""
             raise ValleysError(
                 f"network: it draws random numbers in eval mode{by}, and its outputs differ from pass to "
                 "pass; switch them off there: F.dropout(x, training=self.training), no noise or dropped "
                 f"paths in eval mode{self._in_train_mode()}"
             )
-        if changed:
+        if changed and apart > 0:
             raise ValleysError(
                 f"network: a pass in eval mode changes {changed[0]}, and with it the outputs of the next "
                 f"pass; update it only where self.training{self._in_train_mode()}"
             )
-        if _distance(first, again) > 20 * self.eps:
+        if apart > 20 * self.eps:
             raise ValleysError(
                 "network: its outputs for the same images differ from pass to pass in eval mode: it keeps "
                 "something from one pass to the next (a hidden state, a memory, a count), or draws random "
@@ -453,7 +467,7 @@ class _Passes:
             )
 
     def _in_train_mode(self) -> str:
-        names = [n or type(m).__name__ for n, m in self.net.named_modules() if m.training]
+        names = [n or type(m).__name__ for n, m in self.net.named_modules() if getattr(m, "training", False)]
         return f" ({', '.join(names[:3])}: in train mode after eval())" if names else ""
 
 
@@ -464,9 +478,9 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
     """Return the central difference that a slope at 0 is not, or None where they agree.
 
     The two may differ by as much as a kink or the curvature between the points can make (half the second
-    difference over the step, where the slope changes one way between them) and by rounding. A step where
-    that leaves much room says little; then, and where they disagree, other steps are tried, so that neither
-    a kink nor rounding alone refuses a slope.
+    difference over the step, where the slope changes one way between them) and by rounding. Some steps are
+    tried, until that leaves little room. Where the two disagree then, a third of the step decides: the
+    difference goes to the derivative as the step to 0, and not to another number.
 
     Parameters
     ----------
@@ -481,23 +495,31 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
     """
     if not math.isfinite(slope):
         return None
-    middle, best = phi(0.0), eps ** (1 / 3)
-    found = []
-    for size in (best, best / 5, best * 5, max(5e-3, best * 2)):
-        step = size * scale
+    middle = phi(0.0)
+
+    def compared(step: float) -> tuple[float, float, float]:
+        """Return the room that there is at a step, the distance, and the difference."""
         low, high = phi(-step), phi(step)
-        if not all(map(math.isfinite, (low, middle, high))):
-            continue
         difference = (high - low) / (2 * step)
         bend = abs(high - 2 * middle + low) / step
-        rounding = 8 * eps * max(abs(low), abs(middle), abs(high)) / step
+        rounding = 3 * eps * max(abs(low), abs(middle), abs(high)) / step
         room = 0.75 * bend + rounding + 30 * eps ** (2 / 3) * max(abs(slope), abs(difference))
-        off = abs(slope - difference)
-        if off <= room and room <= 0.2 * max(abs(slope), abs(difference)):
-            return None
-        if off > 2 * room:
-            found.append(difference)
-    return found[0] if len(found) > 1 else None
+        return room, abs(slope - difference), difference
+
+    best, found = scale * eps ** (1 / 3), []
+    for step in (5 * best, best, 25 * best, best / 5):
+        room, off, difference = compared(step)
+        if math.isfinite(room):
+            found.append((room, off, difference, step))
+            if room <= 0.01 * max(abs(slope), abs(difference)):
+                break
+    if not found:
+        return None
+    room, off, difference, step = min(found)
+    if off <= room:
+        return None
+    room, nearer, _ = compared(step / 3)
+    return difference if nearer > max(room, off / 4) else None
 
 
 def differentiable(
@@ -524,8 +546,9 @@ def differentiable(
     """
     net = standing(model)
     images, labels = next(iter(batches))
-    check(net, images, model)
-    net.requires_grad_(True)
+    eps = check(net, images, model)
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
     own = {n: p for n, p in net.named_parameters() if names is None or n in set(names)}
 
     def value() -> Tensor:
@@ -541,7 +564,7 @@ def differentiable(
     gradient = {name: g for name, g in zip(own, found, strict=True) if g is not None}
     before = {name: parameter.detach().clone() for name, parameter in own.items()}
     size, length = _norm(gradient.values()), _norm(before.values())
-    eps = torch.finfo(at_start.dtype).eps
+    eps = max(eps, torch.finfo(at_start.dtype).eps)
 
     def phi(offset: float) -> float:
         for name, g in gradient.items():
@@ -663,7 +686,10 @@ def _distance(first: list[Tensor], second: list[Tensor]) -> float:
 def _put_back(state: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
         if not _same(tensor, before[name]):
-            tensor.data.copy_(before[name])
+            if tensor.shape == before[name].shape:
+                tensor.data.copy_(before[name])  # in place, as other tensors may be views of it
+            else:
+                tensor.data = before[name].clone()
 
 
 def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float) -> None:

@@ -136,10 +136,10 @@ class Evaluator:
         self.precision, self.device = precision, own
         self.bn = bn if batch_norms(self.model) else "none"
         self.parameters = dict(self.model.named_parameters())
-        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.start = networks.snapshot(self.model)
         self._train = loaders.batches(train, batch_size, own, "train")
         self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
-        networks.check(self.model, next(iter(self._train))[0], model)
+        self._eps = networks.check(self.model, next(iter(self._train))[0], model)
         if not compiled:
             winograd.install(self.model)
         self.forward = forward_of(self.model, compiled)
@@ -153,7 +153,7 @@ class Evaluator:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
         self.model.load_state_dict(state)
-        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.start = networks.snapshot(self.model)
         self._at_start.clear()
         self._checked = None
 
@@ -283,7 +283,7 @@ class Evaluator:
 
     def _difference(self, direction: Mapping[str, Tensor], slope: float) -> float | None:
         """Return the central difference along `direction` that `slope` is not, or None where they agree."""
-        here = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        here = networks.snapshot(self.model)
         by_image, points = dict(self.by_image), self.points
         own = {name: self.parameters[name].detach().clone() for name in direction}
 
@@ -295,10 +295,9 @@ class Evaluator:
         length, unit = vector_norm(own), vector_norm(direction)
         # Some fiftieths of the weights' norm are where the loss of trained networks has risen by about 1.
         scale = (length or 1.0) / (50 * unit) if unit else 0.0
-        eps = max((torch.finfo(w.dtype).eps for w in own.values()), default=0.0)
         try:
             with self.in_precision("fp32"):
-                eps = max(eps, 1e-4) if self.device.type == "cuda" else eps  # TF32
+                eps = max(self._eps, 1e-4) if self.device.type == "cuda" else self._eps  # TF32
                 return networks.differs(phi, slope, scale, eps) if scale else None
         finally:
             self.model.load_state_dict(here)
@@ -314,19 +313,26 @@ class Evaluator:
         return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train)
 
     def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
-        leaves = {name: self.parameters[name].detach().clone().requires_grad_() for name in direction}
-        with torch.enable_grad(), _replaced(self.model, leaves):
-            losses = self._train_losses()
-            if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
-                losses = [sum(losses)]
-            for loss in losses:
-                if loss.requires_grad:
-                    loss.backward()
-        terms = [
-            float((leaf.grad.double() * direction[name].to(leaf).double()).sum())
-            for name, leaf in leaves.items()
-            if leaf.grad is not None
-        ]
+        own = {name: self.parameters[name] for name in direction}
+        try:
+            for parameter in own.values():  # themselves, as a network may refer to them in any way
+                parameter.requires_grad_(True)
+            with torch.enable_grad():
+                losses = self._train_losses()
+                if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
+                    losses = [sum(losses)]
+                for loss in losses:
+                    if loss.requires_grad:
+                        loss.backward()
+            terms = [
+                float((parameter.grad.double() * direction[name].to(parameter).double()).sum())
+                for name, parameter in own.items()
+                if parameter.grad is not None
+            ]
+        finally:
+            for parameter in own.values():
+                parameter.requires_grad_(False)
+                parameter.grad = None
         return sum(terms) / len(self._train)
 
     def _train_losses(self) -> Iterator[Tensor]:
@@ -388,6 +394,8 @@ def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     own: list[tuple[Any, Any, Tensor]] = []
     try:
         for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise RuntimeError("a ScriptModule's parameters cannot be replaced")
             for held in (module._parameters, *_lists_of(module)):  # a tied one is in several of them
                 for key, tensor in list(held.items() if isinstance(held, dict) else enumerate(held)):
                     if id(tensor) in new:
