@@ -502,7 +502,7 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
         low, high = phi(-step), phi(step)
         difference = (high - low) / (2 * step)
         bend = abs(high - 2 * middle + low) / step
-        rounding = 3 * eps * max(abs(low), abs(middle), abs(high)) / step
+        rounding = 8 * eps * max(abs(low), abs(middle), abs(high)) / step
         room = 0.75 * bend + rounding + 30 * eps ** (2 / 3) * max(abs(slope), abs(difference))
         return room, abs(slope - difference), difference
 
@@ -549,22 +549,56 @@ def differentiable(
     eps = check(net, images, model)
     for parameter in net.parameters():
         parameter.requires_grad_(True)
+    found = None
+    fine = doubled(net, images)
+    if fine is not None:
+        with contextlib.suppress(Exception):  # of a loss that takes no float64
+            found = _hidden_part(*fine, labels, loss, names)
+    if found is None:
+        coarse = max(eps, 1e-4) if next(net.parameters()).device.type == "cuda" else eps  # TF32
+        try:
+            found = _hidden_part(net, images, coarse, labels, loss, names)
+        except RuntimeError as error:
+            reason = line(error)
+            raise ValleysError(f"network: torch cannot differentiate it ({reason}); {NO_GRADIENT}") from error
+    if found:
+        raise ValleysError(f"{found}; {NO_GRADIENT}")
+    return net
+
+
+def doubled(net: nn.Module, images: Any) -> tuple[nn.Module, Any, float] | None:
+    """Return a copy in float64, its images, and the rounding that is left; None if it takes no float64.
+
+    Differences of losses say little in float32: rounding over the step is as large as a slope's error may be.
+    """
+    try:
+        made = twin(net).double()
+        converted = torch.utils._pytree.tree_map(_double, images)
+        with torch.no_grad(), _Watch() as watch:
+            made(_copied(converted))
+    except Exception:
+        return None
+    return made, converted, watch.eps
+
+
+def _double(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _hidden_part(
+    net: nn.Module, images: Any, eps: float, labels: Tensor, loss: Any, names: Sequence[str] | None
+) -> str:
+    """Say why the gradient by torch is not that of the mean loss of a batch; empty if it is."""
     own = {n: p for n, p in net.named_parameters() if names is None or n in set(names)}
 
     def value() -> Tensor:
-        return loss(net(images), labels).mean()
+        return loss(net(_copied(images)), labels).mean()
 
-    try:
-        at_start = value()
-        found = torch.autograd.grad(at_start, list(own.values()), allow_unused=True)
-    except RuntimeError as error:
-        raise ValleysError(
-            f"network: torch cannot differentiate it ({line(error)}); {NO_GRADIENT}"
-        ) from error
-    gradient = {name: g for name, g in zip(own, found, strict=True) if g is not None}
+    at_start = value()
+    grads = torch.autograd.grad(at_start, list(own.values()), allow_unused=True)
+    gradient = {name: g for name, g in zip(own, grads, strict=True) if g is not None}
     before = {name: parameter.detach().clone() for name, parameter in own.items()}
     size, length = _norm(gradient.values()), _norm(before.values())
-    eps = max(eps, torch.finfo(at_start.dtype).eps)
 
     def phi(offset: float) -> float:
         for name, g in gradient.items():
@@ -573,31 +607,30 @@ def differentiable(
 
     with torch.no_grad():
         if size > 0 and math.isfinite(size):
-            on_gpu = next(iter(own.values())).device.type == "cuda"
-            other = differs(phi, size, (length or 1.0) / 50, max(eps, 1e-4) if on_gpu else eps)
+            other = differs(phi, size, (length or 1.0) / 50, eps)
             _put_back(own, before)
             if other is not None:
-                raise ValleysError(hidden(size, other, NO_GRADIENT))
+                return hidden(size, other)
         unused = [name for name in own if name not in gradient]
         if unused:
-            kept = _floats(net(images))
+            kept = _floats(net(_copied(images)))
             _shake({name: own[name] for name in unused}, before, MOVE)
-            apart = _distance(kept, _floats(net(images)))
+            apart = _distance(kept, _floats(net(_copied(images))))
             _put_back(own, before)
             if apart > 20 * eps:
-                raise ValleysError(
+                return (
                     f"network: torch gives no gradient for {unused[0]}, but outputs depend on it: forward "
-                    f"hides it from differentiation (no_grad, detach, .data, numpy); {NO_GRADIENT}"
+                    "hides it from differentiation (no_grad, detach, .data, numpy)"
                 )
-    return net
+    return ""
 
 
-def hidden(slope: float, difference: float, instead: str) -> str:
+def hidden(slope: float, difference: float) -> str:
     """Return the message for a derivative that is not the one of the losses."""
     return (
         f"network: the derivative of the loss by torch, {slope:.6g}, is not that of its values, "
         f"{difference:.6g}: a part of forward is hidden from differentiation or has a gradient of its own "
-        f"(detach, no_grad, inference_mode, reentrant checkpointing, straight-through); {instead}"
+        "(detach, no_grad, inference_mode, reentrant checkpointing, straight-through)"
     )
 
 

@@ -20,6 +20,7 @@ Slopes of a line's train loss are left to differences between its points, or com
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import logging
 import math
@@ -149,6 +150,7 @@ class Evaluator:
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
         self._checked: Mapping[str, Tensor] | None = None  # the direction whose slope was last compared
+        self._fine: Evaluator | None = None  # where that is done
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
@@ -230,9 +232,9 @@ class Evaluator:
         layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
         memory and gives the same number.
 
-        The first slope along a direction is compared with a central difference of losses (three more passes).
-        If it is another one, as where forward mode loses its tangents without a word (reentrant
-        checkpointing), the gradient is tried.
+        The first slope along a direction is compared with a central difference of losses. If it is another
+        one, as where forward mode loses its tangents without a word (reentrant checkpointing), the gradient
+        is tried.
 
         Parameters
         ----------
@@ -254,18 +256,16 @@ class Evaluator:
             raise ValleysError(
                 "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
             )
-        unchecked = self._checked is not direction
         if not self.backwards:
             try:
                 slope = self._slope_forwards(direction)
             except RuntimeError as error:
                 log.info("slopes by the gradient: no forward mode in this network (%s)", error)
             else:
-                other = self._difference(direction, slope) if unchecked else None
-                if other is None:
-                    self._checked = direction
+                wrong = self._wrong(direction, slope)
+                if wrong is None:
                     return slope
-                log.info("slopes by the gradient: forward mode gives %.6g, differences %.6g", slope, other)
+                log.info("slopes by the gradient: forward mode gives %.6g, differences %.6g", *wrong)
             self.backwards = True
         try:
             slope = self._slope_backwards(direction)
@@ -275,16 +275,65 @@ class Evaluator:
             raise ValleysError(
                 f"network: torch cannot differentiate it ({networks.line(error)}); {NO_SLOPES}"
             ) from error
-        other = self._difference(direction, slope) if self._checked is not direction else None
-        if other is not None:
-            raise ValleysError(networks.hidden(slope, other, NO_SLOPES))
-        self._checked = direction
+        wrong = self._wrong(direction, slope)
+        if wrong is not None:
+            raise ValleysError(f"{networks.hidden(*wrong)}; {NO_SLOPES}")
         return slope
 
-    def _difference(self, direction: Mapping[str, Tensor], slope: float) -> float | None:
-        """Return the central difference along `direction` that `slope` is not, or None where they agree."""
-        here = networks.snapshot(self.model)
-        by_image, points = dict(self.by_image), self.points
+    def _wrong(self, direction: Mapping[str, Tensor], slope: float) -> tuple[float, float] | None:
+        """Return a slope along `direction` and the difference that it is not; None where they agree.
+
+        Once for each line. On some images and in float64 (`networks.doubled`), where the network and the loss
+        take that; else on all images as they are, where `slope` is the one.
+        """
+        if self._checked is direction:
+            return None
+        if self._fine is None:
+            self._fine = self._in_double() or self
+        found = None
+        if self._fine is not self:
+            self._fine.backwards = self.backwards
+            try:
+                self._fine.model.load_state_dict(self.model.state_dict())
+                found = self._fine._compared(direction, None)
+            except ValleysError:
+                raise
+            except Exception as error:
+                log.info("slopes are compared in the network's own precision (%s)", error)
+                self._fine = self
+        if self._fine is self:
+            found = self._compared(direction, slope)
+        if found is None:
+            self._checked = direction
+        return found
+
+    def _in_double(self) -> Evaluator | None:
+        """Return an evaluator of a copy in float64 on some of the train images; None if that cannot be."""
+        images, labels = next(iter(self._train))
+        cut, size = isinstance(images, Tensor), networks.SOME // 2
+        if cut and self.bn == "refreshed" and len(images) > 1:
+            # In two batches, as these have one set of statistics, for which they wait for each other.
+            size = min(size, len(images)) // 2
+        found = networks.doubled(self.model, images[:size] if cut else images)
+        if found is None:
+            return None
+        fine = copy.copy(self)
+        fine.model, converted, fine._eps = found
+        pairs = [(converted, labels[:size] if cut else labels)]
+        if cut and self.bn == "refreshed" and len(images) > 1:
+            pairs.append((images[size : 2 * size].to(converted.dtype), labels[size : 2 * size]))
+        fine._train = loaders.batches(pairs, self.batch_size, self.device, "train")
+        fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
+        fine.parameters = dict(fine.model.named_parameters())
+        for parameter in fine.parameters.values():
+            parameter.requires_grad_(False)
+        return fine
+
+    def _compared(self, direction: Mapping[str, Tensor], slope: float | None) -> tuple[float, float] | None:
+        """As `_wrong`, with this evaluator's own slope and losses, which are all as they were then."""
+        if slope is None:
+            slope = self._slope_backwards(direction) if self.backwards else self._slope_forwards(direction)
+        here, by_image, points = networks.snapshot(self.model), dict(self.by_image), self.points
         own = {name: self.parameters[name].detach().clone() for name in direction}
 
         def phi(offset: float) -> float:
@@ -295,13 +344,16 @@ class Evaluator:
         length, unit = vector_norm(own), vector_norm(direction)
         # Some fiftieths of the weights' norm are where the loss of trained networks has risen by about 1.
         scale = (length or 1.0) / (50 * unit) if unit else 0.0
+        eps = self._eps
+        if self.device.type == "cuda" and eps > torch.finfo(torch.float64).eps:
+            eps = max(eps, 1e-4)  # TF32
         try:
             with self.in_precision("fp32"):
-                eps = max(self._eps, 1e-4) if self.device.type == "cuda" else self._eps  # TF32
-                return networks.differs(phi, slope, scale, eps) if scale else None
+                other = networks.differs(phi, slope, scale, eps) if scale else None
         finally:
             self.model.load_state_dict(here)
             self.by_image, self.points = by_image, points
+        return None if other is None else (slope, other)
 
     def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
         with forward_ad.dual_level():
