@@ -426,7 +426,7 @@ def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
     trained = networks.twin(model).train()
     with networks.random_numbers_kept(torch.device("cpu")):
         with contextlib.suppress(Exception):  # what is wrong with it, training will say
-            trained(images).sum().backward()
+            trained(images.clone()).sum().backward()
         networks.check(networks.standing(trained), images, model)
 
 

@@ -231,17 +231,17 @@ def check(net: nn.Module, images: Any, original: nn.Module | None = None) -> flo
         When it is none, saying of what kind it is; or when it raises on these images.
     """
     parameters = dict(net.named_parameters())
-    state = {**parameters, **dict(net.named_buffers())}
-    before = {name: tensor.detach().clone() for name, tensor in state.items()}
+    before = {name: t.detach().clone() for name, t in (*parameters.items(), *net.named_buffers())}
     modes = [(module, module.training) for module in net.modules() if hasattr(module, "training")]
     device = next(iter(parameters.values())).device
     with random_numbers_kept(device), torch.no_grad():
         try:
-            passes = _Passes(net, images, state, before, device)
+            passes = _Passes(net, images, parameters, before, device)
             passes.run(original)
             return passes.eps
         finally:
-            _put_back(state, before)
+            _put_back(parameters, before)
+            _put_back(dict(net.named_buffers()), before)  # by name: a pass may have set others
             for module, training in modes:
                 if module.training != training:
                     module.training = training
@@ -254,12 +254,11 @@ class _Passes:
         self,
         net: nn.Module,
         images: Any,
-        state: Mapping[str, Tensor],
+        parameters: dict[str, Tensor],
         before: Mapping[str, Tensor],
         device: Any,
     ) -> None:
-        self.net, self.state, self.before, self.device = net, state, before, device
-        self.parameters = {name: state[name] for name, _ in net.named_parameters()}
+        self.net, self.parameters, self.before, self.device = net, parameters, before, device
         self.whole = images
         self.images = images[:IMAGES] if isinstance(images, Tensor) else images
         self.eps = 0.0
@@ -322,7 +321,7 @@ class _Passes:
     def _parameters_stayed(self, after: str) -> None:
         for name, parameter in self.net.named_parameters():
             # The place too: what moves a network moves the tensors that it had.
-            kept = name in self.before and _place(parameter) == _place(self.state[name])
+            kept = name in self.before and _place(parameter) == _place(self.parameters[name])
             if not kept or not _same(parameter, self.before[name]):
                 raise ValleysError(
                     f"network: {after} changes its parameter {name}; if it is set by the first batch, pass "
@@ -358,7 +357,9 @@ class _Passes:
 
     def _repeats(self, first: list[Tensor], again: list[Tensor], drew: bool, watch: _Watch) -> None:
         """Compare two passes over the same images; others came between them."""
-        changed = [name for name, tensor in self.state.items() if not _same(tensor, self.before[name])]
+        changed = [
+            n for n, t in self.net.named_buffers() if n in self.before and not _same(t, self.before[n])
+        ]
         apart = _distance(first, again)
         if drew and apart <= 20 * self.eps:  # what is drawn may matter now and then
             apart = max(_distance(first, self._pass(self.images)) for _ in range(DRAWS))
@@ -411,16 +412,19 @@ class _Passes:
             return
         ours = _places(parameters.values())
         kept = [
-            (f"{path}." if path else "", module, place, tensor)
+            (path, module, tensor)
             for path, module in self.net.named_modules()
             for place, tensor in _held_tensors(module)
             if place in later.touched and place not in ours
         ]
         for name, parameter in unread.items():
-            for path, module, _, tensor in kept:
-                here = name.rpartition(".")[0] == path.rstrip(".") and not isinstance(module, _NORMS)
-                if tensor.numel() == parameter.numel() and (
-                    here or (tensor.shape == parameter.shape and torch.equal(tensor.to(parameter), parameter))
+            for path, module, tensor in kept:
+                alike = tensor.shape == parameter.shape
+                owner = name.rpartition(".")[0]
+                if (
+                    (owner == path and tensor.numel() == parameter.numel() and not isinstance(module, _NORMS))
+                    or (alike and tensor.dim() > 1 and f"{owner}.".startswith(path and f"{path}."))
+                    or (alike and torch.equal(tensor.to(parameter), parameter))
                 ):
                     self._refuse_kept(name)
 
@@ -434,33 +438,28 @@ class _Passes:
         """Move the weights: the outputs must follow, and be the same after train() and eval()."""
         if not first or not all(t.isfinite().all() for t in first):
             return
-        moved = first
         for size in (MOVE, 1.0):
             _shake(self.parameters, self.before, size)
             moved = self._pass(self.images)
             if not _equal(first, moved):
                 break
-        else:
+        there = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+        with contextlib.suppress(NotImplementedError):  # networks by torch.export have one mode
+            self.net.train()
+            self.net.eval()
+        for name, parameter in self.net.named_parameters():
+            if name not in there or not _same(parameter, there[name]):
+                _refuse_folded(f"parameter {name}")
+        finite = all(t.isfinite().all() for t in moved)
+        if finite and _distance(moved, self._pass(self.images)) > 20 * self.eps:
+            _refuse_folded("what its weights mean")
+        if _equal(first, moved):
             raise ValleysError(
                 "network: moving all of its parameters does not change its outputs: it computes with a copy "
                 "of them, or with none; let forward use the parameters themselves"
             )
-        there = {name: tensor.detach().clone() for name, tensor in self.state.items()}
-        try:
-            self.net.train()
-            self.net.eval()
-        except NotImplementedError:  # networks by torch.export have one mode
-            return
-        for name, parameter in self.net.named_parameters():
-            if name not in there or not _same(parameter, there[name]):
-                _refuse_folded(f"parameter {name}")
-        if not all(t.isfinite().all() for t in moved):
-            return
-        toggled = self._pass(self.images)
-        if _distance(moved, toggled) > 20 * self.eps:
-            _refuse_folded("what its weights mean")
-        _put_back(self.state, self.before)
-        if _distance(first, self._pass(self.images)) > 20 * self.eps:
+        _put_back(self.parameters, self.before)
+        if finite and _distance(first, self._pass(self.images)) > 20 * self.eps:
             raise ValleysError(
                 "network: with its weights put back its outputs are not what they were: it keeps something "
                 "from one pass to the next; compute everything in forward"
