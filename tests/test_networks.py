@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, losses, models, networks, probe, probe_line, sgd
+from valleys import directions, hessian, losses, models, networks, probe, probe_line, sgd
 from valleys.connectivity import CurveNet
 from valleys.data import Split
 from valleys.errors import ValleysError
@@ -584,7 +584,9 @@ class Wrong(torch.autograd.Function):
 class Tied(nn.Module):
     def __init__(self, how):
         super().__init__()
-        self.a, self.b, self.head, self.how = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3), how
+        self.a, self.head, self.how = nn.Linear(6, 6), nn.Linear(6, 3), how
+        if how not in ("list", "nested"):
+            self.b = nn.Linear(6, 6)
         if how == "parametrized":
             parametrize.register_parametrization(self.a, "weight", nn.Tanh())
             self.b.weight = self.a.parametrizations.weight.original
@@ -786,6 +788,43 @@ def test_gradients_are_those_of_tied_weights():
     LOSS(twin(images), data.labels).mean().backward()
     for name, parameter in twin.named_parameters():
         assert torch.allclose(found[name], parameter.grad, atol=1e-7)
+
+
+CURVED = {name: make for name, make in RIGHT.items() if name not in ("no_grad", "relu")}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*CURVED, "unused"])
+def test_curvature_is_that_of_the_gradient(name):
+    torch.manual_seed(0)
+    net = flat(CURVED[name]() if name in CURVED else Net(c=nn.Linear(2, 2)))
+    names = [n for n, _ in net.named_parameters()]
+    (vector,), (value,) = hessian.hessian_eigenvectors(net, split(), LOSS, names, 1)
+    assert net.training
+    twin = networks.twin(net).eval().double()
+    images, labels = next(split().batches(40))
+    own = {n: p.detach().clone() for n, p in twin.named_parameters()}
+    slopes = []
+    for h in (1e-5, -1e-5):
+        for n, p in twin.named_parameters():
+            p.data.copy_(own[n] + h * vector[n])
+        mean = LOSS(twin(images.double()), labels).mean()
+        found = torch.autograd.grad(mean, list(twin.parameters()), allow_unused=True)
+        pairs = zip(found, vector.values(), strict=True)
+        slopes.append(sum(float((g * u).sum()) for g, u in pairs if g is not None))
+    assert value == pytest.approx((slopes[0] - slopes[1]) / 2e-5, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["straight-through", "stop-gradient", "wrong derivative", "reentrant"])
+def test_a_hessian_of_another_function_is_refused(name):
+    torch.manual_seed(0)
+    net = flat(HIDDEN[name]())
+    names = [n for n, _ in net.named_parameters()]
+    with pytest.raises(ValleysError, match="no gradient or eigenvector"):
+        hessian.hessian_eigenvectors(net, split(), LOSS, names, 1)
+    with pytest.raises(ValleysError, match="draws random numbers"):
+        hessian.hessian_eigenvectors(flat(DEFECTS["rrelu"][0]()), split(), LOSS, names[:1], 1)
 
 
 FACTORIES = """
