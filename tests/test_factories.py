@@ -59,7 +59,7 @@ def other_norm(how="torch"):
 
 class Noise(nn.Module):
     def forward(self, x):
-        return x + torch.rand_like(x)
+        return x + 0 * torch.rand_like(x)
 
 def noisy():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), Noise())

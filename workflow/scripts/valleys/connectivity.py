@@ -17,7 +17,6 @@ Every kind of path here is a sum of control points with coefficients that depend
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
@@ -30,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import files
+from valleys import files, networks
 from valleys.data import Split
 from valleys.errors import ValleysError
 from valleys.sgd import Trainer
@@ -136,7 +135,7 @@ class CurveNet(nn.Module):
     Parameters
     ----------
     base
-        A network of the ends' architecture; deep-copied.
+        A network of the ends' architecture; copied (`networks.twin`).
     kind, start, stop
         As of `WeightPath`; the ends are fixed.
     bends
@@ -160,7 +159,7 @@ class CurveNet(nn.Module):
     ) -> None:
         super().__init__()
         # In a tuple, so that it is no submodule: parameters and checkpoint are those of the bends alone.
-        self._base = (copy.deepcopy(base).requires_grad_(False),)
+        self._base = (networks.twin(base).requires_grad_(False),)
         self.kind, self.weight_decay = kind, weight_decay
         self.shapes = {name: tensor.shape for name, tensor in base.named_parameters()}
         ends = [torch.cat([end[name].detach().reshape(-1) for name in self.shapes]) for end in (start, stop)]

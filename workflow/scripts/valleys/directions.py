@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valleys import networks
 from valleys.data import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
@@ -169,17 +170,23 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     """Return the gradient of the mean loss over a split at the model's weights, not normalised.
 
     Batch norm in eval mode: the statistics stored with the solution. Accumulated batch by batch, so that one
-    batch's graph is alive at a time.
+    batch's graph is alive at a time. Parameters without use have a gradient of 0. The model is left as it is.
+
+    Raises
+    ------
+    ValleysError
+        For a network that is no function of its weights, or whose derivative by torch is not the loss's
+        (`networks.differentiable`).
     """
-    model.eval()
-    names, parameters = zip(*model.named_parameters(), strict=True)
+    loss = PerImage(loss).on_set([split.labels])
+    net = networks.differentiable(model, split.batches(networks.SOME), loss)
+    names, parameters = zip(*net.named_parameters(), strict=True)
     total = [torch.zeros_like(p) for p in parameters]
-    of_images = PerImage(loss)
-    factor = of_images.factor([split.labels])
     for images, labels in split.batches(batch_size):
-        part = of_images(model(images), labels).sum() * factor / len(split)
-        for into, g in zip(total, torch.autograd.grad(part, parameters), strict=True):
-            into += g
+        part = loss(net(images), labels).sum() / len(split)
+        for into, g in zip(total, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
+            if g is not None:
+                into += g
     return dict(zip(names, total, strict=True))
 
 

@@ -7,14 +7,16 @@ to import as torch, and only this kind of direction uses it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from curvlinops import HessianLinearOperator
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from valleys import networks
 from valleys.data import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
@@ -25,16 +27,16 @@ log = logging.getLogger("valleys")
 
 
 class _MeanLoss(nn.Module):
-    """A loss of a set as curvlinops takes it: a module that says how it reduces."""
+    """A loss with one value an image as curvlinops takes it: a module that says how it reduces."""
 
     reduction = "mean"  # curvlinops weights each batch's mean by its share of the images
 
-    def __init__(self, loss: PerImage, factor: float) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__()
-        self.loss, self.factor = loss, factor
+        self.loss = loss
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.loss(logits, labels).mean() * self.factor
+        return self.loss(logits, labels).mean()
 
 
 class _Batches:
@@ -45,6 +47,73 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.split.batches(self.batch_size)
+
+
+def _products(
+    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches, count: int
+) -> LinearOperator:
+    """Return the Hessian over all batches: curvlinops' where its products on some images are right.
+
+    They are by forward over reverse mode, on a network whose registered parameters are replaced. Operations
+    without forward mode and parameters without use make them fail; a network that refers to its parameters
+    in a list gets others than its own. There it is differentiated twice backwards.
+    """
+    some = [next(batches.split.batches(min(batches.batch_size, networks.SOME)))]
+    start = np.random.default_rng(0).standard_normal(sum(w.numel() for w in weights))
+    found, reasons = [], []
+    for make in (_curvlinops, _twice_backwards):
+        try:
+            found.append(make(net, loss, weights, some, len(some[0][1])) @ start)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            found.append(None)
+            reasons.append(networks.line(error))
+    forwards, backwards = found
+    if forwards is None and backwards is None:
+        reason = f"torch cannot differentiate it twice ({reasons[1]})"
+        raise ValleysError(f"network: {reason}; {networks.NO_GRADIENT}")
+    if forwards is not None and backwards is not None:
+        apart = np.linalg.norm(forwards - backwards)  # not finite: either will say so
+        if apart > 0.05 * np.linalg.norm(backwards):
+            forwards, reasons = None, [f"curvlinops' product is {apart:.3g} from that"]
+    if forwards is not None:
+        return _curvlinops(net, loss, weights, batches, count)
+    log.info("Hessian products by differentiating twice backwards (%s)", reasons[0])
+    return _twice_backwards(net, loss, weights, batches, count)
+
+
+def _curvlinops(
+    net: nn.Module, loss: Loss, weights: list[Tensor], batches: Iterable[tuple[Tensor, Tensor]], count: int
+) -> LinearOperator:
+    # Not checked for being deterministic: that was done, and costs as much as four products.
+    options = {"num_data": count, "check_deterministic": False}
+    return HessianLinearOperator(net, _MeanLoss(loss), weights, batches, **options).to_scipy()
+
+
+def _twice_backwards(
+    net: nn.Module, loss: Loss, weights: list[Tensor], batches: Iterable[tuple[Tensor, Tensor]], count: int
+) -> LinearOperator:
+    sizes = [w.numel() for w in weights]
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        pieces = torch.from_numpy(np.asarray(vector, dtype=np.float64).reshape(-1)).split(sizes)
+        along = [p.view(w.shape).to(w) for p, w in zip(pieces, weights, strict=True)]
+        total = [torch.zeros(w.shape, dtype=torch.float64, device=w.device) for w in weights]
+        for images, labels in batches:
+            with sdpa_kernel(SDPBackend.MATH):  # the one kernel of attention with a second derivative
+                value = loss(net(images), labels).sum() / count
+            first = torch.autograd.grad(value, weights, create_graph=True, allow_unused=True)
+            inner = [(g * u).sum() for g, u in zip(first, along, strict=True) if g is not None]
+            inner = [part for part in inner if part.requires_grad]
+            if inner:
+                second = torch.autograd.grad(sum(inner), weights, allow_unused=True)
+                for into, h in zip(total, second, strict=True):
+                    if h is not None:
+                        into += h
+        return torch.cat([t.flatten() for t in total]).cpu().numpy()
+
+    return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=np.float64)
 
 
 def hessian_eigenvectors(
@@ -61,7 +130,7 @@ def hessian_eigenvectors(
     Parameters
     ----------
     model
-        The solution. Its weights are not changed; it is left in eval mode.
+        The solution; not changed.
     split
         Images whose mean loss is differentiated.
     loss
@@ -79,7 +148,9 @@ def hessian_eigenvectors(
     Raises
     ------
     ValleysError
-        When k is too large, the Hessian is not finite or zero, or the iteration does not converge.
+        When k is too large, the Hessian is not finite or zero, or the iteration does not converge; for a
+        network that is no function of its weights, or whose derivative by torch is not the loss's
+        (`networks.differentiable`).
     """
     own = dict(model.named_parameters())
     weights = [own[name] for name in names]
@@ -89,17 +160,11 @@ def hessian_eigenvectors(
             f"hessian gives at most {entries - 1} eigenvectors over a group of {entries} parameters, "
             f"not {k}; lower the probe's n or widen its group"
         )
-    model.eval()
-    of_images = PerImage(loss)
-    operator = HessianLinearOperator(
-        model,
-        _MeanLoss(of_images, of_images.factor([split.labels])),
-        weights,
-        _Batches(split, batch_size),
-        num_data=len(split),
-        check_deterministic=False,  # eval mode, fixed images: it is; the check costs as much as four products
-    )
-    products = operator.to_scipy()
+    loss = PerImage(loss).on_set([split.labels])
+    net = networks.differentiable(model, split.batches(networks.SOME), loss, names)
+    own = dict(net.named_parameters())
+    weights = [own[name] for name in names]
+    products = _products(net, loss, weights, _Batches(split, batch_size), len(split))
     start = np.random.default_rng(stable_seed("hessian", entries)).standard_normal(entries)
     first = products @ start
     if not np.isfinite(first).all():
@@ -108,7 +173,7 @@ def hessian_eigenvectors(
         raise ValleysError(
             "the Hessian of the train loss is zero at this solution: it has no top eigenvector"
         )
-    tolerance = 10 * torch.finfo(operator.dtype).eps
+    tolerance = 10 * torch.finfo(weights[0].dtype).eps
     try:
         values, vectors = eigsh(products, k=k, which="LA", v0=start, tol=tolerance, rng=0)
     except ArpackNoConvergence as error:

@@ -150,6 +150,17 @@ class PerImage:
             raise ValleysError("loss: every label is ignored or has weight 0; there is nothing to average")
         return images / weights
 
+    def on_set(self, labels: Iterable[Tensor]) -> Loss:
+        """Return a loss whose plain mean over the images of a set is the loss of the set (`factor`).
+
+        Parameters
+        ----------
+        labels
+            All of the set, batch by batch.
+        """
+        factor = self.factor(labels)
+        return self if factor == 1.0 else lambda outputs, targets: self(outputs, targets) * factor
+
 
 @dataclass(frozen=True)
 class _Weighted:

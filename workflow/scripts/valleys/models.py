@@ -8,6 +8,7 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import averaging, factories
+from valleys import averaging, factories, networks
 from valleys.arch_options import (
     ACTIVATIONS,
     ARCHS,
@@ -380,7 +381,8 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
     ------
     ValleysError
         When the factory cannot be found or raises; when what it returns is no module of float32 parameters
-        that maps two images, in eval mode, to logits of shape (2, classes); or when a batch-norm layer is not
+        that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied or is no
+        function of its weights and of each image (`valleys.networks`); or when a batch-norm layer is not
         one whose statistics can be recomputed (`valleys.averaging.refresh_bn`).
     """
     factory = spec["factory"]
@@ -408,7 +410,24 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
         raise ValleysError(
             f"factory {factory!r} returns a module without parameters; there is nothing to train"
         )
+    try:
+        _can_be_probed(model, in_shape)
+    except ValleysError as error:
+        raise ValleysError(f"factory {factory!r}: {error}") from error
     return model
+
+
+def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
+    """Raise unless a network can be copied after a step of training and is a function of its weights.
+
+    Both are needed when it has been trained, and are known before.
+    """
+    images = torch.rand(4, *in_shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    trained = networks.twin(model).train()
+    with networks.random_numbers_kept(torch.device("cpu")):
+        with contextlib.suppress(Exception):  # what is wrong with it, training will say
+            trained(images.clone()).sum().backward()
+        networks.check(networks.standing(trained), images, model)
 
 
 def _first_that_fits(

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, loss_checks, losses, winograd
+from valleys import asymmetry, directions, files, loaders, loss_checks, losses, networks, winograd
 from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -51,6 +51,7 @@ log = logging.getLogger("valleys")
 CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 #: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
+NO_SLOPES = "take slopes from differences of losses (slopes: differences, exact=False)"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Evaluator:
     Parameters
     ----------
     model
-        The solution to start from; deep-copied, never changed.
+        The solution to start from; copied (`networks.twin`), never changed.
     train, test
         Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
@@ -112,7 +113,9 @@ class Evaluator:
     ------
     ValleysError
         For a loader that yields no pairs of tensors, or has nothing to read again; for a network or a loss
-        that raises on the first images, and as `loss_checks.check`.
+        that raises on the first images, and as `loss_checks.check`; for a network that cannot be copied, or
+        is no function of its weights and of each image (`networks.check`), or whose batch norm cannot be
+        followed (`averaging.bn_policy`).
     """
 
     def __init__(
@@ -129,18 +132,15 @@ class Evaluator:
         drawn_from: Mapping[str, int] | None = None,
         compiled: bool = False,
     ) -> None:
-        self.bn = bn_policy(model, bn)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        if not compiled:
-            winograd.install(self.model)
-        self.forward = forward_of(self.model, compiled)
         if bn not in ("refreshed", "frozen"):
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
+        self.bn = bn_policy(model, bn)
+        self.model = networks.standing(model)
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
         self.parameters = dict(self.model.named_parameters())
-        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.start = networks.snapshot(self.model)
         self._train = loaders.batches(train, batch_size, own, "train")
         self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
         self.drawn_from = dict(drawn_from or {})
@@ -160,12 +160,19 @@ class Evaluator:
             for name, batches in (("train", self._train), ("test", self._test))
             if batches is not None
         }
+        self._eps = networks.check(self.model, next(iter(self._train))[0], model)
+        if not compiled:
+            winograd.install(self.model)
+        self.forward = forward_of(self.model, compiled)
+        self._checked: Mapping[str, Tensor] | None = None  # the direction whose slope was last compared
+        self._fine: Evaluator | None = None  # where that is done
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
         self.model.load_state_dict(state)
-        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.start = networks.snapshot(self.model)
         self._at_start.clear()
+        self._checked = None
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
@@ -240,6 +247,10 @@ class Evaluator:
         layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
         memory and gives the same number.
 
+        The first slope along a direction is compared with a central difference of losses. If it is another
+        one, as where forward mode loses its tangents without a word (reentrant checkpointing), the gradient
+        is tried.
+
         Parameters
         ----------
         direction
@@ -253,7 +264,8 @@ class Evaluator:
         Raises
         ------
         ValleysError
-            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches.
+            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches; for a network of
+            which torch gives a derivative that is not the loss's.
         """
         if self.bn == "refreshed" and self.method == "streaming":
             raise ValleysError(
@@ -261,11 +273,102 @@ class Evaluator:
             )
         if not self.backwards:
             try:
-                return self._slope_forwards(direction)
+                slope = self._slope_forwards(direction)
             except RuntimeError as error:
                 log.info("slopes by the gradient: no forward mode in this network (%s)", error)
-                self.backwards = True
-        return self._slope_backwards(direction)
+            else:
+                wrong = self._wrong(direction, slope)
+                if wrong is None:
+                    return slope
+                log.info("slopes by the gradient: forward mode gives %.6g, differences %.6g", *wrong)
+            self.backwards = True
+        try:
+            slope = self._slope_backwards(direction)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValleysError(
+                f"network: torch cannot differentiate it ({networks.line(error)}); {NO_SLOPES}"
+            ) from error
+        wrong = self._wrong(direction, slope)
+        if wrong is not None:
+            raise ValleysError(f"{networks.hidden(*wrong)}; {NO_SLOPES}")
+        return slope
+
+    def _wrong(self, direction: Mapping[str, Tensor], slope: float) -> tuple[float, float] | None:
+        """Return a slope along `direction` and the difference that it is not; None where they agree.
+
+        Once for each line. On some images and in float64 (`networks.doubled`), where the network and the loss
+        take that; else on all images as they are, where `slope` is the one.
+        """
+        if self._checked is direction:
+            return None
+        if self._fine is None:
+            self._fine = self._in_double() or self
+        found = None
+        if self._fine is not self:
+            self._fine.backwards = self.backwards
+            try:
+                self._fine.model.load_state_dict(self.model.state_dict())
+                found = self._fine._compared(direction, None)
+            except ValleysError:
+                raise
+            except Exception as error:
+                log.info("slopes are compared in the network's own precision (%s)", error)
+                self._fine = self
+        if self._fine is self:
+            found = self._compared(direction, slope)
+        if found is None:
+            self._checked = direction
+        return found
+
+    def _in_double(self) -> Evaluator | None:
+        """Return an evaluator of a copy in float64 on some of the train images; None if that cannot be."""
+        images, labels = next(iter(self._train))
+        cut, size = isinstance(images, Tensor), networks.SOME // 2
+        if cut and self.bn == "refreshed" and len(images) > 1:
+            # In two batches, as these have one set of statistics, for which they wait for each other.
+            size = min(size, len(images)) // 2
+        found = networks.doubled(self.model, images[:size] if cut else images)
+        if found is None:
+            return None
+        fine = copy.copy(self)
+        fine.model, converted, fine._eps = found
+        pairs = [(converted, labels[:size] if cut else labels)]
+        if cut and self.bn == "refreshed" and len(images) > 1:
+            pairs.append((images[size : 2 * size].to(converted.dtype), labels[size : 2 * size]))
+        fine._train = loaders.batches(pairs, self.batch_size, self.device, "train")
+        fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
+        fine.parameters = dict(fine.model.named_parameters())
+        for parameter in fine.parameters.values():
+            parameter.requires_grad_(False)
+        return fine
+
+    def _compared(self, direction: Mapping[str, Tensor], slope: float | None) -> tuple[float, float] | None:
+        """As `_wrong`, with this evaluator's own slope and losses, which are all as they were then."""
+        if slope is None:
+            slope = self._slope_backwards(direction) if self.backwards else self._slope_forwards(direction)
+        here, by_image, points = networks.snapshot(self.model), dict(self.by_image), self.points
+        own = {name: self.parameters[name].detach().clone() for name in direction}
+
+        def phi(offset: float) -> float:
+            for name, u in direction.items():
+                torch.add(own[name], u.to(own[name]), alpha=offset, out=self.parameters[name].data)
+            return self.train_loss()[0]
+
+        length, unit = vector_norm(own), vector_norm(direction)
+        # Some fiftieths of the weights' norm are where the loss of trained networks has risen by about 1.
+        scale = (length or 1.0) / (50 * unit) if unit else 0.0
+        eps = self._eps
+        if self.device.type == "cuda" and eps > torch.finfo(torch.float64).eps:
+            eps = max(eps, 1e-4)  # TF32
+        try:
+            with self.in_precision("fp32"):
+                other = networks.differs(phi, slope, scale, eps) if scale else None
+        finally:
+            self.model.load_state_dict(here)
+            self.by_image, self.points = by_image, points
+        return None if other is None else (slope, other)
 
     def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
         with forward_ad.dual_level():
@@ -277,19 +380,26 @@ class Evaluator:
         return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train)
 
     def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
-        leaves = {name: self.parameters[name].detach().clone().requires_grad_() for name in direction}
-        with torch.enable_grad(), _replaced(self.model, leaves):
-            losses = self._train_losses()
-            if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
-                losses = [sum(losses)]
-            for loss in losses:
-                if loss.requires_grad:
-                    loss.backward()
-        terms = [
-            float((leaf.grad.double() * direction[name].to(leaf).double()).sum())
-            for name, leaf in leaves.items()
-            if leaf.grad is not None
-        ]
+        own = {name: self.parameters[name] for name in direction}
+        try:
+            for parameter in own.values():  # themselves, as a network may refer to them in any way
+                parameter.requires_grad_(True)
+            with torch.enable_grad():
+                losses = self._train_losses()
+                if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
+                    losses = [sum(losses)]
+                for loss in losses:
+                    if loss.requires_grad:
+                        loss.backward()
+            terms = [
+                float((parameter.grad.double() * direction[name].to(parameter).double()).sum())
+                for name, parameter in own.items()
+                if parameter.grad is not None
+            ]
+        finally:
+            for parameter in own.values():
+                parameter.requires_grad_(False)
+                parameter.grad = None
         return sum(terms) / len(self._train)
 
     def _train_losses(self) -> Iterator[Tensor]:
@@ -354,17 +464,28 @@ def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 
     As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
     """
-    own = {}
+    parameters = dict(model.named_parameters())
+    new = {id(parameters[name]): value for name, value in values.items()}
+    own: list[tuple[Any, Any, Tensor]] = []
     try:
-        for name, value in values.items():
-            path, _, leaf = name.rpartition(".")
-            held = model.get_submodule(path)._parameters
-            own[name] = held, leaf, held[leaf]
-            held[leaf] = value
+        for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise RuntimeError("a ScriptModule's parameters cannot be replaced")
+            for held in (module._parameters, *_lists_of(module)):  # a tied one is in several of them
+                for key, tensor in list(held.items() if isinstance(held, dict) else enumerate(held)):
+                    if id(tensor) in new:
+                        own.append((held, key, tensor))
+                        held[key] = new[id(tensor)]
         yield
     finally:
-        for held, leaf, parameter in own.values():
-            held[leaf] = parameter
+        for held, key, tensor in own:
+            held[key] = tensor
+
+
+def _lists_of(module: nn.Module) -> list[Any]:
+    """Return lists and dicts that a module keeps, as they may hold parameters (``_flat_weights``)."""
+    names = ("_parameters", "_buffers", "_modules")
+    return [v for k, v in vars(module).items() if k not in names and type(v) in (list, dict)]
 
 
 def evaluator_for(

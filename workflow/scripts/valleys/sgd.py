@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import files, losses
+from valleys import files, losses, networks
 from valleys.averaging import evaluating
 from valleys.compilation import forward_of
 from valleys.data import Split, epoch_batches
@@ -481,14 +481,12 @@ def descend(
     Rows ``epoch, phase="descent", lr, train_loss, train_accuracy, test_loss, test_accuracy``; epoch 0 is
     the SWA solution itself.
     """
-    import copy
-
     train_split, test_split = splits
     loss = losses.build(recipe["loss"])
     settings = recipe["descent"]
 
     def measure(row: dict[str, Any]) -> None:
-        twin = copy.deepcopy(model)  # the run's own running statistics stay as training left them
+        twin = networks.twin(model)  # the run's own running statistics stay as training left them
         refresh(twin)
         row["train_loss"], row["train_accuracy"] = evaluate(twin, train_split, loss, batch_size)
         row["test_loss"], row["test_accuracy"] = evaluate(twin, test_split, loss, batch_size)
