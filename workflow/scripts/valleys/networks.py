@@ -191,6 +191,10 @@ class _Watch(TorchDispatchMode):
         self.eps = 0.0
         self.random: dict[str, None] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps what is below and imports its compiler, which takes seconds
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -288,8 +292,13 @@ class _Passes:
 
     def _watched(self) -> tuple[list[Tensor], _Watch]:
         watch = _Watch()
-        with watch:
-            return self._pass(self.images), watch
+        try:
+            with watch:
+                return self._pass(self.images), watch
+        except ValleysError:
+            raise
+        except Exception:  # of the network, which raises it again, or of an operation that cannot be watched
+            return self._pass(self.images), _Watch()
 
     def _first(self) -> tuple[list[Tensor], _Watch, bool]:
         drawn = _random_numbers(self.device)
@@ -403,6 +412,8 @@ class _Passes:
 
     def _nothing_kept(self, watch: _Watch, later: _Watch) -> None:
         """Find weights that are computed once and kept: the parameters behind them are never read again."""
+        if not later.touched:
+            return
         parameters = dict(self.net.named_parameters())
         for name, parameter in parameters.items():
             if parameter.numel() and _place(parameter) in watch.touched - later.touched:
