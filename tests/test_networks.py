@@ -361,6 +361,9 @@ def dead():
 ORDINARY = {
     "plain": Net,
     "with unused layers": lambda: Net(c=nn.Linear(8, 3), d=nn.BatchNorm1d(8), constant=torch.randn(8)),
+    "with an unused head": lambda: Net(
+        lambda net, x: net.b(net.c(net.a(x))), c=nn.BatchNorm1d(8), aux=nn.Sequential(nn.BatchNorm1d(8))
+    ),
     "frozen": lambda: Net().requires_grad_(False),
     "zero": lambda: with_values(torch.zeros_like),
     "huge": lambda: with_values(lambda w: w * 1e6),

@@ -430,12 +430,13 @@ class _Passes:
         ]
         for name, parameter in unread.items():
             for path, module, tensor in kept:
-                alike = tensor.shape == parameter.shape
+                # Unused layers are common, and so are vectors of their length, and of ones.
+                matrix = tensor.dim() > 1 and tensor.shape == parameter.shape
                 owner = name.rpartition(".")[0]
                 if (
                     (owner == path and tensor.numel() == parameter.numel() and not isinstance(module, _NORMS))
-                    or (alike and tensor.dim() > 1 and f"{owner}.".startswith(path and f"{path}."))
-                    or (alike and torch.equal(tensor.to(parameter), parameter))
+                    or (matrix and f"{owner}.".startswith(path and f"{path}."))
+                    or (matrix and torch.equal(tensor.to(parameter), parameter) and parameter.std() > 0)
                 ):
                     self._refuse_kept(name)
 
