@@ -263,6 +263,7 @@ class _Passes:
         device: Any,
     ) -> None:
         self.net, self.parameters, self.before, self.device = net, parameters, before, device
+        self.names = list(net.state_dict())
         self.whole = images
         self.images = images[:IMAGES] if isinstance(images, Tensor) else images
         self.eps = 0.0
@@ -328,6 +329,12 @@ class _Passes:
                 )
 
     def _parameters_stayed(self, after: str) -> None:
+        new = next((name for name in self.net.state_dict() if name not in self.names), None)
+        if new is not None:
+            raise ValleysError(
+                f"network: {after} gives it the new tensor {new}; pass a batch through the network "
+                "before probing"
+            )
         for name, parameter in self.net.named_parameters():
             # The place too: what moves a network moves the tensors that it had.
             kept = name in self.before and _place(parameter) == _place(self.parameters[name])
@@ -729,11 +736,12 @@ def _distance(first: list[Tensor], second: list[Tensor]) -> float:
 
 def _put_back(state: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
-        if not _same(tensor, before[name]):
-            if tensor.shape == before[name].shape:
-                tensor.data.copy_(before[name])  # in place, as other tensors may be views of it
-            else:
-                tensor.data = before[name].clone()
+        if name not in before:
+            continue
+        if tensor.shape == before[name].shape:
+            tensor.data.copy_(before[name])  # in place, as other tensors may be views of it
+        else:
+            tensor.data = before[name].clone()
 
 
 def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float) -> None:
@@ -743,9 +751,9 @@ def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float)
         start = before[name]
         if start.numel() and (start.is_floating_point() or start.is_complex()):
             generator.manual_seed(i)
-            root = _norm([start]) / math.sqrt(start.numel())
-            noise = torch.randn(start.shape, generator=generator)
-            parameter.data.copy_(start + size * (root or MOVE) * noise.to(start))
+            root = float(torch.linalg.vector_norm(start)) / math.sqrt(start.numel())
+            noise = torch.randn(start.shape, generator=generator).to(start)
+            torch.add(start, noise, alpha=size * (root or MOVE), out=parameter.data)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
