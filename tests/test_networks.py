@@ -191,6 +191,11 @@ def counts(net, x):
     return plain(net, x) / net.calls
 
 
+def registers(net, x):
+    net.register_buffer("seen", x.mean(0), persistent=net.persistent)
+    return plain(net, x)
+
+
 def centred_in_place(net, x):
     return plain(net, x.sub_(x.mean(1, keepdim=True)))
 
@@ -256,6 +261,7 @@ DEFECTS = {
     "hidden state": (lambda: Stateful(lambda s, x: torch.tanh(s + x[-1]), buffer=False), "keeps something"),
     "observers": (observed, "pass in eval mode changes"),
     "set by the first batch": (FirstBatch, "changes its parameter scale; if it is set by the first"),
+    "a buffer of the first pass": (lambda: Net(registers, persistent=True), "new tensor seen; pass a"),
     "folded by eval()": (lambda: Folds(remove=False), "merges or folds"),
     "folded before": (lambda: Folds(remove=False).eval(), "merges or folds"),
     "folded into other parameters": (lambda: Folds(remove=True), r"change parameter a\.weight"),
@@ -347,6 +353,10 @@ def in_inference():
         return Net()
 
 
+def one_for_all():
+    return nn.Parameter(torch.ones(1).expand(3))
+
+
 def at_most(net, x):
     net.a.weight.data = torch.renorm(net.a.weight.data, 2, 0, 9.0)
     return plain(net, x)
@@ -361,6 +371,9 @@ def dead():
 ORDINARY = {
     "plain": Net,
     "with unused layers": lambda: Net(c=nn.Linear(8, 3), d=nn.BatchNorm1d(8), constant=torch.randn(8)),
+    "with an unused head": lambda: Net(
+        lambda net, x: net.b(net.c(net.a(x))), c=nn.BatchNorm1d(8), aux=nn.Sequential(nn.BatchNorm1d(8))
+    ),
     "frozen": lambda: Net().requires_grad_(False),
     "zero": lambda: with_values(torch.zeros_like),
     "huge": lambda: with_values(lambda w: w * 1e6),
@@ -373,6 +386,8 @@ ORDINARY = {
     "numbers without effect": lambda: Net(lambda net, x: plain(net, x) + 0 * torch.rand(3)),
     "a buffer that counts": lambda: Net(counts_quietly, calls=torch.tensor(0)),
     "weights of limited norm": lambda: Net(at_most),
+    "a buffer of each pass": lambda: Net(registers, persistent=False),
+    "one number for all": lambda: Net(lambda net, x: plain(net, x) * net.g, g=one_for_all()),
     "batches of one size": lambda: Net(lambda net, x: plain(net, x.view(20, 6))),
     "in place, later": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)),
     "scripted": lambda: torch.jit.script(Net2()),

@@ -191,6 +191,10 @@ class _Watch(TorchDispatchMode):
         self.eps = 0.0
         self.random: dict[str, None] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps what is below and imports its compiler, which takes seconds
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -259,6 +263,7 @@ class _Passes:
         device: Any,
     ) -> None:
         self.net, self.parameters, self.before, self.device = net, parameters, before, device
+        self.names = list(net.state_dict())
         self.whole = images
         self.images = images[:IMAGES] if isinstance(images, Tensor) else images
         self.eps = 0.0
@@ -288,8 +293,13 @@ class _Passes:
 
     def _watched(self) -> tuple[list[Tensor], _Watch]:
         watch = _Watch()
-        with watch:
-            return self._pass(self.images), watch
+        try:
+            with watch:
+                return self._pass(self.images), watch
+        except ValleysError:
+            raise
+        except Exception:  # of the network, which raises it again, or of an operation that cannot be watched
+            return self._pass(self.images), _Watch()
 
     def _first(self) -> tuple[list[Tensor], _Watch, bool]:
         drawn = _random_numbers(self.device)
@@ -319,6 +329,12 @@ class _Passes:
                 )
 
     def _parameters_stayed(self, after: str) -> None:
+        new = next((name for name in self.net.state_dict() if name not in self.names), None)
+        if new is not None:
+            raise ValleysError(
+                f"network: {after} gives it the new tensor {new}; pass a batch through the network "
+                "before probing"
+            )
         for name, parameter in self.net.named_parameters():
             # The place too: what moves a network moves the tensors that it had.
             kept = name in self.before and _place(parameter) == _place(self.parameters[name])
@@ -403,6 +419,8 @@ class _Passes:
 
     def _nothing_kept(self, watch: _Watch, later: _Watch) -> None:
         """Find weights that are computed once and kept: the parameters behind them are never read again."""
+        if not later.touched:
+            return
         parameters = dict(self.net.named_parameters())
         for name, parameter in parameters.items():
             if parameter.numel() and _place(parameter) in watch.touched - later.touched:
@@ -419,12 +437,13 @@ class _Passes:
         ]
         for name, parameter in unread.items():
             for path, module, tensor in kept:
-                alike = tensor.shape == parameter.shape
+                # Unused layers are common, and so are vectors of their length, and of ones.
+                matrix = tensor.dim() > 1 and tensor.shape == parameter.shape
                 owner = name.rpartition(".")[0]
                 if (
                     (owner == path and tensor.numel() == parameter.numel() and not isinstance(module, _NORMS))
-                    or (alike and tensor.dim() > 1 and f"{owner}.".startswith(path and f"{path}."))
-                    or (alike and torch.equal(tensor.to(parameter), parameter))
+                    or (matrix and f"{owner}.".startswith(path and f"{path}."))
+                    or (matrix and torch.equal(tensor.to(parameter), parameter) and parameter.std() > 0)
                 ):
                     self._refuse_kept(name)
 
@@ -717,11 +736,12 @@ def _distance(first: list[Tensor], second: list[Tensor]) -> float:
 
 def _put_back(state: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
     for name, tensor in state.items():
-        if not _same(tensor, before[name]):
-            if tensor.shape == before[name].shape:
-                tensor.data.copy_(before[name])  # in place, as other tensors may be views of it
-            else:
-                tensor.data = before[name].clone()
+        if name not in before:
+            continue
+        if tensor.shape == before[name].shape:
+            tensor.data.copy_(before[name])  # in place, as other tensors may be views of it
+        else:
+            tensor.data = before[name].clone()
 
 
 def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float) -> None:
@@ -731,9 +751,9 @@ def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float)
         start = before[name]
         if start.numel() and (start.is_floating_point() or start.is_complex()):
             generator.manual_seed(i)
-            root = _norm([start]) / math.sqrt(start.numel())
-            noise = torch.randn(start.shape, generator=generator)
-            parameter.data.copy_(start + size * (root or MOVE) * noise.to(start))
+            root = float(torch.linalg.vector_norm(start)) / math.sqrt(start.numel())
+            noise = torch.randn(start.shape, generator=generator).to(start)
+            torch.add(start, noise, alpha=size * (root or MOVE), out=parameter.data)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
