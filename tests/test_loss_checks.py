@@ -403,6 +403,22 @@ def test_a_loss_may_take_what_a_network_returns(name, bn):
 # --- networks ---
 
 
+def test_a_loss_that_computes_with_the_network_itself_is_refused(net):
+    """The network stays at the start while the evaluator's copy moves: a penalty would be constant."""
+
+    def decayed(outputs, labels):
+        return F.cross_entropy(outputs, labels) + sum(p.square().sum() for p in net.parameters())
+
+    def physics(outputs, labels):
+        return F.cross_entropy(outputs, labels) + net(X[:3]).square().mean()
+
+    for loss in (decayed, physics):
+        with pytest.raises(ValleysError, match="computes with the network's own weights"):
+            line(net, Y, loss)
+    temperature = nn.Parameter(torch.tensor(2.0))  # of the loss alone
+    assert line(net, Y, lambda z, y: F.cross_entropy(z / temperature, y))["train_loss"] > 0
+
+
 def test_a_network_for_batches_of_one_size_is_tried_on_a_whole_one(net):
     fixed = nn.Sequential(nn.Unflatten(0, (45, -1)), nn.Flatten(), net)
     assert line(fixed, Y, size=45)["train_loss"] == pytest.approx(on_all(net, F.cross_entropy, Y), rel=1e-6)
