@@ -289,6 +289,19 @@ def test_labels_of_any_width(net, kind, loss):
     assert line(net, Y.to(kind), loss) == pytest.approx(line(net, Y, loss), nan_ok=True)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_loss_that_takes_no_batch_of_one_is_tried_on_none(net, classes):
+    """``squeeze`` makes a number of a batch of one, which then fits no label."""
+
+    def loss(outputs, labels):
+        return F.binary_cross_entropy_with_logits(outputs[:, :1].squeeze(), labels.float())
+
+    labels = Y.clamp(max=classes - 1)
+    assert line(net, labels, loss)["train_loss"] == pytest.approx(on_all(net, loss, labels), rel=1e-6)
+    with pytest.raises(ValleysError, match=r"given outputs \(1, 3\) .* it raises ValueError"):
+        line(net, labels[:51], loss, X[:51])  # where there is one, it is
+
+
 def test_losses_by_name_and_a_mean_that_has_no_errors_of_images(net):
     assert line(net, Y, "cross_entropy") == pytest.approx(line(net, Y), nan_ok=True)
     block = {"name": "focal", "gamma": 0}

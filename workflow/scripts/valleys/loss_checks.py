@@ -262,7 +262,7 @@ class _Trial:
                 "keep what it has seen"
             )
         small = 2 * -(-len(rows) // 128)  # 64 batches at most
-        cuts = [list(range(0, len(rows), small)), [0, max(2, len(rows) // 3)]]
+        cuts = [list(range(0, len(rows) - 1, small)), [0, max(2, len(rows) // 3)]]
         if any(len(each) == 1 for each in self.batches.labels()):
             cuts.append(list(range(8)))
         for starts in cuts:
