@@ -289,6 +289,19 @@ def test_labels_of_any_width(net, kind, loss):
     assert line(net, Y.to(kind), loss) == pytest.approx(line(net, Y, loss), nan_ok=True)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_loss_that_takes_no_batch_of_one_is_tried_on_none(net, classes):
+    """``squeeze`` makes a number of a batch of one, which then fits no label."""
+
+    def loss(outputs, labels):
+        return F.binary_cross_entropy_with_logits(outputs[:, :1].squeeze(), labels.float())
+
+    labels = Y.clamp(max=classes - 1)
+    assert line(net, labels, loss)["train_loss"] == pytest.approx(on_all(net, loss, labels), rel=1e-6)
+    with pytest.raises(ValleysError, match=r"given outputs \(1, 3\) .* it raises ValueError"):
+        line(net, labels[:51], loss, X[:51])  # where there is one, it is
+
+
 def test_losses_by_name_and_a_mean_that_has_no_errors_of_images(net):
     assert line(net, Y, "cross_entropy") == pytest.approx(line(net, Y), nan_ok=True)
     block = {"name": "focal", "gamma": 0}
@@ -401,6 +414,22 @@ def test_a_loss_may_take_what_a_network_returns(name, bn):
 
 
 # --- networks ---
+
+
+def test_a_loss_that_computes_with_the_network_itself_is_refused(net):
+    """The network stays at the start while the evaluator's copy moves: a penalty would be constant."""
+
+    def decayed(outputs, labels):
+        return F.cross_entropy(outputs, labels) + sum(p.square().sum() for p in net.parameters())
+
+    def physics(outputs, labels):
+        return F.cross_entropy(outputs, labels) + net(X[:3]).square().mean()
+
+    for loss in (decayed, physics):
+        with pytest.raises(ValleysError, match="computes with the network's own weights"):
+            line(net, Y, loss)
+    temperature = nn.Parameter(torch.tensor(2.0))  # of the loss alone
+    assert line(net, Y, lambda z, y: F.cross_entropy(z / temperature, y))["train_loss"] > 0
 
 
 def test_a_network_for_batches_of_one_size_is_tried_on_a_whole_one(net):

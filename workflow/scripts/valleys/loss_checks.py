@@ -8,9 +8,10 @@ are known to.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ def check(
     *,
     dtype: torch.dtype = torch.float32,
     by_image: bool = False,
+    own: Sequence[Tensor] = (),
 ) -> OnSet:
     """Try a network and a loss on some images, and return how the loss of their set is made of values.
 
@@ -69,13 +71,15 @@ def check(
         Of the network's parameters, for advice.
     by_image
         Whether values of single images are wanted, which a mean over the batch has not.
+    own
+        Parameters of the user's network, of which `network` is a copy.
 
     Raises
     ------
     ValleysError
         When network or loss raises; for labels outside of the outputs' columns; for cross-entropy over one
-        column; for a loss that is not the same twice, changes its labels, or hangs on how images are cut into
-        batches.
+        column; for a loss that is not the same twice, changes its labels, computes with the user's network,
+        or hangs on how images are cut into batches.
     """
     trial = _Trial(loss, network, batches, name, dtype)
     found, finite, seen = None, True, set()
@@ -89,6 +93,7 @@ def check(
         finite = finite and _finite(outputs) and bool(torch.isfinite(values).all())
         if trial.known:
             break
+        trial.apart_from(own, outputs, labels)
         # Also on outputs that differ much, as those of a fresh network may be all alike and weights not show.
         varied = _varied(outputs)
         if trial.fits(varied, labels):
@@ -147,6 +152,21 @@ class _Trial:
         given += f" and labels {tuple(labels.shape)} of {labels.dtype} ({self.name})"
         with one_line(f"loss: given {given}, it", advice):
             return self.loss(outputs, labels)
+
+    def apart_from(self, own: Sequence[Tensor], outputs: Any, labels: Tensor) -> None:
+        """Check that the loss has no part of the user's network in it, which stays where it is."""
+        own = [parameter for parameter in own if parameter.requires_grad]
+        found: tuple[Tensor | None, ...] = ()
+        # A loss that cannot be differentiated says nothing; what else it raises has been seen.
+        with torch.enable_grad(), contextlib.suppress(Exception):
+            value = self.loss(mapped(outputs, torch.clone), labels.clone()).sum()
+            if own and value.requires_grad:
+                found = torch.autograd.grad(value, own, allow_unused=True)
+        if any(gradient is not None for gradient in found):
+            raise ValleysError(
+                "loss: it computes with the network's own weights, which do not move as those of the "
+                "evaluator's copy do; let it be a function of outputs and labels (penalties left out)"
+            )
 
     def fits(self, outputs: Any, labels: Tensor) -> bool:
         """Whether the loss takes outputs."""
@@ -242,7 +262,7 @@ class _Trial:
                 "keep what it has seen"
             )
         small = 2 * -(-len(rows) // 128)  # 64 batches at most
-        cuts = [list(range(0, len(rows), small)), [0, max(2, len(rows) // 3)]]
+        cuts = [list(range(0, len(rows) - 1, small)), [0, max(2, len(rows) // 3)]]
         if any(len(each) == 1 for each in self.batches.labels()):
             cuts.append(list(range(8)))
         for starts in cuts:

@@ -156,6 +156,7 @@ class Evaluator:
                 name,
                 dtype=_dtype(self.model),
                 by_image=name in self.drawn_from,
+                own=list(model.parameters()),
             )
             for name, batches in (("train", self._train), ("test", self._test))
             if batches is not None
