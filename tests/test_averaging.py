@@ -4,6 +4,7 @@ import collections
 import contextlib
 import copy
 import gc
+import threading
 import warnings
 
 import pytest
@@ -812,6 +813,34 @@ def test_batches_that_part_in_a_region_leave_no_trace():
     net.within = lambda x: net.norm(net.inner(x)) if len(x) == 10 else net.inner[0](x) * 1
     with pytest.raises(ValleysError, match="different paths"):
         refresh_bn(net, images(37).split(10))
+
+
+def test_another_thread_may_train_meanwhile():
+    started, done, found = threading.Event(), threading.Event(), []
+
+    class Waits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = Activates(3)
+
+        def forward(self, x):
+            started.set()
+            assert done.wait(60)
+            return self.norm(x)
+
+    def train():
+        started.wait(60)
+        x = images(4)
+        found.append(nn.BatchNorm2d(3)(x))  # in train mode
+        found.append(torch.cat(refresh_bn(Activates(3), x.split(2))))
+        done.set()
+
+    other = threading.Thread(target=train)
+    other.start()
+    refresh_bn(Waits(), images(8).split(4))
+    other.join()
+    torch.testing.assert_close(found[1], F.silu(found[0]).detach(), rtol=1e-4, atol=1e-5)
+    assert F.batch_norm.__module__ == "torch.nn.functional"
 
 
 def test_context_variables_of_the_caller_are_seen_in_every_pass():

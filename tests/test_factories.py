@@ -243,6 +243,29 @@ def test_what_is_wrong_is_one_line(package, case):
     assert "\n" not in str(caught.value)
 
 
+def test_a_batch_norm_of_ones_own_is_taken_with_the_statistics_that_it_has(package):
+    (package / "nets.py").write_text(
+        NETS
+        + """
+class Hand(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(64))
+        self.register_buffer("running_var", torch.ones(64))
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+
+def by_hand():
+    return nn.Sequential(nn.Flatten(), Hand(), nn.Linear(64, 5))
+"""
+    )
+    net = build(package, "by_hand")
+    with pytest.raises(ValleysError, match="layer 1 is a Hand with statistics of its own"):
+        averaging.check_bn(net)
+    assert averaging.bn_policy(net, "frozen") == "frozen"
+
+
 def test_a_batch_norm_that_also_activates_is_taken(package):
     net = build(package, "other_norm")
     batches = [torch.randn(6, *SHAPE), torch.randn(4, *SHAPE) + 2]

@@ -14,6 +14,7 @@ import gc
 import logging
 import math
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -135,14 +136,14 @@ def average(
         name: (total[name] / count).to(tensor) if name in total else _copy(tensor)
         for name, tensor in last.items()
     }
-    _follow_spectral_norm(mean, last)
+    _follow_spectral_norm(mean, last, set(total))
     return mean
 
 
-def _follow_spectral_norm(mean: dict[str, Tensor], last: State) -> None:
+def _follow_spectral_norm(mean: dict[str, Tensor], last: State, averaged: set[str]) -> None:
     """Bring the vectors u and v of torch's spectral norm, old and new, to the averaged weights."""
     ends = {".original": ".0._", "_orig": "_"}  # what follows the weight's name, and the vectors'
-    for name in list(mean):
+    for name in averaged:
         for end, stem in ends.items():
             u, v = (f"{name.removesuffix(end)}{stem}{letter}" for letter in "uv")
             if name.endswith(end) and u in mean and v in mean:
@@ -367,7 +368,12 @@ def bn_policy(model: nn.Module, bn: str) -> str:
         check_bn(model)
     elif untracked := next((p for p in _problems(model) if p.always), None):
         raise ValleysError(f"batch-norm layer {untracked.layer} {untracked.what}")
-    return bn if batch_norms(model) or any(True for _ in _problems(model)) else "none"
+    return bn if batch_norms(model) or has_unseen_bn(model) else "none"
+
+
+def has_unseen_bn(model: nn.Module) -> bool:
+    """Whether `check_bn` raises: batch norm that can be frozen, but not refreshed."""
+    return any(True for _ in _problems(model))
 
 
 def check_bn(model: nn.Module) -> None:
@@ -761,18 +767,42 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
             layer.forward = partial(plain, layer=layer)
         else:
             layer.forward = partial(watched, layer=layer, own=layer.forward)
-    before, F.batch_norm = F.batch_norm, batch_norm
     try:
-        with _eagerly(model):
+        with _eagerly(model), _batch_norm_is(batch_norm):
             yield run
     finally:
-        F.batch_norm = before
         for layer, forward_of_its_own in own.items():
             if forward_of_its_own is None:
                 del layer.forward  # uncovers the class's method again
             else:
                 layer.forward = forward_of_its_own
         used.clear()
+
+
+_torchs: list[Callable[..., Tensor]] = []  # F.batch_norm as it was found, while another stands in for it
+_of_threads: dict[int, Callable[..., Tensor]] = {}  # the others, by thread
+_changing = threading.Lock()
+
+
+def _of_this_thread(*inputs: Any, **more: Any) -> Tensor:
+    return _of_threads.get(threading.get_ident(), _torchs[0])(*inputs, **more)
+
+
+@contextlib.contextmanager
+def _batch_norm_is(function: Callable[..., Tensor]) -> Iterator[None]:
+    """Within the block, ``F.batch_norm`` is `function` in this thread; others may train meanwhile."""
+    thread = threading.get_ident()
+    with _changing:
+        if not _of_threads:
+            _torchs[:], F.batch_norm = [F.batch_norm], _of_this_thread
+        _of_threads[thread] = function
+    try:
+        yield
+    finally:
+        with _changing:
+            del _of_threads[thread]
+            if not _of_threads:
+                F.batch_norm = _torchs[0]
 
 
 def _eagerly(model: nn.Module) -> contextlib.AbstractContextManager[object]:

@@ -477,7 +477,9 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
         )
     with torch.random.fork_rng(devices=[]):
         try:
-            averaging.refreshed_logits(model, [images])
+            averaging.bn_policy(model, "frozen")
+            if not averaging.has_unseen_bn(model):  # else it may be that statistics stay as they are
+                averaging.refreshed_logits(model, [images])
         except ValleysError as error:
             raise ValleysError(f"factory {factory!r}: {error}") from error
 
