@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from valleys import __version__
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, shown
 
 _EXAMPLES = """
 examples:
@@ -21,6 +21,9 @@ examples:
       --data '{source: numpy, train: train.npz, test: test.npz, mean: [0.5], std: [0.25]}'
 
 Weights are a state dict, or what training scripts wrap around one; those of the workflow know their model.
+Of a file with several, choose one by its key, or by what its names begin with, after '#':
+last.pt#swa_state_dict, last.pt#model.ema, all.safetensors#teacher. An index of shards, or a folder with one,
+will do too.
 Models and data sources are written name:option=value,... or as a YAML or JSON mapping; the command options
 lists both, and a factory is any callable of your own that returns a torch.nn.Module. Images are normalised by
 the mean and deviation of the train set: give the mean and std that your weights were trained with. Without
@@ -70,7 +73,12 @@ def _add_probe(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = one.add_argument_group("what is probed")
-    what.add_argument("--weights", type=Path, required=True, help="state dict: safetensors, or of torch.save")
+    what.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="state dict: safetensors, or of torch.save; FILE#KEY of several in it",
+    )
     what.add_argument(
         "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
     )
@@ -185,6 +193,7 @@ def show_look(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         progress=bar,
     )
+    print(f"read {shown(found.read)}")
     print(look.verdict(found))
     print(f"tables: {found.folder / 'tables'}; figure: {found.figure}")
     return 0

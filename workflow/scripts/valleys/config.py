@@ -13,14 +13,14 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from valleys import factories, resources
+from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
@@ -231,6 +231,7 @@ class Experiment:
         self._check_probes()
         self._check_lines()
         self._check_planes()
+        self._check_given()
         self._check_theory()
 
     def _named(self, block: str, check_one: Any) -> dict[str, Any]:
@@ -307,12 +308,36 @@ class Experiment:
         """The names of the user's own that checkpoints have for solutions, in the order of the config."""
         return list(dict.fromkeys(n for block in self.checkpoints.values() for n in _own(block["solutions"])))
 
-    def checkpoint(self, cell: Cell, solution: str) -> str:
-        """Return the file that a solution of a cell with given weights comes from."""
+    def _given_text(self, cell: Cell, solution: str) -> str:
+        """Return where a solution of a cell with given weights comes from: a file, and what of it."""
         text = self.checkpoints[cell.recipe]["solutions"][solution]
         for key, value in cell.columns().items():
             text = text.replace(f"{{{key}}}", str(value))
         return text
+
+    def checkpoint(self, cell: Cell, solution: str) -> str:
+        """Return the file that a solution of a cell with given weights comes from."""
+        return str(files.checkpoint_file(files.split_choice(self._given_text(cell, solution))[0]))
+
+    def checkpoint_shards(self, cell: Cell, solution: str) -> list[str]:
+        """Return the files that an index of shards names; none for a checkpoint in one file."""
+        path = Path(self.checkpoint(cell, solution))
+        return sorted({str(shard) for shard in files.shards(path).values()}) if path.exists() else []
+
+    def checkpoint_choice(self, cell: Cell, solution: str) -> dict[str, str]:
+        """Return ``choice``: what is read of a checkpoint with several sets of weights, from ``#`` on."""
+        choice = files.split_choice(self._given_text(cell, solution))[1]
+        return {} if choice is None else {"choice": f"#{choice}"}
+
+    def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> bool:
+        """Whether two given solutions are read from the same place of one file."""
+        places = []
+        for at, name in ((cell, solution), (other, other_solution)):
+            if not self.is_given(at.recipe) or name not in self.available(at):
+                return False
+            path, choice = files.split_choice(self._given_text(at, name))
+            places.append((os.path.realpath(path), choice))
+        return places[0] == places[1]
 
     def _has_file(self, cell: Cell, entry: Mapping[str, Any]) -> bool:
         """Whether a cell has weights of its own: without {seed} in their paths, the first seed has them."""
@@ -601,6 +626,42 @@ class Experiment:
             chosen.append((name, int(k)))
         if len(chosen) != 2 or chosen[0] == chosen[1]:
             raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
+
+    def _check_given(self) -> None:
+        """Check that given weights can be looked for, and that no line runs from a file to itself."""
+        for cell in self.all_cells:
+            if not self.is_given(cell.recipe):
+                continue
+            for name in self.solutions_of(cell):
+                try:
+                    self.checkpoint_shards(cell, name)
+                except ValleysError as error:
+                    raise ValleysError(
+                        f"config: checkpoints.{cell.recipe}.solutions.{name}: {error}"
+                    ) from None
+            for where, solution, other, name in self._spans(cell):
+                if self._same_weights(cell, solution, other, name):
+                    raise ValleysError(
+                        f"config: {where}: {solution} of {cell.path} and {name} of {other.path} are both "
+                        f"{self._given_text(cell, solution)}: the line between them has length zero; give "
+                        "two files, or with file.pt#key two sets of weights in one"
+                    )
+
+    def _spans(self, cell: Cell) -> Iterator[tuple[str, str, Cell, str]]:
+        """Yield what runs from one solution of a cell to another, of this cell or of another."""
+        for line in self.lines_of(cell):
+            spec = self.config["lines"][line]
+            yield f"lines.{line}", spec["start"], self.stop_cell(cell, line) or cell, spec["stop"]
+        for probe in self.probes_of(cell):
+            kind = self.config["probes"][probe]["kind"]
+            if kind in NEEDS:
+                yield f"probes.{probe}", NEEDS[kind][0], cell, NEEDS[kind][1]
+            for seed in self.target_seeds(cell, probe):
+                for name in self.probed_solutions(cell, probe):
+                    yield f"probes.{probe}", name, replace(cell, seed=seed), name
+        for plane in self.planes_of(cell):
+            for start, stop in itertools.combinations(self.config["planes"][plane]["through"] or (), 2):
+                yield f"planes.{plane}.through", start, cell, stop
 
     def _check_theory(self) -> None:
         theory = self.config["theory"]

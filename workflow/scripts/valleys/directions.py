@@ -220,9 +220,48 @@ def principal_components(
     return components
 
 
-def difference(start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str]) -> Direction:
-    """Return ``stop - start`` over the named parameters, not normalised."""
+def difference(
+    start: Mapping[str, Tensor],
+    stop: Mapping[str, Tensor],
+    names: list[str],
+    what: str = "start and stop",
+) -> Direction:
+    """Return ``stop - start`` over the named parameters, not normalised.
+
+    Raises
+    ------
+    ValleysError
+        When the two are the same there (`check_apart`).
+    """
+    check_apart(start, stop, names, what)
     return {n: stop[n] - start[n] for n in names}
+
+
+def check_apart(
+    start: Mapping[str, Tensor],
+    stop: Mapping[str, Tensor],
+    names: Iterable[str],
+    what: str = "start and stop",
+) -> None:
+    """Check that a line between two sets of weights has a length.
+
+    Parameters
+    ----------
+    names
+        The parameters in which the line runs.
+    what
+        Names the two in the error.
+
+    Raises
+    ------
+    ValleysError
+        When they have the same value in each of these parameters.
+    """
+    if all(torch.equal(start[n].detach(), stop[n].detach().to(start[n])) for n in names):
+        raise ValleysError(
+            f"{what} are the same weights: the line between them has length zero; give two that differ "
+            "(of a checkpoint with several sets of weights, file.pt#key chooses one)"
+        )
 
 
 def restrict(direction: Mapping[str, Tensor], names: Iterable[str]) -> Direction:

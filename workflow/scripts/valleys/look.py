@@ -39,6 +39,7 @@ PROBE_KEYS = (
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
 
 
 # --- what is asked for ------------------------------------------------------------------------------------
@@ -250,6 +251,7 @@ def read_model(
     ----------
     weights
         A solution of the workflow, which knows its own model, or a state dict as `checkpoints.read` takes it.
+        ``#`` and a key at the end choose one of several.
     spec
         The model's config block; None takes the file's.
     train
@@ -262,12 +264,17 @@ def read_model(
     """
     from valleys import checkpoints, files, solutions
 
-    state, about = checkpoints.read(weights), {}
-    if weights.suffix == ".safetensors":
-        state, about = files.load_weights(weights)  # with its checksum, if it has one
+    found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
+    if path.suffix == ".safetensors" and path.is_file():
+        about = files.load_weights(path)[1]  # with its checksum, if it has one
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
+        )
+    if spec is None and "factory" in about["model"]:  # the file may be a stranger's
+        raise ValleysError(
+            f"--model: {weights} names the factory {about['model']['factory']!r}, code that would be run; if "
+            f"you trust it, give it yourself: --model '{json.dumps(about['model'])}'"
         )
     if "in_shape" in about:
         theirs, ours = (tuple(about["in_shape"]), about["classes"]), (train.in_shape, train.classes)
@@ -279,8 +286,10 @@ def read_model(
     net = solutions.fresh(
         about["model"] if spec is None else spec, train.in_shape, train.classes, device=device
     )
-    checkpoints.fit(net, state, str(weights))
-    known = {"solution": "given", "iterates": 0, **about}
+    told = checkpoints.load(net, found, str(weights))
+    known = {"solution": "given", "iterates": 0, **about, "read": f"{weights}: {told}"}
+    if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
+        known["solution"] = "given"
     return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
 
 
@@ -290,7 +299,8 @@ def _name(text: str) -> str:
 
 def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell:
     """Return the cell that the tables name: the workflow's own where the weights came from it."""
-    found = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/seed-(\d+)", str(about.get("cell", "")))
+    name = f"({_CONFIG_NAME.pattern})"
+    found = re.fullmatch(rf"{name}/{name}/{name}/seed-([0-9]{{1,19}})", str(about.get("cell", "")))
     return Cell(*found.groups()[:3], int(found[4])) if found else Cell(dataset, _name(model), "given", seed)
 
 
@@ -299,12 +309,13 @@ def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell
 
 @dataclass(frozen=True)
 class Look:
-    """A finished look: the rows of its tables as data frames, and where everything was written."""
+    """A finished look: its tables as data frames, where everything was written, which weights were read."""
 
     tables: dict[str, pd.DataFrame]
     request: Request
     folder: Path
     figure: Path
+    read: str
 
 
 def probe(
@@ -398,7 +409,7 @@ def probe(
     files.write_text(
         folder / "figures" / f"{picture}.txt", figures.caption(picture, frames, wanted.figure) + "\n"
     )
-    return Look(frames, wanted, folder, png)
+    return Look(frames, wanted, folder, png, about["read"])
 
 
 def _computed(

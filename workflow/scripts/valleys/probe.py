@@ -941,10 +941,17 @@ def line_between(
     at
         Gives the weights at t on a path with trained bends (`connectivity.WeightPath.at`); ``None``: the
         straight line.
+
+    Raises
+    ------
+    ValleysError
+        When the two ends are the same weights, or a loss at an end is not that of its solution.
     """
+    state = stop.state_dict()
+    names = f"{line['start']} (t = 0) and {line['stop']} (t = 1)"
+    directions.check_apart(evaluator.start, state, evaluator.parameters, names)
     d = line["divisions"]
     ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
-    state = stop.state_dict()
 
     def report(count: int) -> None:
         if count % 20 == 0 or count == len(ts):
