@@ -40,7 +40,7 @@ with job(snakemake) as log:
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
             found = [
-                directions.difference(
+                directions.towards(
                     own,
                     files.load_weights(path, ours=True)[0],
                     names,
@@ -50,9 +50,9 @@ with job(snakemake) as log:
             ]
             columns[name] = [{"to_seed": seed} for seed in snakemake.params.seeds]
         elif kind == "sgd_to_swa":
-            found = [directions.difference(weights["sgd"], weights["swa"], names, "sgd and swa")]
+            found = [directions.towards(weights["sgd"], weights["swa"], names, "sgd and swa")]
         else:
-            found = [directions.difference(weights["swa"], weights["descent"], names, "swa and descent")]
+            found = [directions.towards(weights["swa"], weights["descent"], names, "swa and descent")]
         log.info("%s: %d %s direction(s) over %d tensors", name, len(found), kind, len(names))
         for k, direction in enumerate(found):
             stored |= {f"{name}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}

@@ -203,8 +203,9 @@ def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     import yaml
 
-    from valleys import claims, tables
+    from valleys import claims, files, tables
 
+    files.check_regular(config, "config file")
     try:
         name = yaml.safe_load(config.read_text(encoding="utf-8"))["name"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:

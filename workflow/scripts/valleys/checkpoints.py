@@ -670,7 +670,7 @@ def _sorted_out(
     extra: list[str], tensors: Mapping[str, Tensor], own: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
     """Divide the names beside a model's own into those that may be a network's and those that are not."""
-    modules = {name.partition(".")[0] for name in own}
+    modules, layers = ({cut(name, ".")[0] for name in own} for cut in (str.partition, str.rpartition))
     by_module: dict[str, list[str]] = {}
     for name in extra:
         by_module.setdefault(name.partition(".")[0], []).append(name)
@@ -684,9 +684,10 @@ def _sorted_out(
     }
     beside, harmless = [], []
     for name in extra:
-        module, last = name.partition(".")[0], name.rpartition(".")[2]
+        module, (layer, _, last) = name.partition(".")[0], name.rpartition(".")
         loss = module in LOSSES and module not in modules
-        (harmless if last in COUNTERS or loss or module in metrics else beside).append(name)
+        counter = last in COUNTERS and (last != "num_batches_tracked" or layer in layers)
+        (harmless if counter or loss or module in metrics else beside).append(name)
     return beside, harmless
 
 

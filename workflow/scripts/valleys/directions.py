@@ -220,21 +220,17 @@ def principal_components(
     return components
 
 
-def difference(
-    start: Mapping[str, Tensor],
-    stop: Mapping[str, Tensor],
-    names: list[str],
-    what: str = "start and stop",
-) -> Direction:
-    """Return ``stop - start`` over the named parameters, not normalised.
-
-    Raises
-    ------
-    ValleysError
-        When the two are the same there (`check_apart`).
-    """
-    check_apart(start, stop, names, what)
+def difference(start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str]) -> Direction:
+    """Return ``stop - start`` over the named parameters, not normalised."""
     return {n: stop[n] - start[n] for n in names}
+
+
+def towards(
+    start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str], what: str
+) -> Direction:
+    """Return the `difference` as a direction: it has a length (`check_apart`, which raises otherwise)."""
+    check_apart(start, stop, names, what)
+    return difference(start, stop, names)
 
 
 def check_apart(

@@ -47,7 +47,7 @@ _IN_FOLDER += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _INDEX = ".index.json"  # ends the name of a list of shards
 
 
-def check_regular(path: str | Path, what: str = "") -> Path:
+def check_regular(path: str | Path, what: str = "", wanted: str = "give the path of a file") -> Path:
     """Return a path when there is a regular file: one that can be opened and has an end.
 
     To open a pipe waits for a writer, and a device such as ``/dev/zero`` never ends.
@@ -56,6 +56,8 @@ def check_regular(path: str | Path, what: str = "") -> Path:
     ----------
     what
         Is put before the path in the message, as in ``checkpoint``.
+    wanted
+        Ends the message: what would be right.
 
     Raises
     ------
@@ -66,10 +68,10 @@ def check_regular(path: str | Path, what: str = "") -> Path:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise ValleysError(f"{named} does not exist; give the path of a file") from None
+        raise ValleysError(f"{named} does not exist; {wanted}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValleysError(f"{named} cannot be read ({reason}); give the path of a file") from None
+        raise ValleysError(f"{named} cannot be read ({reason}); {wanted}") from None
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a pipe",
@@ -78,7 +80,7 @@ def check_regular(path: str | Path, what: str = "") -> Path:
         stat.S_IFBLK: "a device",
     }
     if not stat.S_ISREG(mode):
-        raise ValleysError(f"{named} is {kinds.get(stat.S_IFMT(mode), 'no file')}; give the path of a file")
+        raise ValleysError(f"{named} is {kinds.get(stat.S_IFMT(mode), 'no file')}; {wanted}")
     return path
 
 

@@ -39,6 +39,7 @@ PROBE_KEYS = (
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
 
 
@@ -63,9 +64,12 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
     ValleysError
         When the text is none of these.
     """
+    from valleys import files
+
     path = Path(text)
     try:
-        if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
+        if path.suffix in (".yaml", ".yml", ".json") and path.exists():
+            files.check_regular(path, f"--{option}:")
             block = yaml.safe_load(path.read_text(encoding="utf-8"))
         elif text.lstrip().startswith("{"):
             block = yaml.safe_load(text)
@@ -239,7 +243,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
         return (train, test), _name(folder.resolve().name), {"prepared": checksums}
     block = parse_block(text, "source", "data")
     name = _name(str(block.get("source", "data")))
-    return data_sources.load_source(block, name), name, block
+    return data_sources.load_source(block, name, _MAX_BYTES), name, block
 
 
 def read_model(
