@@ -329,15 +329,26 @@ class Experiment:
         choice = files.split_choice(self._given_text(cell, solution))[1]
         return {} if choice is None else {"choice": f"#{choice}"}
 
-    def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> bool:
-        """Whether two given solutions are read from the same place of one file."""
-        places = []
-        for at, name in ((cell, solution), (other, other_solution)):
-            if not self.is_given(at.recipe) or name not in self.available(at):
-                return False
-            path, choice = files.split_choice(self._given_text(at, name))
-            places.append((os.path.realpath(path), choice))
-        return places[0] == places[1]
+    def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> str | None:
+        """Return why two solutions are sure to be the same weights, if they are."""
+        ends = ((cell, solution), (other, other_solution))
+        if all(self.is_given(at.recipe) and name in self.available(at) for at, name in ends):
+            chosen = [files.split_choice(self._given_text(*end)) for end in ends]
+            (first, at), (second, there) = ((os.path.realpath(path), choice) for path, choice in chosen)
+            if (first, at) == (second, there):
+                return (
+                    f"both are read from {self._given_text(cell, solution)}; give two files, or with "
+                    "file.pt#key two sets of weights in one"
+                )
+        if cell == other and {solution, other_solution} == {"sgd", "swa"} and not self.is_given(cell.recipe):
+            recipe = self.recipes[cell.recipe]
+            swa, made = recipe["swa"], self.all_iterates(cell.recipe)
+            if min(swa["window"] or made, made) == 1 and not (recipe["epochs"] - swa["start"]) % swa["every"]:
+                return (
+                    f"swa of recipe {cell.recipe} is the mean of one iterate, the last epoch's, which is "
+                    "sgd; lower swa.start or raise swa.window"
+                )
+        return None
 
     def _has_file(self, cell: Cell, entry: Mapping[str, Any]) -> bool:
         """Whether a cell has weights of its own: without {seed} in their paths, the first seed has them."""
@@ -628,11 +639,9 @@ class Experiment:
             raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 
     def _check_given(self) -> None:
-        """Check that given weights can be looked for, and that no line runs from a file to itself."""
+        """Check that given weights can be looked for, and that no line has the same weights at both ends."""
         for cell in self.all_cells:
-            if not self.is_given(cell.recipe):
-                continue
-            for name in self.solutions_of(cell):
+            for name in self.solutions_of(cell) if self.is_given(cell.recipe) else ():
                 try:
                     self.checkpoint_shards(cell, name)
                 except ValleysError as error:
@@ -640,11 +649,10 @@ class Experiment:
                         f"config: checkpoints.{cell.recipe}.solutions.{name}: {error}"
                     ) from None
             for where, solution, other, name in self._spans(cell):
-                if self._same_weights(cell, solution, other, name):
+                if reason := self._same_weights(cell, solution, other, name):
                     raise ValleysError(
-                        f"config: {where}: {solution} of {cell.path} and {name} of {other.path} are both "
-                        f"{self._given_text(cell, solution)}: the line between them has length zero; give "
-                        "two files, or with file.pt#key two sets of weights in one"
+                        f"config: {where}: {solution} of {cell.path} and {name} of {other.path} are the same "
+                        f"weights, with a line of length zero between them: {reason}"
                     )
 
     def _spans(self, cell: Cell) -> Iterator[tuple[str, str, Cell, str]]:
