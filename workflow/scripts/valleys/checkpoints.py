@@ -708,7 +708,8 @@ def _misfit(places: list[_Place], own: Mapping[str, Tensor], state: Mapping[str,
         lacks, beside, shapes = place.lacks, place.beside, place.shapes
         under = f"under {place.name!r} " if place.name else ""
     else:
-        lacks, beside, shapes, under = list(own), [n for n in state if n not in own], [], ""
+        lacks = [name for name in own if not name.endswith("num_batches_tracked")]
+        beside, shapes, under = [name for name in state if name not in own], [], ""
     texts = [f"lacks {_some(lacks)}"] if lacks else []
     texts += [f"has beside the model's {_some(beside)}"] if beside else []
     texts += [f"has {_some(shapes)}"] if shapes else []
