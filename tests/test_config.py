@@ -1,6 +1,7 @@
 """A mistake in the config is one clear line, and a stage depends on just the keys that change it."""
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -657,6 +658,9 @@ def test_shards_are_found_and_checked(tmp_path):
     found = given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path)))
     assert found.checkpoint(found.cells[0], "mine") == str(index)
     assert found.checkpoint_shards(found.cells[0], "mine") == [str(tmp_path / "a.bin")]
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ValleysError, match=r"solutions\.mine: checkpoint .*pipe\.pt is a pipe"):
+        given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path / "pipe.pt")))
     index.write_text('{"weight_map": {"x": "../a.bin"}}')
     with pytest.raises(ValleysError, match=r"config: checkpoints\.theirs\.solutions\.mine: .*shard '\.\./"):
         given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path)))

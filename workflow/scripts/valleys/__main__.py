@@ -194,7 +194,7 @@ def show_look(arguments: argparse.Namespace) -> int:
         progress=bar,
     )
     print(f"read {shown(found.read)}")
-    print(look.verdict(found))
+    print(shown(look.verdict(found)))
     print(f"tables: {found.folder / 'tables'}; figure: {found.figure}")
     return 0
 
@@ -212,7 +212,7 @@ def show_claims(config: Path) -> int:
         reason = " ".join(str(error).split())
         raise ValleysError(f"config file {config} cannot be read or has no name ({reason})") from error
     root = Path("results") / str(name)
-    print(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas()))
+    print(shown(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas())))
     print(f"\nreport: {root / 'report.html'}")
     return 0
 
@@ -227,7 +227,7 @@ def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     rows = compare.compare(left, right)
     if output is not None:
         compare.write(output, left, right, rows)
-    print(compare.as_text(left, right, rows))
+    print(shown(compare.as_text(left, right, rows)))
     if output is not None:
         print(f"\nwritten to {output}")
     return 0
@@ -246,7 +246,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
     if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(plan.make(config, targets, local=number is not None).as_text(number))
+    print(shown(plan.make(config, targets, local=number is not None).as_text(number)))
     return 0
 
 

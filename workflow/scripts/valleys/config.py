@@ -320,9 +320,18 @@ class Experiment:
         return str(files.checkpoint_file(files.split_choice(self._given_text(cell, solution))[0]))
 
     def checkpoint_shards(self, cell: Cell, solution: str) -> list[str]:
-        """Return the files that an index of shards names; none for a checkpoint in one file."""
+        """Return the files that an index of shards names; none for a checkpoint in one file.
+
+        Raises
+        ------
+        ValleysError
+            When the checkpoint is there and no regular file, or no sound index.
+        """
         path = Path(self.checkpoint(cell, solution))
-        return sorted({str(shard) for shard in files.shards(path).values()}) if path.exists() else []
+        if not os.path.lexists(path):
+            return []
+        files.check_regular(path, "checkpoint")  # Snakemake opens it too
+        return sorted({str(shard) for shard in files.shards(path).values()})
 
     def checkpoint_choice(self, cell: Cell, solution: str) -> dict[str, str]:
         """Return ``choice``: what is read of a checkpoint with several sets of weights, from ``#`` on."""
