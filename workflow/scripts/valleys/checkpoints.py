@@ -16,6 +16,7 @@ import logging
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
@@ -44,6 +45,7 @@ COUNTERS = frozenset({"n_averaged", "total_ops", "total_params", "num_batches_tr
 LOSSES = frozenset({"criterion", "criterions", "loss", "loss_fn", "loss_func", "loss_function"})
 SHOWN = 3  # names in an error
 _DEPTH = 8  # of mappings in a file
+_PLACES = 50  # in one mapping that are looked at closely
 
 Keys = tuple[str, ...]
 
@@ -156,6 +158,11 @@ def find(path: str | Path) -> Weights:
         )
     taken = _first(sets, choice, str(path))
     weights = Weights({name: sets[taken][name] for name in _tensors(sets[taken])})
+    prefix = _plain(choice or "").removeprefix(_plain(".".join(taken))).strip(".")
+    if prefix:
+        below = {_plain(name): tensor for name, tensor in weights.items()}
+        below = {n.removeprefix(f"{prefix}."): t for n, t in below.items() if n.startswith(f"{prefix}.")}
+        weights = Weights(below)
     weights.sets, weights.taken, weights.choice = sets, taken, choice
     return weights
 
@@ -165,19 +172,26 @@ def _kind(value: Any) -> str:
     return f" (a whole {type(value).__qualname__})" if isinstance(value, _Record) else ""
 
 
-def _sets(found: Any, keys: Keys = ()) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Yield all mappings that have tensors by name, by the keys that lead to them."""
+def _sets(found: Any, keys: Keys = (), seen: set[int] | None = None) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    """Yield all mappings that have tensors by name, by the keys that lead to them.
+
+    Of one that is there several times, what is in it is looked at once: a small file can hold more paths than
+    anyone can follow.
+    """
+    seen = set() if seen is None else seen
+    first = id(found) not in seen
+    seen.add(id(found))
     if isinstance(found, list | tuple):
-        found = {str(i): value for i, value in enumerate(found)} if keys else {}
+        found = {str(i): value for i, value in enumerate(found)} if keys and first else {}
     if not isinstance(found, Mapping) or len(keys) > _DEPTH:
         return
     # Moments of optimisers are under numbers: they have no names of the network's.
     named = {key: _as_tensor(value) for key, value in found.items() if isinstance(key, str)}
     if any(isinstance(value, Tensor) for value in named.values()):
         yield keys, named
-    for key, value in named.items():
+    for key, value in named.items() if first else ():
         if isinstance(value, Mapping | list | tuple):
-            yield from _sets(value, (*keys, key))
+            yield from _sets(value, (*keys, key), seen)
 
 
 def _as_tensor(value: Any) -> Any:
@@ -256,8 +270,8 @@ def _content(path: Path) -> Any:
             f"checkpoint {path} cannot be read (it is a web page, perhaps of an error, not weights); "
             "download the file itself"
         )
-    is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size
-    if is_safetensors or (path.suffix == ".safetensors" and head[:2] != b"PK" and head[:1] != b"\x80"):
+    looks_so = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size
+    if looks_so or (path.suffix == ".safetensors" and head[:2] != b"PK" and head[:1] != b"\x80"):
         return _safetensors(path)
     other = {b"\x89HDF": "HDF5, as of Keras", b"\x1f\x8b": "gzip: unpack it", b"BZh": "bzip2: unpack it"}
     other |= {b"\x93NUMPY": "a numpy array", b"GGUF": "GGUF", b"7z\xbc\xaf": "7z: unpack it"}
@@ -349,7 +363,9 @@ def _pickled(path: Path) -> Any:
 
 
 def _loaded(path: Path) -> Any:
-    with path.open("rb") as stream:  # of a path torch goes by what its name ends with
+    with path.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of protocols: what cannot be read is an error
+        # Of the stream: of a path torch goes by what its name ends with.
         return torch.load(stream, map_location="cpu", weights_only=True)
 
 
@@ -550,7 +566,8 @@ class _Place:
 
 
 def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: bool) -> str:
-    own = model.state_dict()
+    whole = model.state_dict()
+    own = {name: tensor for name, tensor in whole.items() if isinstance(tensor, Tensor)}  # no extra state
     tied = _tied(own)
     sets, choice = {(): dict(state)}, None
     if isinstance(state, Weights):
@@ -563,14 +580,14 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
         places = exact or [place for place in places if _within(_plain(place.name), wanted)]
         if not places:
             raise ValleysError(
-                f"checkpoint {where} does not fit the model: it has none of its tensors under {choice!r}, "
-                f"but {_listed(sets)}"
+                f"checkpoint {where} does not fit the model: none of its tensors is under {choice!r}; the "
+                f"file has {_listed(sets)}"
             )
     fitting = [place for place in places if place.whole and not place.beside]
     if not fitting:
         raise ValleysError(f"checkpoint {where} does not fit the model: {_misfit(places, own, state)}")
     place = fitting[0]
-    if not all(_same(place.tensors, other.tensors) for other in fitting[1:]):
+    if len(fitting) > _PLACES or not all(_same(place.tensors, other.tensors) for other in fitting[1:]):
         taken = [p for p in fitting if several and p.keys == getattr(state, "taken", None)]
         if len(taken) != 1:
             raise ValleysError(
@@ -589,7 +606,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
                     f"checkpoint {where} has different values for {there[0]} and {name}, which are one "
                     "tensor of the model; build the model without tying them"
                 )
-    model.load_state_dict({**own, **_filled(place.tensors, tied)})
+    model.load_state_dict({**whole, **_filled(place.tensors, tied)})
     return _told(place, fitting, sets)
 
 
@@ -646,9 +663,9 @@ def _places(
                 counts["".join(f"{part}." for part in parts[:i])] += 1
     # Wrong places are many for a model of few names; those of the most names are the ones to tell of.
     most = max(counts.values(), default=0)
-    found = []
+    found: list[_Place] = []
     for prefix, count in counts.most_common():
-        if 2 * count < most:
+        if 2 * count < most or sum(place.whole for place in found) > _PLACES:
             break
         tensors = {by_name[n]: there[prefix + n] for n in by_name if prefix + n in there}
         lacks = [n for n in own if n not in _filled(tensors, tied) and not n.endswith("num_batches_tracked")]
@@ -660,6 +677,8 @@ def _places(
             for n, t in tensors.items()
             if not t.is_nested and t.shape != own[n].shape
         ]
+        if (lacks or shapes) and len(found) > _PLACES:
+            continue
         extra = [n[len(prefix) :] for n in there if n.startswith(prefix) and n[len(prefix) :] not in by_name]
         beside, harmless = _sorted_out(extra, {n: there[prefix + n] for n in extra}, by_name)
         found.append(_Place(keys, prefix, tensors, lacks, shapes, beside, harmless))
@@ -760,8 +779,12 @@ def _check_cast(own: Tensor, tensor: Tensor, what: str) -> None:
                 f"range of the model's {_type(own)}"
             )
     elif tensor.dtype != own.dtype:
-        cast = tensor.detach().to(own.dtype)
-        if tensor.is_complex() or not torch.equal(cast.to(tensor.dtype), tensor.detach()):
+        try:
+            cast = tensor.detach().to(own.dtype)
+            kept = not tensor.is_complex() and torch.equal(cast.to(tensor.dtype), tensor.detach())
+        except (RuntimeError, TypeError):  # packed formats, which torch does not compute with
+            kept = False
+        if not kept:
             raise ValleysError(
                 f"{what} is {_type(tensor)} with values that the model's {_type(own)} cannot have"
             )
@@ -786,4 +809,5 @@ def _told(place: _Place, fitting: list[_Place], sets: Mapping[Keys, Mapping[str,
 
 def _some(names: list[str], many: int = SHOWN) -> str:
     more = f" and {len(names) - many} more" if len(names) > many else ""
-    return ", ".join(shown(name).replace("\n", "\\n") for name in names[:many]) + more
+    told = (shown(name).replace("\n", "\\n") for name in names[:many])
+    return ", ".join(name if len(name) < 200 else f"{name[:200]}..." for name in told) + more

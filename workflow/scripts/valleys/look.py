@@ -10,6 +10,7 @@ import json
 import math
 import re
 import statistics
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,7 +270,7 @@ def read_model(
     from valleys import checkpoints, files, solutions
 
     found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
-    if path.suffix == ".safetensors" and path.is_file():
+    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
         about = files.load_weights(path)[1]  # with its checksum, if it has one
     if spec is None and "model" not in about:
         raise ValleysError(
