@@ -297,6 +297,10 @@ def test_weights_name_no_code_to_run_and_no_folder_to_write_to(trained, tmp_path
     assert "digits / mlp, solution given" in printed
     assert "\x1b" not in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "evil.safetensors"]
+    for wrong in ({"model": None}, {"in_shape": 3}, {"iterates": "many"}, {"classes": [1]}):
+        solutions.save(tmp_path / "evil.safetensors", net.state_dict(), about, **wrong)
+        assert run(tmp_path, weights="evil.safetensors", out=tmp_path / "a" / "out") == 1
+        assert f"its header has no sound {next(iter(wrong))}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

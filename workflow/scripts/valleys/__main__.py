@@ -84,7 +84,8 @@ def _add_probe(commands: Any) -> None:
     )
     what.add_argument(
         "--model",
-        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none",
+        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none, "
+        "unless a factory made their network",
     )
     what.add_argument(
         "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"

@@ -40,6 +40,8 @@ PROBE_KEYS = (
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str}
+_HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
 _MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
 
@@ -272,6 +274,12 @@ def read_model(
     found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
     if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
         about = files.load_weights(path)[1]  # with its checksum, if it has one
+        wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
+        if wrong or ("in_shape" in about) != ("classes" in about):
+            raise ValleysError(
+                f"{weights}: its header has no sound {wrong[0] if wrong else 'in_shape and classes'}; it is "
+                "none of the workflow's"
+            )
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"

@@ -476,6 +476,13 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
                 f"direction: {name!r} has shape {tuple(tensor.shape)}; that of the parameter is "
                 f"{tuple(parameters[name].shape)}"
             )
+        if not torch.isfinite(tensor).all():
+            raise ValleysError(f"direction: {name!r} has values that are not finite")
+    if not any(tensor.any() for tensor in direction.values()):
+        raise ValleysError(
+            "direction: all of its values are 0, so the line has length zero; of a difference of weights, "
+            "give two that differ"
+        )
 
 
 def checked_points(count: int) -> list[int]:
