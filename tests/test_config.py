@@ -651,6 +651,11 @@ def test_a_choice_in_a_file_is_no_part_of_its_path():
     assert found.checkpoint_shards(cell, "mine") == []
 
 
+def test_given_weights_have_no_iterates():
+    found = given(["mine"])
+    assert {found.iterates_of(found.cells[0], keep) for keep in ("none", "window", "all")} == {0}
+
+
 def test_shards_are_found_and_checked(tmp_path):
     (tmp_path / "a.bin").touch()
     index = tmp_path / "pytorch_model.bin.index.json"

@@ -841,7 +841,9 @@ class Experiment:
         made = self.all_iterates(cell.recipe)
         pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
         pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
-        return made if pca or keep == "all" else self.recipe(cell.recipe)["swa"]["window"] or made
+        if pca or keep == "all" or self.is_given(cell.recipe):
+            return made
+        return self.recipe(cell.recipe)["swa"]["window"] or made
 
     def all_iterates(self, recipe: str) -> int:
         """Return how many iterates the averaging phase of a recipe has (`valleys.sgd.kept_epochs`)."""
