@@ -206,6 +206,9 @@ def test_safetensors_with_several_sets(tmp_path):
         loaded(path, model)
     loaded(f"{path}#ema", model)
     assert same(model, B)
+    read = checkpoints.read(f"{path}#ema")
+    assert read.keys() == B.keys()
+    assert torch.equal(read[NAME], B[NAME])
     with pytest.raises(ValleysError, match="it holds nothing under 'swa'; it has ema, model"):
         loaded(f"{path}#swa", model)
 

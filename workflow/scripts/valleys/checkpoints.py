@@ -157,12 +157,8 @@ def find(path: str | Path) -> Weights:
             f"checkpoint {path} is no state dict and has none under {', '.join(WRAPPERS)}; it holds {told}"
         )
     taken = _first(sets, choice, str(path))
-    weights = Weights({name: sets[taken][name] for name in _tensors(sets[taken])})
-    prefix = _plain(choice or "").removeprefix(_plain(".".join(taken))).strip(".")
-    if prefix:
-        below = {_plain(name): tensor for name, tensor in weights.items()}
-        below = {n.removeprefix(f"{prefix}."): t for n, t in below.items() if n.startswith(f"{prefix}.")}
-        weights = Weights(below)
+    named = _under(taken, sets[taken], _plain(choice or ""))
+    weights = Weights({name: sets[taken][theirs] for name, theirs in named.items()})
     weights.sets, weights.taken, weights.choice = sets, taken, choice
     return weights
 
@@ -218,27 +214,25 @@ def _first(sets: Mapping[Keys, Mapping[str, Any]], choice: str | None, where: st
     """Return the keys of the set that is read when no model says which."""
     there = [keys for keys in sets if _is_weights(keys)] or list(sets)
     if choice is not None:
-        wanted = _plain(choice)
-        under = [keys for keys in sets if _within(_plain(".".join(keys)), wanted)]
-        # A prefix of names, which the model will find, is no key.
-        there = under or [k for k in there if wanted.startswith(_plain(".".join(k)))] or there
-        if not _chosen(sets, wanted):
+        there = [keys for keys, named in sets.items() if _under(keys, named, _plain(choice))]
+        if not there:
             raise ValleysError(
                 f"checkpoint {where}: it holds nothing under {choice!r}; it has {_listed(sets)}"
             )
-    if len(there) > 1 and choice is None:
-        for wrapper in WRAPPERS:
-            for keys in there:
-                if keys and keys[0] == wrapper:
-                    return keys
-    return max(there, key=lambda keys: len(_tensors(sets[keys])))
+    for wrapper in WRAPPERS if choice is None else ():
+        for keys in there:
+            if keys and keys[0] == wrapper:
+                return keys
+    return max(there, key=lambda keys: len(_under(keys, sets[keys], _plain(choice or ""))))
 
 
-def _chosen(sets: Mapping[Keys, Mapping[str, Any]], wanted: str) -> bool:
-    """Whether anything is at, or below, a place."""
-    return any(
-        _within(_plain(".".join((*keys, name))), wanted) for keys, named in sets.items() for name in named
-    )
+def _under(keys: Keys, named: Mapping[str, Any], wanted: str) -> dict[str, str]:
+    """Return the names of a set's tensors at or below a place, by their names below it or in the set."""
+    at = _plain(".".join(keys))
+    if _within(at, wanted):
+        return {name: name for name in _tensors(named)}
+    found = {_plain(".".join((*keys, name))): name for name in _tensors(named)}
+    return {place.removeprefix(f"{wanted}."): n for place, n in found.items() if _within(place, wanted)}
 
 
 def _listed(sets: Mapping[Keys, Mapping[str, Any]]) -> str:
@@ -405,14 +399,14 @@ class _Record:
 class _Mapping:
     """Stands for a class of dicts: one that is no more than that."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict[Any, Any]:
         return OrderedDict()
 
 
 class _List:
     """Stands for a class of lists: one that is no more than that."""
 
-    def __new__(cls, *args: Any) -> list[Any]:  # type: ignore[misc]
+    def __new__(cls, *args: Any) -> list[Any]:
         return []
 
 
