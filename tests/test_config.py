@@ -1,6 +1,7 @@
 """A mistake in the config is one clear line, and a stage depends on just the keys that change it."""
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -638,6 +639,71 @@ def test_a_solution_that_is_not_there_is_named(what):
         change, more, names = ("grid.0.solutions", ["sgd"]), [], ["swa"]
     with pytest.raises(ValleysError, match=words):
         given(names, *more, change)
+
+
+def test_a_choice_in_a_file_is_no_part_of_its_path():
+    found = given(["mine", "other"], ("checkpoints.theirs.solutions.mine", "run-{seed}.pt#model.ema{seed}"))
+    cell = found.cells[0]
+    assert found.checkpoint(cell, "mine") == "run-0.pt"
+    assert found.checkpoint_choice(cell, "mine") == {"choice": "#model.ema0"}
+    assert found.checkpoint(cell, "other") == "other-0.pt"
+    assert found.checkpoint_choice(cell, "other") == {}  # as before there was a choice
+    assert found.checkpoint_shards(cell, "mine") == []
+
+
+def test_given_weights_have_no_iterates():
+    found = given(["mine"])
+    assert {found.iterates_of(found.cells[0], keep) for keep in ("none", "window", "all")} == {0}
+
+
+def test_shards_are_found_and_checked(tmp_path):
+    (tmp_path / "a.bin").touch()
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text('{"weight_map": {"x": "a.bin", "y": "a.bin"}}')
+    found = given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path)))
+    assert found.checkpoint(found.cells[0], "mine") == str(index)
+    assert found.checkpoint_shards(found.cells[0], "mine") == [str(tmp_path / "a.bin")]
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ValleysError, match=r"solutions\.mine: checkpoint .*pipe\.pt is a pipe"):
+        given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path / "pipe.pt")))
+    index.write_text('{"weight_map": {"x": "../a.bin"}}')
+    with pytest.raises(ValleysError, match=r"config: checkpoints\.theirs\.solutions\.mine: .*shard '\.\./"):
+        given(["mine"], ("checkpoints.theirs.solutions.mine", str(tmp_path)))
+
+
+SAME = {
+    "a line": (("a.pt", "a.pt"), ("lines.x", {"start": "sgd", "stop": "swa"})),
+    "a line, by another path": (("a.pt", "./b/../a.pt"), ("lines.x", {"start": "sgd", "stop": "swa"})),
+    "a line, by key": (("a.pt#ema", "a.pt#ema"), ("lines.x", {"start": "sgd", "stop": "swa"})),
+    "a line to another seed": (
+        ("a.pt", "b-{seed}.pt"),
+        ("lines.x", {"start": "sgd", "stop": "sgd", "stop_seed": "next"}),
+    ),
+    "a direction": (("a.pt", "a.pt"), ("probes.x", {"kind": "sgd_to_swa"})),
+    "a direction to another seed": (("a.pt", "b-{seed}.pt"), ("probes.x", {"kind": "to_seed"})),
+    "a plane": (("a.pt", "a.pt"), ("planes", {"x": {"through": ["sgd", "other", "swa"]}})),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_runs_from_weights_to_themselves_is_refused(case):
+    (sgd, swa), change = SAME[case]
+    paths = {"sgd": sgd, "swa": swa, "other": "c-{seed}.pt"}
+    solutions = ("checkpoints.theirs.solutions", paths)
+    with pytest.raises(ValleysError, match=r"config: \w+\.x.* are the same weights.* read from a\.pt"):
+        given(["sgd", "swa", "other"], solutions, ("seeds", [0, 1]), change)
+    differ = {"sgd": "{seed}.pt#model", "swa": "{seed}.pt#ema", "other": "c-{seed}.pt"}
+    given(["sgd", "swa", "other"], ("checkpoints.theirs.solutions", differ), ("seeds", [0, 1]), change)
+
+
+def test_an_average_of_the_last_iterate_alone_is_sgd():
+    line = ("lines.x", {"start": "sgd", "stop": "swa"})
+    with pytest.raises(ValleysError, match=r"lines\.x: .*swa of recipe quick is the mean of one iterate"):
+        experiment(line, ("recipes.quick.swa.window", 1), ("planes", {}))
+    experiment(line, ("recipes.quick.swa.window", 2), ("planes", {}))
+    swa = ("recipes.quick.swa", {"start": 1, "every": 4, "lr": 0.1})  # of epoch 5; sgd is of epoch 6
+    experiment(line, swa, ("planes", {}))
+    experiment(("recipes.quick.swa.window", 1), ("planes", {}))  # nothing joins the two
 
 
 def test_params_of_cells_without_own_names_are_as_they_were():

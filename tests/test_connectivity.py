@@ -321,3 +321,12 @@ def test_self_check_finds_a_path_that_misses_its_ends():
         curve = WeightPath("bezier", [ends[0], weights(start), ends[1]])
         with pytest.raises(ValleysError, match=f"self-check failed: .*{place}"):
             probe.line_between(evaluator, stop, line, True, curve.at)
+
+
+def test_there_is_no_path_from_weights_to_themselves():
+    start, stop, line = make_model(), make_model(), {**LINE, "start": "sgd", "stop": "swa", "divisions": 2}
+    with pytest.raises(ValleysError, match="start and stop are the same weights"):
+        connectivity.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
+    evaluator = probe.Evaluator(start, make_split(), batch_size=72)
+    with pytest.raises(ValleysError, match=r"sgd \(t = 0\) and swa \(t = 1\) are the same weights"):
+        probe.line_between(evaluator, stop, {**line, "first": 0, "last": 1}, False)

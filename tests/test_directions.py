@@ -11,6 +11,7 @@ from torch import nn
 from valleys import losses, models
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, RANDOM, SINGLE
 from valleys.directions import (
+    check_apart,
     difference,
     draw,
     gradient,
@@ -19,9 +20,21 @@ from valleys.directions import (
     random_direction,
     restrict,
     sign_agreement,
+    towards,
     unit,
 )
 from valleys.errors import ValleysError
+
+
+def test_a_direction_from_weights_to_themselves_is_refused():
+    start = {"a": torch.ones(3), "b": torch.zeros(2)}
+    stop = {"a": torch.ones(3), "b": torch.tensor([0.0, 1e-7])}
+    assert towards(start, stop, ["a", "b"], "x")["b"].tolist() == pytest.approx([0.0, 1e-7])
+    with pytest.raises(ValleysError, match=r"sgd and swa are the same weights: the line .* has length zero"):
+        towards(start, stop, ["a"], "sgd and swa")  # apart, but not in these
+    check_apart(start, stop, ["b"])
+    assert difference(start, start, ["a"])["a"].tolist() == [0, 0, 0]  # as a distance it is right
+
 
 CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 

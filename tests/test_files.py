@@ -3,12 +3,59 @@
 import os
 import pickle
 import resource
+import socket
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 from valleys import files
 from valleys.errors import ValleysError
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(tmp_path / "socket"))
+    assert files.check_regular(tmp_path / "link") == tmp_path / "link"
+    for path, words in (
+        (tmp_path, "is a folder; give the path of a file"),
+        (tmp_path / "pipe", "is a pipe"),
+        (tmp_path / "to-pipe", "is a pipe"),
+        (tmp_path / "socket", "is a socket"),
+        ("/dev/zero", "is a device"),
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path / "file" / "below", "does not exist"),
+        (tmp_path / "loop", "cannot be read"),
+        ("x" * 5000, "cannot be read"),
+        ("a\0b", "cannot be read"),
+    ):
+        with pytest.raises(ValleysError, match=words):
+            files.check_regular(path, "file")
+
+
+def test_a_path_and_what_is_chosen_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    for name in ("a.pt", "b#c.pt", "d#e"):
+        Path(name).touch()
+    for text, path, choice in (
+        ("a.pt", "a.pt", None),
+        ("a.pt#ema", "a.pt", "ema"),
+        ("a.pt#model#x", "a.pt", "model#x"),
+        ("a.pt#", "a.pt", ""),
+        ("b#c.pt", "b#c.pt", None),
+        ("b#c.pt#ema", "b#c.pt", "ema"),
+        ("d#e#f", "d#e", "f"),
+        ("absent.pt#ema", "absent.pt", "ema"),
+        ("#x", "#x", None),
+        ("~/a.pt#ema", "/home/me/a.pt", "ema"),
+    ):
+        assert files.split_choice(text) == (Path(path), choice)
 
 
 def state():

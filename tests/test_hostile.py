@@ -1,15 +1,23 @@
 """Input made to do harm: it is refused in one line, or is plain data; nothing of it is ever run."""
 
+import io
+import logging
 import os
 import pickle
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from valleys import config as valleys_config
+from valleys import errors, jobs, plan
+from valleys.__main__ import show_claims
 from valleys.data_sources import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
@@ -107,6 +115,113 @@ def png(width, height):
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
+
+
+def folder_of(tmp_path, content):
+    """A folder of images, all of them of one content."""
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (tmp_path / part / label).mkdir(parents=True)
+            (tmp_path / part / label / "x.png").write_bytes(content)
+    return {"source": "image_folder", "size": 224, **{p: str(tmp_path / p) for p in ("train", "test")}}
+
+
+def encoded(size, **how):
+    stream = io.BytesIO()
+    Image.new("RGB", size).save(stream, **how)
+    return stream.getvalue()
+
+
+def tiff(*more):
+    """A TIFF of 8 x 8 pixels, with more tags (number, value)."""
+    tags = [(256, 8), (257, 8), (258, 8), (259, 5), (262, 1), (277, 1), *more]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + b"x" * 200
+
+
+ABSURD = {
+    "EPS, for which a program would be started": (encoded((8, 8), format="EPS"), "it is none of BMP, GIF"),
+    "a strip that becomes long": (encoded((100_000, 1), format="PNG"), "which become 22400000 x 224"),
+    "a strip of gigabytes": (
+        tiff((273, 150), (278, 8), (279, 4_000_000_000)),
+        "strip of 4,000,000,000 bytes",
+    ),
+    "tiles": (tiff((322, 65536), (323, 65536), (324, 150), (325, 64)), "tiles of 65536 x 65536 pixels"),
+    "PPM": (b"P6 100000 100000 255\n", "exceeds limit"),
+}
+
+
+@pytest.mark.parametrize("case", ABSURD)
+def test_images_that_are_not_decoded(tmp_path, case, monkeypatch):
+    content, message = ABSURD[case]
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a program"))
+    with pytest.raises(ValleysError, match=rf"x\.png cannot be decoded as an image .*{message}") as caught:
+        load_source(folder_of(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"])
+def test_usual_images_are_decoded(tmp_path, kind):
+    train, _ = load_source(folder_of(tmp_path, encoded((300, 200), format=kind)))
+    assert train.in_shape == (3, 224, 224)
+
+
+def test_pipes_and_devices_in_the_place_of_files_are_not_opened(tmp_path):
+    """To open one would wait for ever, or read without end."""
+    spec = folder_of(tmp_path, encoded((8, 8), format="PNG"))
+    os.mkfifo(tmp_path / "train" / "a" / "y.png")
+    with pytest.raises(ValleysError, match=r"y\.png is a pipe; remove it"):
+        load_source(spec)
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for source in ("numpy", "parquet"):
+        for path, what in ((tmp_path / "pipe.parquet", "pipe"), ("/dev/zero", "device")):
+            with pytest.raises(ValleysError, match=f"the train file {path} is a {what}"):
+                load_source({"source": source, "train": str(path), "test": str(path)})
+    with pytest.raises(ValleysError, match=r"pipe\.parquet is a pipe"):
+        load_source({"source": "parquet", "train": f"{tmp_path}/*.parquet", "test": "x"})
+    for read in (plan.make, show_claims):
+        with pytest.raises(ValleysError, match=r"config file .*pipe\.parquet is a pipe"):
+            read(tmp_path / "pipe.parquet")
+
+
+def test_arrays_and_tables_that_declare_too_much(tmp_path):
+    """A small file may stand for anything."""
+    images, labels = np.zeros((4, 8, 8), np.uint8), np.arange(4) % 2
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["images.npy"] = members["images.npy"].replace(b"(4, 8, 8)", b"(9, 8, 8)")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    both = {part: str(tmp_path / "a.npz") for part in ("train", "test")}
+    with pytest.raises(ValleysError, match="images are 576 bytes by their header, and 384 are in the file"):
+        load_source({"source": "numpy", **both})
+    table = pa.table({"label": pa.array(np.zeros(100_000, np.int64)), "image": [b"x"] * 100_000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    both = {part: str(tmp_path / "a.parquet") for part in ("train", "test")}
+    with pytest.raises(ValleysError, match=r"a\.parquet declares 0\.0008 GB; execution\.max_data_gb"):
+        load_source({"source": "parquet", **both}, max_bytes=1e5)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 中 \U0001f600", "plain é 中 \U0001f600"),
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("\x9b31m\x7f\x00\r", r"\x9b31m\x7f\x00\r"),
+        ("abc\u202egnp.exe\u2066", r"abc\u202egnp.exe\u2066"),
+        ("a\u200b\ufeff\u2028b", r"a\u200b\ufeff\u2028b"),
+        ("name\udcff", r"name\udcff"),
+        ("two\nlines\t", "two\nlines\t"),
+    ],
+)
+def test_what_steers_a_terminal_is_written_out(text, shown):
+    assert errors.shown(text) == shown
+    assert str(ValleysError(text)) == shown
+    record = logging.LogRecord("valleys", logging.INFO, "x", 1, "%s", (text,), None)
+    assert jobs._Formatter("%(message)s").format(record) == shown
 
 
 def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path):

@@ -175,6 +175,14 @@ def test_outputs_that_are_no_classes_have_a_loss_and_no_accuracy():
             {"direction": {"1.weight": torch.zeros(16, 8)}},
             r"shape \(16, 8\); that of the parameter is \(8, 16\)",
         ),
+        (
+            {"direction": {"1.weight": torch.zeros(8, 16)}},
+            "all of its values are 0, so the line has length zero",
+        ),
+        (
+            {"direction": {"1.weight": torch.full((8, 16), torch.nan)}},
+            "'1.weight' has values that are not fin",
+        ),
         ({"model": "net"}, "str is neither a network nor an Evaluator"),
     ],
 )

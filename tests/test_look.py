@@ -265,6 +265,44 @@ def test_the_parser_takes_what_help_shows(tmp_path):
     assert parser().parse_args(["compare", "a", "b"]).output is None
 
 
+def test_one_of_several_sets_of_weights_is_probed_and_named(trained, tmp_path, capsys):
+    net = trained[1]
+    other = {name: tensor * 1.5 for name, tensor in net.state_dict().items()}
+    torch.save({"state_dict": net.state_dict(), "swa_state_dict": other}, tmp_path / "last.pt")
+    assert run(tmp_path, weights="last.pt", out=tmp_path / "x") == 1
+    said = capsys.readouterr().err
+    assert "has weights of the model in 2 places: 'state_dict', 'swa_state_dict'; choose one" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+    assert run(tmp_path, weights="last.pt#state_dict", out=tmp_path / "x") == 0
+    assert "last.pt#state_dict: weights under 'state_dict'; left aside: 'swa_state_dict'" in (
+        capsys.readouterr().out
+    )
+    about = tables.about(tmp_path / "x" / "tables" / "curves.parquet")["config"]
+    assert about["weights"] == files.checksum(net.state_dict())
+
+
+def test_weights_name_no_code_to_run_and_no_folder_to_write_to(trained, tmp_path, capsys):
+    """What stands in the header of a weights file may be a stranger's."""
+    _, net, train, _ = trained
+    about = {"in_shape": train.in_shape, "classes": train.classes, "iterates": 0, "cell": "../x/../y/seed-1"}
+    about |= {"model": {"factory": "os:system", "kwargs": {"command": f"touch {tmp_path}/made"}}}
+    about |= {"solution": "../../../escaped\x1b[31m"}
+    solutions.save(tmp_path / "evil.safetensors", net.state_dict(), about)
+    assert run(tmp_path, weights="evil.safetensors", model=None, out=tmp_path / "a" / "out") == 1
+    assert "names the factory 'os:system', code that would be run; if you trust it" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+    assert run(tmp_path, weights="evil.safetensors", out=tmp_path / "a" / "out") == 0
+    printed = capsys.readouterr().out
+    assert "digits / mlp, solution given" in printed
+    assert "\x1b" not in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "evil.safetensors"]
+    for wrong in ({"model": None}, {"in_shape": 3}, {"iterates": "many"}, {"classes": [1]}):
+        solutions.save(tmp_path / "evil.safetensors", net.state_dict(), about, **wrong)
+        assert run(tmp_path, weights="evil.safetensors", out=tmp_path / "a" / "out") == 1
+        assert f"its header has no sound {next(iter(wrong))}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "block"),
     [

@@ -78,6 +78,7 @@ rule refresh_bn:
 rule import_solution:
     input:
         checkpoint=lambda w: experiment.checkpoint(cell_of(w), w.solution),
+        shards=lambda w: experiment.checkpoint_shards(cell_of(w), w.solution),
         train=rules.prepare_dataset.output.train,
     output:
         weights=f"{CELL}/{{solution}}.safetensors",
@@ -96,7 +97,10 @@ rule import_solution:
         runtime=lambda w, attempt: costs.runtime("import_solution", w, attempt),
         gpu=costs.gpus("import_solution"),
     params:
-        spec=lambda w: experiment.import_solution(w.model, w.recipe),
+        spec=lambda w: {
+            **experiment.import_solution(w.model, w.recipe),
+            **experiment.checkpoint_choice(cell_of(w), w.solution),
+        },
     script:
         "../scripts/import_solution.py"
 

@@ -40,13 +40,19 @@ with job(snakemake) as log:
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
             found = [
-                directions.difference(own, files.load_weights(path, ours=True)[0], names) for path in paths
+                directions.towards(
+                    own,
+                    files.load_weights(path, ours=True)[0],
+                    names,
+                    f"{name} of seed {snakemake.wildcards.seed} and of seed {seed}",
+                )
+                for path, seed in zip(paths, snakemake.params.seeds, strict=True)
             ]
             columns[name] = [{"to_seed": seed} for seed in snakemake.params.seeds]
         elif kind == "sgd_to_swa":
-            found = [directions.difference(weights["sgd"], weights["swa"], names)]
+            found = [directions.towards(weights["sgd"], weights["swa"], names, "sgd and swa")]
         else:
-            found = [directions.difference(weights["swa"], weights["descent"], names)]
+            found = [directions.towards(weights["swa"], weights["descent"], names, "swa and descent")]
         log.info("%s: %d %s direction(s) over %d tensors", name, len(found), kind, len(names))
         for k, direction in enumerate(found):
             stored |= {f"{name}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}

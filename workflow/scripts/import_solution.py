@@ -1,7 +1,8 @@
 """Take a solution's weights from a file that was made elsewhere.
 
-In: ``checkpoint`` (safetensors or torch.save), ``train``. Out: ``weights``, the solution as the rest of the
-workflow reads it, with the batch-norm statistics it came with or refreshed ones.
+In: ``checkpoint`` (safetensors or torch.save) and, where that is an index, its ``shards``; ``train``. Out:
+``weights``, the solution as the rest of the workflow reads it, with the batch-norm statistics it came with or
+refreshed ones.
 """
 
 from valleys.jobs import job, pick_device, read_split
@@ -15,15 +16,16 @@ with job(snakemake) as log:
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
     device = pick_device(snakemake.config)
     train = read_split(snakemake, "train", device)
-    path = snakemake.input.checkpoint
+    path = snakemake.input.checkpoint + spec.get("choice", "")
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
-    checkpoints.fit(model, checkpoints.read(path), str(path))
+    told = checkpoints.load(model, checkpoints.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):
         policy = "refreshed" if settings else "stored"
         if settings:
             refresh_bn(model, train.batches(settings["batch_size"]), settings["method"])
     log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
+    log.info("of the file were read: %s", told)
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
     solutions.save(
         snakemake.output.weights,

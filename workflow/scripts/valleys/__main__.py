@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from valleys import __version__
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, shown
 
 _EXAMPLES = """
 examples:
@@ -21,6 +21,9 @@ examples:
       --data '{source: numpy, train: train.npz, test: test.npz, mean: [0.5], std: [0.25]}'
 
 Weights are a state dict, or what training scripts wrap around one; those of the workflow know their model.
+Of a file with several, choose one by its key, or by what its names begin with, after '#':
+last.pt#swa_state_dict, last.pt#model.ema, all.safetensors#teacher. An index of shards, or a folder with one,
+will do too.
 Models and data sources are written name:option=value,... or as a YAML or JSON mapping; the command options
 lists both, and a factory is any callable of your own that returns a torch.nn.Module. Images are normalised by
 the mean and deviation of the train set: give the mean and std that your weights were trained with. Without
@@ -70,13 +73,19 @@ def _add_probe(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = one.add_argument_group("what is probed")
-    what.add_argument("--weights", type=Path, required=True, help="state dict: safetensors, or of torch.save")
+    what.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="state dict: safetensors, or of torch.save; FILE#KEY of several in it",
+    )
     what.add_argument(
         "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
     )
     what.add_argument(
         "--model",
-        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none",
+        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none, "
+        "unless a factory made their network",
     )
     what.add_argument(
         "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"
@@ -185,7 +194,8 @@ def show_look(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         progress=bar,
     )
-    print(look.verdict(found))
+    print(f"read {shown(found.read)}")
+    print(shown(look.verdict(found)))
     print(f"tables: {found.folder / 'tables'}; figure: {found.figure}")
     return 0
 
@@ -194,15 +204,16 @@ def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     import yaml
 
-    from valleys import claims, tables
+    from valleys import claims, files, tables
 
+    files.check_regular(config, "config file")
     try:
         name = yaml.safe_load(config.read_text(encoding="utf-8"))["name"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValleysError(f"config file {config} cannot be read or has no name ({reason})") from error
     root = Path("results") / str(name)
-    print(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas()))
+    print(shown(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas())))
     print(f"\nreport: {root / 'report.html'}")
     return 0
 
@@ -217,7 +228,7 @@ def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     rows = compare.compare(left, right)
     if output is not None:
         compare.write(output, left, right, rows)
-    print(compare.as_text(left, right, rows))
+    print(shown(compare.as_text(left, right, rows)))
     if output is not None:
         print(f"\nwritten to {output}")
     return 0
@@ -236,7 +247,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
     if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(plan.make(config, targets, local=number is not None).as_text(number))
+    print(shown(plan.make(config, targets, local=number is not None).as_text(number)))
     return 0
 
 

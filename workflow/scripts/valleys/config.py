@@ -13,14 +13,14 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from valleys import factories, resources
+from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
@@ -232,6 +232,7 @@ class Experiment:
         self._check_probes()
         self._check_lines()
         self._check_planes()
+        self._check_given()
         self._check_theory()
 
     def _named(self, block: str, check_one: Any) -> dict[str, Any]:
@@ -308,12 +309,56 @@ class Experiment:
         """The names of the user's own that checkpoints have for solutions, in the order of the config."""
         return list(dict.fromkeys(n for block in self.checkpoints.values() for n in _own(block["solutions"])))
 
-    def checkpoint(self, cell: Cell, solution: str) -> str:
-        """Return the file that a solution of a cell with given weights comes from."""
+    def _given_text(self, cell: Cell, solution: str) -> str:
+        """Return where a solution of a cell with given weights comes from: a file, and what of it."""
         text = self.checkpoints[cell.recipe]["solutions"][solution]
         for key, value in cell.columns().items():
             text = text.replace(f"{{{key}}}", str(value))
         return text
+
+    def checkpoint(self, cell: Cell, solution: str) -> str:
+        """Return the file that a solution of a cell with given weights comes from."""
+        return str(files.checkpoint_file(files.split_choice(self._given_text(cell, solution))[0]))
+
+    def checkpoint_shards(self, cell: Cell, solution: str) -> list[str]:
+        """Return the files that an index of shards names; none for a checkpoint in one file.
+
+        Raises
+        ------
+        ValleysError
+            When the checkpoint is there and no regular file, or no sound index.
+        """
+        path = Path(self.checkpoint(cell, solution))
+        if not os.path.lexists(path):
+            return []
+        files.check_regular(path, "checkpoint")  # Snakemake opens it too
+        return sorted({str(shard) for shard in files.shards(path).values()})
+
+    def checkpoint_choice(self, cell: Cell, solution: str) -> dict[str, str]:
+        """Return ``choice``: what is read of a checkpoint with several sets of weights, from ``#`` on."""
+        choice = files.split_choice(self._given_text(cell, solution))[1]
+        return {} if choice is None else {"choice": f"#{choice}"}
+
+    def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> str | None:
+        """Return why two solutions are sure to be the same weights, if they are."""
+        ends = ((cell, solution), (other, other_solution))
+        if all(self.is_given(at.recipe) and name in self.available(at) for at, name in ends):
+            chosen = [files.split_choice(self._given_text(*end)) for end in ends]
+            (first, at), (second, there) = ((os.path.realpath(path), choice) for path, choice in chosen)
+            if (first, at) == (second, there):
+                return (
+                    f"both are read from {self._given_text(cell, solution)}; give two files, or with "
+                    "file.pt#key two sets of weights in one"
+                )
+        if cell == other and {solution, other_solution} == {"sgd", "swa"} and not self.is_given(cell.recipe):
+            recipe = self.recipes[cell.recipe]
+            swa, made = recipe["swa"], self.all_iterates(cell.recipe)
+            if min(swa["window"] or made, made) == 1 and not (recipe["epochs"] - swa["start"]) % swa["every"]:
+                return (
+                    f"swa of recipe {cell.recipe} is the mean of one iterate, the last epoch's, which is "
+                    "sgd; lower swa.start or raise swa.window"
+                )
+        return None
 
     def _has_file(self, cell: Cell, entry: Mapping[str, Any]) -> bool:
         """Whether a cell has weights of its own: without {seed} in their paths, the first seed has them."""
@@ -614,6 +659,39 @@ class Experiment:
         if len(chosen) != 2 or chosen[0] == chosen[1]:
             raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 
+    def _check_given(self) -> None:
+        """Check that given weights can be looked for, and that no line has the same weights at both ends."""
+        for cell in self.all_cells:
+            for name in self.solutions_of(cell) if self.is_given(cell.recipe) else ():
+                try:
+                    self.checkpoint_shards(cell, name)
+                except ValleysError as error:
+                    raise ValleysError(
+                        f"config: checkpoints.{cell.recipe}.solutions.{name}: {error}"
+                    ) from None
+            for where, solution, other, name in self._spans(cell):
+                if reason := self._same_weights(cell, solution, other, name):
+                    raise ValleysError(
+                        f"config: {where}: {solution} of {cell.path} and {name} of {other.path} are the same "
+                        f"weights, with a line of length zero between them: {reason}"
+                    )
+
+    def _spans(self, cell: Cell) -> Iterator[tuple[str, str, Cell, str]]:
+        """Yield what runs from one solution of a cell to another, of this cell or of another."""
+        for line in self.lines_of(cell):
+            spec = self.config["lines"][line]
+            yield f"lines.{line}", spec["start"], self.stop_cell(cell, line) or cell, spec["stop"]
+        for probe in self.probes_of(cell):
+            kind = self.config["probes"][probe]["kind"]
+            if kind in NEEDS:
+                yield f"probes.{probe}", NEEDS[kind][0], cell, NEEDS[kind][1]
+            for seed in self.target_seeds(cell, probe):
+                for name in self.probed_solutions(cell, probe):
+                    yield f"probes.{probe}", name, replace(cell, seed=seed), name
+        for plane in self.planes_of(cell):
+            for start, stop in itertools.combinations(self.config["planes"][plane]["through"] or (), 2):
+                yield f"planes.{plane}.through", start, cell, stop
+
     def _check_theory(self) -> None:
         theory = self.config["theory"]
         steepest = max(theory["ratios"]) * theory["slope"]
@@ -775,7 +853,9 @@ class Experiment:
         made = self.all_iterates(cell.recipe)
         pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
         pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
-        return made if pca or keep == "all" else self.recipe(cell.recipe)["swa"]["window"] or made
+        if pca or keep == "all" or self.is_given(cell.recipe):
+            return made
+        return self.recipe(cell.recipe)["swa"]["window"] or made
 
     def all_iterates(self, recipe: str) -> int:
         """Return how many iterates the averaging phase of a recipe has (`valleys.sgd.kept_epochs`)."""

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from valleys import files, networks
 from valleys.data import Split
+from valleys.directions import check_apart
 from valleys.errors import ValleysError
 from valleys.sgd import Trainer
 
@@ -241,13 +242,15 @@ def connect(
     Raises
     ------
     Stopped, ValleysError
-        See `sgd.Trainer`; a path that diverges says to lower the line's rate.
+        See `sgd.Trainer`; a path that diverges says to lower the line's rate. When both ends are the same
+        weights.
     """
+    ends = [dict(net.named_parameters()) for net in (start, stop)]
+    check_apart(*ends, ends[0])
     curve = CurveNet(
         start,
         line["path"],
-        dict(start.named_parameters()),
-        dict(stop.named_parameters()),
+        *ends,
         line["bends"],
         recipe["weight_decay"],
     )

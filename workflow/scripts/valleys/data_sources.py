@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from valleys import factories
+from valleys import factories, files
 from valleys.data import Split, channel_statistics, subset_indices, write_split
 from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
@@ -38,6 +38,11 @@ logger = logging.getLogger("valleys")
 _LOG_EVERY = 10_000  # images between two lines of progress
 _CHUNK = 64  # images decoded, or copied, at a time
 _PARQUET_BATCH = 1024  # rows read at a time
+# Formats that PIL decodes itself: for others, as EPS, it starts a program.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MAX_PIXELS = 178_956_970  # of one image, before and after it is resized; PIL's own limit
+_TILE = (322, 323)  # TIFF's tags of a tile's width and height, and of the bytes of strips and tiles
+_STRIP_BYTES = (279, 325)
 _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
@@ -95,17 +100,23 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
 
     With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    encoded = isinstance(source, bytes)
+    length = len(source) if encoded else files.check_regular(source, wanted="remove it").stat().st_size
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with Image.open(io.BytesIO(source) if encoded else source, formats=_FORMATS) as opened:
+            _check_size(opened, size, length)
             image = opened
             deep = image.mode in ("I", "F") or image.mode.startswith("I;")
             if not deep:
                 image = image.convert("L" if grayscale else "RGB")
     except Exception as error:  # PIL's decoders raise many types on damaged input
+        reason = _line(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(_FORMATS)}"
         raise ValleysError(
-            f"{where} cannot be decoded as an image ({_line(error)}); replace or remove it"
+            f"{where} cannot be decoded as an image ({reason}); replace or remove it"
         ) from error
     if deep:
         raise ValleysError(f"{where} has pixels of mode {image.mode}; convert it to 8 bits a channel")
@@ -113,6 +124,27 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
         image = _square(image, size)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if grayscale else pixels.transpose(2, 0, 1)
+
+
+def _check_size(image: Image.Image, size: int | None, length: int) -> None:
+    """Raise when an image, by its header, takes absurdly much memory to decode or to resize."""
+    width, height = image.size
+    needs = {f"{width} x {height} pixels": width * height}
+    if size is not None and min(width, height) > 0:
+        wide, high = (side * size // min(width, height) for side in (width, height))
+        needs[f"{width} x {height} pixels, which become {wide} x {high},"] = wide * high
+    tags = getattr(image, "tag_v2", {})
+    if all(tag in tags for tag in _TILE):
+        needs["tiles of {} x {} pixels".format(*(tags[tag] for tag in _TILE))] = math.prod(
+            float(tags[tag]) for tag in _TILE
+        )
+    for told, pixels in needs.items():
+        if pixels > _MAX_PIXELS:
+            raise ValueError(f"{told} are beyond the limit of {_MAX_PIXELS:,}")
+    for tag in _STRIP_BYTES:
+        counts = tags.get(tag, ())
+        if (most := max(counts if isinstance(counts, tuple) else (counts,), default=0)) > length:
+            raise ValueError(f"it declares a strip of {most:,} bytes, beyond the limit of its {length:,}")
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
@@ -321,16 +353,15 @@ def _paths(given: str | Sequence[str], part: str) -> list[Path]:
         if path.is_file():
             paths.append(path)
             continue
+        wanted = "give a parquet file, a pattern or a list"
         if not glob.has_magic(str(path)):
-            raise ValleysError(
-                f"the {part} file {path} does not exist; give a parquet file, a pattern or a list"
-            )
+            files.check_regular(path, f"the {part} file", wanted)
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
         if not matches:
             raise ValleysError(
                 f"the {part} pattern {path} matches no file; give a parquet file, a pattern or a list"
             )
-        paths.extend(matches)
+        paths.extend(files.check_regular(match, f"the {part} file", wanted) for match in matches)
     return paths
 
 
@@ -349,6 +380,28 @@ def _damaged(path: Path, error: BaseException) -> ValleysError:
     """Return the error for a parquet file that pyarrow cannot read."""
     return ValleysError(
         f"{path} is not a whole parquet file, truncated or damaged ({_line(error)}); fetch or write it again"
+    )
+
+
+def _check_parquet(path: Path, columns: Sequence[str], max_bytes: float) -> None:
+    """Raise when a file's footer declares more labels, or more of a group's images, than memory takes."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        about = file.metadata
+        needs = [8.0 * about.num_rows]
+        for group in range(about.num_row_groups):
+            found = about.row_group(group)
+            parts = (found.column(i) for i in range(found.num_columns))
+            needs += [c.total_uncompressed_size for c in parts if c.path_in_schema.split(".")[0] in columns]
+    if max(needs) > max_bytes:
+        raise _too_large(path, max(needs), max_bytes)
+
+
+def _too_large(path: Path, size: float, max_bytes: float) -> ValleysError:
+    return ValleysError(
+        f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
+        "raise it if that is right"
     )
 
 
@@ -432,6 +485,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
             raise _damaged(path, error) from error
         columns.append(_column(names, "image_column", spec["image_column"], _IMAGE_COLUMNS, path))
         label_column = _column(names, "label_column", spec["label_column"], _LABEL_COLUMNS, path)
+        _check_parquet(path, (columns[-1], label_column), spec["max_bytes"])
         labels.append(_parquet_labels(path, label_column))
     starts = np.cumsum([0, *(len(values) for values in labels)])
 
@@ -462,8 +516,7 @@ def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
 
 def _npz(path: Path, part: str, max_bytes: float) -> _Original:
     """Read one npz file's images and labels, once their headers have the right types, shapes and sizes."""
-    if not path.is_file():
-        raise ValleysError(f"the {part} file {path} does not exist; give an npz file with images and labels")
+    files.check_regular(path, f"the {part} file", "give an npz file with images and labels")
     found = {}
     try:
         with path.open("rb") as stream:
@@ -483,12 +536,16 @@ def _npz(path: Path, part: str, max_bytes: float) -> _Original:
             if size <= max_bytes:
                 declared = {key: _npy_header(file, member) for key, member in members.items()}
                 _check_arrays(str(path), *declared["images"], *declared["labels"])
-                size = sum(math.prod(shape) * dtype.itemsize for dtype, shape in declared.values())
+                sizes = {k: math.prod(shape) * dtype.itemsize for k, (dtype, shape) in declared.items()}
+                size = sum(sizes.values())
             if size > max_bytes:
-                raise ValleysError(
-                    f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
-                    "raise it if that is right"
-                )
+                raise _too_large(path, size, max_bytes)
+            for key, member in members.items():
+                if sizes[key] > member.file_size:
+                    raise ValleysError(
+                        f"{path}: {key} are {sizes[key]:,} bytes by their header, and {member.file_size:,} "
+                        "are in the file; write it again"
+                    )
             found = {key: file[key] for key in ("images", "labels")}
     except ValleysError:
         raise

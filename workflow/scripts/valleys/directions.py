@@ -234,6 +234,41 @@ def difference(start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: l
     return {n: stop[n] - start[n] for n in names}
 
 
+def towards(
+    start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str], what: str
+) -> Direction:
+    """Return the `difference` as a direction: it has a length (`check_apart`, which raises otherwise)."""
+    check_apart(start, stop, names, what)
+    return difference(start, stop, names)
+
+
+def check_apart(
+    start: Mapping[str, Tensor],
+    stop: Mapping[str, Tensor],
+    names: Iterable[str],
+    what: str = "start and stop",
+) -> None:
+    """Check that a line between two sets of weights has a length.
+
+    Parameters
+    ----------
+    names
+        The parameters in which the line runs.
+    what
+        Names the two in the error.
+
+    Raises
+    ------
+    ValleysError
+        When they have the same value in each of these parameters.
+    """
+    if all(torch.equal(start[n].detach(), stop[n].detach().to(start[n])) for n in names):
+        raise ValleysError(
+            f"{what} are the same weights: the line between them has length zero; give two that differ "
+            "(of a checkpoint with several sets of weights, file.pt#key chooses one)"
+        )
+
+
 def restrict(direction: Mapping[str, Tensor], names: Iterable[str]) -> Direction:
     """Return the part of a direction in a group of parameters (drop the other entries)."""
     return {n: direction[n] for n in names}

@@ -1,9 +1,35 @@
 """The one exception whose message is meant for the person at the keyboard."""
 
+import unicodedata
+
+
+def shown(text: object) -> str:
+    r"""Return text with nothing in it that steers a terminal or turns the order of what follows.
+
+    Names in files (of tensors, keys, classes) are a stranger's. Control characters, such as the one that
+    begins a terminal's escape sequences, marks that change the direction of writing, invisible characters
+    and halves of surrogate pairs are written as Python writes them, as in ``\x1b``. Line ends and tabs stay.
+    """
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_one, text))
+
+
+def _one(character: str) -> str:
+    # Cc control, Cf format (direction marks, zero width), Cs surrogates, Zl and Zp line separators.
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
 
 class ValleysError(Exception):
     """Bad input: the message is one line that names the file or key, the value, and what would be right.
 
     Scripts print the line without a traceback and exit non-zero; anything else that escapes is a defect
-    of ours and keeps its traceback.
+    of ours and keeps its traceback. What a file calls its contents may be part of the message, so it is made
+    fit for a terminal here (`shown`).
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(message))

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,116 @@ _TORCH_TYPES = {
     "U8": "torch.uint8",
     "BOOL": "torch.bool",
 }
+
+
+#: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
+_IN_FOLDER = ("model.safetensors", "model.safetensors.index.json")
+_IN_FOLDER += ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_INDEX = ".index.json"  # ends the name of a list of shards
+
+
+def check_regular(path: str | Path, what: str = "", wanted: str = "give the path of a file") -> Path:
+    """Return a path when there is a regular file: one that can be opened and has an end.
+
+    To open a pipe waits for a writer, and a device such as ``/dev/zero`` never ends.
+
+    Parameters
+    ----------
+    what
+        Is put before the path in the message, as in ``checkpoint``.
+    wanted
+        Ends the message: what would be right.
+
+    Raises
+    ------
+    ValleysError
+        When the path is absent, or is a folder, pipe, socket or device.
+    """
+    path, named = Path(path), f"{what} {path}".strip()
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValleysError(f"{named} does not exist; {wanted}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValleysError(f"{named} cannot be read ({reason}); {wanted}") from None
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    if not stat.S_ISREG(mode):
+        raise ValleysError(f"{named} is {kinds.get(stat.S_IFMT(mode), 'no file')}; {wanted}")
+    return path
+
+
+def split_choice(text: str | Path) -> tuple[Path, str | None]:
+    """Return the path of a checkpoint and what is chosen in it: ``last.pt#ema`` is ``last.pt`` and ``ema``.
+
+    A file may have ``#`` in its name: the longest part before one that is there is the path.
+
+    Returns
+    -------
+    path, choice
+        ``~`` is expanded. The choice is None where there is none.
+    """
+    text = str(text)
+    places = [i for i, character in enumerate(text) if character == "#" and i]
+    for at in [len(text), *reversed(places)]:
+        path = os.path.expanduser(text[:at])  # noqa: PTH111 (Path's raises where there is no such user)
+        if os.path.lexists(path):
+            return Path(path), None if at == len(text) else text[at + 1 :]
+    at = places[0] if places else len(text)
+    return Path(os.path.expanduser(text[:at])), text[at + 1 :] if places else None  # noqa: PTH111
+
+
+def checkpoint_file(path: Path) -> Path:
+    """Return the file that a checkpoint's path means: in a folder of Hugging Face's, that with the weights.
+
+    Raises
+    ------
+    ValleysError
+        When it is a folder without such a file.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 (Path's raises for a name that is too long)
+        return path
+    for name in _IN_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    sharded = any(path.glob("*.distcp")) or (path / "latest").exists() or (path / "zero_to_fp32.py").exists()
+    hint = "it has shards of FSDP or DeepSpeed: gather them in one file first" if sharded else "give its file"
+    raise ValleysError(f"checkpoint {path} is a folder without {' or '.join(_IN_FOLDER[::2])}; {hint}")
+
+
+def shards(path: Path) -> dict[str, Path]:
+    """Return the file of each tensor that an index of shards names; nothing for other files.
+
+    Raises
+    ------
+    ValleysError
+        When the index cannot be read, or names a file that is absent or not beside it.
+    """
+    if not path.name.endswith(_INDEX):
+        return {}
+    check_regular(path, "checkpoint")
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        pairs = [(str(name), str(file)) for name, file in names.items()]
+        if not pairs:
+            raise ValueError("weight_map is empty")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValleysError(
+            f"checkpoint {path} is no index of shards with a weight_map ({type(error).__name__}); fetch it "
+            "again"
+        ) from error
+    for file in dict.fromkeys(file for _, file in pairs):
+        if file in ("", ".", "..") or set(file) & set("/\\\0") or file.endswith(_INDEX):
+            raise ValleysError(f"checkpoint {path}: shard {file!r} must be the name of a file beside it")
+        if not (path.parent / file).is_file():
+            raise ValleysError(f"checkpoint {path}: shard {file} is not beside it; fetch all of its shards")
+    return {name: path.parent / file for name, file in pairs}
 
 
 @functools.cache

@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from valleys import forkserver, runs
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, shown
 
 log = logging.getLogger("valleys")
+
+
+class _Formatter(logging.Formatter):
+    """Keeps what a file calls its contents from steering the terminal that shows the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 @contextlib.contextmanager
@@ -34,7 +41,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     path = Path(str(snakemake.log[0]))
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     set_threads(int(snakemake.threads))

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import statistics
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,10 @@ PROBE_KEYS = (
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str}
+_HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
+_MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
+_CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
 
 
 # --- what is asked for ------------------------------------------------------------------------------------
@@ -62,9 +67,12 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
     ValleysError
         When the text is none of these.
     """
+    from valleys import files
+
     path = Path(text)
     try:
-        if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
+        if path.suffix in (".yaml", ".yml", ".json") and path.exists():
+            files.check_regular(path, f"--{option}:")
             block = yaml.safe_load(path.read_text(encoding="utf-8"))
         elif text.lstrip().startswith("{"):
             block = yaml.safe_load(text)
@@ -238,7 +246,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
         return (train, test), _name(folder.resolve().name), {"prepared": checksums}
     block = parse_block(text, "source", "data")
     name = _name(str(block.get("source", "data")))
-    return data_sources.load_source(block, name), name, block
+    return data_sources.load_source(block, name, _MAX_BYTES), name, block
 
 
 def read_model(
@@ -250,6 +258,7 @@ def read_model(
     ----------
     weights
         A solution of the workflow, which knows its own model, or a state dict as `checkpoints.read` takes it.
+        ``#`` and a key at the end choose one of several.
     spec
         The model's config block; None takes the file's.
     train
@@ -262,12 +271,23 @@ def read_model(
     """
     from valleys import checkpoints, files, solutions
 
-    state, about = checkpoints.read(weights), {}
-    if weights.suffix == ".safetensors":
-        state, about = files.load_weights(weights)  # with its checksum, if it has one
+    found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
+    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
+        about = files.load_weights(path)[1]  # with its checksum, if it has one
+        wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
+        if wrong or ("in_shape" in about) != ("classes" in about):
+            raise ValleysError(
+                f"{weights}: its header has no sound {wrong[0] if wrong else 'in_shape and classes'}; it is "
+                "none of the workflow's"
+            )
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
+        )
+    if spec is None and "factory" in about["model"]:  # the file may be a stranger's
+        raise ValleysError(
+            f"--model: {weights} names the factory {about['model']['factory']!r}, code that would be run; if "
+            f"you trust it, give it yourself: --model '{json.dumps(about['model'])}'"
         )
     if "in_shape" in about:
         theirs, ours = (tuple(about["in_shape"]), about["classes"]), (train.in_shape, train.classes)
@@ -279,8 +299,10 @@ def read_model(
     net = solutions.fresh(
         about["model"] if spec is None else spec, train.in_shape, train.classes, device=device
     )
-    checkpoints.fit(net, state, str(weights))
-    known = {"solution": "given", "iterates": 0, **about}
+    told = checkpoints.load(net, found, str(weights))
+    known = {"solution": "given", "iterates": 0, **about, "read": f"{weights}: {told}"}
+    if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
+        known["solution"] = "given"
     return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
 
 
@@ -290,7 +312,8 @@ def _name(text: str) -> str:
 
 def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell:
     """Return the cell that the tables name: the workflow's own where the weights came from it."""
-    found = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/seed-(\d+)", str(about.get("cell", "")))
+    name = f"({_CONFIG_NAME.pattern})"
+    found = re.fullmatch(rf"{name}/{name}/{name}/seed-([0-9]{{1,19}})", str(about.get("cell", "")))
     return Cell(*found.groups()[:3], int(found[4])) if found else Cell(dataset, _name(model), "given", seed)
 
 
@@ -299,12 +322,13 @@ def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell
 
 @dataclass(frozen=True)
 class Look:
-    """A finished look: the rows of its tables as data frames, and where everything was written."""
+    """A finished look: its tables as data frames, where everything was written, which weights were read."""
 
     tables: dict[str, pd.DataFrame]
     request: Request
     folder: Path
     figure: Path
+    read: str
 
 
 def probe(
@@ -398,7 +422,7 @@ def probe(
     files.write_text(
         folder / "figures" / f"{picture}.txt", figures.caption(picture, frames, wanted.figure) + "\n"
     )
-    return Look(frames, wanted, folder, png)
+    return Look(frames, wanted, folder, png, about["read"])
 
 
 def _computed(

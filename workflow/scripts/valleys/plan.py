@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from valleys import files
 from valleys.config import SCHEMA_FILE, Experiment, check
 from valleys.costs import MB, RULES, Cost, Costs
 from valleys.errors import ValleysError
@@ -241,6 +242,7 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
 def _experiment(configfile: Path) -> Experiment:
     from snakemake.utils import validate
 
+    files.check_regular(configfile, "config file")
     try:
         config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

@@ -620,6 +620,13 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
                 f"direction: {name!r} has shape {tuple(tensor.shape)}; that of the parameter is "
                 f"{tuple(parameters[name].shape)}"
             )
+        if not torch.isfinite(tensor).all():
+            raise ValleysError(f"direction: {name!r} has values that are not finite")
+    if not any(tensor.any() for tensor in direction.values()):
+        raise ValleysError(
+            "direction: all of its values are 0, so the line has length zero; of a difference of weights, "
+            "give two that differ"
+        )
 
 
 def checked_points(count: int) -> list[int]:
@@ -1085,10 +1092,17 @@ def line_between(
     at
         Gives the weights at t on a path with trained bends (`connectivity.WeightPath.at`); ``None``: the
         straight line.
+
+    Raises
+    ------
+    ValleysError
+        When the two ends are the same weights, or a loss at an end is not that of its solution.
     """
+    state = stop.state_dict()
+    names = f"{line['start']} (t = 0) and {line['stop']} (t = 1)"
+    directions.check_apart(evaluator.start, state, evaluator.parameters, names)
     d = line["divisions"]
     ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
-    state = stop.state_dict()
 
     def report(count: int) -> None:
         if count % 20 == 0 or count == len(ts):

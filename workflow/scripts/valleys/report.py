@@ -25,6 +25,7 @@ import pandas as pd
 import yaml
 
 from valleys import figures, measures, rulegraph
+from valleys.errors import shown
 from valleys.stats import mean_interval
 from valleys.tables import declared, stack
 
@@ -252,6 +253,7 @@ def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,  # markup is our own
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
