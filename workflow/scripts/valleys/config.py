@@ -6,10 +6,12 @@ rule's params hold just the keys that change its result.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import glob
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +28,7 @@ from valleys.dataset_options import validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
-from valleys.studies import Expansion
+from valleys.studies import Expansion, is_plain
 
 SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
@@ -91,6 +93,15 @@ def check_writable(folder: str | Path) -> None:
         raise ValleysError(f"results folder {folder}: {path} is not writable; make it so or run elsewhere")
 
 
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder's disk takes small and capital letters in names for the same."""
+    return any(
+        other != one and other.exists() and other.samefile(one)
+        for one in (folder, *folder.parents)
+        if (other := one.with_name(one.name.swapcase()) if one.name else one)
+    )
+
+
 def _explain(error: ValidationError) -> str:
     where = "config: " + (".".join(str(part) for part in error.absolute_path) or "top level")
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
@@ -117,6 +128,29 @@ def _explain(error: ValidationError) -> str:
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults of the config's schema, in place, as Snakemake's ``validate`` does.
+
+    Parameters
+    ----------
+    config
+        Checked (`valleys.config.check`).
+    """
+    plain = Draft202012Validator.VALIDATORS["properties"]
+
+    def properties(validator: Any, schemas: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        for name, one in schemas.items():
+            if "default" in one and isinstance(instance, dict):
+                instance.setdefault(name, json.loads(json.dumps(one["default"])))
+        yield from plain(validator, schemas, instance, schema)
+
+    filling = validators.extend(Draft202012Validator, {"properties": properties})
+    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    for _ in filling(schema).iter_errors(config):
+        pass  # the caller has checked
+    return config
 
 
 @dataclass(frozen=True, order=True)
@@ -249,6 +283,11 @@ class Experiment:
         for block, specs in (("models", self.models), ("datasets", self.datasets)):
             for name, spec in specs.items():
                 try:
+                    if "factory" in spec and not is_plain(spec["kwargs"]):
+                        raise ValleysError(
+                            f"kwargs: {spec['kwargs']!r} holds more than numbers, text, true, false, null, "
+                            "and lists and mappings of these with text for keys, which is what files keep"
+                        )
                     self._code(spec)
                 except ValleysError as error:
                     raise ValleysError(f"config: {block}.{name}: {error}") from None
@@ -353,12 +392,33 @@ class Experiment:
         for name in self.checkpoints:
             if name in self.recipes:
                 raise ValleysError(f"config: checkpoints: {name!r} is a recipe too; choose another name")
+        self._check_case()
+        for name in self.config["studies"]:
+            if name.endswith(LINES):
+                raise ValleysError(
+                    f"config: studies: {name!r} ends as the table of a study's lines does; choose another"
+                )
         taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
                     f"config: studies: {name!r} is the name of a table or target; choose another"
                 )
+
+    def _check_case(self) -> None:
+        """Check that no two names are one file on a disk that takes capital letters for small ones."""
+        if not ignores_case(Path.cwd()):
+            return
+        blocks = {key: self.config[key] for key in ("datasets", "probes", "lines", "planes")}
+        blocks |= {"models": self.models, "recipes": [*self.recipes, *self.checkpoints]}
+        for block, names in (*blocks.items(), ("checkpoints: solutions", [*SOLUTIONS, *self.own_names])):
+            seen: dict[str, str] = {}
+            for name in names:
+                other = seen.setdefault(name.lower(), name)
+                if other != name:
+                    raise ValleysError(
+                        f"config: {block}: {other!r} and {name!r} are one file name on this disk; rename one"
+                    )
 
     def _check_solutions(self) -> None:
         """Check that solutions named anywhere are the workflow's or given ones, which some cell has."""
@@ -404,6 +464,9 @@ class Experiment:
         schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
         variants = {k: v for k, v in self.recipes.items() if k not in self.config["recipes"]}
         check({**self.config, "recipes": {**self.config["recipes"], **variants}}, schema)
+        self.recipes |= with_defaults({"recipes": copy.deepcopy(variants)})[
+            "recipes"
+        ]  # of levels that are blocks
         for name, recipe in self.recipes.items():
             if "start_from" in recipe:
                 self._check_start(name)

@@ -6,18 +6,17 @@ workflow trained, probed on the data it prepared, the same numbers.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_algorithms
+from valleys.config import Cell, Experiment, check, with_algorithms, with_defaults
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -90,31 +89,6 @@ def _pairs(text: str) -> dict[str, Any]:
             raise ValueError(f"{item!r} is no option=value")
         pairs[name.strip()] = yaml.safe_load(value)
     return pairs
-
-
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of the config's schema, in place, as Snakemake's ``validate`` does.
-
-    Parameters
-    ----------
-    config
-        Checked (`valleys.config.check`).
-    """
-    from jsonschema import Draft202012Validator, validators
-
-    plain = Draft202012Validator.VALIDATORS["properties"]
-
-    def properties(validator: Any, schemas: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        for name, one in schemas.items():
-            if "default" in one and isinstance(instance, dict):
-                instance.setdefault(name, json.loads(json.dumps(one["default"])))
-        yield from plain(validator, schemas, instance, schema)
-
-    filling = validators.extend(Draft202012Validator, {"properties": properties})
-    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
-    for _ in filling(schema).iter_errors(config):
-        pass  # the caller has checked
-    return config
 
 
 @dataclass(frozen=True)
