@@ -25,6 +25,7 @@ with job(snakemake) as log:
             refresh_bn(model, train.batches(settings["batch_size"]), settings["method"])
     log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
+    about |= {"code": spec["code"]} if "code" in spec else {}
     solutions.save(
         snakemake.output.weights,
         model.state_dict(),

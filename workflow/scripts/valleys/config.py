@@ -293,17 +293,17 @@ class Experiment:
                     raise ValleysError(f"config: {block}.{name}: {error}") from None
 
     def _code(self, spec: Mapping[str, Any]) -> dict[str, str]:
-        """Return ``code``, naming the source of a block's factory; nothing of a block or package without."""
+        """Return ``code``, naming the source of a block's factory; nothing of a block without one."""
         if "factory" not in spec:
             return {}
         factory = spec["factory"]
         if factory not in self._codes:
-            self._codes[factory] = factories.code(factory)
+            self._codes[factory] = factories.version(factory)
         code = self._codes[factory]
         return {} if code is None else {"code": code}
 
     def factory_code(self, model: str) -> str | None:
-        """Return what names the source of a model's factory; None of an architecture or installed package."""
+        """Return what names the code of a model's factory (`factories.version`); None of an architecture."""
         return self._code(self.models[model]).get("code")
 
     def _cells(self) -> Iterator[Cell]:
@@ -1022,10 +1022,13 @@ class Experiment:
         return self.models[model].get("norm", "batch") == "batch"
 
     def import_solution(self, model: str, recipe: str) -> dict[str, Any]:
-        """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all."""
+        """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all.
+
+        Of a user's own network also what names its code.
+        """
         refreshed = self.checkpoints[recipe]["bn"] == "refreshed"
-        settings = self.config["bn_refresh"] if refreshed else None
-        return self._stage("import_solution", model=self.models[model], bn_refresh=settings)
+        spec, settings = self.models[model], self.config["bn_refresh"] if refreshed else None
+        return self._stage("import_solution", model=spec, bn_refresh=settings, **self._code(spec))
 
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""

@@ -234,7 +234,7 @@ def read_model(
     ValleysError
         When the file cannot be read, no model is known, or it fits neither the weights nor the images.
     """
-    from valleys import checkpoints, files, solutions
+    from valleys import checkpoints, factories, files, solutions
 
     state, about = checkpoints.read(weights), {}
     if weights.suffix == ".safetensors":
@@ -250,11 +250,12 @@ def read_model(
                 f"--data: its images have shape {ours[0]} and {ours[1]} classes; {weights} is of a "
                 f"network for images {theirs[0]} and {theirs[1]} classes"
             )
-    net = solutions.fresh(
-        about["model"] if spec is None else spec, train.in_shape, train.classes, device=device
-    )
+    spec = about["model"] if spec is None else spec
+    net = solutions.fresh(spec, train.in_shape, train.classes, device=device)
     checkpoints.fit(net, state, str(weights))
-    known = {"solution": "given", "iterates": 0, **about}
+    now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
+    now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
+    known = {"solution": "given", "iterates": 0, **about, **now}
     return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
 
 
@@ -317,25 +318,31 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, files, jobs, losses, sgd, tables
+    from valleys import detection, figures, files, jobs, losses, sgd, solutions, tables
     from valleys import probe as probing
 
     jobs.keep_memory()
     where = jobs.pick_device({"execution": {"device": device}})
     splits, dataset, source = read_data(data)
+    contents = source.get("prepared") or [split.checksum() for split in splits]
     splits = tuple(split.to(where) for split in splits)
     spec = None if model is None else parse_block(model, "arch", "model")
     net, about = read_model(weights, spec, splits[0], where)
-    named = about["model"] if spec is None else spec
+    named = about["model"]
     cell = _cell(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
     block, loss = wanted.block, losses.build(wanted.loss)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
     evaluator = probing.evaluator_for(net, splits, block, settings)
     stored, columns = _computed(net, splits[0].subset(block["train_images"]), loss, block)
-    name, solution = block["kind"], about["solution"]
-    key = [block | {"n": None}, settings, VERSIONS["probe"], about["checksum"], cell.path, source, str(where)]
-    key += [files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()})]
-    key += [wanted.asymmetry] if evaluator.precision != "fp32" or block.get("adaptive") else []
+    name, solution = block["kind"], _name(str(about["solution"]))
+    judged = evaluator.precision != "fp32" or block.get("adaptive")
+    key = solutions.state_key(
+        [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],
+        [about],
+        contents,
+        jobs.arithmetic(where),
+        stored=files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
+    )
     found = probing.probe_solution(
         evaluator,
         block,
@@ -355,7 +362,7 @@ def probe(
     own = _solution_row(net, about, splits, loss, evaluator.bn) | {**cell.columns(), "solution": solution}
     made = {"curves": curves, "directions": rows, "solutions": [own]}
     config = {"probes": {name: block}, **settings, "asymmetry": wanted.asymmetry}
-    config |= {"data": source, "weights": about["checksum"]}
+    config |= {"data": source, "weights": about["checksum"], "model": named}
     written = {}
     for table, content in made.items():
         written[table] = folder / "tables" / f"{table}.parquet"
