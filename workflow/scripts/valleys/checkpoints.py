@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valleys import files
 from valleys.errors import ValleysError
 
 #: Keys under which training scripts keep a state dict, in the order in which they are looked for.
@@ -42,7 +43,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     ValleysError
         When the file is absent, corrupt, holds no state dict, or is a pickle of more than tensors.
     """
-    path = Path(path)
+    path = files.expand(path)
     if not path.is_file():
         raise ValleysError(f"checkpoint {path} does not exist; give the path of a state dict")
     return _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)

@@ -6,10 +6,10 @@ rule's params hold just the keys that change its result.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
-import glob
 import itertools
 import json
 import math
@@ -22,9 +22,9 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from valleys import factories, resources
+from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
-from valleys.dataset_options import validate_dataset
+from valleys.dataset_options import IMAGE_SUFFIXES, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -74,6 +74,66 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Read YAML as ``yaml.safe_load`` does, but refuse a key that is there twice: the last would win.
+
+    Parameters
+    ----------
+    where
+        Names the text in the error.
+
+    Raises
+    ------
+    ValleysError
+        For the first such key, with its line. What a merge (``<<``) brings may be set again.
+    yaml.YAMLError
+        As ``yaml.safe_load``.
+    """
+    keys, seen = yaml.SafeLoader(""), set[int]()
+    todo: list[tuple[Any, tuple[str, ...]]] = [(yaml.compose(text, yaml.SafeLoader), ())]
+    doubled: list[tuple[int, str]] = []
+    while todo:
+        node, way = todo.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += [(item, (*way, str(i))) for i, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[Any, int] = {}
+        for key, value in node.value:
+            line, path = key.start_mark.line + 1, (*way, str(key.value))
+            todo.append((value, path))
+            if isinstance(key, yaml.ScalarNode):  # others, safe_load refuses
+                name = key.value if key.tag.endswith(":merge") else keys.construct_object(key)
+                if name in lines:
+                    doubled.append((line, f"{'.'.join(path)} is there twice, first in line {lines[name]}"))
+                lines.setdefault(name, line)
+    if doubled:
+        line, what = min(doubled)
+        raise ValleysError(f"{where}, line {line}: {what}; drop one, as the last would win in silence")
+    return yaml.safe_load(text)
+
+
+def check_files(paths: Iterable[str | Path]) -> None:
+    """Check that no config file has a key twice, as `read_yaml`; Snakemake, which read them, does not see it.
+
+    Raises
+    ------
+    ValleysError
+        For the first such key.
+    """
+    for path in map(Path, paths):
+        if path.is_file():  # and no pipe, which has been read
+            text = path.read_text(encoding="utf-8")
+            with contextlib.suppress(ValueError):
+                json.loads(text)
+                text = text.replace("\t", " ")  # JSON has tabs between words alone, YAML has none
+            with contextlib.suppress(yaml.YAMLError):
+                read_yaml(text, f"config file {path}")
 
 
 def check_writable(folder: str | Path) -> None:
@@ -251,6 +311,7 @@ class Experiment:
         self.models, self.recipes = expansion.models, expansion.recipes
         self.checkpoints: dict[str, Any] = config["checkpoints"]
         self._codes: dict[str, str | None] = {}
+        self._folders: dict[str, list[str]] = {}
         self._check_factories()
         self._check_names()
         self.wanted: dict[Cell, Wanted] = {}
@@ -351,7 +412,7 @@ class Experiment:
         text = self.checkpoints[cell.recipe]["solutions"][solution]
         for key, value in cell.columns().items():
             text = text.replace(f"{{{key}}}", str(value))
-        return text
+        return os.path.expanduser(text)  # noqa: PTH111 (the text stays as it is: Snakemake compares it)
 
     def _has_file(self, cell: Cell, entry: Mapping[str, Any]) -> bool:
         """Whether a cell has weights of its own: without {seed} in their paths, the first seed has them."""
@@ -847,13 +908,27 @@ class Experiment:
         return found
 
     def source_files(self, dataset: str) -> list[str]:
-        """Return the files a data set is read from that exist now (none for sources that are folders)."""
+        """Return the files a data set is read from that exist now (of folders: `source_folders`)."""
+        return [path for path in self._originals(dataset) if Path(path).is_file()]
+
+    def _originals(self, dataset: str) -> list[str]:
         found: list[str] = []
         for key in ("train", "test", "files"):
             value = self.datasets[dataset].get(key) or []
             for pattern in [value] if isinstance(value, str) else value:
-                found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
+                found += files.matching(pattern)
         return found
+
+    def source_folders(self, dataset: str) -> list[str]:
+        """Return what names the contents of each folder that a data set is read from (`files.folder_digest`).
+
+        They are looked at once: a folder of a million images is asked for as many sizes and times.
+        """
+        if dataset not in self._folders:
+            suffixes = IMAGE_SUFFIXES if self.datasets[dataset]["source"] == "image_folder" else ()
+            there = [Path(path) for path in self._originals(dataset) if Path(path).is_dir()]
+            self._folders[dataset] = [files.folder_digest(path, suffixes) for path in there]
+        return self._folders[dataset]
 
     def direction_inputs(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions that a probe's computed directions are made from or for."""
@@ -992,9 +1067,13 @@ class Experiment:
         return self.checkpoints[name] if self.is_given(name) else self.recipes[name]
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
-        """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code."""
-        source = self.datasets[dataset]
-        return self._stage("prepare_dataset", source=source, **self._code(source))
+        """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code.
+
+        Of originals in folders also what names their contents; those that are files are inputs.
+        """
+        source, folders = self.datasets[dataset], self.source_folders(dataset)
+        more = {"folders": folders} if folders else {}
+        return self._stage("prepare_dataset", source=source, **self._code(source), **more)
 
     def train_sgd(self, model: str, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``train_sgd``: all of the recipe but the averaging window and the descent.

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from valleys import factories
+from valleys import factories, files
 from valleys.data import Split, channel_statistics, subset_indices, write_split
 from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
@@ -213,7 +213,7 @@ def _torchvision(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     from valleys.torchvision_compat import import_torchvision
 
     name = spec["source"]
-    root = Path(spec["root"]).expanduser()
+    root = files.expand(spec["root"])
     datasets = import_torchvision("datasets")
     by_train = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
     by_split = {"svhn": "SVHN", "stl10": "STL10"}
@@ -258,7 +258,7 @@ def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     image_folder = import_torchvision("datasets").ImageFolder
     listed = {}
     for part in ("train", "test"):
-        folder = Path(spec[part]).expanduser()
+        folder = files.expand(spec[part])
         if not folder.is_dir():
             raise ValleysError(
                 f"the {part} folder {folder} does not exist; it must hold one sub-folder per class"
@@ -313,7 +313,7 @@ def _paths(given: str | Sequence[str], part: str) -> list[Path]:
     """Expand a path, a glob pattern, or a list of them; the files of a pattern are sorted by name."""
     paths: list[Path] = []
     for item in [given] if isinstance(given, str) else given:
-        path = Path(item).expanduser()
+        path = files.expand(item)
         if path.is_dir():
             raise ValleysError(
                 f"the {part} path {path} is a folder; give its files, for instance {path}/*.parquet"
@@ -325,7 +325,7 @@ def _paths(given: str | Sequence[str], part: str) -> list[Path]:
             raise ValleysError(
                 f"the {part} file {path} does not exist; give a parquet file, a pattern or a list"
             )
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        matches = sorted(map(Path, files.matching(item)))
         if not matches:
             raise ValleysError(
                 f"the {part} pattern {path} matches no file; give a parquet file, a pattern or a list"
@@ -456,7 +456,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
 
 def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     """Read npz files."""
-    train, test = (_npz(Path(spec[part]).expanduser(), part, spec["max_bytes"]) for part in ("train", "test"))
+    train, test = (_npz(files.expand(spec[part]), part, spec["max_bytes"]) for part in ("train", "test"))
     return train, test
 
 

@@ -50,6 +50,9 @@ COMMON_OPTIONS: dict[str, Option] = {
     "std": Option("numbers", "what that is divided by, by channel; left out, the train set's deviation"),
 }
 
+#: Names of files that an image folder is read for end so: torchvision's.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
 _DIGITS = 1797  # images in scikit-learn's data set
 
 _SIZE = Option("int", "resize the shorter side to this many pixels, then crop the centre square", minimum=1)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import Cell, Experiment, check, with_algorithms, with_defaults
+from valleys import files
+from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -61,12 +62,12 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
     ValleysError
         When the text is none of these.
     """
-    path = Path(text)
+    path = files.expand(text)
     try:
         if path.suffix in (".yaml", ".yml", ".json") and path.is_file():
-            block = yaml.safe_load(path.read_text(encoding="utf-8"))
+            block = read_yaml(path.read_text(encoding="utf-8"), f"--{option}: {text}")
         elif text.lstrip().startswith("{"):
-            block = yaml.safe_load(text)
+            block = read_yaml(text, f"--{option}: {text}")
         else:
             name, _, rest = text.partition(":")
             block = {key: name, **_pairs(rest)}
@@ -87,7 +88,9 @@ def _pairs(text: str) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not (name.strip() and equals):
             raise ValueError(f"{item!r} is no option=value")
-        pairs[name.strip()] = yaml.safe_load(value)
+        if name.strip() in pairs:
+            raise ValueError(f"{name.strip()!r} is there twice")
+        pairs[name.strip()] = read_yaml(value, repr(item))
     return pairs
 
 
@@ -199,7 +202,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
     """
     from valleys import data, data_sources
 
-    folder = Path(text)
+    folder = files.expand(text)
     paths = [folder / f"{part}.safetensors" for part in ("train", "test")]
     if folder.is_dir() and not all(path.is_file() for path in paths):
         raise ValleysError(
@@ -234,7 +237,7 @@ def read_model(
     ValleysError
         When the file cannot be read, no model is known, or it fits neither the weights nor the images.
     """
-    from valleys import checkpoints, factories, files, solutions
+    from valleys import checkpoints, factories, solutions
 
     state, about = checkpoints.read(weights), {}
     if weights.suffix == ".safetensors":
@@ -318,7 +321,7 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, files, jobs, losses, sgd, solutions, tables
+    from valleys import detection, figures, jobs, losses, sgd, solutions, tables
     from valleys import probe as probing
 
     jobs.keep_memory()
