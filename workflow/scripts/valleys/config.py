@@ -100,13 +100,13 @@ def read_yaml(text: str, where: str) -> Any:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            todo += [(item, (*way, str(i))) for i, item in enumerate(node.value)]
+            todo += [(item, (*way, str(i))) for i, item in enumerate(node.value)][::-1]
         if not isinstance(node, yaml.MappingNode):
             continue
         lines: dict[Any, int] = {}
-        for key, value in node.value:
+        todo += [(value, (*way, str(key.value))) for key, value in reversed(node.value)]
+        for key, _ in node.value:
             line, path = key.start_mark.line + 1, (*way, str(key.value))
-            todo.append((value, path))
             if isinstance(key, yaml.ScalarNode):  # others, safe_load refuses
                 name = key.value if key.tag.endswith(":merge") else keys.construct_object(key)
                 if name in lines:
