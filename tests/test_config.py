@@ -889,7 +889,7 @@ def test_a_study_is_not_called_as_a_table_of_lines(name):
 
 def test_names_are_as_long_as_files_may_be_called():
     experiment(("probes", {"q" * 150: {"kind": "uniform"}}))
-    with pytest.raises(ValleysError, match="config: probes: 'q+' is too long"):
+    with pytest.raises(ValleysError, match=r"config: probes: 'q+' is too long"):
         experiment(("probes", {"q" * 151: {"kind": "uniform"}}))
 
 
