@@ -13,6 +13,9 @@ among named blocks (``dataset``, ``model``, ``recipe``). A design says which com
     factors are independent of each other, and more runs leave those there are as they were. Main effects are
     then means over all other factors: a fraction of the full factorial's runs.
 
+A variant's name is its base's and, for each key that differs, the key and the level: the name says what it is
+(`variant_name`), and no two different blocks have one name.
+
 Imported by the Snakefile, so nothing here imports torch.
 """
 
