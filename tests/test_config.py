@@ -1,11 +1,14 @@
 """A mistake in the config is one clear line, and a stage depends on just the keys that change it."""
 
 import copy
+import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import yaml
 from conftest import ROOT, fill_defaults, load_config
 from valleys import config
 from valleys.config import Cell, Experiment
@@ -938,3 +941,170 @@ def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypa
     found = experiment(("models.own", {"factory": "own_average:build"}))
     assert found.average("quick", "mlp") == {"version": 1, "window": None}
     assert found.average("quick", "own") == {"version": 1, "window": None, "buffers": "last"}
+
+
+# --- names and keys of given weights, originals, keys twice ---
+
+
+def test_given_weights_depend_on_the_code_of_their_network(tmp_path, monkeypatch):
+    nets = tmp_path / "given_nets.py"
+    nets.write_text("def build(): ...\n")
+    monkeypatch.chdir(tmp_path)
+
+    def params(**kwargs):
+        model = ("models.mlp", {"factory": "given_nets:build", "kwargs": kwargs})
+        return given(["mine"], model).import_solution("mlp", "theirs")
+
+    before = params()
+    assert params() == before
+    assert params(width=3) != before
+    nets.write_text("def build(): return 1\n")
+    assert params() != before
+    installed = given(["mine"], ("models.mlp", {"factory": "torchvision.models:resnet18"}))
+    assert installed.import_solution("mlp", "theirs")["code"].startswith("torchvision ")
+    assert "code" not in given(["mine"]).import_solution("mlp", "theirs")
+
+
+@pytest.mark.parametrize("name", ["x_lines", "lines_lines"])
+def test_a_study_is_not_called_as_a_table_of_lines(name):
+    with pytest.raises(ValleysError, match=f"'{name}' ends as the table of a study's lines does"):
+        experiment(("studies", {name: STUDY}))
+
+
+def test_names_are_as_long_as_files_may_be_called():
+    experiment(("probes", {"q" * 150: {"kind": "uniform"}}))
+    with pytest.raises(ValleysError, match=r"config: probes: 'q+' is too long"):
+        experiment(("probes", {"q" * 151: {"kind": "uniform"}}))
+
+
+def originals(source, **paths):
+    more = {"size": 8} if source == "image_folder" else {}
+    return experiment(("datasets.own", {"source": source, **paths, **more}))
+
+
+def test_a_path_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.npz", "b.npz", "w.pt"):
+        (tmp_path / name).write_bytes(b"")
+    found = originals("numpy", train="~/a.npz", test="~/b.npz")
+    assert found.source_files("own") == [f"{tmp_path}/a.npz", f"{tmp_path}/b.npz"]
+    assert found.prepare_dataset("own")["source"]["train"] == "~/a.npz"  # as it was in results there are
+    weights = given(["mine"], ("checkpoints.theirs.solutions.mine", "~/w.pt"))
+    assert weights.checkpoint(weights.cells[0], "mine") == f"{tmp_path}/w.pt"
+    odd = originals("numpy", train="~nobody-of-that-name/a.npz", test="./~/b.npz")
+    assert odd.source_files("own") == []
+
+
+def test_a_path_with_the_characters_of_a_pattern_is_itself(tmp_path):
+    folder = tmp_path / "set [1] *?"
+    folder.mkdir()
+    for name in ("a.npz", "b.npz"):
+        (folder / name).write_bytes(b"")
+    found = originals("numpy", train=f"{folder}/a.npz", test=f"{folder}/b.npz")
+    assert found.source_files("own") == [f"{folder}/a.npz", f"{folder}/b.npz"]
+
+
+def test_a_pattern_reaches_into_folders_as_the_reader_does(tmp_path):
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    for name in ("a.parquet", "x/b.parquet", "x/y/c.parquet"):
+        (tmp_path / name).write_bytes(b"")
+    found = originals("parquet", train=f"{tmp_path}/**/*.parquet", test=f"{tmp_path}/a.parquet")
+    assert len(found.source_files("own")) == 4
+
+
+def test_a_changed_image_of_a_folder_is_noticed(tmp_path):
+    (tmp_path / "away").mkdir()
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(3):
+                (tmp_path / part / name / f"{i}.png").write_bytes(b"image")
+
+    def params():
+        return originals("image_folder", train=f"{tmp_path}/train", test=f"{tmp_path}/test").prepare_dataset(
+            "own"
+        )
+
+    first, cat = params(), tmp_path / "train" / "cat"
+    assert len(first["folders"]) == 2
+    assert params() == first
+    (cat / ".DS_Store").write_bytes(b"x")
+    (cat / "notes.txt").write_bytes(b"x")
+    assert params() == first  # what is no image of it
+    seen = [first]
+    for change in (
+        lambda: (cat / "3.png").write_bytes(b"image"),  # added
+        lambda: (cat / "3.png").rename(cat / "4.png"),
+        lambda: (cat / "4.png").rename(cat / "5.PNG"),
+        lambda: (cat / "5.PNG").unlink(),  # back to the first
+        lambda: (cat / "0.png").write_bytes(b"another"),
+        lambda: os.utime(cat / "1.png", ns=(1, 1)),  # replaced by one of that size, with its time kept
+        lambda: (tmp_path / "train" / "emu").mkdir(),
+        lambda: (tmp_path / "train" / "ant").symlink_to(tmp_path / "away"),
+        lambda: (tmp_path / "away" / "0.jpeg").write_bytes(b"image"),  # behind a link
+    ):
+        change()
+        seen.append(params())
+    back = 4
+    assert seen[back] == first
+    assert len({json.dumps(one) for one in seen}) == len(seen) - 1
+    (tmp_path / "away" / "loop").symlink_to(tmp_path / "train")  # ends
+    assert params() != seen[-1]
+
+
+def test_a_folder_that_a_callable_reads_counts_whole(tmp_path, monkeypatch):
+    (tmp_path / "given_data.py").write_text("def read(): ...\n")
+    (tmp_path / "raw").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spec = ("datasets.own", {"source": "callable", "factory": "given_data:read", "files": ["raw"]})
+    before = experiment(spec).prepare_dataset("own")
+    (tmp_path / "raw" / "any.bin").write_bytes(b"1")
+    assert experiment(spec).prepare_dataset("own") != before
+    assert "folders" not in experiment().prepare_dataset("digits")
+
+
+TWICE = {
+    "a: 1\nb: 2\na: 3": (3, "a is there twice, first in line 1"),
+    "x:\n  lr: 1\n  y: {lr: 2, lr: 3}": (3, "x.y.lr is there twice, first in line 3"),
+    "x:\n- {p: 1}\n- q: 1\n  'q': 2": (4, "x.1.q is there twice, first in line 3"),
+    "yes: 1\ntrue: 2": (2, "true is there twice"),
+    "1: a\n0x1: b": (2, "0x1 is there twice"),
+    '{"a": 1, "b": {"c": 1,\n"c": 2}}': (2, "b.c is there twice"),
+    "base: &b {lr: 1, lr: 2}\nmore: *b": (1, "base.lr is there twice"),
+    "b: &b {lr: 1}\nc: &c {lr: 2}\nm:\n  <<: *b\n  <<: *c": (5, "m.<< is there twice"),
+}
+
+
+@pytest.mark.parametrize("text", TWICE)
+def test_a_key_that_is_there_twice_is_refused_with_its_line(text, tmp_path):
+    line, words = TWICE[text]
+    with pytest.raises(ValleysError, match=f"^c.yaml, line {line}: {re.escape(words)}.* drop one"):
+        config.read_yaml(text, "c.yaml")
+    (tmp_path / "c").write_text(text)
+    with pytest.raises(ValleysError, match=f"^config file .*c, line {line}: "):
+        config.check_files([tmp_path / "c"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "base: &b {lr: 1, n: 2}\nmore: {<<: *b, lr: 3}",  # a merge, and what it brings set anew
+        "a: &a {x: 1}\nb: &b {x: 2}\nc: {<<: [*a, *b]}",
+        "a: {lr: 1}\nb: {lr: 2}",
+        '1: a\n"1": b\n1.5: c',
+        "a: [b, b]",
+        "loop: &l\n  again: *l",
+        "d: 2020-01-01\ne: 1e-3\nf: .nan",
+    ],
+)
+def test_other_yaml_is_read_as_ever(text, tmp_path):
+    assert repr(config.read_yaml(text, "c.yaml")) == repr(yaml.safe_load(text))
+    (tmp_path / "c").write_text(text)
+    config.check_files([tmp_path / "c"])
+
+
+def test_json_with_tabs_is_looked_at_too(tmp_path):
+    (tmp_path / "c.json").write_text('{\n\t"a": 1,\n\t"a": 2\n}')
+    with pytest.raises(ValleysError, match=r"c\.json, line 3: a is there twice"):
+        config.check_files([tmp_path / "c.json"])

@@ -52,3 +52,8 @@ def test_own_weights(folder):
     assert set(found["solution"]) == {"last", "averaged"}
     assert found["train_accuracy"].min() > 0.9  # they were trained on these images, normalised like this
     assert set(found["bn_policy"]) == {"stored"}
+    net = folder / "nets.py"
+    net.write_text(net.read_text().replace("x + self.body(x)", "x + 2 * self.body(x)"))
+    again = planned(folder, given, *targets)
+    assert again["import_solution"] == 4  # weights given are another function with another network
+    assert {"evaluate", "probe", "interpolate"} <= set(again)

@@ -1,6 +1,8 @@
 """Callables named in a config: found without an import, named by their code, called with one-line errors."""
 
 import sys
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -387,3 +389,48 @@ def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
     found = factory_costs.size(spec, "code", (3, 32, 32), 10, tmp_path / "state")
     assert found == measure(factory_costs.ASSUMED, (3, 32, 32), 10)
     assert not (tmp_path / "state").exists()
+
+
+def test_what_a_module_imports_from_elsewhere_on_the_path_counts(package, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("elsewhere")
+    (other / "own_shared").mkdir()
+    (other / "own_shared" / "__init__.py").write_text("from .layers import a\n")
+    (other / "own_shared" / "layers.py").write_text("a = 1\n")
+    monkeypatch.syspath_prepend(str(other))
+    factory = f"{package.name}.nets:build"
+    before = factories.code(factory)
+    (package / "blocks.py").write_text("from own_shared import a\nimport torch, json\n")
+    imported = factories.code(factory)
+    assert imported != before
+    (other / "own_shared" / "layers.py").write_text("a = 2\n")
+    assert factories.code(factory) != imported
+
+
+def test_a_compiled_module_of_ones_own_counts(package):
+    factory = f"{package.name}.nets:build"
+    (package / "blocks.py").write_text("from . import fast\n")
+    compiled = package / f"fast{EXTENSION_SUFFIXES[0]}"
+    seen = {factories.code(factory)}
+    for content in (b"\x7fELF 1", b"\x7fELF 2"):
+        compiled.write_bytes(content)
+        seen.add(factories.code(factory))
+    assert len(seen) == 3
+
+
+def test_an_installed_package_is_named_by_its_release(package, monkeypatch):
+    assert factories.version("torchvision.models:resnet18") == f"torchvision {released('torchvision')}"
+    assert factories.version("sklearn.datasets:load_digits") == f"scikit-learn {released('scikit-learn')}"
+    assert factories.version("json:loads") is None
+    factory = f"{package.name}.nets:build"
+    assert factories.version(factory) == factories.code(factory)
+    before = factories.version("torchvision.models:resnet18")
+
+    class Newer:
+        name, version = "torchvision", "99.1+cu130"
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Newer)
+    assert factories.version("torchvision.models:resnet18") == "torchvision 99.1" != before
+
+
+def released(name):
+    return metadata.version(name).partition("+")[0]

@@ -1,9 +1,13 @@
 """A first look from the command line: the workflow's tables and figure, a verdict, errors of one line."""
 
 import copy
+import importlib
 import json
 import re
+import sys
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,6 +20,7 @@ from valleys.errors import ValleysError
 
 DATA = "digits:train_size=120,max_test=60"
 MODEL = "mlp:hidden=[8],norm=batch"
+MODEL_FILE = "{arch: mlp, hidden: [8], norm: batch}"
 QUICK = ["--points", "11", "--n", "2", "--quiet"]
 
 
@@ -333,3 +338,81 @@ def test_defaults_are_those_that_snakemake_fills_in(name):
     theirs = copy.deepcopy(raw)
     validate(theirs, str(config.SCHEMA_FILE))
     assert look.with_defaults(copy.deepcopy(raw)) == theirs
+
+
+def curves_of(folder):
+    return tables.read(folder / "tables" / "curves.parquet", "curves").to_pandas()["train_loss"].tolist()
+
+
+NETS = """
+from torch import nn
+
+def build(width, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.{kind}(), nn.Linear(width, num_classes))
+"""
+
+
+def test_a_look_into_the_same_folder_is_at_what_it_is_asked_for(tmp_path, monkeypatch):
+    """Network, its code, images, their normalisation: each is probed anew where it is another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    rng = np.random.default_rng(0)
+
+    def write(images=None):
+        images = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8) if images is None else images
+        for part in ("train", "test"):
+            np.savez(f"{part}.npz", images=images, labels=np.arange(40) % 4)
+        return images
+
+    def code(kind):
+        sys.modules.pop("look_nets", None)
+        importlib.invalidate_caches()
+        (tmp_path / "look_nets.py").write_text(NETS.format(kind=kind) + "#" * len(seen))
+
+    seen = []
+
+    def look(model, data="numpy:train=train.npz,test=test.npz"):
+        for out in ("same", f"fresh-{len(seen)}"):
+            assert run(tmp_path, weights="w.safetensors", data=data, model=model, out=out) == 0
+        found, fresh = curves_of(tmp_path / "same"), curves_of(tmp_path / f"fresh-{len(seen)}")
+        assert found == fresh
+        assert found not in seen
+        seen.append(found)
+
+    first, own = write(), '{factory: "look_nets:build", kwargs: {width: 6}}'
+    mlp = solutions.fresh({"arch": "mlp", "hidden": [6], "norm": "none"}, (1, 8, 8), 4, seed=1)
+    save_file(mlp.state_dict(), "w.safetensors")
+    look("mlp:hidden=[6],norm=none")
+    look("mlp:hidden=[6],norm=none,activation=tanh")
+    look("mlp:hidden=[6],norm=none", data="numpy:train=train.npz,test=test.npz,mean=[0.4],std=[0.3]")
+    write()
+    look("mlp:hidden=[6],norm=none")
+    write(first)
+    state = dict(zip(("1.weight", "1.bias", "3.weight", "3.bias"), mlp.state_dict().values(), strict=True))
+    save_file(state, "w.safetensors")
+    for kind in ("GELU", "Sigmoid"):
+        code(kind)
+        look(own)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("model", "mlp:hidden=[8],hidden=[4]", "'hidden' is there twice"),
+        ("model", "{arch: mlp, norm: batch, norm: none}", "line 1: norm is there twice"),
+        ("data", "digits:train_size=120,train_size=80", "'train_size' is there twice"),
+        ("loss", "{name: mse, name: focal}", "name is there twice"),
+    ],
+)
+def test_an_option_that_is_there_twice_is_refused(trained, tmp_path, capsys, option, text, words):
+    assert run(trained[0], out=tmp_path / "x", **{option: text}) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_paths_in_the_home_folder(trained, tmp_path, monkeypatch):
+    folder = trained[0]
+    monkeypatch.setenv("HOME", str(folder))
+    assert run(Path("~"), weights="theirs.safetensors", data="~/prepared", model=None, out="~/home-look") == 0
+    assert (folder / "home-look" / "tables" / "curves.parquet").is_file()
+    (folder / "m.yaml").write_text(MODEL_FILE)
+    assert run(Path("~"), model="~/m.yaml", out=tmp_path) == 0

@@ -1,14 +1,18 @@
 """Studies expand to the variants that their design says, and keep what is done when they grow."""
 
 import collections
+import datetime
 import itertools
 import json
+import re
 
 import pyarrow as pa
 import pytest
+import yaml
 from conftest import fill_defaults, load_config
-from valleys import detection, studies
-from valleys.config import Experiment
+from valleys import detection, outcomes, studies
+from valleys.config import SCHEMA_FILE, Experiment
+from valleys.errors import ValleysError
 
 FACTORS = {"model.activation": ["relu", "tanh", "gelu"], "recipe.loss.name": ["cross_entropy", "mse"]}
 
@@ -53,14 +57,170 @@ def test_a_factor_of_its_own_leaves_the_others_as_they_were():
     assert [{f: run[f] for f in FACTORS} for run, _ in more] == [run for run, _ in expanded("sample", 12)]
 
 
+# --- names of variants ---
+
+
 @pytest.mark.parametrize(
-    ("level", "text"), [(True, "yes"), (5e-4, "0.0005"), ([8, 16], "8x16"), ("tanh", "tanh"), (3, "3")]
+    ("level", "text"),
+    [
+        *((True, "yes"), (5e-4, "0.0005"), ([8, 16], "8x16"), ("tanh", "tanh"), (3, "3"), (None, "None")),
+        ("none", "none"),
+    ],
 )
 def test_levels_can_stand_in_file_names(level, text):
     assert studies.level_name(level) == text
 
 
+LEVELS = [
+    *(1, 1.0, "1", True, "yes", "true", "True", "1.0", False, 0, 0.0, "no", "0", -1, "-1"),
+    *(None, "None", "null", "", " ", "level", float("inf"), "inf", [], {}, "[]", [1], [1.0], [[1]], ["1"]),
+    *([16, 8], "16x8", ["16", "8"], [16, 8.0], [16, True], ["a", "b"], "axb", "a-b", "a b", "a/b", "a.b"),
+    *(0.1234567, 0.1234568, 0.02, 0.020000000000000004, 1e-5, 1e22, 10**22, 10**400),
+    *("../x", "..", "/etc", "{seed}", "é", "e", "\n", "x" * 300, "x" * 301, "ReLU", "relu", "RELU"),
+    *({"a": 1}, {"a": 1.0}, {"a": True}, {"b": 1}, {"a": {"b": 1}}, '{"a": 1}', "a-1"),
+]
+
+
+def test_different_levels_have_different_names_that_are_safe_anywhere():
+    names = [studies.level_name(level) for level in LEVELS]
+    small = {"none", "None"}  # as there were; a disk that takes them for one is looked for (config)
+    assert len({name if name in small else name.lower() for name in names}) == len(LEVELS)
+    schema = yaml.safe_load(SCHEMA_FILE.read_text())["$defs"]["name"]["pattern"]
+    assert all(re.search(schema, studies.variant_name("quick", {"lr": level})) for level in LEVELS)
+    # A name with digits of its own is not taken for another level's.
+    assert studies.level_name(studies.level_name("a/b")) != studies.level_name("a/b")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels_come_back_from_their_table(level):
+    read = studies.hashable(json.loads(json.dumps(level)))
+    assert outcomes.text_of(read) == studies.level_name(level)
+    equal = [one for one in LEVELS if studies.hashable(one) == read]
+    assert level in equal
+    assert all(type(one) is type(level) or {type(one), type(level)} == {int, float} for one in equal)
+
+
+def named(studies_=(), **blocks):
+    """The smoke experiment with more blocks, and with studies of its cell called s0, s1, ..."""
+    raw = load_config("config/smoke.yaml")
+    for block, more in blocks.items():
+        raw[block] = {**raw[block], **more}
+    base = {"dataset": "digits", "model": "mlp", "recipe": "quick"}
+    raw["studies"] = {f"s{i}": {**base, **spec} for i, spec in enumerate(studies_)}
+    return Experiment(fill_defaults(raw))
+
+
+def test_the_key_is_part_of_a_variant_s_name():
+    factors = [{"recipe.lr": [0.02]}, {"recipe.swa.lr": [0.02]}, {"recipe.descent.lr": [0.02]}]
+    found = named([{"factors": one} for one in factors])
+    assert found.recipes["quick.lr-0.02"]["lr"] == 0.02
+    assert found.recipes["quick.swa.lr-0.02"]["swa"]["lr"] == 0.02
+    assert found.recipes["quick.descent.lr-0.02"]["descent"]["lr"] == 0.02
+    for study, levels in ((s, levels) for s in found.studies for levels in found.studies[s].items()):
+        (factor,) = found.config["studies"][study]["factors"]
+        cell, told = levels
+        block = found.recipe(cell.recipe)
+        for key in factor.split(".")[1:]:
+            block = block[key]
+        assert told[factor] == block
+
+
+def test_a_name_that_another_block_has_is_refused():
+    quick = load_config("config/smoke.yaml")["recipes"]["quick"]
+    study = [{"factors": {"recipe.lr": [0.02]}}]
+    words = r"s0\.factors: recipe 'quick' with recipe\.lr 0\.02 would be called 'quick\.lr-0\.02', as another"
+    with pytest.raises(ValleysError, match=words):
+        named(study, recipes={"quick.lr-0.02": {**quick, "lr": 0.3}})
+    assert (
+        named(study, recipes={"quick.lr-0.02": {**quick, "lr": 0.02}}).recipes["quick.lr-0.02"]["lr"] == 0.02
+    )
+
+
+def test_long_names_are_cut_and_stay_apart():
+    base = "q" * 145
+    names = {studies.variant_name(base, {"lr": lr}) for lr in (0.1, 0.2, 0.3)}
+    assert len(names) == 3
+    assert {len(name) for name in names} == {150}
+
+
+def test_names_that_differ_in_case_are_refused_where_a_disk_takes_them_for_one(monkeypatch):
+    probes = {"Uniform": {"kind": "uniform"}}
+    named(probes=probes)
+    monkeypatch.setattr("valleys.config.ignores_case", lambda folder: True)
+    with pytest.raises(ValleysError, match="probes: 'uniform' and 'Uniform' are one file name on this disk"):
+        named(probes=probes)
+
+
+def test_a_level_may_be_a_whole_block():
+    found = named([{"factors": {"recipe.loss": [{"name": "mse"}, {"name": "focal", "gamma": 3}]}}])
+    losses = [found.recipe(cell.recipe)["loss"] for cell in found.studies["s0"]]
+    assert {"name": "mse", "smoothing": 0.1, "gamma": 2} in losses  # with its defaults
+    assert {"name": "focal", "smoothing": 0.1, "gamma": 3} in losses
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({"recipe": [["quick"]]}, r"factors.recipe: \['quick'\] is not among recipes"),
+        ({"model": [{"mlp": 1}]}, r"factors.model: {'mlp': 1} is not among models"),
+        ({"recipe.swa": [{"start": 2}]}, "swa: missing lr"),
+        ({"recipe.lr": [float("nan")]}, "nan cannot be a level"),
+        ({"recipe.lr": [datetime.date(2020, 1, 1)]}, "cannot be a level"),
+        ({"model.hidden": [{1: 2}]}, "cannot be a level"),
+        ({"recipe.loss": [{"name": "mse"}], "recipe.loss.name": ["mse"]}, "would both be called 'loss'"),
+        ({"recipe.swa.every": [True]}, "True is not of type 'integer'"),
+    ],
+)
+def test_levels_and_factors_that_cannot_be(factors, words):
+    with pytest.raises(ValleysError, match=words):
+        named([{"factors": factors}])
+
+
+def test_arguments_of_an_own_network_keep_their_types(tmp_path, monkeypatch):
+    (tmp_path / "own_nets.py").write_text("def build(**kwargs): ...\n")
+    monkeypatch.chdir(tmp_path)
+    models = {"own": {"factory": "own_nets:build", "kwargs": {"act": "relu", "width": 8}}}
+    levels = [
+        "ReLU",
+        "../x",
+        "{seed}",
+        "",
+        "a/b",
+        "1",
+        1,
+        True,
+        "yes",
+        None,
+        "None",
+        "x" * 300,
+        [1, 2],
+        {"a": 1},
+    ]
+    found = named([{"model": "own", "factors": {"model.kwargs.act": levels}}], models=models)
+    given = {cell.model: levels["model.kwargs.act"] for cell, levels in found.studies["s0"].items()}
+    assert list(map(repr, given.values())) == list(map(repr, ["relu", *levels]))
+    assert all(found.models[name]["kwargs"]["act"] == level for name, level in given.items())
+    with pytest.raises(ValleysError, match=r"8\.0 is another level, or the base's value, but for the type"):
+        named([{"model": "own", "factors": {"model.kwargs.width": [8.0]}}], models=models)
+    models["own"]["kwargs"] = {
+        "act": {1: "relu"}
+    }  # JSON has text for keys: later jobs would get {"1": "relu"}
+    with pytest.raises(ValleysError, match=r"models\.own: kwargs: .* with text for keys"):
+        named(models=models)
+
+
+def test_rows_of_levels_that_python_takes_for_equal_stay_apart():
+    found = outcomes._ordered([studies.hashable(v) for v in (1, True, "true", 2)], [])
+    assert len(found) == 4
+    assert list(map(outcomes.text_of, outcomes._ordered(list(map(studies.hashable, (True, False))), []))) == [
+        "no",
+        "yes",
+    ]
+
+
 def test_factors_have_names_for_people():
+    assert studies.factor_name("recipe.swa.lr") == "swa lr"
+    assert studies.factor_name("model.kwargs.width") == "width"
     assert studies.factor_name("recipe.loss.name") == "loss"
     assert studies.factor_name("model.norm_init") == "norm init"
     assert studies.factor_name("recipe") == "recipe"

@@ -12,6 +12,7 @@ from valleys.costs import Costs
 from valleys.errors import ValleysError
 
 try:
+    valleys_config.check_files(workflow.configfiles)
     valleys_config.check(config)
     validate(config, "../schemas/config.schema.yaml")
     experiment = valleys_config.Experiment(config)

@@ -4,7 +4,7 @@ In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any 
 the last checkpoint.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.jobs import arithmetic, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
@@ -19,7 +19,8 @@ with job(snakemake) as log:
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
 
     ends = {"path": spec["line"]["path"], "start": first["checksum"], "stop": last["checksum"]}
-    key = [spec, ends, read_metadata(snakemake.input.train)["checksum"], str(device)]
+    data = [read_metadata(snakemake.input.train)["checksum"]]
+    key = solutions.state_key(spec, [first, last], data, arithmetic(device))
     cell = Path(snakemake.output.bends).parents[1]
     state = sgd.state_folder(cell, f"connect-{w.line}", key)
     bends = connectivity.connect(

@@ -22,12 +22,8 @@ with job(snakemake) as log:
     train, test = (read_split(snakemake, part, device) for part in ("train", "test"))
     model, about = solutions.load(snakemake.input.swa, device)
 
-    key = [
-        spec,
-        about["checksum"],
-        read_metadata(snakemake.input.train)["checksum"],
-        arithmetic(device, snakemake.config),
-    ]
+    data = [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+    key = solutions.state_key(spec, [about], data, arithmetic(device, compiles(snakemake.config)))
     state = sgd.state_folder(Path(snakemake.output.table).parent, "descent", key)
     rows = sgd.descend(
         model,

@@ -63,13 +63,14 @@ with job(snakemake) as log:
     whole = block["train_images"] is None and not foreign
     held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=whole)
     log.info("%s on the plane: %s", w.plane, ", ".join(held) or "no solution")
-    key = [
+    key = solutions.state_key(
         spec,
-        plane.checksum(),
-        arithmetic(device, snakemake.config),
-        *(about["checksum"] for _, about in loaded.values()),
-    ]
-    key += [read_metadata(path)["checksum"] for path in data]
+        (about for _, about in loaded.values()),
+        (read_metadata(path)["checksum"] for path in data),
+        arithmetic(device, compiles(snakemake.config)),
+        plane=plane.checksum(),
+        sides=[list(map(float, side)) for side in (xs, ys)],
+    )
     state = sgd.state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
     rows = planes.surface(evaluator, plane, xs, ys, state=state / "rows.pt")
     label = {**cell.columns(), "plane": w.plane}

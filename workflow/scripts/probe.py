@@ -36,20 +36,15 @@ with job(snakemake) as log:
             evaluator = probe.evaluator_for(model, splits, block, spec, compiles(snakemake.config))
             del model  # the evaluator has a copy
             log.info("probe %s at %s", probe_name, name)
-            key = [
-                {k: v for k, v in block.items() if k not in ("n", "solutions")},
-                spec["loss"],
-                spec["bn_refresh"],
-            ]
-            key += [
-                spec["version"],
-                about["checksum"],
-                files.checksum(stored),
-                arithmetic(device, snakemake.config),
-                *inputs,
-            ]
             judged = evaluator.precision != "fp32" or block.get("adaptive")
-            key += [spec["asymmetry"]] if judged else []
+            shared = ("loss", "bn_refresh", "version", *(["asymmetry"] if judged else []))
+            key = solutions.state_key(
+                [{k: v for k, v in block.items() if k not in ("n", "solutions")}, *map(spec.get, shared)],
+                [about],
+                inputs,
+                arithmetic(device, compiles(snakemake.config)),
+                stored=files.checksum(stored),
+            )
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(
                 evaluator,

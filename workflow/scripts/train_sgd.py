@@ -29,8 +29,10 @@ with job(snakemake) as log:
     averaging.check_bn(model)  # the statistics of what it makes will be refreshed
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
-    key = [spec, read_metadata(snakemake.input.train)["checksum"], arithmetic(device, snakemake.config)]
-    key += [begun["checksum"]] if begun else []
+    data = [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
+    key = solutions.state_key(
+        spec, [begun] if begun else [], data, arithmetic(device, compiles(snakemake.config))
+    )
     state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
     execution, last = snakemake.config["execution"], None
     if execution["keep"] != "all":  # has no part in the weights, hence none in the params
@@ -46,6 +48,7 @@ with job(snakemake) as log:
         compiled=compiles(snakemake.config),
     )
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
+    about |= {"code": spec["code"]} if "code" in spec else {}
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
     sgd.note_dropped(state / "iterates", spec["recipe"])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from valleys import __version__
+from valleys import __version__, files
 from valleys.errors import ValleysError, shown
 
 _EXAMPLES = """
@@ -47,18 +47,18 @@ def parser() -> argparse.ArgumentParser:
     _add_probe(commands)
     compare = commands.add_parser("compare", help="two finished experiments side by side")
     compare.add_argument(
-        "a", type=Path, metavar="A", help="results folder of the first, as in results/default"
+        "a", type=files.expand, metavar="A", help="results folder of the first, as in results/default"
     )
-    compare.add_argument("b", type=Path, metavar="B", help="results folder of the second")
+    compare.add_argument("b", type=files.expand, metavar="B", help="results folder of the second")
     compare.add_argument(
-        "--output", type=Path, help="also write the rows to this .parquet, .csv or .html file"
+        "--output", type=files.expand, help="also write the rows to this .parquet, .csv or .html file"
     )
     plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
-    plan.add_argument("config", type=Path, help="the run's config file")
+    plan.add_argument("config", type=files.expand, help="the run's config file")
     plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
     plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
     claims = commands.add_parser("claims", help="the claims table of a finished run")
-    claims.add_argument("config", type=Path, help="the run's config file")
+    claims.add_argument("config", type=files.expand, help="the run's config file")
     commands.add_parser("options", help="data sources, architectures and directions (docs/options.md)")
     return top
 
@@ -75,7 +75,7 @@ def _add_probe(commands: Any) -> None:
     what = one.add_argument_group("what is probed")
     what.add_argument(
         "--weights",
-        type=Path,
+        type=files.expand,
         required=True,
         help="state dict: safetensors, or of torch.save; FILE#KEY of several in it",
     )
@@ -122,7 +122,10 @@ def _add_probe(commands: Any) -> None:
     curve.add_argument("--c", type=float, help="level of Definition 1 (2)")
     run = one.add_argument_group("run")
     run.add_argument(
-        "--out", type=Path, default=Path("results/look"), help="folder for tables and figure (results/look)"
+        "--out",
+        type=files.expand,
+        default=Path("results/look"),
+        help="folder for tables and figure (results/look)",
     )
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     run.add_argument("--threads", type=int, help="of the processor (what torch takes)")
@@ -204,11 +207,12 @@ def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     import yaml
 
-    from valleys import claims, files, tables
+    from valleys import claims, tables
+    from valleys.config import read_yaml
 
     files.check_regular(config, "config file")
     try:
-        name = yaml.safe_load(config.read_text(encoding="utf-8"))["name"]
+        name = read_yaml(config.read_text(encoding="utf-8"), f"config file {config}")["name"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ValleysError(f"config file {config} cannot be read or has no name ({reason})") from error

@@ -131,7 +131,7 @@ def load(model: nn.Module, weights: Weights, where: str) -> str:
 
 def find(path: str | Path) -> Weights:
     """Read all that stands in a file: `read` without its warning, for `load`."""
-    path, choice = files.split_choice(path)
+    path, choice = files.split_choice(files.expand(path))
     path = files.checkpoint_file(path)
     files.check_regular(path, "checkpoint")
     by_name = files.shards(path)

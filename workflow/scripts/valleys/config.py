@@ -6,10 +6,12 @@ rule's params hold just the keys that change its result.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import difflib
 import functools
-import glob
 import itertools
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,11 +24,11 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
-from valleys.dataset_options import validate_dataset
+from valleys.dataset_options import IMAGE_SUFFIXES, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
-from valleys.studies import Expansion
+from valleys.studies import Expansion, is_plain
 
 SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
@@ -74,6 +76,66 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         raise ValleysError(_explain(error))
 
 
+def read_yaml(text: str, where: str) -> Any:
+    """Read YAML as ``yaml.safe_load`` does, but refuse a key that is there twice: the last would win.
+
+    Parameters
+    ----------
+    where
+        Names the text in the error.
+
+    Raises
+    ------
+    ValleysError
+        For the first such key, with its line. What a merge (``<<``) brings may be set again.
+    yaml.YAMLError
+        As ``yaml.safe_load``.
+    """
+    keys, seen = yaml.SafeLoader(""), set[int]()
+    todo: list[tuple[Any, tuple[str, ...]]] = [(yaml.compose(text, yaml.SafeLoader), ())]
+    doubled: list[tuple[int, str]] = []
+    while todo:
+        node, way = todo.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += [(item, (*way, str(i))) for i, item in enumerate(node.value)][::-1]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[Any, int] = {}
+        todo += [(value, (*way, str(key.value))) for key, value in reversed(node.value)]
+        for key, _ in node.value:
+            line, path = key.start_mark.line + 1, (*way, str(key.value))
+            if isinstance(key, yaml.ScalarNode):  # others, safe_load refuses
+                name = key.value if key.tag.endswith(":merge") else keys.construct_object(key)
+                if name in lines:
+                    doubled.append((line, f"{'.'.join(path)} is there twice, first in line {lines[name]}"))
+                lines.setdefault(name, line)
+    if doubled:
+        line, what = min(doubled)
+        raise ValleysError(f"{where}, line {line}: {what}; drop one, as the last would win in silence")
+    return yaml.safe_load(text)
+
+
+def check_files(paths: Iterable[str | Path]) -> None:
+    """Check that no config file has a key twice, as `read_yaml`; Snakemake, which read them, does not see it.
+
+    Raises
+    ------
+    ValleysError
+        For the first such key.
+    """
+    for path in map(Path, paths):
+        if path.is_file():  # and no pipe, which has been read
+            text = path.read_text(encoding="utf-8")
+            with contextlib.suppress(ValueError):
+                json.loads(text)
+                text = text.replace("\t", " ")  # JSON has tabs between words alone, YAML has none
+            with contextlib.suppress(yaml.YAMLError):
+                read_yaml(text, f"config file {path}")
+
+
 def check_writable(folder: str | Path) -> None:
     """Check that `folder` exists and can be written to, or can be made.
 
@@ -89,6 +151,15 @@ def check_writable(folder: str | Path) -> None:
         raise ValleysError(f"results folder {folder}: {path} is a file; remove it or run elsewhere")
     if not os.access(path, os.W_OK | os.X_OK):
         raise ValleysError(f"results folder {folder}: {path} is not writable; make it so or run elsewhere")
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether a folder's disk takes small and capital letters in names for the same."""
+    return any(
+        other != one and other.exists() and other.samefile(one)
+        for one in (folder, *folder.parents)
+        if (other := one.with_name(one.name.swapcase()) if one.name else one)
+    )
 
 
 def _explain(error: ValidationError) -> str:
@@ -117,6 +188,29 @@ def _explain(error: ValidationError) -> str:
 def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the defaults of the config's schema, in place, as Snakemake's ``validate`` does.
+
+    Parameters
+    ----------
+    config
+        Checked (`valleys.config.check`).
+    """
+    plain = Draft202012Validator.VALIDATORS["properties"]
+
+    def properties(validator: Any, schemas: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        for name, one in schemas.items():
+            if "default" in one and isinstance(instance, dict):
+                instance.setdefault(name, json.loads(json.dumps(one["default"])))
+        yield from plain(validator, schemas, instance, schema)
+
+    filling = validators.extend(Draft202012Validator, {"properties": properties})
+    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    for _ in filling(schema).iter_errors(config):
+        pass  # the caller has checked
+    return config
 
 
 @dataclass(frozen=True, order=True)
@@ -217,6 +311,7 @@ class Experiment:
         self.models, self.recipes = expansion.models, expansion.recipes
         self.checkpoints: dict[str, Any] = config["checkpoints"]
         self._codes: dict[str, str | None] = {}
+        self._folders: dict[str, list[str]] = {}
         self._check_factories()
         self._check_names()
         self.wanted: dict[Cell, Wanted] = {}
@@ -251,22 +346,27 @@ class Experiment:
         for block, specs in (("models", self.models), ("datasets", self.datasets)):
             for name, spec in specs.items():
                 try:
+                    if "factory" in spec and not is_plain(spec["kwargs"]):
+                        raise ValleysError(
+                            f"kwargs: {spec['kwargs']!r} holds more than numbers, text, true, false, null, "
+                            "and lists and mappings of these with text for keys, which is what files keep"
+                        )
                     self._code(spec)
                 except ValleysError as error:
                     raise ValleysError(f"config: {block}.{name}: {error}") from None
 
     def _code(self, spec: Mapping[str, Any]) -> dict[str, str]:
-        """Return ``code``, naming the source of a block's factory; nothing of a block or package without."""
+        """Return ``code``, naming the source of a block's factory; nothing of a block without one."""
         if "factory" not in spec:
             return {}
         factory = spec["factory"]
         if factory not in self._codes:
-            self._codes[factory] = factories.code(factory)
+            self._codes[factory] = factories.version(factory)
         code = self._codes[factory]
         return {} if code is None else {"code": code}
 
     def factory_code(self, model: str) -> str | None:
-        """Return what names the source of a model's factory; None of an architecture or installed package."""
+        """Return what names the code of a model's factory (`factories.version`); None of an architecture."""
         return self._code(self.models[model]).get("code")
 
     def _cells(self) -> Iterator[Cell]:
@@ -314,7 +414,7 @@ class Experiment:
         text = self.checkpoints[cell.recipe]["solutions"][solution]
         for key, value in cell.columns().items():
             text = text.replace(f"{{{key}}}", str(value))
-        return text
+        return os.path.expanduser(text)  # noqa: PTH111 (the text stays as it is: Snakemake compares it)
 
     def checkpoint(self, cell: Cell, solution: str) -> str:
         """Return the file that a solution of a cell with given weights comes from."""
@@ -399,12 +499,33 @@ class Experiment:
         for name in self.checkpoints:
             if name in self.recipes:
                 raise ValleysError(f"config: checkpoints: {name!r} is a recipe too; choose another name")
+        self._check_case()
+        for name in self.config["studies"]:
+            if name.endswith(LINES):
+                raise ValleysError(
+                    f"config: studies: {name!r} ends as the table of a study's lines does; choose another"
+                )
         taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
                     f"config: studies: {name!r} is the name of a table or target; choose another"
                 )
+
+    def _check_case(self) -> None:
+        """Check that no two names are one file on a disk that takes capital letters for small ones."""
+        if not ignores_case(Path.cwd()):
+            return
+        blocks = {key: self.config[key] for key in ("datasets", "probes", "lines", "planes")}
+        blocks |= {"models": self.models, "recipes": [*self.recipes, *self.checkpoints]}
+        for block, names in (*blocks.items(), ("checkpoints: solutions", [*SOLUTIONS, *self.own_names])):
+            seen: dict[str, str] = {}
+            for name in names:
+                other = seen.setdefault(name.lower(), name)
+                if other != name:
+                    raise ValleysError(
+                        f"config: {block}: {other!r} and {name!r} are one file name on this disk; rename one"
+                    )
 
     def _check_solutions(self) -> None:
         """Check that solutions named anywhere are the workflow's or given ones, which some cell has."""
@@ -450,6 +571,9 @@ class Experiment:
         schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
         variants = {k: v for k, v in self.recipes.items() if k not in self.config["recipes"]}
         check({**self.config, "recipes": {**self.config["recipes"], **variants}}, schema)
+        self.recipes |= with_defaults({"recipes": copy.deepcopy(variants)})[
+            "recipes"
+        ]  # of levels that are blocks
         for name, recipe in self.recipes.items():
             if "start_from" in recipe:
                 self._check_start(name)
@@ -876,13 +1000,27 @@ class Experiment:
         return found
 
     def source_files(self, dataset: str) -> list[str]:
-        """Return the files a data set is read from that exist now (none for sources that are folders)."""
+        """Return the files a data set is read from that exist now (of folders: `source_folders`)."""
+        return [path for path in self._originals(dataset) if Path(path).is_file()]
+
+    def _originals(self, dataset: str) -> list[str]:
         found: list[str] = []
         for key in ("train", "test", "files"):
             value = self.datasets[dataset].get(key) or []
             for pattern in [value] if isinstance(value, str) else value:
-                found += sorted(p for p in glob.glob(pattern) if Path(p).is_file())  # noqa: PTH207 (absolute patterns)
+                found += files.matching(pattern)
         return found
+
+    def source_folders(self, dataset: str) -> list[str]:
+        """Return what names the contents of each folder that a data set is read from (`files.folder_digest`).
+
+        They are looked at once: a folder of a million images is asked for as many sizes and times.
+        """
+        if dataset not in self._folders:
+            suffixes = IMAGE_SUFFIXES if self.datasets[dataset]["source"] == "image_folder" else ()
+            there = [Path(path) for path in self._originals(dataset) if Path(path).is_dir()]
+            self._folders[dataset] = [files.folder_digest(path, suffixes) for path in there]
+        return self._folders[dataset]
 
     def direction_inputs(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions that a probe's computed directions are made from or for."""
@@ -1021,9 +1159,13 @@ class Experiment:
         return self.checkpoints[name] if self.is_given(name) else self.recipes[name]
 
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
-        """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code."""
-        source = self.datasets[dataset]
-        return self._stage("prepare_dataset", source=source, **self._code(source))
+        """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code.
+
+        Of originals in folders also what names their contents; those that are files are inputs.
+        """
+        source, folders = self.datasets[dataset], self.source_folders(dataset)
+        more = {"folders": folders} if folders else {}
+        return self._stage("prepare_dataset", source=source, **self._code(source), **more)
 
     def train_sgd(self, model: str, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``train_sgd``: all of the recipe but the averaging window and the descent.
@@ -1056,10 +1198,13 @@ class Experiment:
         return self.models[model].get("norm", "batch") == "batch"
 
     def import_solution(self, model: str, recipe: str) -> dict[str, Any]:
-        """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all."""
+        """Params of ``import_solution``: the model, and how to refresh batch-norm statistics, if at all.
+
+        Of a user's own network also what names its code.
+        """
         refreshed = self.checkpoints[recipe]["bn"] == "refreshed"
-        settings = self.config["bn_refresh"] if refreshed else None
-        return self._stage("import_solution", model=self.models[model], bn_refresh=settings)
+        spec, settings = self.models[model], self.config["bn_refresh"] if refreshed else None
+        return self._stage("import_solution", model=spec, bn_refresh=settings, **self._code(spec))
 
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""

@@ -99,6 +99,14 @@ class Split:
             torch.tensor(self.std, dtype=torch.float32, device=self.device).view(shape),
         )
 
+    def checksum(self) -> str:
+        """Return the SHA-256 of all that the split holds; its images must be in memory."""
+        about = {"classes": self.classes, "mean": self.mean, "std": self.std}
+        digest = hashlib.sha256(json.dumps([about, self.images.shape]).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
     def subset(self, n: int | None, seed: int = 0) -> Split:
         """Return a fixed random subset of ``n`` images; self when ``n`` is None or not below the length.
 

@@ -245,7 +245,7 @@ def _torchvision(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     from valleys.torchvision_compat import import_torchvision
 
     name = spec["source"]
-    root = Path(spec["root"]).expanduser()
+    root = files.expand(spec["root"])
     datasets = import_torchvision("datasets")
     by_train = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
     by_split = {"svhn": "SVHN", "stl10": "STL10"}
@@ -290,7 +290,7 @@ def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     image_folder = import_torchvision("datasets").ImageFolder
     listed = {}
     for part in ("train", "test"):
-        folder = Path(spec[part]).expanduser()
+        folder = files.expand(spec[part])
         if not folder.is_dir():
             raise ValleysError(
                 f"the {part} folder {folder} does not exist; it must hold one sub-folder per class"
@@ -345,7 +345,7 @@ def _paths(given: str | Sequence[str], part: str) -> list[Path]:
     """Expand a path, a glob pattern, or a list of them; the files of a pattern are sorted by name."""
     paths: list[Path] = []
     for item in [given] if isinstance(given, str) else given:
-        path = Path(item).expanduser()
+        path = files.expand(item)
         if path.is_dir():
             raise ValleysError(
                 f"the {part} path {path} is a folder; give its files, for instance {path}/*.parquet"
@@ -356,11 +356,9 @@ def _paths(given: str | Sequence[str], part: str) -> list[Path]:
         wanted = "give a parquet file, a pattern or a list"
         if not glob.has_magic(str(path)):
             files.check_regular(path, f"the {part} file", wanted)
-        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+        matches = sorted(map(Path, files.matching(item)))
         if not matches:
-            raise ValleysError(
-                f"the {part} pattern {path} matches no file; give a parquet file, a pattern or a list"
-            )
+            raise ValleysError(f"the {part} pattern {path} matches no file; {wanted}")
         paths.extend(files.check_regular(match, f"the {part} file", wanted) for match in matches)
     return paths
 
@@ -510,7 +508,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
 
 def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     """Read npz files."""
-    train, test = (_npz(Path(spec[part]).expanduser(), part, spec["max_bytes"]) for part in ("train", "test"))
+    train, test = (_npz(files.expand(spec[part]), part, spec["max_bytes"]) for part in ("train", "test"))
     return train, test
 
 

@@ -50,6 +50,9 @@ COMMON_OPTIONS: dict[str, Option] = {
     "std": Option("numbers", "what that is divided by, by channel; left out, the train set's deviation"),
 }
 
+#: Names of files that an image folder is read for end so: torchvision's.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
 _DIGITS = 1797  # images in scikit-learn's data set
 
 _SIZE = Option("int", "resize the shorter side to this many pixels, then crop the centre square", minimum=1)
@@ -85,7 +88,8 @@ DATASET_OPTIONS: dict[str, Source] = {
     "stl10": _torchvision("STL-10, 96x96 colour, 5000 + 8000 labelled images, 10 classes"),
     "fashion_mnist": _torchvision("Fashion-MNIST, 28x28 grey, 60000 + 10000 images, 10 classes"),
     "image_folder": Source(
-        "folders of image files, one sub-folder per class, in torchvision's ImageFolder order",
+        "folders of image files, one sub-folder per class, in torchvision's ImageFolder order; read "
+        "again when a file's path, size or time is another",
         {
             "train": Option("path", "folder of the training classes", required=True),
             "test": Option("path", "folder of the test classes, the same names", required=True),
@@ -119,7 +123,9 @@ DATASET_OPTIONS: dict[str, Source] = {
                 "factory", "module:attribute, in the folder of the run or installed", required=True
             ),
             "kwargs": Option("kwargs", "its arguments"),
-            "files": Option("paths", "what it reads: when one of these files changes it is called again"),
+            "files": Option(
+                "paths", "what it reads, files and folders: when one of these changes it is called again"
+            ),
         },
     ),
 }

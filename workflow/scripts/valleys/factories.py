@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -18,6 +19,8 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,7 @@ def code(factory: str) -> str | None:
 
     Returns
     -------
-    None for an installed package, whose version is no more looked at than torch's.
+    None for an installed package (`version` names its release).
 
     Raises
     ------
@@ -80,6 +83,36 @@ def code(factory: str) -> str | None:
     for name, path in sorted(_sources(factory, *found).items()):
         digest.update(f"{name}\x1f".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def version(factory: str) -> str | None:
+    """Return what names the code of a factory: of a user's own `code`, of an installed package its release.
+
+    The release is the distribution's name and version, as in ``timm 1.0.9``, without what says for which
+    hardware it was built. That of packages which a user's own module imports is not looked at, no more than
+    torch's.
+
+    Returns
+    -------
+    None for what has no release: the standard library.
+
+    Raises
+    ------
+    ValleysError
+        As `code`.
+    """
+    digest = code(factory)
+    return digest if digest is not None else _release(factory.partition(":")[0].partition(".")[0])
+
+
+def _release(package: str) -> str | None:
+    """Return name and version of the distributions that a package is installed from."""
+    try:
+        found = [metadata.distribution(package)]  # most are called as their package is
+    except (metadata.PackageNotFoundError, ValueError):
+        names = metadata.packages_distributions().get(package, ())
+        found = [metadata.distribution(name) for name in sorted(set(names))]
+    return ", ".join(f"{one.name} {one.version.partition('+')[0]}" for one in found) or None
 
 
 def _own(parts: Sequence[str]) -> tuple[Path, dict[str, Path]] | None:
@@ -132,8 +165,10 @@ def _files(parts: Sequence[str], folders: Iterable[Path]) -> dict[str, Path] | N
             if below is None:
                 return None
             return {head: package / "__init__.py"} | {f"{head}.{name}": path for name, path in below.items()}
-        if alone.is_file():
-            return None if rest else {head: alone}
+        compiled = (folder / f"{head}{suffix}" for suffix in EXTENSION_SUFFIXES)
+        for file in (*compiled, alone):  # in Python's order
+            if file.is_file():
+                return None if rest else {head: file}
         if package.is_dir():
             without_init.append(package)
     if not without_init:
@@ -145,12 +180,20 @@ def _files(parts: Sequence[str], folders: Iterable[Path]) -> dict[str, Path] | N
 
 
 def _sources(factory: str, folder: Path, todo: Mapping[str, Path]) -> dict[str, Path]:
-    """Return a module's files and those of all it imports from the same folder, by module."""
+    """Return a module's files and those of all it imports that are the user's, by module."""
+
+    @functools.cache
+    def elsewhere(module: str) -> dict[str, Path]:
+        own = _own(module.split("."))
+        return own[1] if own else {}
+
     found: dict[str, Path] = {}
     todo = dict(todo)
     while todo:
         name, path = todo.popitem()
         found[name] = path
+        if path.suffix != ".py":
+            continue
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as error:
@@ -159,7 +202,9 @@ def _sources(factory: str, folder: Path, todo: Mapping[str, Path]) -> dict[str, 
                 f"factory {factory!r}: {path}{line} is not Python ({_line(error)}); mend it"
             ) from error
         for module in _imported(tree, name, path.name == "__init__.py"):
-            more = _files(module.split("."), [folder]) or {}
+            more = _files(module.split("."), [folder])
+            if more is None:
+                more = elsewhere(module)
             todo |= {key: file for key, file in more.items() if key not in found}
     return found
 

@@ -119,6 +119,9 @@ def compiles(config: Any) -> bool:
     return bool(config["execution"]["compile"])
 
 
-def arithmetic(device: Any, config: Any) -> str:
+def arithmetic(device: Any, compiled: bool = False) -> str:
     """Return what a job's last bits hang on besides its inputs, for the key of state it may resume from."""
-    return f"{device}, compiled" if compiles(config) else str(device)
+    import torch
+
+    threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    return f"{device}{', compiled' * compiled}{f', {threads} threads' * (threads > 1)}"

@@ -11,14 +11,15 @@ import math
 import re
 import statistics
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_algorithms
+from valleys import files
+from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -67,15 +68,13 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
     ValleysError
         When the text is none of these.
     """
-    from valleys import files
-
-    path = Path(text)
+    path = files.expand(text)
     try:
         if path.suffix in (".yaml", ".yml", ".json") and path.exists():
             files.check_regular(path, f"--{option}:")
-            block = yaml.safe_load(path.read_text(encoding="utf-8"))
+            block = read_yaml(path.read_text(encoding="utf-8"), f"--{option}: {text}")
         elif text.lstrip().startswith("{"):
-            block = yaml.safe_load(text)
+            block = read_yaml(text, f"--{option}: {text}")
         else:
             name, _, rest = text.partition(":")
             block = {key: name, **_pairs(rest)}
@@ -96,33 +95,10 @@ def _pairs(text: str) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not (name.strip() and equals):
             raise ValueError(f"{item!r} is no option=value")
-        pairs[name.strip()] = yaml.safe_load(value)
+        if name.strip() in pairs:
+            raise ValueError(f"{name.strip()!r} is there twice")
+        pairs[name.strip()] = read_yaml(value, repr(item))
     return pairs
-
-
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of the config's schema, in place, as Snakemake's ``validate`` does.
-
-    Parameters
-    ----------
-    config
-        Checked (`valleys.config.check`).
-    """
-    from jsonschema import Draft202012Validator, validators
-
-    plain = Draft202012Validator.VALIDATORS["properties"]
-
-    def properties(validator: Any, schemas: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        for name, one in schemas.items():
-            if "default" in one and isinstance(instance, dict):
-                instance.setdefault(name, json.loads(json.dumps(one["default"])))
-        yield from plain(validator, schemas, instance, schema)
-
-    filling = validators.extend(Draft202012Validator, {"properties": properties})
-    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
-    for _ in filling(schema).iter_errors(config):
-        pass  # the caller has checked
-    return config
 
 
 @dataclass(frozen=True)
@@ -233,7 +209,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
     """
     from valleys import data, data_sources
 
-    folder = Path(text)
+    folder = files.expand(text)
     paths = [folder / f"{part}.safetensors" for part in ("train", "test")]
     if folder.is_dir() and not all(path.is_file() for path in paths):
         raise ValleysError(
@@ -269,7 +245,7 @@ def read_model(
     ValleysError
         When the file cannot be read, no model is known, or it fits neither the weights nor the images.
     """
-    from valleys import checkpoints, files, solutions
+    from valleys import checkpoints, factories, solutions
 
     found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
     if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
@@ -296,11 +272,12 @@ def read_model(
                 f"--data: its images have shape {ours[0]} and {ours[1]} classes; {weights} is of a "
                 f"network for images {theirs[0]} and {theirs[1]} classes"
             )
-    net = solutions.fresh(
-        about["model"] if spec is None else spec, train.in_shape, train.classes, device=device
-    )
+    spec = about["model"] if spec is None else spec
+    net = solutions.fresh(spec, train.in_shape, train.classes, device=device)
     told = checkpoints.load(net, found, str(weights))
-    known = {"solution": "given", "iterates": 0, **about, "read": f"{weights}: {told}"}
+    now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
+    now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
+    known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {told}"}
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
         known["solution"] = "given"
     return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
@@ -367,25 +344,31 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, files, jobs, losses, sgd, tables
+    from valleys import detection, figures, jobs, losses, sgd, solutions, tables
     from valleys import probe as probing
 
     jobs.keep_memory()
     where = jobs.pick_device({"execution": {"device": device}})
     splits, dataset, source = read_data(data)
+    contents = source.get("prepared") or [split.checksum() for split in splits]
     splits = tuple(split.to(where) for split in splits)
     spec = None if model is None else parse_block(model, "arch", "model")
     net, about = read_model(weights, spec, splits[0], where)
-    named = about["model"] if spec is None else spec
+    named = about["model"]
     cell = _cell(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
     block, loss = wanted.block, losses.build(wanted.loss)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
     evaluator = probing.evaluator_for(net, splits, block, settings)
     stored, columns = _computed(net, splits[0].subset(block["train_images"]), loss, block)
-    name, solution = block["kind"], about["solution"]
-    key = [block | {"n": None}, settings, VERSIONS["probe"], about["checksum"], cell.path, source, str(where)]
-    key += [files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()})]
-    key += [wanted.asymmetry] if evaluator.precision != "fp32" or block.get("adaptive") else []
+    name, solution = block["kind"], _name(str(about["solution"]))
+    judged = evaluator.precision != "fp32" or block.get("adaptive")
+    key = solutions.state_key(
+        [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],
+        [about],
+        contents,
+        jobs.arithmetic(where),
+        stored=files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
+    )
     found = probing.probe_solution(
         evaluator,
         block,
@@ -405,7 +388,7 @@ def probe(
     own = _solution_row(net, about, splits, loss, evaluator.bn) | {**cell.columns(), "solution": solution}
     made = {"curves": curves, "directions": rows, "solutions": [own]}
     config = {"probes": {name: block}, **settings, "asymmetry": wanted.asymmetry}
-    config |= {"data": source, "weights": about["checksum"]}
+    config |= {"data": source, "weights": about["checksum"], "model": named}
     written = {}
     for table, content in made.items():
         written[table] = folder / "tables" / f"{table}.parquet"

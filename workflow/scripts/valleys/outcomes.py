@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from valleys.errors import ValleysError
-from valleys.studies import factor_name, level_name
+from valleys.studies import Json, factor_name, hashable, level_name
 
 CELL = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
@@ -42,7 +42,8 @@ class Study:
     name : str
         As in the config.
     factors : dict
-        Factors that vary in it, each with its levels in order. A level that is a list is a tuple here.
+        Factors that vary in it, each with its levels in order. They are as
+        `valleys.studies.hashable` returns them.
     design : str
         ``none`` (no factor varies), ``one_at_a_time`` (each variant differs from the base in one factor at
         most, and variants share seeds) or ``crossed`` (anything else: full and sampled designs).
@@ -120,18 +121,25 @@ def label(factor: str, level: Any) -> str:
 
 def text_of(level: Any) -> str:
     """Return a level as text."""
-    return level_name(list(level) if isinstance(level, tuple) else level)
+    return level_name(_plain(level))
+
+
+def _plain(level: Any) -> Any:
+    """Return a level as the config has it."""
+    if isinstance(level, Json):
+        return json.loads(level.text)
+    return [_plain(item) for item in level] if isinstance(level, tuple) else level
 
 
 def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) -> Study:
     solution = next((s for s in SOLUTIONS if (rows["solution"] == s).any()), rows["solution"].iloc[0])
     rows = rows[rows["solution"] == solution].copy()
-    parsed = [{f: _hashable(v) for f, v in json.loads(text).items()} for text in rows["levels"]]
+    parsed = [{f: hashable(v) for f, v in json.loads(text).items()} for text in rows["levels"]]
     names = list(dict.fromkeys([*order, *(f for levels in parsed for f in levels)]))
     factors: dict[str, list[Any]] = {}
     for factor in names:
         values = [levels.get(factor) for levels in parsed]
-        there = _ordered(values, [_hashable(v) for v in order.get(factor, ())])
+        there = _ordered(values, [hashable(v) for v in order.get(factor, ())])
         if len(there) > 1:
             factors[factor] = there
             rows[column(factor)] = pd.Series(values, index=rows.index, dtype=object)
@@ -147,17 +155,18 @@ def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) ->
     return Study(name, factors, design, base, str(solution), rows, minima)
 
 
-def _hashable(level: Any) -> Any:
-    return tuple(map(_hashable, level)) if isinstance(level, list) else level
-
-
 def _ordered(values: Sequence[Any], order: Sequence[Any]) -> list[Any]:
     """Return the values there are: first those of `order`, then the rest, numbers by size before text."""
     there = set(values)
     rest = [v for v in there if v not in order]
-    rest.sort(key=lambda v: (0, v, "") if isinstance(v, int | float) else (1, 0, text_of(v)))
-    if all(isinstance(v, int | float) for v in there):
-        return sorted(there)
+
+    def place(level: Any) -> tuple[int, float, str]:
+        plain = _plain(level)
+        return (0, plain, text_of(level)) if isinstance(plain, int | float) else (1, 0, text_of(level))
+
+    rest.sort(key=place)
+    if all(place(v)[0] == 0 for v in there):
+        return sorted(there, key=place)
     return [*(v for v in order if v in there), *rest]
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import yaml
 
 from valleys import files
-from valleys.config import SCHEMA_FILE, Experiment, check
+from valleys.config import SCHEMA_FILE, Experiment, check, read_yaml
 from valleys.costs import MB, RULES, Cost, Costs
 from valleys.errors import ValleysError
 
@@ -244,7 +244,7 @@ def _experiment(configfile: Path) -> Experiment:
 
     files.check_regular(configfile, "config file")
     try:
-        config = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+        config = read_yaml(configfile.read_text(encoding="utf-8"), f"config file {configfile}")
     except (OSError, yaml.YAMLError) as error:
         raise ValleysError(
             f"config file {configfile} cannot be read ({' '.join(str(error).split())})"

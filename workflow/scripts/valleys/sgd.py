@@ -514,7 +514,8 @@ def state_folder(cell: str | Path, stage: str, key: object) -> Path:
     Snakemake deletes a job's declared outputs before it runs the job again, so state must live elsewhere;
     `key` (everything that decides the result) is part of the name, so another recipe never resumes from it.
     """
-    return Path(cell) / "state" / f"{stage}-{files.fingerprint(key)}"
+    # `stage` may have two names of the config in it, and a file system allows 255 bytes; the key decides.
+    return Path(cell) / "state" / f"{stage[:200]}-{files.fingerprint(key)}"
 
 
 def vector_norm(tensors: Mapping[str, Tensor]) -> float:

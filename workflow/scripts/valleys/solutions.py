@@ -49,6 +49,45 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.eval(), about
 
 
+def identity(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the function that a stored solution is: its weights alone do not.
+
+    Parameters
+    ----------
+    about
+        A solution's metadata, as `load` returns it.
+
+    Returns
+    -------
+    dict
+        ``model`` (spec), ``code`` (of a user's own network: names its source), ``in_shape``, ``classes`` and
+        ``checksum`` (of the weights).
+    """
+    return {key: about.get(key) for key in ("model", "code", "in_shape", "classes", "checksum")}
+
+
+def state_key(
+    spec: Any, about: Iterable[Mapping[str, Any]], data: Iterable[str], arithmetic: str, **more: Any
+) -> dict[str, Any]:
+    """Return the key of state that a job may resume from (`valleys.sgd.state_folder`): all that it goes by.
+
+    Parameters
+    ----------
+    spec
+        What decides the result of the stage's params, its version included.
+    about
+        Metadata of each solution that is read, in order.
+    data
+        Checksum of each part of the data set that is read.
+    arithmetic
+        What the last bits hang on (`valleys.jobs.arithmetic`).
+    more
+        What else is read.
+    """
+    solutions = [identity(one) for one in about]
+    return {"spec": spec, "solutions": solutions, "data": list(data), "arithmetic": arithmetic, **more}
+
+
 def by_name(paths: Iterable[str]) -> dict[str, str]:
     """Return the files of solutions by name: each is called as its solution is, which may be by any word."""
     return {Path(path).stem: path for path in paths}
