@@ -97,7 +97,7 @@ def start_fork_server():
     if not here or workflow.deployment_settings.deployment_method or not config["execution"]["fork_server"]:
         return
     if len(list(workflow.dag.needrun_jobs())) >= 3:
-        forkserver.start(SCRIPTS)
+        forkserver.start(SCRIPTS, logger.info)
 
 
 def write_rulegraph():
