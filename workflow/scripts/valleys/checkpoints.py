@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
+from valleys.files import require
 
 #: Keys under which training scripts keep a state dict, in the order in which they are looked for.
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
@@ -61,6 +62,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> dict[str, Tensor]:
+    require("torch")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

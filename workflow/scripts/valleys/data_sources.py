@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from valleys import factories
+from valleys import factories, files
 from valleys.data import Split, channel_statistics, subset_indices, write_split
 from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
@@ -95,6 +95,7 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
 
     With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
     """
+    files.require("PIL")
     from PIL import Image
 
     try:
@@ -423,6 +424,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    files.require("pyarrow")
     columns, labels = [], []
     paths = _paths(spec[part], part)
     for path in paths:
