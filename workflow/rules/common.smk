@@ -20,7 +20,7 @@ except ValleysError as error:
     raise WorkflowError(str(error))
 
 # Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
-costs = Costs(experiment)
+costs = Costs(experiment, originals=workflow.is_main_process)
 ROOT = experiment.root
 CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
