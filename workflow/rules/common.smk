@@ -1,4 +1,5 @@
 # The checked experiment, and the input functions that the rules share.
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,11 @@ BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 def any_of(names):
     """A pattern that matches these names, and nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def none_of(names):
+    """A pattern of one word in a path that is none of these names."""
+    return rf"(?!(?:{any_of(names)})/)[^/]+"
 
 
 wildcard_constraints:
@@ -145,6 +151,16 @@ def start_files(wildcards):
         return {}
     cell = replace(cell_of(wildcards), recipe=start["recipe"])
     return {"start": f"{cell_folder(cell)}/{start['solution']}.safetensors"}
+
+
+def given_weights(wildcards):
+    """The file that given weights come from, which is there or is made by another workflow's rule."""
+    name, path = wildcards.solution, experiment.checkpoint(cell_of(wildcards), wildcards.solution)
+    if not os.path.exists(path) and not any(rule.is_producer(path) for rule in workflow.rules):
+        key = f"checkpoints.{wildcards.recipe}.solutions.{name}"
+        written = config["checkpoints"][wildcards.recipe]["solutions"][name]
+        raise WorkflowError(valleys_config.no_such_weights(key, written, path))
+    return path
 
 
 def probed_files(wildcards):
