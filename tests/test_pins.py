@@ -133,6 +133,24 @@ def test_a_changed_lock_installs_anew(copy):
         os.utime(copy / lock, (stamp - 5, stamp - 5))
 
 
+@pytest.mark.parametrize("given", [None, "", "mine", "/a/b:c d"])
+@pytest.mark.parametrize("words", [["plan"], ["compare", "A=x", "B=y"], ["run"], ["stamp"]])
+def test_commands_of_the_library_keep_the_users_pythonpath(copy, monkeypatch, given, words):
+    """Factories may be there; an empty entry would be the folder of the run."""
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    stub = '#!/bin/sh\necho "$PYTHONPATH" > path\n'
+    for name in ("python", "snakemake"):
+        path = copy / ".venv" / "bin" / name
+        path.write_text(stub)
+        path.chmod(0o755)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+    done = make(copy, *words, python=copy / "python")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "path").read_text().strip() == ":".join(filter(None, ["workflow/scripts", given]))
+
+
 # --- lower bounds ---
 
 

@@ -154,11 +154,13 @@ def start_files(wildcards):
 
 
 def given_weights(wildcards):
-    """The file that given weights come from, which is there or is made by another workflow's rule."""
-    name, path = wildcards.solution, experiment.checkpoint(cell_of(wildcards), wildcards.solution)
-    if not os.path.exists(path) and not any(rule.is_producer(path) for rule in workflow.rules):
-        key = f"checkpoints.{wildcards.recipe}.solutions.{name}"
-        written = config["checkpoints"][wildcards.recipe]["solutions"][name]
+    """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
+    cell, name = cell_of(wildcards), wildcards.solution
+    path = experiment.checkpoint(cell, name)
+    there = os.path.exists(path) or os.path.exists(*named_files(cell, [name]))
+    if not there and not any(rule.is_producer(path) for rule in workflow.rules):
+        key = f"checkpoints.{cell.recipe}.solutions.{name}"
+        written = experiment.checkpoints[cell.recipe]["solutions"][name]
         raise WorkflowError(valleys_config.no_such_weights(key, written, path))
     return path
 
