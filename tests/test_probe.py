@@ -536,6 +536,19 @@ def test_no_radius_about_a_loss_that_is_no_number(loss):
         probe.check_against("direction 0", loss, loss)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_line_through_weights_whose_loss_is_no_number(value):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    direction = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    with torch.no_grad():
+        model[1].bias[0] = value
+    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS, bn="frozen")
+    with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
+        probe.probe_line(evaluator, direction, [-1.0, 0.0, 1.0])
+    with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
+        probe.probe_line(evaluator, direction)
+
+
 @pytest.mark.parametrize("key", ["rise", "first", "cap"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_a_radius_is_looked_for_between_positive_numbers(key, value):

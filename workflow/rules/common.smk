@@ -157,7 +157,8 @@ def given_weights(wildcards):
     """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
     cell, name = cell_of(wildcards), wildcards.solution
     path = experiment.checkpoint(cell, name)
-    there = os.path.exists(path) or os.path.exists(*named_files(cell, [name]))
+    (made,) = named_files(cell, [name])
+    there = os.path.exists(path) or os.path.exists(made)
     if not there and not any(rule.is_producer(path) for rule in workflow.rules):
         key = f"checkpoints.{cell.recipe}.solutions.{name}"
         written = experiment.checkpoints[cell.recipe]["solutions"][name]

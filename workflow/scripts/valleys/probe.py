@@ -421,7 +421,8 @@ def probe_line(
     Raises
     ------
     ValleysError
-        When `direction` does not fit the network, or as `Evaluator`.
+        When `direction` does not fit the network, the train loss at offset 0 is not finite, or as
+        `Evaluator`.
     """
     if not isinstance(evaluator, Evaluator):
         evaluator = _evaluator(evaluator, given)
@@ -438,6 +439,8 @@ def probe_line(
             evaluator.move(direction, offset)
             slope = evaluator.train_slope(direction) if exact else None
             point = evaluator.point() if offset else evaluator.at_start()
+            if not offset:
+                check_finite("the solution", point.train_loss)
             rows.append(
                 {
                     "offset": offset,
@@ -734,13 +737,13 @@ def find_radius(
     ValleysError
         A `rise`, `first` or `cap` that is not a positive number, or a loss at 0 that is not finite.
     """
-    for name, value in (("rise", rise), ("first", first), ("cap", cap)):
-        if not (math.isfinite(value) and value > 0):
-            why = "; are all weights 0?" if value == 0 else ""
-            raise ValleysError(f"find_radius: {name}: {value!r} is not a finite number above 0{why}")
     try:
         base = evaluator.at_start().train_loss
         check_finite("the solution", base)
+        for name, value in (("rise", rise), ("first", first), ("cap", cap)):
+            if not (math.isfinite(value) and value > 0):
+                why = "; are all weights 0?" if value == 0 else ""
+                raise ValleysError(f"find_radius: {name}: {value!r} is not a finite number above 0{why}")
 
         def larger(radius: float) -> float:
             rises = []
