@@ -781,6 +781,13 @@ def test_slopes_beyond_float64_are_refused():
         detect(GRID * 1e-200, V * 1e200)
 
 
+@pytest.mark.parametrize("name", ["c", "zeta_max", "min_span", "minimum_within", "noise"])
+@pytest.mark.parametrize("value", [None, "2", True, math.nan, math.inf, -1.0, [2.0]])
+def test_constants_that_are_none_are_refused(name, value):
+    with pytest.raises(ValleysError, match=f"^{name}: "):
+        detect(GRID, V, **{name: value})
+
+
 def test_constant_and_nearly_constant_curves_are_flat():
     for value in (0.0, 1.0, -3.0, 1e30):
         assert detect(GRID, np.full(41, value)).status == "flat"

@@ -1,11 +1,13 @@
 """The cost model: what it counts, what it knows of data, and what rules ask for by it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -406,12 +408,19 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["image_folder", "numpy", "parquet"])
-@pytest.mark.parametrize("kind", ["absent", "empty", "garbage", "folder"])
+@pytest.mark.parametrize("kind", ["absent", "empty", "garbage", "folder", "pipe", "bomb"])
 def test_files_that_cannot_be_counted_are_left_to_their_job(tmp_path, monkeypatch, source, kind):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x"
     if kind == "folder":
         path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "bomb":  # a header that would be a gigabyte, and archives of nothing else
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(
+                "images.npy", b"\x93NUMPY\x02\x00" + (1 << 30).to_bytes(4, "little") + b" " * 10**6
+            )
     elif kind != "absent":
         path.write_bytes(b"" if kind == "empty" else b"PK\x03\x04 PAR1 \x93NUMPY")
     spec = {"source": source, "train": "x", "test": "x"} | ({"size": 8} if source == "image_folder" else {})

@@ -668,6 +668,10 @@ def _numbers(values: ArrayLike, name: str) -> Floats:
 
 def _check_options(c: float, zeta_max: float, min_span: float, minimum_within: float, noise: float) -> None:
     """Check the constants of the search."""
+    given = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
+    for name, value in (given | {"noise": noise}).items():
+        if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+            raise ValleysError(f"{name}: {value!r} is not a number")
     if not (isfinite(c) and c > 1):
         raise ValleysError(f"c: {c!r} is not a level above 1")
     if not 0 < zeta_max < 1:

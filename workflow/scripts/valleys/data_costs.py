@@ -8,6 +8,7 @@ What is wrong with the files is for `prepare_dataset` to say; here they are then
 from __future__ import annotations
 
 import glob
+import io
 import math
 import os
 import zipfile
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Names in an image folder, or Parquet files, that are looked at in one split; the rest is taken to be alike.
+#: After so many names in an image folder no other class is looked at, and no more Parquet files than that; the
+#: rest is taken to be alike.
 MOST_NAMES, MOST_FILES = 50_000, 100
+_HEADER_BYTES = 1 << 14
 #: What torchvision's `ImageFolder` takes for an image.
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -71,14 +74,12 @@ def _image_folder(given: str) -> _Part:
         classes = sorted(entry.path for entry in entries if entry.is_dir())
     seen = images = done = 0
     for path in classes:
+        if seen > MOST_NAMES:
+            break
         for _, _, names in os.walk(path, followlinks=True):
             seen += 1 + len(names)
             images += sum(name.lower().endswith(IMAGES) for name in names)
-            if seen > MOST_NAMES:
-                break
         done += 1
-        if seen > MOST_NAMES:
-            break
     return math.ceil(images * len(classes) / max(done, 1)), None, len(classes), done == len(classes)
 
 
@@ -90,7 +91,7 @@ def _parquet(given: str | Sequence[str]) -> _Part:
     for item in [given] if isinstance(given, str) else given:
         path = str(Path(item).expanduser())
         paths += [path] if Path(path).is_file() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
-    looked = paths[:MOST_FILES]
+    looked = [_regular(path) for path in paths[:MOST_FILES]]
     rows = sum(pq.read_metadata(path).num_rows for path in looked)
     return math.ceil(rows * len(paths) / max(len(looked), 1)), None, None, len(looked) == len(paths)
 
@@ -99,12 +100,21 @@ def _numpy(given: str) -> _Part:
     """Read the header of the array ``images``."""
     import numpy as np
 
-    with zipfile.ZipFile(Path(given).expanduser()) as archive, archive.open("images.npy") as stream:
+    path = _regular(Path(given).expanduser())
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as whole:
+        stream = io.BytesIO(whole.read(_HEADER_BYTES))  # a header that says it is longer is a bomb
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0
         shape, _, _ = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
     n, height, width, channels = (*shape, 1)[:4]
     return n, (channels, height, width), None, True
+
+
+def _regular(path: str | Path) -> str | Path:
+    """Return a path that is one of a file: a pipe would be waited at."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(path)
+    return path
 
 
 _COUNTERS = {"image_folder": _image_folder, "parquet": _parquet, "numpy": _numpy}
