@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: After so many names in an image folder no other class is looked at, and no more Parquet files than that; the
-#: rest is taken to be alike.
+#: After so many names in an image folder no other class is looked at, nor more Parquet files than so many;
+#: the rest is taken to be alike.
 MOST_NAMES, MOST_FILES = 50_000, 100
 _HEADER_BYTES = 1 << 14
 #: What torchvision's `ImageFolder` takes for an image.
