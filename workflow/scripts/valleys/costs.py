@@ -222,8 +222,10 @@ class Costs:
             raise KeyError(f"no cost model of rule {rule}")
         seeded = rule in ("train_sgd", "probe")
         key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
+        # What is known of the data, and of a network that may have been a guess, is part of the question.
         state = self._prepared(wildcards["dataset"]) if "dataset" in wildcards else None
-        return self._once((rule, key, state), lambda: _MODELS[rule](self, wildcards))
+        net = self.net(wildcards["dataset"], wildcards["model"]) if state and "model" in wildcards else None
+        return self._once((rule, key, state, net), lambda: _MODELS[rule](self, wildcards))
 
     def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
         """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, limited."""
