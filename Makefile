@@ -9,13 +9,15 @@ CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The library first, then what the user's PYTHONPATH has: their factories may be there.
+LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test lint format lock plan compare stamp bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys claims $(CONFIG)
+	@$(LIBRARY) $(BIN)/python -m valleys claims $(CONFIG)
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -32,12 +34,12 @@ format: $(STAMP)
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 plan: $(STAMP)
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
+	@$(LIBRARY) $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
 
 # Two finished experiments: make compare A=results/x B=results/y [OUTPUT=comparison.html]
 compare: $(STAMP)
 	@$(if $(and $(A),$(B)),,$(error give the folders of two finished runs: make compare A=results/x B=results/y))
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m valleys compare $(A) $(B) $(if $(OUTPUT),--output $(OUTPUT))
+	@$(LIBRARY) $(BIN)/python -m valleys compare $(A) $(B) $(if $(OUTPUT),--output $(OUTPUT))
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
 bench: $(STAMP)
@@ -50,7 +52,7 @@ faults: $(STAMP)
 
 # After a change of code that leaves results as they are (see tests/test_stages.py).
 stamp: $(STAMP)
-	PYTHONPATH=workflow/scripts $(BIN)/python tests/test_stages.py --write
+	$(LIBRARY) $(BIN)/python tests/test_stages.py --write
 
 # The stamp is made last, so an interrupted installation starts over.
 $(STAMP): requirements.txt requirements-torch.txt

@@ -15,6 +15,7 @@ from valleys.asymmetry import (
     first_points,
     holds,
     next_point,
+    reaches,
     shift,
     shift_curve,
 )
@@ -63,7 +64,8 @@ def brute_force(offsets, losses, c, zeta_max, min_span, slopes=None, noise=0.0, 
     ties = [f for f in every if f[0] >= best - 1e-9 * abs(best)]
     width = max(f[1] for f in ties)
     level, _, zeta, r, side, p = min((f for f in ties if f[1] >= width * (1 - 1e-9)), key=lambda f: f[2])
-    return ("asymmetric" if level >= c else "symmetric", level, side if level > 1 + 1e-9 else 0, zeta, r, p)
+    reached, side = level >= c * (1 - 1e-5), side if level > 1 + 1e-5 else 0
+    return ("asymmetric" if reached else "symmetric", level, side, zeta, r, p)
 
 
 def both_ways(offsets, losses):
@@ -677,3 +679,127 @@ class TestBarrier:
     def test_bad_input(self, t, losses, word):
         with pytest.raises(ValleysError, match=word):
             barrier(t, losses)
+
+
+# --- ties and numbers that are hardly any ---
+
+
+def two_to_one(offsets, slope=1.0, base=0.0, level=2.0):
+    x = np.asarray(offsets, dtype=np.float64)
+    return base + np.where(x > 0, slope * x, -level * slope * x)
+
+
+@pytest.mark.parametrize("points", [5, 11, 21, 31, 41])
+@pytest.mark.parametrize("radius", [1.0, 0.1, 0.3, 7.7])
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_slopes_of_exactly_c_to_one_are_asymmetric(points, radius, kind):
+    """On paper c* = 2; in floating point a little less or more (0.1 has no exact binary value)."""
+    offsets = np.linspace(-radius, radius, points)
+    for base in (0.0, 0.1, 0.7):
+        for slope in (1 / radius, 0.7 / radius, 1.9 / radius):
+            found = detect(offsets, two_to_one(offsets, slope, base).astype(kind))
+            assert (found.status, found.flat_side) == ("asymmetric", 1)
+            assert found.c_star == pytest.approx(2, rel=1e-5)
+            mirrored = detect(offsets, two_to_one(offsets, slope, base).astype(kind)[::-1])
+            assert (mirrored.status, mirrored.flat_side) == ("asymmetric", -1)
+
+
+@pytest.mark.parametrize("c", [1.1, 1.5, 3.0, 7.3])
+def test_ties_are_ties_at_any_level(c):
+    curves = np.stack([two_to_one(GRID, 0.3 * k, 0.1 * k, level=c) for k in range(1, 20)])
+    assert {found.status for found in detect_many(GRID, curves, c=c)} == {"asymmetric"}
+
+
+@pytest.mark.parametrize("level", [1.999, 1.9999, 2 - 1e-4])
+def test_a_level_measurably_below_c_is_symmetric(level):
+    assert detect(GRID, two_to_one(GRID, level=level)).status == "symmetric"
+
+
+def test_equal_slopes_have_no_flat_side():
+    for base in (0.0, 0.1, 0.7):
+        found = detect(GRID, (two_to_one(GRID, 0.7, base, level=1.0)).astype(np.float32))
+        assert (found.status, found.flat_side) == ("symmetric", 0)
+
+
+def test_what_is_no_level_reaches_none():
+    assert reaches([math.nan, -math.inf, 1.9, 2.0, 2 - 1e-6, math.inf], 2.0).tolist() == [
+        *[False] * 3,
+        *[True] * 3,
+    ]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e6, 1e20])
+def test_units_of_loss_and_offsets_change_no_verdict(scale):
+    rng = np.random.default_rng(0)
+    curves = np.stack([two_to_one(GRID, level=2 + e) for e in (0.0, -0.01, 0.01, *rng.normal(0, 1, 20))])
+    curves = np.concatenate([curves, (GRID**2 * rng.uniform(0.1, 9, (20, 1))) * np.where(GRID > 0, 1, 3)])
+    before = [(d.status, d.flat_side) for d in detect_many(GRID, curves)]
+    assert [(d.status, d.flat_side) for d in detect_many(GRID, curves * scale)] == before
+    assert [(d.status, d.flat_side) for d in detect_many(GRID * scale, curves)] == before
+    assert len({status for status, _ in before}) > 1
+
+
+def test_windows_do_not_hang_on_the_rounding_of_offsets():
+    """0.4 R in float32 is a little beyond 0.4 R; the window that starts there counts all the same."""
+    for radius in (0.3, 0.7, 1.1):
+        offsets = np.linspace(-radius, radius, 41)
+        losses = two_to_one(offsets, base=0.2) + np.where(np.abs(offsets) < 0.39 * radius, 0.0, offsets**2)
+        for zeta_max, min_span in ((0.4, 0.6), (0.4, 0.25), (0.15, 0.85)):
+            options = {"zeta_max": zeta_max, "min_span": min_span}
+            one, other = (detect(x, losses, **options) for x in (offsets, offsets.astype(np.float32)))
+            assert other.status == one.status
+            assert (other.c_star, other.zeta) == (
+                pytest.approx(one.c_star, rel=1e-5),
+                pytest.approx(one.zeta, rel=1e-6),
+            )
+
+
+V = two_to_one(GRID)
+
+
+@pytest.mark.parametrize(
+    ("losses", "line"),
+    [
+        (np.where(GRID == 0, math.nan, V), "1 of 41 are not finite"),
+        (np.where(GRID > 0.99, math.inf, V), "1 of 41 are not finite"),
+        (np.where(GRID > 0.99, -math.inf, V), "1 of 41 are not finite"),
+        ([None, *V[1:]], "1 of 41 are not finite"),
+        (V * 1.5e307, "beyond 1e\\+300"),
+        (V + 1j, "complex numbers"),
+        (np.ma.masked_greater(V, 1.5), "masked values"),
+        (["a", *V[1:]], "not an array of real numbers"),
+        ([[1.0], [2.0, 3.0]], "not an array of real numbers"),
+    ],
+)
+def test_losses_that_are_no_curve_get_no_verdict(losses, line):
+    with pytest.raises(ValleysError, match=line):
+        detect(GRID, losses)
+
+
+def test_slopes_beyond_float64_are_refused():
+    with pytest.raises(ValleysError, match="a slope is beyond"):
+        detect(GRID * 1e-200, V * 1e200)
+
+
+@pytest.mark.parametrize("name", ["c", "zeta_max", "min_span", "minimum_within", "noise"])
+@pytest.mark.parametrize("value", [None, "2", True, math.nan, math.inf, -1.0, [2.0]])
+def test_constants_that_are_none_are_refused(name, value):
+    with pytest.raises(ValleysError, match=f"^{name}: "):
+        detect(GRID, V, **{name: value})
+
+
+def test_constant_and_nearly_constant_curves_are_flat():
+    for value in (0.0, 1.0, -3.0, 1e30):
+        assert detect(GRID, np.full(41, value)).status == "flat"
+    assert detect(GRID, 0.3 + 1e-10 * V).status == "flat"
+
+
+def test_shift_and_barrier_say_nothing_of_what_float64_cannot_hold():
+    with pytest.raises(ValleysError, match="not finite"):
+        shift(GRID, V, np.where(GRID == 0, math.nan, V), free_offset=False)
+    with pytest.raises(ValleysError, match="beyond 1e"):
+        shift(GRID, np.full(41, -1.5e308), np.full(41, 1.5e308), free_offset=False)
+    with pytest.raises(ValleysError, match="beyond 1e"):
+        barrier([0, 0.5, 1], [-1.5e308, 1.5e308, -1.5e308])
+    assert shift(GRID, np.ones(41), np.ones(41), free_offset=True).delta == 0
+    assert barrier([0, 0.5, 1], [1, 1, 1]).height == 0

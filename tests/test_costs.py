@@ -1,17 +1,22 @@
 """The cost model: what it counts, what it knows of data, and what rules ask for by it."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import textwrap
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import fill_defaults, load_config
-from valleys import costs
+from valleys import costs, data_costs
 from valleys.config import Experiment
 from valleys.costs import Costs, Work
-from workflow_runs import changed
+from workflow_runs import changed, snakemake
 
 ROOT = Path(__file__).parents[1]
 SMOKE = load_config("config/smoke.yaml")
@@ -310,3 +315,183 @@ def test_weights_files_are_as_large_as_told(tmp_path):
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert json.loads(path.read_bytes()[8:header])
     assert path.stat().st_size - header == pytest.approx(of().net("digits", "mlp").bytes, rel=0.01)
+
+
+# --- what is asked for follows the data ---
+
+
+def images(folder, per_class, classes="ab", suffix=".png"):
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for k in range(per_class):
+            (folder / name / f"{k}{suffix}").touch()
+
+
+def with_data(spec, **more):
+    """The smoke run, with its data from elsewhere."""
+    return of(datasets={"digits": spec}, studies={}, **more)
+
+
+TREE = {"source": "image_folder", "train": "train", "test": "test", "size": 8}
+
+
+def prepared(train, test, shape=(3, 8, 8), classes=2):
+    import torch
+    from valleys.data import Split, save_split
+
+    folder = Path("results/smoke/data/digits")
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, n in (("train", train), ("test", test)):
+        channels = ((0.0,) * shape[0], (1.0,) * shape[0])
+        split = Split(
+            torch.zeros(n, *shape, dtype=torch.uint8), torch.arange(n) % classes, classes, *channels
+        )
+        save_split(folder / f"{part}.safetensors", split)
+
+
+def test_images_of_a_folder_are_counted_before_the_run(tmp_path, monkeypatch):
+    """Never the 203 GB that ImageNet takes, for a few files."""
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "train", 120)
+    images(tmp_path / "test", 30, suffix=".JPEG")
+    (tmp_path / "train" / "a" / "deep").mkdir()
+    (tmp_path / "train" / "a" / "deep" / "one.webp").touch()
+    (tmp_path / "train" / "a" / "notes.txt").touch()
+    (tmp_path / "train" / "beside.png").touch()
+    found = with_data(TREE)
+    assert found.data("digits") == costs.Data(241, 60, (3, 8, 8), 2)
+    assert found.mem_mb("prepare_dataset", CELL) < 2_000
+    assert found.mem_mb("train_sgd", CELL) < 2_000
+    assert found.runtime("train_sgd", CELL) <= 12
+    assert found.decoders("digits") == 1
+    limited = with_data({**TREE, "max_train": 100, "grayscale": True})
+    assert limited.data("digits") == costs.Data(100, 60, (1, 8, 8), 2)
+
+
+def test_a_large_folder_is_counted_in_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_costs, "MOST_NAMES", 40)
+    images(tmp_path / "train", 15, classes="abcdef")
+    images(tmp_path / "test", 3, classes="abcdef")
+    found = with_data(TREE).data("digits")
+    assert (found.train, found.test, found.classes, found.counted) == (90, 18, 6, False)
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_the_header_of_an_npz_file_is_read_and_not_its_arrays(tmp_path, monkeypatch, channels):
+    monkeypatch.chdir(tmp_path)
+    for part, n in (("train", 30), ("test", 7)):
+        shape = (n, 5, 6) if channels is None else (n, 5, 6, channels)
+        np.savez_compressed(f"{part}.npz", images=np.zeros(shape, np.uint8), labels=np.zeros(n, np.int64))
+    spec = {"source": "numpy", "train": "train.npz", "test": "test.npz", "classes": 4}
+    monkeypatch.setattr(np, "load", None)
+    assert with_data(spec).data("digits") == costs.Data(30, 7, (channels or 1, 5, 6), 4)
+
+
+def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    for k, n in enumerate((10, 20, 5)):
+        pq.write_table(pa.table({"img": [b"x"] * n, "label": [0] * n}), f"part-{k}.parquet")
+    spec = {"source": "parquet", "train": "part-[01].parquet", "test": ["part-2.parquet"]}
+    assert with_data({**spec, "size": 16}).data("digits") == costs.Data(30, 5, (3, 16, 16), 10)
+    unknown = with_data(spec).data("digits")
+    assert (unknown.train, unknown.test, unknown.counted) == (
+        30,
+        5,
+        False,
+    )  # of what size?
+    monkeypatch.setattr(data_costs, "MOST_FILES", 1)
+    assert with_data({**spec, "size": 16}).data("digits") == costs.Data(20, 5, (3, 16, 16), 10, False)
+
+
+@pytest.mark.parametrize("source", ["image_folder", "numpy", "parquet"])
+@pytest.mark.parametrize("kind", ["absent", "empty", "garbage", "folder", "pipe", "bomb"])
+def test_files_that_cannot_be_counted_are_left_to_their_job(tmp_path, monkeypatch, source, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "bomb":  # a header that would be a gigabyte, and archives of nothing else
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(
+                "images.npy", b"\x93NUMPY\x02\x00" + (1 << 30).to_bytes(4, "little") + b" " * 10**6
+            )
+    elif kind != "absent":
+        path.write_bytes(b"" if kind == "empty" else b"PK\x03\x04 PAR1 \x93NUMPY")
+    spec = {"source": source, "train": "x", "test": "x"} | ({"size": 8} if source == "image_folder" else {})
+    train, test, side, classes = costs.ASSUMED[source]
+    side = spec.get("size", side)
+    assert with_data(spec).data("digits") == costs.Data(train, test, (3, side, side), classes, False)
+
+
+def test_requests_are_those_of_the_data_once_they_are_prepared(tmp_path, monkeypatch):
+    """In one process, as within one run: nothing is kept of what was a guess."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine_of_costs.py").write_text("def load(): raise AssertionError\n")
+    spec = {"source": "callable", "factory": "mine_of_costs:load"}
+    found = with_data(spec)
+    guessed = {rule: found(rule, CELL) for rule in ("train_sgd", "refresh_bn", "evaluate")}
+    assert not found.data("digits").counted
+    prepared(24, 6)
+    known = with_data(spec)
+    for rule, before in guessed.items():
+        assert found(rule, CELL) == known(rule, CELL)
+        assert found(rule, CELL).seconds < before.seconds
+        assert found.mem_mb(rule, CELL) < 1.5 * before.memory_mb + 500
+    assert found.net("digits", "mlp") == known.net("digits", "mlp")
+    assert found.data("digits") == costs.Data(24, 6, (3, 8, 8), 2)
+    prepared(2400, 6, shape=(1, 16, 16))  # and of other data, made later
+    assert found.data("digits") == costs.Data(2400, 6, (1, 16, 16), 2)
+    assert found.net("digits", "mlp") == with_data(spec).net("digits", "mlp")
+
+
+def test_originals_that_changed_count_before_what_was_prepared_from_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "train", 50)
+    images(tmp_path / "test", 5)
+    prepared(10, 4)
+    found = with_data(TREE)
+    assert found.data("digits") == costs.Data(100, 10, (3, 8, 8), 2)
+    assert found("prepare_dataset", CELL).disk == found.data("digits").bytes
+    prepared(99, 10)  # by this run: then the files say it
+    assert found.data("digits").train == 99
+    experiment = found.experiment
+    assert Costs(experiment, originals=False).data("digits").train == 99
+    for folder in ("train", "test"):  # gone since: the prepared files do
+        shutil.rmtree(tmp_path / folder)
+    assert with_data(TREE).data("digits").train == 99
+
+
+def test_a_run_asks_for_what_the_data_need(tmp_path, monkeypatch):
+    """Of a callable nothing is known before it is called; each job is asked about when it is ready."""
+    body = """
+        import numpy as np
+        def load():
+            images, labels = np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8), np.arange(40) % 2
+            return (images, labels), (images, labels)
+        """
+    (tmp_path / "mine_of_costs.py").write_text(textwrap.dedent(body))
+    raw = changed(
+        SMOKE,
+        datasets={"digits": {"source": "callable", "factory": "mine_of_costs:load"}},
+        recipes__quick__batch_size=10,
+        studies={},
+    )
+    target = "results/smoke/cells/digits/mlp/quick/seed-0/sgd.safetensors"
+
+    def asked(*words):
+        status, text = snakemake(tmp_path, raw, target, *words)
+        assert status == 0, text
+        return dict(re.findall(r"rule (\w+):.*?mem_mb=(\d+)", text, re.S))
+
+    before, during = asked("-n"), asked("--cores", "1")
+    assert set(before) == set(during) == {"prepare_dataset", "train_sgd", "refresh_bn"}
+    assert before["prepare_dataset"] == during["prepare_dataset"]
+    assert all(int(during[rule]) < int(before[rule]) for rule in ("train_sgd", "refresh_bn"))
+    monkeypatch.chdir(tmp_path)
+    assert int(during["train_sgd"]) == Costs(Experiment(fill_defaults(raw))).mem_mb("train_sgd", CELL)

@@ -1,9 +1,13 @@
 """A job handed to the fork server cannot be told from one that runs by itself, but for its start."""
 
+import errno
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -181,8 +185,6 @@ def test_without_a_server_a_job_runs_where_it_is(tmp_path, made):
     """No socket, or one that nobody listens at."""
     address = tmp_path / "socket"
     if made:
-        import socket
-
         with socket.socket(socket.AF_UNIX) as closed:
             closed.bind(str(address))
     body = """
@@ -254,3 +256,121 @@ def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
         }
     assert len(found[True]) >= 5
     assert found[True] == found[False]
+
+
+# --- where its socket is ---
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """A function that sets TMPDIR, as a new process would find it."""
+
+    def set_to(folder):
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        if folder is None:
+            monkeypatch.delenv("TMPDIR", raising=False)
+        else:
+            monkeypatch.setenv("TMPDIR", str(folder))
+
+    return set_to
+
+
+def listens():
+    """Whether a server can listen; and where."""
+    listener, address = forkserver._listen()
+    with listener, socket.socket(socket.AF_UNIX) as client:
+        client.connect(address)
+    shutil.rmtree(Path(address).parent)
+    return Path(address)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "short",
+        "with space",
+        "umlaut-\u00e4\u4e2d",
+        "100%",
+        "quo'te\"s",
+        "{braces}",
+        "new\nline",
+        "-dash",
+        "a" * 60,
+    ],
+)
+def test_the_socket_is_in_the_folder_for_temporary_files(temporary, tmp_path, name):
+    # Of a short path, as pytest's own are long already.
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        temporary(folder)
+        assert listens().parents[1] == folder
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 90, "a" * 200, "\u4e2d" * 30, "deep/" * 30, "absent"])
+def test_a_folder_that_can_have_none_is_passed_over(temporary, tmp_path, name):
+    folder = tmp_path / name
+    if name != "absent":
+        folder.mkdir(parents=True)
+    temporary(folder)
+    found = listens()
+    assert folder not in found.parents
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("value", [None, "", "here", "./here"])
+def test_a_temporary_folder_may_be_unset_or_relative(temporary, monkeypatch, value):
+    with tempfile.TemporaryDirectory(dir="/tmp") as scratch:
+        monkeypatch.chdir(scratch)
+        Path("here").mkdir()
+        temporary(value)
+        found = listens()
+        assert found.is_absolute()
+        assert (Path(scratch) / "here" in found.parents) == bool(value)
+
+
+def test_no_room_anywhere_is_a_line_and_no_server(temporary, monkeypatch, tmp_path):
+    folder = tmp_path / ("a" * 120)
+    folder.mkdir()
+    temporary(folder)
+    monkeypatch.setattr(forkserver, "SHORT", (str(folder), str(tmp_path / "absent")))
+    monkeypatch.delenv(forkserver.VARIABLE, raising=False)
+    told = []
+    assert forkserver.start(SCRIPTS, told.append) is None
+    assert len(told) == 1
+    assert told[0].startswith(
+        "No fork server, so each job starts anew and takes some seconds more: AF_UNIX path"
+    )
+    assert forkserver.VARIABLE not in os.environ
+    assert not list(folder.iterdir())
+    assert forkserver.start(SCRIPTS) is None
+
+
+def test_a_full_disk_is_passed_over(temporary, monkeypatch):
+    usual = tempfile.mkdtemp
+
+    def full(prefix, dir):
+        if dir is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return usual(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    assert str(listens()).startswith(forkserver.SHORT)
+
+
+def test_a_forked_job_finds_modules_where_pythonpath_says(temporary, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("HERE = 'found'")
+    long = tmp_path / ("a" * 120)
+    long.mkdir()
+    temporary(long)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv(forkserver.VARIABLE, "")
+    process = forkserver.start(SCRIPTS)
+    try:
+        job = client(tmp_path, "import mine; print(mine.HERE, forkserver.VARIABLE in os.environ)")
+        out, err = job.communicate(timeout=60)
+        assert out == "found False\n", err  # False: in a fork, the variable is taken away
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)

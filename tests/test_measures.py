@@ -156,3 +156,9 @@ def test_prevalence_counts_uneven_rises_on_either_side(figure_data):
     counts = measures.prevalence(rows.assign(asymmetry_index=index), 0.95, 2.0).iloc[0]
     assert (counts["uneven"], counts["n"]) == (3, len(rows))
     assert counts["uneven_high"] == wilson(3, len(rows)).high
+
+
+def test_rises_that_differ_by_exactly_c_are_uneven():
+    index = pd.Series([math.log(2) - 1e-12, -math.log(2) + 1e-12, math.log(2), 0.69, 0.0, math.nan])
+    assert measures.uneven(index, 2.0).tolist() == [True, True, True, False, False, False]
+    assert measures.uneven(index.iloc[:0], 2.0).tolist() == []

@@ -1,12 +1,17 @@
 """The pins agree wherever they stand, are hashed, and are what the two commands install."""
 
+import importlib
+import itertools
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from valleys import checkpoints, data_sources, files, tables
+from valleys.errors import ValleysError
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt"}
@@ -126,6 +131,96 @@ def test_a_changed_lock_installs_anew(copy):
         assert make(copy, "test", python=copy / "python").returncode == 0
         assert (copy / "log").read_text().count("install") > before
         os.utime(copy / lock, (stamp - 5, stamp - 5))
+
+
+@pytest.mark.parametrize("given", [None, "", "mine", "/a/b:c d"])
+@pytest.mark.parametrize("words", [["plan"], ["compare", "A=x", "B=y"], ["run"], ["stamp"]])
+def test_commands_of_the_library_keep_the_users_pythonpath(copy, monkeypatch, given, words):
+    """Factories may be there; an empty entry would be the folder of the run."""
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    stub = '#!/bin/sh\necho "$PYTHONPATH" > path\n'
+    for name in ("python", "snakemake"):
+        path = copy / ".venv" / "bin" / name
+        path.write_text(stub)
+        path.chmod(0o755)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+    done = make(copy, *words, python=copy / "python")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "path").read_text().strip() == ":".join(filter(None, ["workflow/scripts", given]))
+
+
+# --- lower bounds ---
+
+
+def bounds():
+    """The lower bounds of pyproject.toml, by package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    pairs = (line.split(">=") for line in asked if ">=" in line)
+    return {name.strip(): version for name, version in pairs}
+
+
+def numbers(version):
+    return [int(part) for part in version.split(".")]
+
+
+def test_what_promises_rest_on_has_a_lower_bound():
+    """They are one list; the pins are above it, and requirements.in says the same where it pins nothing."""
+    found = bounds()
+    least = {{"PIL": "pillow"}.get(name, name): version for name, (version, _) in files.LEAST.items()}
+    assert least.items() <= found.items()
+    assert {"torch", "pyarrow", "pillow", "safetensors", "jinja2", "pyyaml"} <= set(found)
+    for name, version in found.items():
+        assert numbers(pins()[name]) >= numbers(version), name
+    text = (ROOT / "requirements.in").read_text()
+    unpinned = dict(re.findall(r"^([a-z]+)>=(\S+)", text, re.M))
+    assert unpinned == {name: version for name, version in found.items() if name in unpinned}
+    assert set(least) - {"torch"} <= set(unpinned)
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "refused"),
+    [
+        ("torch", "2.5.1+cu121", True),
+        ("torch", "1.13.0", True),
+        ("torch", "2.6.0", False),
+        ("torch", "2.6.0a0+git1234", False),
+        ("torch", "2.10.0+cpu", False),
+        ("pyarrow", "14.0.0", True),
+        ("pyarrow", "9.0.0", True),
+        ("pyarrow", "14.0.1", False),
+        ("pyarrow", "14.0.1.dev3", False),
+        ("PIL", "9.5.0", True),
+        ("PIL", "10.3.0", False),
+        ("PIL", "10.3.0.post1", False),
+    ],
+)
+def test_an_older_package_opens_no_file_from_elsewhere(tmp_path, monkeypatch, package, version, refused):
+    """One line, before a byte of the file is looked at."""
+    monkeypatch.setattr(importlib.import_module(package), "__version__", version)
+    if not refused:
+        return files.require(package)
+    name = {"PIL": "pillow"}.get(package, package)
+    line = re.escape(f"{name} {version} is installed, with which ") + f".*install {name} >= "
+    with pytest.raises(ValleysError, match=line):
+        files.require(package)
+    path = tmp_path / "file"
+    path.write_bytes(b"whatever")
+    doors = {
+        "torch": [lambda: checkpoints.read(path), lambda: files.load_checkpoint(path)],
+        "pyarrow": [
+            lambda: tables.read(path, "curves"),
+            lambda: data_sources.load_source({"source": "parquet", "train": str(path), "test": str(path)}),
+        ],
+        "PIL": [lambda: data_sources._decode(b"whatever", "x", None, False)],
+    }
+    for door in doors[package]:
+        with pytest.raises(ValleysError, match=line) as caught:
+            door()
+        assert "\n" not in str(caught.value)
+    return None
 
 
 def test_there_is_a_licence():

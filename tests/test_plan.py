@@ -1,8 +1,12 @@
 """The plan: prices, the longest path, and what is printed. Counts against Snakemake's: test_workflow.py."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import fill_defaults, load_config
 from valleys import plan
 from valleys.__main__ import main
@@ -10,6 +14,7 @@ from valleys.config import Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 from valleys.plan import Job
+from workflow_runs import ROOT, changed, planned, snakemake
 
 SMOKE = load_config("config/smoke.yaml")
 HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -147,10 +152,164 @@ def test_sizes_are_short(size, text):
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValleysError, match=r"config file none\.yaml cannot be read"):
+    with pytest.raises(ValleysError, match=r"config file none\.yaml cannot be read \(No such file"):
         plan.make("none.yaml")
     Path("c.yaml").write_text("name: x\n")
     assert main(["plan", "c.yaml"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["plan", "c.yaml", "--cores", "many"]) == 1
     assert "'many' is not a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "claims"])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "cannot be read (Is a directory)"),
+        (b"", "is empty; it must be a mapping"),
+        (b"# nothing\n", "is empty; it must be a mapping"),
+        (b"- 1\n", "holds a list; it must be a mapping"),
+        (b"text\n", "holds a str; it must be a mapping"),
+        (b"a: 1\n\tb: 2\n", "indented by spaces, not tabs"),
+        (b"name: \xff\xfe\n", "it is not UTF-8"),
+        ("name: x\n".encode("utf-16"), "it is not UTF-8"),
+        (b"\0", "it is no YAML"),
+        (b"a: [1\n", "it is no YAML"),
+        (b"a: 1\n---\nb: 2\n", "it is no YAML"),
+        (b"a: " + b"[" * 3000, "it is no YAML"),
+        (b"when: 2020-13-45\n", "it is no YAML"),
+    ],
+)
+def test_config_files_that_are_none_are_one_line(tmp_path, monkeypatch, capsys, command, content, line):
+    monkeypatch.chdir(tmp_path)
+    path = Path("c.yaml")
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert main([command, "c.yaml"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: config file c.yaml ")
+    assert line in told
+    assert told.count("\n") == 1
+
+
+GIVEN = changed(
+    SMOKE,
+    checkpoints={"theirs": {"solutions": {"sgd": "old.pt", "mine": "w/net-{seed}.pt"}}},
+    grid=[{"dataset": "digits", "model": "mlp", "recipe": "theirs", "solutions": ["mine"]}],
+    **{key: {} for key in ("recipes", "studies", "probes", "lines", "planes")},
+)
+
+
+def told(folder, config, *words):
+    """What `plan` and a dry run say of a config that no graph can be made of."""
+    status, text = snakemake(folder, config, *words, "-n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    done = subprocess.run(
+        [sys.executable, "-m", "valleys", "plan", "config-under-test.yaml", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (status, done.returncode, done.stdout) == (1, 1, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    return done.stderr, text
+
+
+def test_missing_weights_are_told_by_their_key_and_as_the_user_wrote_them(tmp_path):
+    line, dry = told(tmp_path, GIVEN)
+    wanted = (
+        "config: checkpoints.theirs.solutions.mine: w/net-{seed}.pt, here w/net-0.pt: there is no such file "
+        f"(seen from {tmp_path}); give the path of a state dict"
+    )
+    assert line == f"error: no plan of config-under-test.yaml: {wanted}\n"
+    assert wanted in dry
+    for text in (line, dry):  # a file of the workflow's own, which another rule would read
+        assert "raw/mine" not in text
+    absolute = changed(GIVEN, checkpoints__theirs__solutions__mine=f"{tmp_path}/none.pt")
+    line, dry = told(tmp_path, absolute)
+    wanted = f"solutions.mine: {tmp_path}/none.pt: there is no such file; give"
+    assert wanted in line
+    assert wanted in dry
+
+
+def test_weights_that_have_been_read_may_go(tmp_path):
+    """The solution that was made of them is still there."""
+    solution = tmp_path / "results/smoke/cells/digits/mlp/theirs/seed-0/mine.safetensors"
+    solution.parent.mkdir(parents=True)
+    solution.write_bytes(b"x")
+    jobs = planned(tmp_path, GIVEN)
+    assert "evaluate" in jobs
+    assert not {"import_solution", "refresh_bn"} & set(jobs)
+
+
+def test_weights_may_be_made_by_another_workflow(tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(GIVEN))
+    (tmp_path / "Snakefile").write_text(
+        f"""
+configfile: "c.yaml"
+module valleys:
+    snakefile: {str(ROOT / "Snakefile")!r}
+    config: config
+use rule * from valleys
+rule make_weights:
+    output: "w/net-{{n}}.pt"
+    shell: "touch {{output}}"
+"""
+    )
+    target = "results/smoke/cells/digits/mlp/theirs/seed-0/mine.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", target], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rule make_weights" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("nosuch", "MissingRuleException: No rule to produce nosuch"),
+        ("results/smoke/tables/nosuch.parquet", "nosuch"),
+        ("results/other/report.html", "MissingRuleException: No rule to produce results/other/report.html"),
+    ],
+)
+def test_targets_that_nothing_makes_are_told(tmp_path, target, reason):
+    line, _ = told(tmp_path, SMOKE, target)
+    assert line.startswith("error: no plan of config-under-test.yaml: ")
+    assert reason in line
+
+
+def test_a_results_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "results").touch()
+    line, dry = told(tmp_path, SMOKE)
+    wanted = "results folder results/smoke: results is a file; remove it or run elsewhere"
+    assert line == f"error: no plan of config-under-test.yaml: {wanted}\n"
+    assert wanted in dry
+
+
+@pytest.mark.parametrize("cores", ["0", "-1", "1.5", "\u00b2", "", "1e3", "two"])
+def test_cores_are_a_whole_number(tmp_path, monkeypatch, capsys, cores):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "none.yaml", f"--cores={cores}"]) == 1
+    assert capsys.readouterr().err == f"error: --cores: {cores!r} is not a whole number >= 1, nor 'all'\n"
+
+
+def test_a_plan_can_be_made_beside_a_run(tmp_path):
+    """Of a run that has locked the folder, or that was killed and left its lock."""
+    (tmp_path / "config-under-test.yaml").write_text(yaml.safe_dump(SMOKE))
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text(str(tmp_path / "results/smoke/report.html") + "\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    done = subprocess.run(
+        [sys.executable, "-m", "valleys", "plan", "config-under-test.yaml"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train_sgd" in done.stdout

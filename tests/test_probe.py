@@ -489,6 +489,74 @@ def test_radius_is_capped_where_the_rise_is_never_met():
     assert probe.find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
 
 
+@pytest.mark.parametrize(
+    ("at_cap", "status"), [(0.95, "found"), (1.0, "found"), (1.05, "found"), (0.8, "capped")]
+)
+def test_a_rise_that_is_near_enough_at_the_cap_is_found(at_cap, status):
+    curve = Curve(lambda x: at_cap * (x / 4) ** 2)
+    assert probe.find_radius(curve, {}, rise=1.0, first=4.0, cap=4.0) == probe.Radius(4.0, status)
+    assert probe.find_radius(curve, {}, rise=1.0, first=1.0, cap=4.0).status == status
+
+
+@pytest.mark.parametrize("first", [1e-3, 1.0, 6.0])
+@pytest.mark.parametrize(
+    ("phi", "status", "reach"),
+    [
+        (lambda x: math.nan if x else 0.5, "jump", (0, 1e-8)),
+        (lambda x: math.inf if x else 0.5, "jump", (0, 1e-8)),
+        (lambda x: math.nan if x > 0 else 0.5, "jump", (0, 1e-8)),
+        (lambda x: 5.0 if x else 0.5, "jump", (0, 1e-8)),
+        (lambda x: 0.1 * abs(x) if abs(x) < 3 else math.nan, "jump", (2.97, 3)),
+        (lambda x: 0.1 * abs(x) if x < 3 else math.inf, "jump", (2.97, 3)),
+        (lambda x: 0.1 * abs(x) if abs(x) < 3 else 40.0, "jump", (2.97, 3.03)),
+        (lambda x: -math.inf if x else 0.5, "capped", (7, 7)),
+        (lambda x: -math.inf if 0 < abs(x) < 3 else x * x, "jump", (2.97, 3.03)),
+        (lambda x: -5 * abs(x), "capped", (7, 7)),
+        (lambda x: -100 + x * x, "found", (0.9, 1.1)),
+        (lambda x: 1e-3 * abs(x), "capped", (7, 7)),
+        (lambda x: 1e15 * x * x, "found", (3e-8, 3.4e-8)),
+        (lambda x: -abs(x) if x < 0 else x, "found", (0.9, 1.1)),
+    ],
+)
+def test_the_status_of_a_radius_is_true(phi, status, reach, first):
+    found = probe.find_radius(Curve(phi), {}, rise=1.0, first=first, cap=7.0)
+    assert found.status == status
+    assert reach[0] <= found.radius <= reach[1]
+    if status == "found":
+        assert 0.88 <= max(phi(found.radius), phi(-found.radius)) - phi(0.0) <= 1.12
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_no_radius_about_a_loss_that_is_no_number(loss):
+    curve = Curve(lambda x: loss if x == 0 else x * x)
+    with pytest.raises(ValleysError, match=f"the train loss at the solution is {loss}"):
+        probe.find_radius(curve, {}, rise=1.0, first=1.0, cap=7.0)
+    assert curve.at == 0.0
+    with pytest.raises(ValleysError, match=f"the train loss at direction 0 is {loss}"):
+        probe.check_against("direction 0", loss, loss)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_line_through_weights_whose_loss_is_no_number(value):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    direction = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    with torch.no_grad():
+        model[1].bias[0] = value
+    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS, bn="frozen")
+    with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
+        probe.probe_line(evaluator, direction, [-1.0, 0.0, 1.0])
+    with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
+        probe.probe_line(evaluator, direction)
+
+
+@pytest.mark.parametrize("key", ["rise", "first", "cap"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_radius_is_looked_for_between_positive_numbers(key, value):
+    given = {"rise": 1.0, "first": 1.0, "cap": 7.0} | {key: value}
+    with pytest.raises(ValleysError, match=f"find_radius: {key}: "):
+        probe.find_radius(Curve(lambda x: x * x), {}, **given)
+
+
 # --- exact slopes ---
 
 

@@ -140,7 +140,7 @@ def test_the_detector_agrees_with_definition_1_window_by_window(curve, c):
         assert d.status == status
         assert d.c_star == pytest.approx(level, nan_ok=True)
         assert (d.flat_side or 0) == side
-        assert (d.status == "asymmetric") is (d.c_star >= c)  # NaN is not
+        assert (d.status == "asymmetric") is (d.c_star >= c * (1 - 1e-5))  # NaN is not
 
 
 @few

@@ -86,3 +86,11 @@ def test_a_curve_that_is_not_finite_counts_as_not_asymmetric(bad):
 @pytest.mark.parametrize("names", [{"kind": "sign"}, {"solution": "swa"}])
 def test_kind_sign_and_other_solutions_are_left_out(names):
     assert sensitivity.rows(make(CURVES[:2], **names), CONSTANTS, 0.95) == []
+
+
+def test_ties_count_as_detection_counts_them():
+    """Slopes of exactly c : 1, which rounding puts a little below c."""
+    tied = [(x, 0.1 * k + 0.3 * k * y) for k in range(1, 12) for x, y in [curve(2.0, 1.0)]]
+    assert any(asymmetry.detect(*one).c_star < 2 for one in tied)
+    (row,) = (row for row in sensitivity.rows(make(tied), CONSTANTS, 0.95) if row["chosen"])
+    assert row["asymmetric"] == len(tied)

@@ -259,3 +259,24 @@ def test_spread_of_means():
     lone = spread_of_means([[1.0], [3.0], []])
     assert (lone.estimate, lone.n) == (2.0, 2)
     assert np.isnan([lone.low, lone.high, spread_of_means([[1.0, 2.0]]).estimate]).all()
+
+
+@pytest.mark.parametrize("k", [math.nan, math.inf, -math.inf, -1, 1.5])
+def test_counts_that_are_no_counts(k):
+    for successes, n in ((k, 3), (2, k)):
+        with pytest.raises(ValleysError, match="not counts"):
+            wilson(successes, n)
+
+
+def test_numbers_whose_squares_are_not_finite_are_refused():
+    """A mean of infinity with bounds of infinity would say something that is not so."""
+    for of in (mean_interval, paired, bootstrap_interval):
+        with pytest.raises(ValleysError, match=r"beyond 1e\+150"):
+            of([1e200, 1.0, 2.0])
+    assert mean_interval([1e140, 1e140]).low == 1e140
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, math.inf, -math.inf])
+def test_what_is_no_p_value_is_not_adjusted(p):
+    with pytest.raises(ValleysError, match="between 0 and 1"):
+        holm([0.5, p, math.nan])

@@ -1,4 +1,5 @@
 # The checked experiment, and the input functions that the rules share.
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ except ValleysError as error:
     raise WorkflowError(str(error))
 
 # Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
-costs = Costs(experiment)
+costs = Costs(experiment, originals=workflow.is_main_process)
 ROOT = experiment.root
 CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
@@ -31,6 +32,11 @@ BENCHMARKS = f"{ROOT}/benchmarks/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 def any_of(names):
     """A pattern that matches these names, and nothing where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def none_of(names):
+    """A pattern of one word in a path that is none of these names."""
+    return rf"(?!(?:{any_of(names)})/)[^/]+"
 
 
 wildcard_constraints:
@@ -98,7 +104,7 @@ def start_fork_server():
     if not here or workflow.deployment_settings.deployment_method or not config["execution"]["fork_server"]:
         return
     if len(list(workflow.dag.needrun_jobs())) >= 3:
-        forkserver.start(SCRIPTS)
+        forkserver.start(SCRIPTS, logger.info)
 
 
 def write_rulegraph():
@@ -146,6 +152,19 @@ def start_files(wildcards):
         return {}
     cell = replace(cell_of(wildcards), recipe=start["recipe"])
     return {"start": f"{cell_folder(cell)}/{start['solution']}.safetensors"}
+
+
+def given_weights(wildcards):
+    """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
+    cell, name = cell_of(wildcards), wildcards.solution
+    path = experiment.checkpoint(cell, name)
+    (made,) = named_files(cell, [name])
+    there = os.path.exists(path) or os.path.exists(made)
+    if not there and not any(rule.is_producer(path) for rule in workflow.rules):
+        key = f"checkpoints.{cell.recipe}.solutions.{name}"
+        written = experiment.checkpoints[cell.recipe]["solutions"][name]
+        raise WorkflowError(valleys_config.no_such_weights(key, written, path))
+    return path
 
 
 def probed_files(wildcards):

@@ -60,6 +60,9 @@ rule refresh_bn:
         f"{LOGS}/refresh_bn-{{solution}}.log",
     benchmark:
         f"{BENCHMARKS}/refresh_bn-{{solution}}.tsv"
+    wildcard_constraints:
+        # Not of given weights, or one that is missing would be blamed on this rule's input.
+        recipe=none_of(experiment.checkpoints),
     priority: 10
     conda:
         "../envs/valleys.yaml"
@@ -77,7 +80,7 @@ rule refresh_bn:
 # Weights that were trained elsewhere, in place of a training's: refresh_bn could make the same file.
 rule import_solution:
     input:
-        checkpoint=lambda w: experiment.checkpoint(cell_of(w), w.solution),
+        checkpoint=given_weights,
         shards=lambda w: experiment.checkpoint_shards(cell_of(w), w.solution),
         train=rules.prepare_dataset.output.train,
     output:
@@ -103,9 +106,6 @@ rule import_solution:
         },
     script:
         "../scripts/import_solution.py"
-
-
-ruleorder: import_solution > refresh_bn
 
 
 rule descend:

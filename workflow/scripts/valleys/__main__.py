@@ -205,18 +205,13 @@ def show_look(arguments: argparse.Namespace) -> int:
 
 def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
-    import yaml
-
     from valleys import claims, tables
-    from valleys.config import read_yaml
+    from valleys.config import load
 
-    files.check_regular(config, "config file")
-    try:
-        name = read_yaml(config.read_text(encoding="utf-8"), f"config file {config}")["name"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValleysError(f"config file {config} cannot be read or has no name ({reason})") from error
-    root = Path("results") / str(name)
+    name = load(config).get("name")
+    if not isinstance(name, str) or not name:
+        raise ValleysError(f"config file {config}: name: {name!r} is not the name of an experiment")
+    root = Path("results") / name
     print(shown(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas())))
     print(f"\nreport: {root / 'report.html'}")
     return 0
@@ -248,7 +243,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
         raise ValleysError(
             f"plan: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
         )
-    if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
+    if cores is not None and cores != "all" and not (cores.isdecimal() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
     print(shown(plan.make(config, targets, local=number is not None).as_text(number)))

@@ -33,7 +33,10 @@ from .errors import ValleysError
 
 Floats = NDArray[np.float64]
 
-_RELATIVE = 1e-9  # two levels, widths or offsets closer than this (relative) count as equal
+_RELATIVE = 1e-9  # two levels or widths of windows closer than this (relative) count as equal
+_OFFSET = 1e-6  # two offsets closer than this share of R count as equal: they may come in float32
+_LARGEST = 1e300  # of numbers whose differences are taken
+TIE = 1e-5  # a level this much (relative) below c counts as c (`reaches`)
 _MIN_POINTS = 5
 LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
 FIRST = (0.0, 0.2, 0.4, 0.7, 1.0)  # of R: where an adaptive curve is measured first (`first_points`)
@@ -51,7 +54,7 @@ class Detection:
     Attributes
     ----------
     status : str
-        "asymmetric": ``c_star >= c``. "symmetric": a minimum along u, and ``c_star < c``.
+        "asymmetric": ``c_star`` reaches c (`reaches`). "symmetric": a minimum along u, and it does not.
         "not_minimum": the curve is lower outside ``[-minimum_within R, minimum_within R]`` than inside, by
         more than the noise, or one side does not rise in any window. "flat": neither side rises by more than
         the noise.
@@ -59,7 +62,8 @@ class Detection:
         Strongest level over all windows and both orientations; NaN for "not_minimum" and "flat". At most 1
         (it may be negative) when no window satisfies the definition at any c > 1.
     flat_side : int
-        Sign of l on the flat side where ``c_star > 1``, also below the threshold c; 0 when neither side is.
+        Sign of l on the flat side where ``c_star > 1`` by more than `TIE`, also below the threshold c; 0 when
+        neither side is.
     zeta, r : float
         Window of ``c_star``, in units of the offsets. NaN where ``c_star`` is.
     p : float
@@ -142,6 +146,23 @@ class Barrier:
         return asdict(self)
 
 
+def reaches(level: ArrayLike, c: ArrayLike) -> NDArray[np.bool_]:
+    """Return whether levels are at least c, but for the rounding of the losses that they come from.
+
+    A curve with slopes of exactly 2 : 1 has c* = 2 on paper and 1.9999999 in floating point. Losses in
+    float32 that rise by about 1 over 20 offsets give c* an error of up to 1e-5 (relative); that is `TIE`. All
+    who compare a level or a ratio of rises with a threshold use this.
+
+    Parameters
+    ----------
+    level : array_like
+        c*, or a ratio of rises; NaN, where there is none, reaches nothing.
+    c : float or array_like
+        The threshold.
+    """
+    return np.asarray(level, dtype=np.float64) >= np.asarray(c, dtype=np.float64) * (1 - TIE)
+
+
 def detect(
     offsets: ArrayLike,
     losses: ArrayLike,
@@ -166,7 +187,7 @@ def detect(
     losses : array_like, shape (n,)
         The curve at the offsets.
     c : float
-        Level from which a direction counts as asymmetric; > 1.
+        Level from which a direction counts as asymmetric (`reaches`); > 1.
     zeta_max : float
         How far from 0 a window may start, as a share of R; in (0, 1). The default leaves room for the flat
         bottom that the curves of deep nets have.
@@ -185,10 +206,10 @@ def detect(
     ValleysError
         Offsets or losses that are not as described, or a grid too coarse to hold any window.
     """
-    offsets, losses = np.asarray(offsets, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    offsets, losses = _numbers(offsets, "offsets"), _numbers(losses, "losses")
     if losses.ndim != 1:
         raise ValleysError(f"losses: expected one curve, shape (n,), got shape {losses.shape}")
-    slopes = None if slopes is None else np.asarray(slopes, dtype=np.float64)[None]
+    slopes = None if slopes is None else _numbers(slopes, "slopes")[None]
     options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
     options |= {"slopes": slopes, "noise": noise}
     return detect_many(offsets, losses[None], **options)[0]
@@ -224,18 +245,18 @@ def detect_many(
         As in `detect`.
     """
     _check_options(c, zeta_max, min_span, minimum_within, noise)
-    losses = np.asarray(losses, dtype=np.float64)
+    losses = _numbers(losses, "losses")
     if losses.ndim != 2:
         raise ValleysError(f"losses: expected curves as rows, shape (B, n), got shape {losses.shape}")
     offsets = _grid(offsets, losses, "losses")
     if slopes is not None:
-        slopes = np.asarray(slopes, dtype=np.float64)
+        slopes = _numbers(slopes, "slopes")
         if slopes.shape != losses.shape:
             raise ValleysError(f"slopes: shape {slopes.shape} differs from the losses' {losses.shape}")
         if not np.isfinite(slopes).all():
             raise ValleysError("slopes: not all finite")
     middle = offsets.shape[1] // 2
-    coarse = offsets[:, middle + 1] > zeta_max * offsets[:, -1] * (1 + _RELATIVE)
+    coarse = offsets[:, middle + 1] > zeta_max * offsets[:, -1] * (1 + _OFFSET)
     if coarse.any():
         first, radius = offsets[coarse][0][[middle + 1, -1]]
         raise ValleysError(
@@ -386,7 +407,7 @@ def _errors(
 
 def _unbent(bent: Floats, middle: float) -> Floats:
     """Return losses again; clipped where float64 ends."""
-    return middle + LARGE * np.sinh(np.clip(bent, -700, 700))
+    return middle + LARGE * np.sinh(np.clip(bent, -640, 640))
 
 
 def first_points(points: int) -> list[int]:
@@ -476,7 +497,7 @@ def next_point(
     steepness = None
     if given is not None:
         wrong = DOUBT * np.abs(spline(x, 1) - plain(x, 1))
-        steepness = (spline(x, 1) + wrong * z) * LARGE * np.cosh(np.clip(bent, -700, 700))
+        steepness = (spline(x, 1) + wrong * z) * LARGE * np.cosh(np.clip(bent, -640, 640))
         steepness[:, at] = given
     options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
     verdicts = [one.status for one in detect_many(x, copies, slopes=steepness, noise=noise, **options)]
@@ -583,7 +604,7 @@ def shift_curve(
         As in `shift`, or deltas beyond ``max_shift``.
     """
     offsets, train, test = _two_curves(offsets, train, test)
-    deltas = np.asarray(deltas, dtype=np.float64)
+    deltas = _numbers(deltas, "deltas")
     if deltas.ndim != 1 or not len(deltas) or not np.isfinite(deltas).all():
         raise ValleysError("deltas: expected a non-empty list of finite shifts")
     largest = float(np.abs(deltas).max())
@@ -610,7 +631,7 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
         Shapes that differ, values not finite, t not increasing, or 0 or 1 absent from t: the chord is never
         interpolated.
     """
-    t, losses = np.asarray(t, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    t, losses = _numbers(t, "barrier: t"), _numbers(losses, "barrier: losses")
     if t.ndim != 1 or t.shape != losses.shape:
         raise ValleysError(f"barrier: t and losses need one shape (n,), got {t.shape} and {losses.shape}")
     if not (np.isfinite(t).all() and np.isfinite(losses).all()):
@@ -630,8 +651,27 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
     return Barrier(float(excess[k]), float(t[k]))
 
 
+def _numbers(values: ArrayLike, name: str) -> Floats:
+    """Return values as float64; refuse what would lose a part on the way there."""
+    try:
+        given = np.asarray(values)
+        numbers = given.astype(np.float64) if given.dtype.kind != "c" else None
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: tensors that need a gradient
+        raise ValleysError(f"{name}: not an array of real numbers ({error})") from error
+    if numbers is None or np.ma.is_masked(values):
+        kind = "complex numbers" if numbers is None else "masked values"
+        raise ValleysError(f"{name}: {kind}; give a real number for each point")
+    if (np.isfinite(numbers) & (np.abs(numbers) > _LARGEST)).any():
+        raise ValleysError(f"{name}: a value is beyond {_LARGEST:g}, and differences would not be finite")
+    return numbers
+
+
 def _check_options(c: float, zeta_max: float, min_span: float, minimum_within: float, noise: float) -> None:
     """Check the constants of the search."""
+    given = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
+    for name, value in (given | {"noise": noise}).items():
+        if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+            raise ValleysError(f"{name}: {value!r} is not a number")
     if not (isfinite(c) and c > 1):
         raise ValleysError(f"c: {c!r} is not a level above 1")
     if not 0 < zeta_max < 1:
@@ -646,7 +686,7 @@ def _check_options(c: float, zeta_max: float, min_span: float, minimum_within: f
 
 def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
     """Check grids and curves; return the offsets broadcast to the curves' shape (B, n)."""
-    offsets = np.asarray(offsets, dtype=np.float64)
+    offsets = _numbers(offsets, "offsets")
     n = losses.shape[-1]
     if offsets.shape not in {(n,), losses.shape}:
         raise ValleysError(f"offsets: shape {offsets.shape} does not fit the {name}' shape {losses.shape}")
@@ -659,8 +699,8 @@ def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
         raise ValleysError("offsets: not all finite")
     if (np.diff(grids) <= 0).any():
         raise ValleysError("offsets: must be strictly increasing")
-    # Relative to R: linspace and arange leave rounding of that size.
-    tolerance = _RELATIVE * np.abs(grids).max(axis=1)
+    # Relative to R: linspace and arange leave rounding, in float32 of up to 1e-7.
+    tolerance = _OFFSET * np.abs(grids).max(axis=1)
     if (np.abs(grids).min(axis=1) > tolerance).any():
         raise ValleysError("offsets: 0 is not among them")
     if (np.abs(grids + grids[:, ::-1]).max(axis=1) > tolerance).any():
@@ -670,7 +710,7 @@ def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
 
 def _two_curves(offsets: ArrayLike, train: ArrayLike, test: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Check two curves on one grid; return them as arrays of shape (n,)."""
-    curves = {"train": np.asarray(train, dtype=np.float64), "test": np.asarray(test, dtype=np.float64)}
+    curves = {"train": _numbers(train, "train"), "test": _numbers(test, "test")}
     for name, curve in curves.items():
         if curve.ndim != 1:
             raise ValleysError(f"{name}: expected one curve, shape (n,), got shape {curve.shape}")
@@ -697,7 +737,7 @@ def _detect_rows(
     rows = np.arange(count)
     x = offsets[:, middle + 1 :]
     radius = x[:, -1]
-    tolerance = _RELATIVE * radius
+    tolerance = _OFFSET * radius
 
     # The minimum near 0, ties to the nearest; and whether the curve is lower further out.
     order = np.argsort(np.abs(np.arange(n) - middle), kind="stable")
@@ -711,11 +751,16 @@ def _detect_rows(
     # Outward slopes on either side, as quotients between neighbours or as given at the offsets.
     if slopes is None:
         sides = np.stack([losses[:, middle + 1 :], losses[:, middle - 1 :: -1]])
-        outward = np.diff(sides) / np.diff(x)
+        with np.errstate(over="ignore"):
+            outward = np.diff(sides) / np.diff(x)
         ends = x[:, 1:]
     else:
         outward = np.stack([slopes[:, middle + 1 :], -slopes[:, middle - 1 :: -1]])
         ends = x
+    rise_plus = losses[:, -1] - losses[:, middle]
+    rise_minus = losses[:, 0] - losses[:, middle]
+    if not np.isfinite(outward).all():
+        raise ValleysError("losses: a slope is beyond what float64 holds; give offsets in smaller units")
     starts_ok = (x >= (np.abs(offsets[rows, lowest]) - tolerance)[:, None]) & (
         x <= (zeta_max * radius + tolerance)[:, None]
     )
@@ -741,12 +786,11 @@ def _detect_rows(
     judged = ~outside & ~flat & rising.any(axis=(2, 3)).all(axis=0)
     c_star = level[rows, chosen]
     p = sup[side, rows, start, end]
-    rise_plus = losses[:, -1] - losses[:, middle]
-    rise_minus = losses[:, 0] - losses[:, middle]
+    reached = reaches(c_star, c)
     for k in range(count):
         ok = bool(judged[k])
         if ok:
-            status = "asymmetric" if c_star[k] >= c else "symmetric"
+            status = "asymmetric" if reached[k] else "symmetric"
         else:
             status = "flat" if flat[k] else "not_minimum"
         plus, minus = float(rise_plus[k]), float(rise_minus[k])
@@ -754,7 +798,7 @@ def _detect_rows(
         yield Detection(
             status=status,
             c_star=float(c_star[k]) if ok else nan,
-            flat_side=(1 if side[k] == 0 else -1) if ok and c_star[k] > 1 + _RELATIVE else 0,
+            flat_side=(1 if side[k] == 0 else -1) if ok and c_star[k] > 1 + TIE else 0,
             zeta=float(x[k, start[k]]) if ok else nan,
             r=float(ends[k, end[k]]) if ok else nan,
             p=float(p[k]) if ok else nan,
@@ -773,7 +817,7 @@ class _Gaps:
         self, offsets: Floats, train: Floats, test: Floats, max_shift: float, free_offset: bool
     ) -> None:
         self.radius = float(offsets[-1] - max_shift)
-        kept = np.abs(offsets) <= self.radius + _RELATIVE * offsets[-1]
+        kept = np.abs(offsets) <= self.radius + _OFFSET * offsets[-1]
         if not (isfinite(max_shift) and max_shift >= 0) or kept.sum() < 3:
             raise ValleysError(
                 f"max_shift: {max_shift:g} leaves fewer than 3 offsets of [-{offsets[-1]:g}, {offsets[-1]:g}]"

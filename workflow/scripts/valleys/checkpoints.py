@@ -331,6 +331,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> Any:
+    files.require("torch")
     try:
         return _loaded(path)
     except pickle.UnpicklingError as error:

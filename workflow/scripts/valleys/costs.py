@@ -15,11 +15,11 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from valleys import factory_costs
+from valleys import data_costs, factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.direction_kinds import COMPUTED, SINGLE
@@ -96,7 +96,7 @@ KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "stl10": (5_000, 8_000, (3, 96, 96), 10),
     "fashion_mnist": (60_000, 10_000, (1, 28, 28), 10),
 }
-#: Until `prepare_dataset` has counted them, a user's own files are taken to be as large as these.
+#: What cannot be counted before `prepare_dataset` has run (`data_costs`) is taken to be as large as these.
 ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
     "parquet": (50_000, 10_000, 32, 10),
     "numpy": (50_000, 10_000, 32, 10),
@@ -140,13 +140,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Data:
-    """Images of a data set: how many, (C, H, W), classes; whether they are counted or assumed."""
+    """Images of a data set: how many, (C, H, W), classes; whether they are counted or assumed.
+
+    ``measured``: number and shape are those of the originals' files.
+    """
 
     train: int
     test: int
     shape: tuple[int, int, int]
     classes: int
     counted: bool = True
+    measured: bool = field(default=False, compare=False)
 
     @property
     def pixels(self) -> int:
@@ -175,13 +179,18 @@ class Costs:
     Parameters
     ----------
     experiment
-        The checked config. A data set that has been prepared already is looked at, for its size.
+        The checked config. Files of data sets are looked at for their size: the prepared ones when there are
+        any, and again when `prepare_dataset` has made them anew, so that what is asked for follows the data
+        within one run.
     local
         Whether jobs run on this machine, where they are forked (``execution.fork_server``) unless they use a
         GPU; on a cluster each starts anew.
+    originals
+        Whether to trust a count of the originals more than files that were prepared before this process
+        started, of which the originals may have changed since. A job's own process need not.
     """
 
-    def __init__(self, experiment: Experiment, *, local: bool = False) -> None:
+    def __init__(self, experiment: Experiment, *, local: bool = False, originals: bool = True) -> None:
         self.experiment, self.config = experiment, experiment.config
         execution = self.config["execution"]
         self.on_gpu = execution["device"] == "cuda"
@@ -190,7 +199,9 @@ class Costs:
         if self.forked:
             self.cpu = replace(self.cpu, start_s=FORKED_S * CPU.flops / self.cpu.flops)
         self.gpu = _faster(GPU, execution["gpu_speed"])
+        self.originals = originals
         self._cache: dict[Any, Any] = {}
+        self._found: dict[str, Any] = {}
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
@@ -211,7 +222,10 @@ class Costs:
             raise KeyError(f"no cost model of rule {rule}")
         seeded = rule in ("train_sgd", "probe")
         key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
-        return self._once((rule, key), lambda: _MODELS[rule](self, wildcards))
+        # What is known of the data, and of a network that may have been a guess, is part of the question.
+        state = self._prepared(wildcards["dataset"]) if "dataset" in wildcards else None
+        net = self.net(wildcards["dataset"], wildcards["model"]) if state and "model" in wildcards else None
+        return self._once((rule, key, state, net), lambda: _MODELS[rule](self, wildcards))
 
     def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
         """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, limited."""
@@ -230,16 +244,38 @@ class Costs:
 
     def data(self, dataset: str) -> Data:
         """Return the size of a data set: of its prepared files, else of its source, else assumed."""
-        return self._once(("data", dataset), lambda: self._data(dataset))
+        state = self._prepared(dataset)
+        return self._once(("data", dataset, state), lambda: self._data(dataset, state))
 
-    def _data(self, dataset: str) -> Data:
+    def _paths(self, dataset: str) -> list[Path]:
         folder = Path(self.experiment.root) / "data" / dataset
-        prepared = [_header(folder / f"{part}.safetensors") for part in ("train", "test")]
-        if all(prepared):
-            (train, *shape), (test, *_) = (header["images"]["shape"] for header in prepared)
-            return Data(train, test, tuple(shape), int(prepared[0]["__metadata__"]["classes"]))
+        return [folder / f"{part}.safetensors" for part in ("train", "test")]
+
+    def _prepared(self, dataset: str) -> tuple[Any, ...]:
+        """Return what changes when a data set's prepared files do: a name for what is known of it."""
+        state = tuple(_stamp(path) for path in self._paths(dataset))
+        self._found.setdefault(dataset, state)
+        return state
+
+    def _data(self, dataset: str, state: tuple[Any, ...]) -> Data:
+        headers = [_header(path) for path in self._paths(dataset)]
+        if not all(headers):
+            return self.source(dataset)
+        (train, *shape), (test, *_) = (header["images"]["shape"] for header in headers)
+        prepared = Data(train, test, tuple(shape), int(headers[0]["__metadata__"]["classes"]))
+        if self.originals and state == self._found[dataset]:  # from before: they may be out of date
+            source = self.source(dataset)
+            if source.measured:
+                return replace(source, classes=prepared.classes)
+        return prepared
+
+    def source(self, dataset: str) -> Data:
+        """Return the size of a data set by its source, counted where it can be (`data_costs`): once."""
+        return self._once(("source", dataset), lambda: self._source(dataset))
+
+    def _source(self, dataset: str) -> Data:
         spec = self.experiment.datasets[dataset]
-        source, counted = spec["source"], True
+        source, counted, measured = spec["source"], True, False
         if source == "digits":
             train, test, shape, classes = spec["train_size"], 1797 - spec["train_size"], (1, 8, 8), 10
         elif source in KNOWN:
@@ -249,26 +285,32 @@ class Costs:
             side = spec.get("size") or side
             shape = (1 if spec.get("grayscale") else 3, side, side)
             counted = spec["max_train"] is not None and spec["max_test"] is not None
+            if (found := data_costs.count(spec)) is not None:
+                train, test, classes = found.train, found.test, found.classes or classes
+                shape, measured = found.shape or shape, found.exact and found.shape is not None
+                counted |= measured
         return Data(
             min(train, spec["max_train"] or train),
             min(test, spec["max_test"] or test),
             shape,
             spec["classes"] or classes,
             counted,
+            measured,
         )
 
     def net(self, dataset: str, model: str) -> Size:
         """Return the size of a model for a data set's images."""
+        data = self.data(dataset)
 
         def make() -> Size:
-            data, spec = self.data(dataset), self.experiment.models[model]
+            spec = self.experiment.models[model]
             if "factory" in spec:
                 folder = Path(self.experiment.root) / "state"
                 code = self.experiment.factory_code(model)
                 return factory_costs.size(spec, code, data.shape, data.classes, folder)
             return measure(spec, data.shape, data.classes)
 
-        return self._once(("net", dataset, model), make)
+        return self._once(("net", model, data.shape, data.classes), make)
 
     def iterates(self, cell: Cell, keep: str | None = None) -> float:
         """Return the bytes of a cell's iterates once it is done.
@@ -410,7 +452,7 @@ class Costs:
     # Rules ------------------------------------------------------------------------------------------
 
     def _prepare_dataset(self, w: Mapping[str, Any]) -> Cost:
-        data, threads = self.data(w["dataset"]), self.decoders(w["dataset"])
+        data, threads = self._to_prepare(w["dataset"]), self.decoders(w["dataset"])
         images = data.train + data.test
         seconds = self._decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.pixels)
         memory = 2 * data.bytes  # what torchvision and numpy read comes as arrays
@@ -420,13 +462,18 @@ class Costs:
         speed = CPU.flops / self.cpu.flops
         return Cost(speed * (CPU.start_s + seconds), CPU.memory_mb + memory / MB, data.bytes)
 
+    def _to_prepare(self, dataset: str) -> Data:
+        """Return the size of what `prepare_dataset` is to read: the originals', where that is known."""
+        source = self.source(dataset)
+        return source if source.measured else self.data(dataset)
+
     def decoders(self, dataset: str) -> int:
         """Return the threads that decode a data set when it is prepared."""
         return min(DECODERS, max(1, math.ceil(self._decoding(dataset) / 300)))
 
     def _decoding(self, dataset: str) -> float:
         """Return seconds that one core decodes a data set."""
-        data = self.data(dataset)
+        data = self._to_prepare(dataset)
         encoded = self.experiment.datasets[dataset]["source"] in ENCODED
         return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * encoded
 
@@ -665,6 +712,15 @@ def bf16_gain(cpuinfo: str = "/proc/cpuinfo") -> float:
         return 1.0
     lines = [line for line in text.splitlines() if line.lower().startswith(("flags", "features"))]
     return BF16_GAIN if lines and BF16_FLAGS & set(lines[0].split()) else 1.0
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _header(path: Path) -> dict[str, Any] | None:

@@ -100,6 +100,7 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
 
     With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
     """
+    files.require("PIL")
     from PIL import Image, UnidentifiedImageError
 
     encoded = isinstance(source, bytes)
@@ -474,6 +475,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    files.require("pyarrow")
     columns, labels = [], []
     paths = _paths(spec[part], part)
     for path in paths:

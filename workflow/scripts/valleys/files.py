@@ -11,10 +11,12 @@ import contextlib
 import functools
 import glob
 import hashlib
+import importlib
 import io
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -28,6 +30,13 @@ from valleys.errors import ValleysError
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: The oldest packages with which a file's content cannot have code run or memory overwritten, and why older
+#: ones can. The package's dependencies have the same bounds (`tests/test_pins.py`).
+LEAST = {
+    "torch": ("2.6", "torch.load(weights_only=True) runs code (CVE-2025-32434)"),
+    "pyarrow": ("14.0.1", "reading Parquet or Arrow runs code (CVE-2023-47248)"),
+    "PIL": ("10.3", "decoding images overflows buffers (CVE-2023-4863, CVE-2024-28219)"),
+}
 _HEADER = "valleys"  # the one entry of a weights file's header
 _SEAL = "fingerprint"  # of the other metadata
 _TORCH_TYPES = {
@@ -468,18 +477,43 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
         stream.write(hashlib.sha256(buffer.getbuffer()).digest())
 
 
+def require(package: str) -> None:
+    """Raise unless a package that opens files from elsewhere is as new as `LEAST` says.
+
+    Parameters
+    ----------
+    package
+        A key of `LEAST`: the name it is imported by.
+
+    Raises
+    ------
+    ValleysError
+        When it is older.
+    """
+    least, why = LEAST[package]
+    found = str(importlib.import_module(package).__version__)
+
+    def numbers(version: str) -> list[int]:
+        return [int(part) for part in re.match(r"[\d.]*", version).group().split(".") if part]
+
+    if numbers(found) < numbers(least):
+        name = {"PIL": "pillow"}.get(package, package)
+        raise ValleysError(f"{name} {found} is installed, with which {why}; install {name} >= {least}")
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read state written by `save_checkpoint`, without running any code it may hold.
 
     Raises
     ------
     ValleysError
-        When the file is truncated, corrupt, or holds more than plain data.
+        When the file is truncated, corrupt, or holds more than plain data, or torch is too old (`LEAST`).
     """
     import pickle
 
     import torch
 
+    require("torch")
     try:
         content = memoryview(Path(path).read_bytes())
         body, digest = content[:-32], content[-32:]

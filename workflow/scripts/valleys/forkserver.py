@@ -8,8 +8,8 @@ the signals that the caller gets, and ends with it, however it ends. Results are
 anew: each job has an untouched copy of modules that have done nothing but be imported.
 
 Python's `multiprocessing.forkserver` serves the one process that started it; here the clients are others.
-Linux only (it needs ``pidfd_open``): elsewhere, and whenever the server cannot be reached, a job simply runs
-where it is.
+Linux only (it needs ``pidfd_open``): elsewhere, and whenever the server cannot be started or reached, a job
+simply runs where it is.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 VARIABLE = "VALLEYS_FORKSERVER"  # the environment variable that tells jobs where the server listens
+SHORT = ("/tmp", "/dev/shm", "/var/tmp")  # folders with names that leave room for a socket's
 FORWARDED = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"))
 STARTED = (
     b"S"  # what a fork answers once it has a whole request; before that the client can still run by itself
@@ -108,27 +109,30 @@ def _end_as(connection: socket.socket) -> NoReturn:
 # ---- the parent: Snakemake
 
 
-def start(scripts: Path) -> subprocess.Popen[bytes] | None:
+def start(scripts: Path, report: Callable[[str], None] | None = None) -> subprocess.Popen[bytes] | None:
     """Start a server for the children of this process, and set the environment variable that names it.
 
     `scripts` is the folder that the package ``valleys`` is in. The server ends when this process does, after
-    the jobs that then still run. Nothing is started (None) where forks cannot be watched.
+    the jobs that then still run. Nothing is started (None) where forks cannot be watched, or where no folder
+    can have its socket: `report` is then told why, and jobs start by themselves.
     """
     if not hasattr(os, "pidfd_open") or not hasattr(socket, "send_fds"):
         return None
-    folder = Path(tempfile.mkdtemp(prefix="valleys-"))  # of mode 0700: nobody else can have code run
-    address = folder / "socket"
-    # Made here, so that it is there before any job; one that comes before the imports are done waits.
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(address))
-    listener.listen(128)
+    try:
+        listener, address = _listen()
+    except OSError as error:
+        if report is not None:
+            report(f"No fork server, so each job starts anew and takes some seconds more: {error}.")
+        return None
     # Forked jobs compute with one thread (`valleys.jobs.job`); libraries read that when they are imported.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     # pyarrow brings an allocator with a thread of its own; a fork should come from a process without others.
     alone = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-    environment = {**os.environ, **threads, **alone, "PYTHONPATH": str(scripts)}
+    # A user's own modules are found in forks as in any process: where PYTHONPATH says.
+    path = os.pathsep.join(filter(None, [str(scripts), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **threads, **alone, "PYTHONPATH": path}
     server = subprocess.Popen(
-        [sys.executable, "-m", "valleys.forkserver", str(address), str(listener.fileno())],
+        [sys.executable, "-m", "valleys.forkserver", address, str(listener.fileno())],
         pass_fds=[listener.fileno()],
         stdin=subprocess.PIPE,  # its end tells the server that this process ended
         stdout=subprocess.DEVNULL,
@@ -136,8 +140,38 @@ def start(scripts: Path) -> subprocess.Popen[bytes] | None:
         start_new_session=True,  # Ctrl-C is for Snakemake and its jobs, which pass it on
     )
     listener.close()  # the server's copy is the only one: when it dies, jobs are refused at once
-    os.environ[VARIABLE] = str(address)
+    os.environ[VARIABLE] = address
     return server
+
+
+def _listen() -> tuple[socket.socket, str]:
+    """Return a socket that listens, and its path, in a new folder.
+
+    In the folder for temporary files; if it cannot be there, in a usual one. A socket's path has 107 bytes at
+    most, which a long ``TMPDIR`` leaves no room in.
+
+    Raises
+    ------
+    OSError
+        When it can be in none of them.
+    """
+    failed = None
+    for parent in (None, *SHORT):  # None: as tempfile finds it, from TMPDIR on
+        folder = None
+        # Made by this process, so that it is there before any job; one that comes too early waits.
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            folder = tempfile.mkdtemp(prefix="valleys-", dir=parent)  # 0700: nobody else can have code run
+            address = os.path.join(folder, "socket")  # noqa: PTH118 (as it is; no folder is looked up)
+            listener.bind(address)
+            listener.listen(128)
+            return listener, address
+        except OSError as error:
+            failed = failed or error
+            listener.close()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+    raise failed or OSError("no folder for its socket")
 
 
 # ---- the server

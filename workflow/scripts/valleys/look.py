@@ -487,7 +487,7 @@ def verdict(look: Look, level: float = 0.95) -> str:
         f"train loss {own['train_loss']:.4g} ({own['train_accuracy']:.1%} right), "
         f"test loss {own['test_loss']:.4g} ({own['test_accuracy']:.1%}) as stored"
     ]
-    radius, capped = about["radius"], int((about["radius_status"] == "capped").sum())
+    radius, capped = about["radius"], int(about["radius_status"].isin(["capped", "jump"]).sum())
     reach = f"R {radius.min():.4g}" + (f" to {radius.max():.4g}" if radius.max() > radius.min() else "")
     reach += f", {capped} of them without a rise of {block['rise']:g} nats" if capped else ""
     policy = ", ".join(about["bn_policy"].unique())

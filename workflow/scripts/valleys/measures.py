@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from valleys.asymmetry import barrier, finer
+from valleys.asymmetry import barrier, finer, reaches
 from valleys.stats import wilson
 
 CELL = ["dataset", "model", "recipe"]
@@ -223,7 +223,7 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
         row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
         counts = part["status"].value_counts()
         hits = {status: int(counts.get(status, 0)) for status in ("asymmetric", "not_minimum")}
-        hits["uneven"] = int((part["asymmetry_index"].abs() >= math.log(c)).sum())
+        hits["uneven"] = int(uneven(part["asymmetry_index"], c).sum())
         for status, count in hits.items():
             share = wilson(count, len(part), level)
             row |= {status: count, f"{status}_share": share.estimate}
@@ -233,6 +233,11 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
             row | {"c_star": part["c_star"].median(), "asymmetry_index": part["asymmetry_index"].median()}
         )
     return pd.DataFrame(rows)
+
+
+def uneven(index: pd.Series, c: float) -> pd.Series:
+    """Return where two rises, by their asymmetry index, differ by a factor of c or more (`reaches`)."""
+    return pd.Series(reaches(np.exp(index.abs()), c), index=index.index)
 
 
 def kind_of_line(interpolation: pd.DataFrame) -> pd.Series:

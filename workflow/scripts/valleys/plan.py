@@ -21,6 +21,7 @@ import copy
 import csv
 import io
 import os
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,8 +31,7 @@ from typing import Any
 
 import yaml
 
-from valleys import files
-from valleys.config import SCHEMA_FILE, Experiment, check, read_yaml
+from valleys.config import SCHEMA_FILE, Experiment, check, load
 from valleys.costs import MB, RULES, Cost, Costs
 from valleys.errors import ValleysError
 
@@ -242,14 +242,7 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
 def _experiment(configfile: Path) -> Experiment:
     from snakemake.utils import validate
 
-    files.check_regular(configfile, "config file")
-    try:
-        config = read_yaml(configfile.read_text(encoding="utf-8"), f"config file {configfile}")
-    except (OSError, yaml.YAMLError) as error:
-        raise ValleysError(
-            f"config file {configfile} cannot be read ({' '.join(str(error).split())})"
-        ) from error
-    config = copy.deepcopy(config)
+    config = copy.deepcopy(load(configfile))  # without aliases
     check(config)
     validate(config, os.fspath(SCHEMA_FILE))
     return Experiment(config)
@@ -266,7 +259,7 @@ def graph_of(configfile: Path, targets: Iterable[str] = ()) -> Iterator[Any]:
     Raises
     ------
     ValleysError
-        When Snakemake cannot build the graph; it has printed why.
+        When Snakemake cannot build the graph, with its reason.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
@@ -291,11 +284,26 @@ def graph_of(configfile: Path, targets: Iterable[str] = ()) -> Iterator[Any]:
                 workflow.dag(settings).printd3dag()
             graph = workflow._workflow.dag
         except Exception as error:
-            api.print_exception(error)
-            raise ValleysError(
-                f"no plan of {configfile}: Snakemake cannot build the graph of jobs"
-            ) from error
+            raise ValleysError(f"no plan of {configfile}: {_reason(error)}") from error
         yield graph
+
+
+def _reason(error: BaseException) -> str:
+    """Return why Snakemake cannot build a graph, on one line.
+
+    A line of this workflow's own is taken out of what Snakemake has put around it: the rule, the file it is
+    in and where that was. Snakemake's own errors are left whole, but for their line breaks.
+    """
+    inner, around = error, None
+    while inner is not None and inner is not around:
+        if isinstance(inner, ValleysError):
+            return " ".join(str(inner).split())
+        inner, around = inner.__cause__ or inner.__context__, inner
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    own = re.search(r"(?:WorkflowError|ValleysError): (config: .*?)(?: Wildcards:|$)", text)
+    if own or text.startswith(("config: ", "results folder ")):
+        return own[1] if own else text
+    return f"{kind}: {text}" if text else kind
 
 
 def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:

@@ -565,7 +565,8 @@ def probe_line(
     Raises
     ------
     ValleysError
-        When `direction` does not fit the network, or as `Evaluator`.
+        When `direction` does not fit the network, the train loss at offset 0 is not finite, or as
+        `Evaluator`.
     """
     if not isinstance(evaluator, Evaluator):
         evaluator = _evaluator(evaluator, given)
@@ -582,6 +583,8 @@ def probe_line(
             evaluator.move(direction, offset)
             slope = evaluator.train_slope(direction) if exact else None
             point = evaluator.point() if offset else evaluator.at_start()
+            if not offset:
+                check_finite("the solution", point.train_loss)
             rows.append(
                 {
                     "offset": offset,
@@ -834,7 +837,16 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Radius:
-    """A radius and how it came about: ``fixed``, ``found`` or ``capped`` (rise not met within reach)."""
+    """A radius and how it came about.
+
+    Attributes
+    ----------
+    radius : float
+        In 2-norm units of the direction.
+    status : str
+        ``fixed``; ``found``; ``capped``: the rise is not met within reach; ``jump``: the loss leaps over the
+        target, or is no longer finite, so that no radius has that rise.
+    """
 
     radius: float
     status: str
@@ -854,8 +866,8 @@ def find_radius(
     Bracketing by doubling or halving from `first`; then, as a rise is close to a power of R, the power law
     through the bracket's ends says where to look next (bisection of log R where an end has no finite
     positive rise, and in every third step, so that the bracket shrinks whatever the curve). Ends when the
-    rise is within `tolerance` (relative) of its target or the bracket is narrower than 1 %. A non-finite
-    loss counts as a rise beyond any target.
+    rise is within `tolerance` (relative) of its target or the bracket is narrower than 1 %. A loss of NaN or
+    infinity counts as a rise beyond any target, one of minus infinity as a fall.
 
     Parameters
     ----------
@@ -866,17 +878,30 @@ def find_radius(
 
     Returns
     -------
-    Radius with status ``found``, or ``capped`` when the rise is not met at `cap`.
+    Radius
+        ``found``; ``capped``, with `cap`, when the rise is not met there; ``jump`` when within that last
+        1 % the loss rises by more than `rise` at once or stops being finite. Of the latter it is the end of
+        the bracket that is nearer to 0.
+
+    Raises
+    ------
+    ValleysError
+        A `rise`, `first` or `cap` that is not a positive number, or a loss at 0 that is not finite.
     """
     try:
         base = evaluator.at_start().train_loss
+        check_finite("the solution", base)
+        for name, value in (("rise", rise), ("first", first), ("cap", cap)):
+            if not (math.isfinite(value) and value > 0):
+                why = "; are all weights 0?" if value == 0 else ""
+                raise ValleysError(f"find_radius: {name}: {value!r} is not a finite number above 0{why}")
 
         def larger(radius: float) -> float:
             rises = []
             for sign in (1.0, -1.0):
                 evaluator.move(direction, sign * radius)
                 value = evaluator.train_loss()[0] - base
-                rises.append(value if math.isfinite(value) else math.inf)
+                rises.append(math.inf if math.isnan(value) else value)
             return max(rises)
 
         def met(value: float) -> bool:
@@ -884,11 +909,9 @@ def find_radius(
 
         low = high = min(first, cap)
         at_low = at_high = larger(high)
-        while at_high < rise:
+        while at_high < rise and not met(at_high):
             if high >= cap:
                 return Radius(cap, "capped")
-            if met(at_high):
-                break
             low, at_low = high, at_high
             high = min(2 * high, cap)
             at_high = larger(high)
@@ -912,9 +935,27 @@ def find_radius(
                 high, at_high = middle, value
             if high / low < 1.01:
                 break
-        return Radius(math.sqrt(low * high), "found")
+        if not math.isfinite(at_high):
+            return Radius(low, "jump")
+        steep = at_low >= rise or at_high - at_low > rise
+        return Radius(math.sqrt(low * high), "jump" if steep else "found")
     finally:
         evaluator.reset()
+
+
+def check_finite(where: str, loss: float) -> None:
+    """Raise unless the train loss at a solution is a number that others can be compared with.
+
+    Raises
+    ------
+    ValleysError
+        When it is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise ValleysError(
+            f"the train loss at {where} is {loss}: there is no valley to look at; check that the weights are "
+            "those of this model and are finite, and that images and labels are what the loss expects"
+        )
 
 
 def check_against(where: str, found: float, stored: float, tolerance: float = 1e-5, on: str = "line") -> None:
@@ -924,8 +965,10 @@ def check_against(where: str, found: float, stored: float, tolerance: float = 1e
     ------
     ValleysError
         When they differ by more than `tolerance` (relative, plus as much absolutely): it does not pass
-        through the solution, or was measured on other images or another BN policy.
+        through the solution, or was measured on other images or another BN policy. When `stored` is not
+        finite.
     """
+    check_finite(where, stored)
     if not abs(found - stored) <= tolerance * (1.0 + abs(stored)):
         raise ValleysError(
             f"self-check failed: {where} has train loss {found:.8g} on the {on} and {stored:.8g} when the "
@@ -1000,6 +1043,7 @@ def probe_solution(
     first = done[0][1]["radius"] if 0 in done else weight_norm / 50
     with evaluator.in_precision("fp32"):
         own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.at_start()
+    check_finite("the solution", own.train_loss)
     resumed = len(done)
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:

@@ -62,7 +62,7 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
             ]
             for c in _with(LEVELS, chosen["c"]):
                 # Compared as `asymmetry.detect` does; NaN, where there is no c*, is not at least c.
-                hits = int(sum(c_star >= c for c_star in levels))
+                hits = int(asymmetry.reaches(levels, c).sum())
                 share = wilson(hits, n, level)
                 setting = {"zeta_max": zeta_max, "min_span": min_span, "c": c}
                 found.append(

@@ -18,6 +18,7 @@ from scipy import stats as sps
 
 from .errors import ValleysError
 
+_LARGEST = 1e150
 _ALTERNATIVES = ("two-sided", "less", "greater")
 
 
@@ -88,7 +89,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         Counts that are not whole numbers with 0 <= successes <= n, or a level outside (0, 1).
     """
     _check_level(level)
-    if int(successes) != successes or int(n) != n or not 0 <= successes <= n:
+    if not 0 <= successes <= n < np.inf or int(successes) != successes or int(n) != n:
         raise ValleysError(f"wilson: {successes!r} of {n!r} are not counts with 0 <= successes <= n")
     successes, n = int(successes), int(n)
     if n == 0:
@@ -280,8 +281,15 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     ----------
     p_values : array_like, shape (n,)
         Of one family of tests; NaN where a test could not be made, which stays NaN and counts for none.
+
+    Raises
+    ------
+    ValleysError
+        A value that is neither NaN nor in [0, 1].
     """
     p_values = np.asarray(p_values, dtype=np.float64)
+    if ((p_values < 0) | (p_values > 1)).any():
+        raise ValleysError("p_values: not all between 0 and 1")
     adjusted = np.full(p_values.shape, nan)
     order = np.argsort(p_values)[: int(np.isfinite(p_values).sum())]  # NaN sorts last
     factors = np.arange(len(order), 0, -1)
@@ -438,4 +446,6 @@ def _sample(values: ArrayLike, level: float) -> NDArray[np.float64]:
         raise ValleysError(f"values: expected a flat list, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise ValleysError(f"values: {int((~np.isfinite(values)).sum())} of {values.size} are not finite")
+    if (np.abs(values) > _LARGEST).any():
+        raise ValleysError(f"values: one is beyond {_LARGEST:g}, and squares would not be finite")
     return values

@@ -205,6 +205,7 @@ def read(path: str | Path, table: str, *, fill: bool = True) -> pa.Table:
     if not path.is_file():
         raise ValleysError(f"table {path} does not exist; rerun the rule that makes it")
     want = schema(table)
+    files.require("pyarrow")
     try:
         data = pq.read_table(path, page_checksum_verification=True)
         absent = extras(table) - set(data.schema.names)

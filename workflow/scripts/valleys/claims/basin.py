@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures, stats
+from valleys.asymmetry import reaches
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
 from valleys.measures import CELL
@@ -130,7 +131,7 @@ def _ends(rows: pd.DataFrame) -> str:
 def _one_sided_row(rows: pd.DataFrame, scope: str, c: float, level: float) -> Row:
     found = pd.DataFrame([side_measures(line) for _, line in rows.groupby("seed")])
     steep = found.max(axis=1, skipna=False)
-    hit = (steep >= c * found.min(axis=1)) & (steep > 0)
+    hit = reaches(steep, c * found.min(axis=1)) & (steep > 0)
     n = int(steep.notna().sum())
     towards = (found["stop"] > found["start"])[hit]
     first = rows.iloc[0]

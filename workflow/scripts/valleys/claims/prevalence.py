@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -64,7 +63,7 @@ def judge(
             experiment,
             scope,
             f"at the ends of a line through an SGD minimum, one side has risen {c:g} times as much",
-            int((index.abs() >= math.log(c)).sum()),
+            int(measures.uneven(index, c).sum()),
             len(rows),
             measure=f"share of directions whose rises at -R and R differ {c:g}-fold or more, minima pooled",
             level=level,

@@ -96,7 +96,7 @@ def _seen(probe: str, data: Data, spec: Spec) -> str:
             told.append((f"{label} at {solution}", words))
     about = data["directions"][data["directions"]["probe"] == probe]
     radius = f"R is {range_of(about['radius'])} in 2-norm of weights"
-    capped = int((about["radius_status"] == "capped").sum())
+    capped = int(about["radius_status"].isin(["capped", "jump"]).sum())
     if capped:
         radius += f" ({capped} of {len(about)} curves do not reach the target rise)"
     policy = ", ".join(dict.fromkeys(about["bn_policy"]))

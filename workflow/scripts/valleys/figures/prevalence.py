@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -76,7 +74,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
     for probe, part in table.groupby("probe", sort=False):
         share = wilson(int((part["status"] == "asymmetric").sum()), len(part), level)
         bounds = f"{percent(share.low)} to {percent(share.high)}"
-        uneven = percent((part["asymmetry_index"].abs() >= math.log(c)).mean())
+        uneven = percent(measures.uneven(part["asymmetry_index"], c).mean())
         told.append(
             (str(probe), f"{percent(share.estimate)} ({bounds}; n = {share.n}); rises uneven in {uneven}")
         )
