@@ -908,3 +908,15 @@ def test_weight_norm_descends_and_connects(tmp_path, monkeypatch):
     curve = CurveNet(net.train(), "bezier", weights, weights)
     images = next(split().batches(40))[0]
     assert torch.allclose(curve(images), net(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_found_where_the_caller_has_them_switched_off(mode):
+    torch.manual_seed(0)
+    net, data = flat(Net()), split()
+    found = directions.gradient(net, data, LOSS)
+    value = hessian.hessian_eigenvectors(net, data, LOSS, ["1.a.bias"], 1)[1]
+    with mode():
+        again = directions.gradient(net, data, LOSS)
+        assert hessian.hessian_eigenvectors(net, data, LOSS, ["1.a.bias"], 1)[1] == value
+    assert all(torch.equal(found[name], again[name]) for name in found)

@@ -166,6 +166,8 @@ def inner(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> flo
     return sum(float((d.double() * weights[n].to(d.device).double()).sum()) for n, d in direction.items())
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) -> Direction:
     """Return the gradient of the mean loss over a split at the model's weights, not normalised.
 

@@ -116,6 +116,8 @@ def _twice_backwards(
     return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=np.float64)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def hessian_eigenvectors(
     model: nn.Module, split: Split, loss: Loss, names: list[str], k: int, batch_size: int = 128
 ) -> tuple[list[Direction], list[float]]:
