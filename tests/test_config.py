@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, fill_defaults, load_config
 from valleys import config
 from valleys.config import Cell, Experiment
+from valleys.costs import Costs
 from valleys.errors import ValleysError
 
 BASE = load_config("config/smoke.yaml") | {"studies": {}}
@@ -534,6 +535,49 @@ def test_a_started_recipe_trains_from_its_start():
     found = experiment(("recipes.more", BASE["recipes"]["quick"] | {"start_from": {"recipe": "quick"}}))
     assert found.train_sgd("mlp", "more", 0)["recipe"]["start_from"] == {"recipe": "quick", "solution": "sgd"}
     assert "start_from" not in found.train_sgd("mlp", "quick", 0)["recipe"]
+
+
+START = {"epochs": 6, "lr": 0.1, "swa": {"start": 3, "lr": 0.05}}
+STARTS = {
+    "recipe not in the grid": ({"recipe": "first"}, {}),
+    "its average": ({"recipe": "first", "solution": "swa"}, {"keep": "window"}),
+    "its descent, nothing kept": ({"recipe": "first", "solution": "descent"}, {"keep": "none"}),
+    "one that is itself started": ({"recipe": "second"}, {}),
+}
+
+
+@pytest.mark.parametrize(("start", "execution"), STARTS.values(), ids=STARTS)
+def test_a_recipe_starts_from_cells_that_nobody_else_wants(start, execution):
+    """Costs and plan know them, tables do not."""
+    found = experiment(
+        ("recipes.first", START),
+        ("recipes.second", START | {"start_from": {"recipe": "first", "solution": "swa"}}),
+        ("recipes.quick", RECIPE | {"start_from": start}),
+        ("probes.other", {"kind": "to_seed"}),
+        ("lines.next", {"start": "sgd", "stop": "sgd", "stop_seed": "next"}),
+        ("grid.0.seeds", [0, 1]),
+        ("execution", execution),
+        ("studies.norms", STUDY | {"factors": {"model.norm": ["batch", "none"]}, "seeds": [5]}),
+    )
+    more = set(found.trained_cells) - set(found.all_cells)
+    passed = {"first"} | ({"second"} if start["recipe"] == "second" else set())
+    assert {cell.recipe for cell in more} == passed
+    assert len(more) == 4 * len(passed)  # seeds 0 and 1, and two models with seed 5
+    assert not more & set(found.wanted)
+    priced = Costs(found)
+    for cell in more:
+        assert found.solutions_of(cell) == found.probes_of(cell) == found.planes_of(cell) == []
+        wildcards = {**cell.columns(), "seed": str(cell.seed), "solution": "sgd"}
+        for rule in ("train_sgd", "average", "refresh_bn", "descend"):
+            assert priced(rule, wildcards).seconds > 0
+        made = {"window": 3, "none": 0}.get(execution.get("keep"), 3)
+        assert found.iterates_of(cell) == made
+
+
+def test_training_starts_from_no_given_weights():
+    given = {"solutions": {"sgd": "a.pt"}}
+    with pytest.raises(ValleysError, match="given. is of checkpoints"):
+        experiment(("checkpoints.given", given), (QUICK, RECIPE | {"start_from": {"recipe": "given"}}))
 
 
 def study(**keys):

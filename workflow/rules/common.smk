@@ -140,11 +140,11 @@ def named_files(cell, names):
 
 def start_files(wildcards):
     """The weights that training starts from, when they are another recipe's."""
-    start = experiment.recipe(wildcards.recipe).get("start_from")
-    if start is None:
+    cell = experiment.start_cell(cell_of(wildcards))
+    if cell is None:
         return {}
-    cell = replace(cell_of(wildcards), recipe=start["recipe"])
-    return {"start": f"{cell_folder(cell)}/{start['solution']}.safetensors"}
+    solution = experiment.recipe(wildcards.recipe)["start_from"]["solution"]
+    return {"start": f"{cell_folder(cell)}/{solution}.safetensors"}
 
 
 def probed_files(wildcards):

@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +426,10 @@ class Experiment:
         where, known = f"config: recipes.{name}.start_from.recipe", list(self.recipes)
         passed = [name]
         while start := self.recipes[passed[-1]].get("start_from"):
+            if start["recipe"] in self.checkpoints:
+                raise ValleysError(
+                    f"{where}: {start['recipe']!r} is of checkpoints; choose a recipe that is trained here"
+                )
             if start["recipe"] not in known:
                 raise ValleysError(
                     f"{where}: {start['recipe']!r} is not among recipes{_nearest(start['recipe'], known)}; "
@@ -618,9 +622,32 @@ class Experiment:
         """The cells of the grid and of all studies."""
         return sorted(self.wanted)
 
+    def start_cell(self, cell: Cell) -> Cell | None:
+        """Return the cell that the training of another starts from; None where weights are fresh or given.
+
+        It may be none of `all_cells`: then it is trained as far as that takes, and is in no table.
+        """
+        start = self.recipe(cell.recipe).get("start_from")
+        return None if start is None else replace(cell, recipe=start["recipe"])
+
+    @property
+    def trained_cells(self) -> list[Cell]:
+        """`all_cells`, and those that their training starts from, one after the other."""
+        found: set[Cell] = set()
+        for cell in self.all_cells:
+            at: Cell | None = cell
+            while at is not None and at not in found:
+                found.add(at)
+                at = self.start_cell(at)
+        return sorted(found)
+
+    def _wants(self, cell: Cell) -> Wanted:
+        """Return what the grid and studies want of a cell; nothing of one that others start from only."""
+        return self.wanted.get(cell) or Wanted()
+
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
-        wanted = self.wanted[cell].solutions | self._line_ends.get(cell, set())
+        wanted = self._wants(cell).solutions | self._line_ends.get(cell, set())
         return [name for name in self.available(cell) if name in wanted]
 
     def probes_of(self, cell: Cell) -> list[str]:
@@ -635,7 +662,7 @@ class Experiment:
         return [
             name
             for name, probe in self.config["probes"].items()
-            if name in self.wanted[cell].probes
+            if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
             and not (alone and probe["kind"] == "to_seed")
             and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
@@ -660,7 +687,7 @@ class Experiment:
         a cell has, so that only cells with fewer than n targets get another and are probed again. (Greater
         ones first would change the last n cells each time, a cyclic order some of the first as well.)
         """
-        there = self._seeds_of[cell.kin]
+        there = self._seeds_of.get(cell.kin, [])
         smaller = [seed for seed in reversed(there) if seed < cell.seed]
         return smaller + [seed for seed in there if seed > cell.seed]
 
@@ -711,7 +738,7 @@ class Experiment:
 
         Paths with trained bends start in trained cells only: they take from the recipe how to train.
         """
-        wanted, found = self.wanted[cell].lines, []
+        wanted, found = self._wants(cell).lines, []
         for line, spec in self.config["lines"].items():
             stop = self.stop_cell(cell, line)
             if line in wanted and stop is not None:
@@ -871,7 +898,6 @@ class Experiment:
         return self.config["studies"][study]["lines"]
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
-        """Return the tables and the figures of one experiment, by the name of its target."""
         """Return the tables and the figures of one experiment, by the name of its target.
 
         Straight lines within a cell belong to ``swa``, all other lines of the grid's cells to ``basin``, as

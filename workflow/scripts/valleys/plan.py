@@ -343,11 +343,11 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
     rows = {rule: Row(rule) for rule in RULES}
     for job, found in zip(jobs, prices, strict=True):
         rows[job.rule].add(job, found)
-    used = {cell.dataset for cell in experiment.all_cells}
+    used, trained = {cell.dataset for cell in experiment.all_cells}, experiment.trained_cells
     return Plan(
         rows=[row for row in rows.values() if row.todo or row.done],
         longest=longest_path(jobs, [p.seconds if p else 0.0 for p in prices]) / HOUR,
-        iterates={keep: sum(costs.iterates(cell, keep) for cell in experiment.all_cells) for keep in KEPT},
+        iterates={keep: sum(costs.iterates(cell, keep) for cell in trained) for keep in KEPT},
         keep=experiment.config["execution"]["keep"],
         measurements=len(finished),
         assumed=sorted(name for name in used if not costs.data(name).counted),
