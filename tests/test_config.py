@@ -576,7 +576,7 @@ def test_a_recipe_starts_from_cells_that_nobody_else_wants(start, execution):
 
 def test_training_starts_from_no_given_weights():
     given = {"solutions": {"sgd": "a.pt"}}
-    with pytest.raises(ValleysError, match="given. is of checkpoints"):
+    with pytest.raises(ValleysError, match="is of checkpoints; choose a recipe"):
         experiment(("checkpoints.given", given), (QUICK, RECIPE | {"start_from": {"recipe": "given"}}))
 
 

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from valleys import config as valleys_config
+from valleys import plan
 from valleys.data_sources import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
@@ -34,6 +35,45 @@ def test_a_tag_in_the_config_runs_nothing(tmp_path):
     assert done.returncode == 1
     assert "Config file is not valid" in done.stdout + done.stderr
     assert not made.exists()
+
+
+def test_a_template_in_the_place_of_the_default_config_runs_nothing(tmp_path):
+    """Snakemake evaluates YTE templates; of --configfile it has done so before anything of ours is read."""
+    made = tmp_path / "pwned"
+    template = f"__use_yte__: true\n__definitions__: ['import os', 'os.mkdir(\"{made}\")']\n"
+    words = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile")]
+    for text in (template, template.replace("__use_yte__", '"\\x5f_use_yte__"')):
+        (tmp_path / "config.yaml").write_text(text)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "config file config.yaml: __use_yte__ makes it a template" in done.stdout + done.stderr
+        assert not made.exists()
+    with pytest.raises(ValleysError, match="unknown key '__use_yte__'"):
+        plan.make(tmp_path / "config.yaml")
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("block", ["models", "datasets"])
+def test_a_config_runs_no_code_before_a_job_needs_it(tmp_path, monkeypatch, block):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\ndef make(): ...\n")
+    for factory, kwargs in (("os:system", {"command": "touch pwned"}), ("nets:make", {})):
+        spec = {"factory": factory, "kwargs": kwargs}
+        name = {"models": "mlp", "datasets": "digits"}[block]
+        given = {**spec, "source": "callable"} if block == "datasets" else spec
+        config = changed(SMOKE, studies={}, **{f"{block}__{name}": given})
+        status, text = snakemake(tmp_path, config, "-n")
+        assert (status == 0) is (factory != "os:system"), text
+        if status:
+            assert "os is a module of Python's standard library" in text
+        else:
+            told = plan.make(tmp_path / "config-under-test.yaml").as_text()
+            assert ("taken for a PreResNet-20: network mlp" in told) is (block == "models")
+        assert {path.name for path in tmp_path.iterdir()} <= {
+            "nets.py",
+            "config-under-test.yaml",
+            ".snakemake",
+        }
 
 
 NAMES = ["..", ".", "../up", "a/../../up", "/etc", "a/b", "a\\b", "a b", "é", "$(id)", "a;b", "{x}", "-n", ""]

@@ -49,6 +49,20 @@ def run(folder, *more, weights="own.safetensors", **options):
     return main(command)
 
 
+def test_weights_do_not_choose_what_runs_of_all_that_is_installed(trained, tmp_path):
+    """Their header names the model they are of; that is code, where a factory is named."""
+    _, net, train, _ = trained
+    for factory, message in (
+        ("torch.hub:load", r"--model: .*theirs.safetensors says that it is of .*torch.hub:load"),
+        ("os:system", "not code of yours"),
+    ):
+        about = {"model": {"factory": factory, "kwargs": {"github": "a/b"}}, "in_shape": train.in_shape}
+        about |= {"classes": train.classes, "solution": "sgd"}
+        solutions.save(tmp_path / "theirs.safetensors", net.state_dict(), about)
+        with pytest.raises(ValleysError, match=message):
+            look.read_model(tmp_path / "theirs.safetensors", None, train, "cpu")
+
+
 def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_path, capsys):
     folder, net, train, _ = trained
     assert run(folder, out=tmp_path / "x") == 0

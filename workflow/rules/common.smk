@@ -1,15 +1,8 @@
 # The checked experiment, and the input functions that the rules share.
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
-sys.path.insert(0, str(SCRIPTS))
-
-from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config, files, forkserver, orphans, rulegraph, runs
+from valleys import files, forkserver, orphans, rulegraph, runs
 from valleys.costs import Costs
-from valleys.errors import ValleysError
 
 try:
     valleys_config.check(config)

@@ -7,7 +7,9 @@ workflow reads it, with the batch-norm statistics it came with or refreshed ones
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import checkpoints, solutions
+    from pathlib import Path
+
+    from valleys import checkpoints, factory_costs, solutions
     from valleys.averaging import batch_norms, refresh_bn
     from valleys.config import Cell
 
@@ -17,6 +19,8 @@ with job(snakemake) as log:
     train = read_split(snakemake, "train", device)
     path = snakemake.input.checkpoint
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    root = Path("results") / snakemake.config["name"]
+    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
     checkpoints.fit(model, checkpoints.read(path), str(path))
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):

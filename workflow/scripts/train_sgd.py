@@ -12,7 +12,7 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import files, sgd, solutions, tables
+    from valleys import factory_costs, files, sgd, solutions, tables
     from valleys.config import Cell, Experiment
     from valleys.data import read_metadata
 
@@ -26,6 +26,8 @@ with job(snakemake) as log:
         log.info("starting from %s of %s", begun["solution"], begun["cell"])
     else:
         model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    root = Path("results") / snakemake.config["name"]
+    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
     key = [spec, read_metadata(snakemake.input.train)["checksum"], arithmetic(device, snakemake.config)]

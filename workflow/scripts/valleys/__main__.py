@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("config", type=Path, help="the run's config file")
     plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
     plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
+    plan.add_argument(
+        "--measure",
+        action="store_true",
+        help="build networks of your own for their size, if no job has: runs their code",
+    )
     claims = commands.add_parser("claims", help="the claims table of a finished run")
     claims.add_argument("config", type=Path, help="the run's config file")
     commands.add_parser("options", help="data sources, architectures and directions (docs/options.md)")
@@ -130,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             case "compare":
                 return show_comparison(arguments.a, arguments.b, arguments.output)
             case "plan":
-                return show_plan(arguments.config, arguments.targets, arguments.cores)
+                return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
                 return show_claims(arguments.config)
         print(options(), end="")
@@ -223,7 +228,7 @@ def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     return 0
 
 
-def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
+def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool = False) -> int:
     """Print the plan of the experiment in a config file."""
     import os
 
@@ -236,7 +241,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
     if cores is not None and cores != "all" and not (cores.isdigit() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(plan.make(config, targets, local=number is not None).as_text(number))
+    print(plan.make(config, targets, local=number is not None, measure=measure).as_text(number))
     return 0
 
 

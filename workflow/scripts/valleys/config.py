@@ -40,15 +40,33 @@ LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
 
+SMALLEST, LARGEST = 1e-30, 1e30  # of numbers but 0, well within float32
+DEEPEST = 50  # blocks within blocks
+#: What no computer does in a lifetime, by what is counted: more of it is a slip.
+MOST = {
+    "curve points of a probe": 10**8,
+    "points of a line": 10**6,
+    "steps of SGD": 10**14,
+    "shifts": 10**12,
+    "data of the toy": 10**8,
+    "steps of the toy": 10**12,
+    "points of the toy's curves": 10**7,
+}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST  # not NaN, either
+
+
 # JSON schema counts 6.0 as an integer, and infinities and NaN as numbers; the workflow cannot use them.
 _Validator = validators.extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
         {
             "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            ),
+            "number": lambda _, value: _is_number(value),
         }
     ),
 )
@@ -65,6 +83,7 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
     ValleysError
         For the mistake nearest to the root.
     """
+    _check_plain_values(config)
     schema = schema or yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: len(e.absolute_path))
     if errors:
@@ -72,6 +91,52 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
+
+
+def _check_plain_values(value: object, at: tuple[str, ...] = ()) -> None:
+    """Check what no schema says: integers are of 64 bits, as files keep them, and blocks end somewhere."""
+    where = "config: " + (".".join(at[:8]) or "top level")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ValleysError(
+            f"{where}: an integer of {value.bit_length()} bits; it must fit in 64, with its sign"
+        )
+    if len(at) > DEEPEST:
+        raise ValleysError(f"{where}: blocks lie in each other, or in themselves, more than {DEEPEST} deep")
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if _is_list(value) else ()
+    for key, item in entries:
+        _check_plain_values(key, (*at, "a key"))
+        _check_plain_values(item, (*at, str(key)))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def check_plain(path: str | Path) -> None:
+    """Check that a config file is no YTE template, whose expressions Snakemake runs when it reads the file.
+
+    Raises
+    ------
+    ValleysError
+        When it is. A file that cannot be read is left to whoever reads it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "__use_yte__" in text or ("\\" in text and "__use_yte__" in _keys(text)):
+        raise ValleysError(
+            f"config file {path}: __use_yte__ makes it a template, whose Python code runs when Snakemake "
+            "reads it; write the config out"
+        )
+
+
+def _keys(text: str) -> list[str]:
+    """Return the top-level keys of a YAML text, as far as it is one: escapes may spell them."""
+    try:
+        return [str(key) for key in yaml.safe_load(text) or ()]
+    except (yaml.YAMLError, TypeError):
+        return []
 
 
 def check_writable(folder: str | Path) -> None:
@@ -106,6 +171,9 @@ def _explain(error: ValidationError) -> str:
         known = [str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
         return f"{where}: {error.instance!r}{hint}; choose from {', '.join(known)}"
+    if error.validator == "type" and isinstance(error.instance, float) and "number" in error.validator_value:
+        size = f"{SMALLEST:g} to {LARGEST:g}"
+        return f"{where}: {error.instance!r} is out of range; it must be 0, or {size} in size"
     if error.validator == "pattern":
         return (
             f"{where}: {error.instance!r} cannot be a name; use letters, digits, '_', '-' and '.', "
@@ -478,6 +546,7 @@ class Experiment:
                 raise ValleysError(
                     f"{where}: kind filter leaves group {probe['group']} at zero; choose another kind"
                 )
+            self._check_count(where, "curve points of a probe", probe["n"] * probe["points"], "n * points")
             if probe["points"] % 2 == 0:
                 raise ValleysError(
                     f"{where}.points: {probe['points']} is even; it must be odd, to include offset 0"
@@ -516,6 +585,9 @@ class Experiment:
                 )
             if line["path"] != "linear":
                 self._check_trained(where, line)
+            length = (3 if line["last"] is None else line["last"]) - (line["first"] or -2)
+            counted = math.ceil(length * line["divisions"])
+            self._check_count(where, "points of a line", counted, "(last - first) * divisions")
             if all(self.stop_cell(cell, name) is None for cell in self.all_cells):
                 if recipe is None:
                     reason = "no cell has one of a greater seed beside it; add a seed"
@@ -531,6 +603,12 @@ class Experiment:
                 raise ValleysError(
                     f"{where}: no line runs from {line['start']!r} to {line['stop']!r}: {self._who_has(own)}"
                 )
+
+    @staticmethod
+    def _check_count(where: str, what: str, count: int, keys: str) -> None:
+        """Check that a product of keys, each of which may be large, is not absurd."""
+        if count > MOST[what]:
+            raise ValleysError(f"{where}: {keys} is {count}; at most {MOST[what]} {what} are taken")
 
     def _who_has(self, names: Iterable[str]) -> str:
         """Say what the recipes have that have one of some solutions."""
@@ -608,6 +686,18 @@ class Experiment:
 
     def _check_theory(self) -> None:
         theory = self.config["theory"]
+        valleys = len(theory["shapes"]) * len(theory["ratios"])
+        runs = valleys * len(theory["rates"]) * len(theory["noises"]) * len(theory["levels"])
+        steps = runs * theory["chains"] * (theory["burn_in"] + theory["iterates"])
+        shifts = valleys * len(theory["shifts"]) * len(theory["scales"]) * len(theory["biases"])
+        self._check_count("config: theory", "steps of SGD", steps, "chains * (burn_in + iterates) * rows")
+        self._check_count("config: theory", "shifts", shifts * theory["draws"], "draws * rows")
+        toy = self.config["toy_2d"]
+        points = toy["n_draws"] * 2 * toy["n_per_class"]
+        self._check_count("config: toy_2d", "data of the toy", points, "n_draws * 2 * n_per_class")
+        self._check_count("config: toy_2d", "steps of the toy", points * toy["epochs"], "epochs * data")
+        offsets = toy["n_draws"] * math.ceil(toy["reach"] / toy["step"])
+        self._check_count("config: toy_2d", "points of the toy's curves", offsets, "n_draws * reach / step")
         steepest = max(theory["ratios"]) * theory["slope"]
         if "quadratic" in theory["shapes"] and max(theory["rates"]) * steepest >= 2:
             raise ValleysError(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from valleys import factories
 from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_algorithms
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
@@ -268,6 +269,13 @@ def read_model(
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
+        )
+    theirs = about.get("model") if spec is None else None
+    if isinstance(theirs, Mapping) and "factory" in theirs and factories.code(str(theirs["factory"])) is None:
+        # Of all code that is installed, a file may not choose what runs.
+        raise ValleysError(
+            f"--model: {weights} says that it is of {theirs}, which is not code of yours; name the network "
+            "yourself"
         )
     if "in_shape" in about:
         theirs, ours = (tuple(about["in_shape"]), about["classes"]), (train.in_shape, train.classes)

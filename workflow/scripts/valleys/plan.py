@@ -126,6 +126,8 @@ class Plan:
         Finished jobs whose benchmark file was read.
     assumed
         Data sets whose size is not known yet.
+    guessed
+        Users' own networks whose size is not known yet.
     """
 
     rows: Sequence[Row]
@@ -134,6 +136,7 @@ class Plan:
     keep: str
     measurements: int
     assumed: Sequence[str]
+    guessed: Sequence[str] = ()
 
     @property
     def total(self) -> Row:
@@ -201,6 +204,11 @@ class Plan:
                 f"Not counted yet, so assumed: the size of data set {', '.join(self.assumed)} "
                 "(known once prepare_dataset has run)."
             )
+        if self.guessed:
+            text.append(
+                f"Not measured yet, so taken for a PreResNet-20: network {', '.join(self.guessed)} (known "
+                "once a job has built it; --measure builds it now, which runs its code)."
+            )
         return "\n".join(text)
 
 
@@ -219,7 +227,9 @@ def _bytes(size: float) -> str:
     return f"{size / 1e3:.3g} kB"
 
 
-def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False) -> Plan:
+def make(
+    configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False, measure: bool = False
+) -> Plan:
     """Return the plan of a config file, for a run in the present folder.
 
     Parameters
@@ -228,6 +238,8 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
         Files or named targets; without, everything.
     local
         Whether the run is one on this machine, where starting a job takes less.
+    measure
+        Whether to build users' own networks for their size, if no job has: it runs their code.
 
     Raises
     ------
@@ -235,6 +247,8 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
         When the config is wrong, or Snakemake cannot build the graph.
     """
     experiment = _experiment(Path(configfile))
+    if measure:
+        Costs(experiment).measure_ahead()
     return price(read_jobs(Path(configfile), targets), experiment, local=local)
 
 
@@ -351,6 +365,7 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
         keep=experiment.config["execution"]["keep"],
         measurements=len(finished),
         assumed=sorted(name for name in used if not costs.data(name).counted),
+        guessed=costs.guessed(),
     )
 
 

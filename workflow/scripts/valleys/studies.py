@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from valleys.errors import ValleysError
 
 NAMED = ("dataset", "model", "recipe")
 DESIGNS = ("one_at_a_time", "full", "sample")
+MOST = 100_000  # combinations, as the schema has it of `runs`
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,11 @@ class Expansion:
                 self._model(f"{where}.factors", spec["model"], {factor.removeprefix("model."): levels[0]})
             else:
                 self._recipe(f"{where}.factors", spec["recipe"], {factor.removeprefix("recipe."): levels[0]})
+        count = math.prod(len(levels) for levels in spec["factors"].values())
+        if spec["design"] == "full" and count > MOST:
+            raise ValleysError(
+                f"{where}.design: 'full' has {count} combinations; take 'sample', of at most {MOST}"
+            )
         if spec["design"] == "sample" and not spec["factors"]:
             raise ValleysError(f"{where}.design: 'sample' needs factors to sample from")
         if spec["design"] == "sample" and "seeds" in spec:
