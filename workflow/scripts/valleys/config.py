@@ -476,6 +476,11 @@ class Experiment:
             if "start_from" in recipe:
                 self._check_start(name)
             swa, where = recipe["swa"], f"config: recipes.{name}"
+            if swa["every"] > recipe["epochs"]:
+                raise ValleysError(
+                    f"{where}.swa.every: {swa['every']} keeps no iterate in {recipe['epochs']} epochs; it must "
+                    f"be at most {recipe['epochs']}"
+                )
             if swa["start"] + swa["every"] > recipe["epochs"]:
                 raise ValleysError(
                     f"{where}.swa.start: {swa['start']} leaves no iterate to average in {recipe['epochs']} "
