@@ -36,6 +36,10 @@ CELL_TABLES += ("interpolation", "planes", "plane_points")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
 TARGETS = ("prevalence", "swa", "shift", "sign", "planes", "toy", "theory", "gain", "all")
+#: Names of rules, which a study's target shares its name space with (`valleys.costs` has a cost of each).
+RULES = ("prepare_dataset", "train_sgd", "average", "refresh_bn", "import_solution", "descend", "evaluate")
+RULES += ("directions", "probe", "connect", "interpolate", "plane", "detect", "measure_gain", "aggregate")
+RULES += ("study", "sensitivity", "claims", "figures", "report", "toy_2d", "simulate_theory")
 LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
@@ -421,11 +425,11 @@ class Experiment:
         for name in self.checkpoints:
             if name in self.recipes:
                 raise ValleysError(f"config: checkpoints: {name!r} is a recipe too; choose another name")
-        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
+        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, *RULES}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
-                    f"config: studies: {name!r} is the name of a table or target; choose another"
+                    f"config: studies: {name!r} is the name of a table or target, or of a rule; choose another"
                 )
 
     def _check_solutions(self) -> None:
