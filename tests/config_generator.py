@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of choices)
 """Random configs that the schema accepts: small runs of odd but legal combinations.
 
     python tests/config_generator.py --plan 200 --run 20 --seed 0 [--out FOLDER]

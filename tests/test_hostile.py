@@ -16,7 +16,7 @@ from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
 
 SMOKE = load("config/smoke.yaml")
-SHELL = "a b é $(touch pwned) `touch pwned` 'q\" ; touch pwned & | > < * ? ! # ~ \\"
+SHELL = "{seed} {{x}} %s a b é $(touch pwned) `touch pwned` 'q\" ; touch pwned & | > < * ? ! # ~ \\"
 """Whatever a shell would act on, and what cuts a word in two."""
 
 

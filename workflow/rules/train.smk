@@ -77,7 +77,7 @@ rule refresh_bn:
 # Weights that were trained elsewhere, in place of a training's: refresh_bn could make the same file.
 rule import_solution:
     input:
-        checkpoint=lambda w: experiment.checkpoint(cell_of(w), w.solution),
+        checkpoint=lambda w: valleys_config.input_path(experiment.checkpoint(cell_of(w), w.solution)),
         train=rules.prepare_dataset.output.train,
     output:
         weights=f"{CELL}/{{solution}}.safetensors",

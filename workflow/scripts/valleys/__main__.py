@@ -143,6 +143,11 @@ def main(argv: list[str] | None = None) -> int:
     except ValleysError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except PermissionError as error:
+        from valleys.jobs import denied
+
+        print(f"error: {' '.join(denied(error).split())}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if (error.name or "valleys").partition(".")[0] == "valleys":
             raise

@@ -12,6 +12,7 @@ import glob
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from valleys.studies import Expansion
 SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and this module call those
+PLACES = ("dataset", "model", "recipe", "seed")  # filled in the paths of checkpoints
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
 CELL_TABLES += ("interpolation", "planes", "plane_points")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
@@ -43,6 +45,7 @@ RULES += ("study", "sensitivity", "claims", "figures", "report", "toy_2d", "simu
 LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
+_WILDCARD = re.compile(r"\{[^{}]*\}")
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of numbers but 0, well within float32
 DEEPEST = 50  # blocks within blocks
@@ -141,6 +144,27 @@ def _keys(text: str) -> list[str]:
         return [str(key) for key in yaml.safe_load(text) or ()]
     except (yaml.YAMLError, TypeError):
         return []
+
+
+def input_path(path: str) -> str:
+    """Return a path as an input of a rule, where Snakemake takes ``{word}`` for a wildcard.
+
+    Below the folder of the run it is made relative, so that braces in that folder's own name do no harm.
+
+    Raises
+    ------
+    ValleysError
+        When the path has such braces even so.
+    """
+    if not _WILDCARD.search(path):
+        return path
+    relative = os.path.relpath(path)
+    if relative.startswith(os.pardir) or _WILDCARD.search(relative):
+        raise ValleysError(
+            f"{path}: Snakemake takes {_WILDCARD.search(path)[0]} in a path for a wildcard; rename the file "
+            "or folder, or give the path of a link to it"
+        )
+    return relative
 
 
 def check_writable(folder: str | Path) -> None:
@@ -291,6 +315,7 @@ class Experiment:
         self._codes: dict[str, str | None] = {}
         self._check_factories()
         self._check_names()
+        self._check_paths()
         self.wanted: dict[Cell, Wanted] = {}
         self.cells = sorted(self._cells())
         self.studies = {
@@ -429,8 +454,29 @@ class Experiment:
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
-                    f"config: studies: {name!r} is the name of a table or target, or of a rule; choose another"
+                    f"config: studies: {name!r} is the name of a table or target, or of a rule; choose "
+                    "another"
                 )
+
+    def _check_paths(self) -> None:
+        """Check that no path has braces that Snakemake would take for a wildcard."""
+        for name, spec in self.datasets.items():
+            for key in ("train", "test", "files"):
+                value = spec.get(key) or []
+                for path in [value] if isinstance(value, str) else value:
+                    try:
+                        input_path(path)
+                    except ValleysError as error:
+                        raise ValleysError(f"config: datasets.{name}.{key}: {error}") from None
+        for name, block in self.checkpoints.items():
+            for solution, path in block["solutions"].items():
+                for found in _WILDCARD.findall(path):
+                    if found[1:-1] not in PLACES and _WILDCARD.search(os.path.relpath(path)):
+                        raise ValleysError(
+                            f"config: checkpoints.{name}.solutions.{solution}: {path}: {found} is not filled "
+                            f"in; {', '.join(f'{{{key}}}' for key in PLACES)} are, and a file's name has no "
+                            "other braces"
+                        )
 
     def _check_solutions(self) -> None:
         """Check that solutions named anywhere are the workflow's or given ones, which some cell has."""
@@ -482,8 +528,8 @@ class Experiment:
             swa, where = recipe["swa"], f"config: recipes.{name}"
             if swa["every"] > recipe["epochs"]:
                 raise ValleysError(
-                    f"{where}.swa.every: {swa['every']} keeps no iterate in {recipe['epochs']} epochs; it must "
-                    f"be at most {recipe['epochs']}"
+                    f"{where}.swa.every: {swa['every']} keeps no iterate in {recipe['epochs']} epochs; it "
+                    f"must be at most {recipe['epochs']}"
                 )
             if swa["start"] + swa["every"] > recipe["epochs"]:
                 raise ValleysError(

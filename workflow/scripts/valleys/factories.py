@@ -169,6 +169,8 @@ def _sources(factory: str, folder: Path, todo: Mapping[str, Path]) -> dict[str, 
         found[name] = path
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
+        except OSError as error:
+            raise ValleysError(f"factory {factory!r}: {path} cannot be read ({error.strerror})") from error
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             raise ValleysError(
