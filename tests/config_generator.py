@@ -394,7 +394,9 @@ def jobs_of(experiment: Any) -> list[tuple[str, Block]]:
         ]
         found += [("interpolate", {**names, "line": line}) for line in experiment.lines_of(cell)]
         found += [
-            ("connect", {**names, "line": l}) for l in experiment.lines_of(cell) if experiment.is_trained(l)
+            ("connect", {**names, "line": line})
+            for line in experiment.lines_of(cell)
+            if experiment.is_trained(line)
         ]
         found += [("plane", {**names, "plane": plane}) for plane in experiment.planes_of(cell)]
         found += [

@@ -10,7 +10,8 @@ import zlib
 import numpy as np
 import pytest
 from valleys import config as valleys_config
-from valleys import plan
+from valleys import jobs, plan
+from valleys.__main__ import main
 from valleys.data_sources import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
@@ -158,3 +159,25 @@ def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path)
     with pytest.raises(ValleysError, match=r"x\.png cannot be decoded as an image .*limit") as caught:
         load_source(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_what_may_not_be_read_or_written_is_one_line():
+    """Root may do all, so the errors are made here; `jobs.job` and the command line print these lines."""
+    error = PermissionError(13, "Permission denied", "results/x/logs")
+    assert jobs.denied(error) == (
+        "results/x/logs: Permission denied; give this user the right to read and write it"
+    )
+    moved = PermissionError(1, "Operation not permitted", "a", None, "b")
+    assert jobs.denied(moved).startswith("a to b: Operation not permitted; ")
+    assert jobs.denied(PermissionError("no")).startswith("a file: no; ")
+
+
+def test_a_command_that_is_denied_says_so_in_one_line(monkeypatch, capsys):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", "theirs/claims.parquet")
+
+    monkeypatch.setattr("valleys.__main__.show_claims", denied)
+    assert main(["claims", "config.yaml"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: theirs/claims.parquet: Permission denied; give this user")
+    assert text.count("\n") == 1

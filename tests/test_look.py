@@ -49,6 +49,14 @@ def run(folder, *more, weights="own.safetensors", **options):
     return main(command)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**53, 2**63])
+def test_a_seed_that_tables_cannot_hold_is_refused(trained, tmp_path, seed):
+    with pytest.raises(
+        ValleysError, match=rf"--seed: {seed} is out of range; it must be 0 to 9007199254740991"
+    ):
+        look.probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
+
+
 def test_weights_do_not_choose_what_runs_of_all_that_is_installed(trained, tmp_path):
     """Their header names the model they are of; that is code, where a factory is named."""
     _, net, train, _ = trained

@@ -177,8 +177,8 @@ def show_look(arguments: argparse.Namespace) -> int:
     if arguments.device not in ("auto", "cpu", "cuda"):
         raise ValleysError(f"--device: {arguments.device!r} is none; choose from auto, cpu, cuda")
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1")
+        if not 1 <= arguments.threads <= 4096:
+            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1 (at most 4096)")
         jobs.set_threads(arguments.threads)
     config.check_writable(arguments.out)
     from tqdm import tqdm

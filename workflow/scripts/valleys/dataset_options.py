@@ -41,7 +41,7 @@ class Source:
     options: Mapping[str, Option]
 
 
-_SEED = 2**53 - 1  # as in the config's schema
+MAX_SEED = 2**53 - 1  # as in the config's schema
 _IMAGES = 10**10
 _NUMBER = 1e6  # of means and deviations of pixels in [0, 1]
 
@@ -52,7 +52,7 @@ COMMON_OPTIONS: dict[str, Option] = {
     "max_test": Option(
         "int", "keep only this many test images, a fixed random subset", minimum=1, maximum=_IMAGES
     ),
-    "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0, maximum=_SEED),
+    "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0, maximum=MAX_SEED),
     "classes": Option(
         "int", "number of classes; left out, the largest training label plus one", minimum=2, maximum=10**7
     ),
@@ -94,7 +94,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "train_size": Option(
                 "int", "training images; the rest is test", default=800, minimum=1, maximum=_DIGITS - 1
             ),
-            "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=_SEED),
+            "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=MAX_SEED),
         },
     ),
     "cifar10": _torchvision("CIFAR-10, 32x32 colour, 50000 + 10000 images, 10 classes"),

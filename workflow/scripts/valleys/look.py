@@ -19,6 +19,7 @@ import yaml
 
 from valleys import factories
 from valleys.config import SCHEMA_FILE, Cell, Experiment, check, with_algorithms
+from valleys.dataset_options import MAX_SEED
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -354,6 +355,8 @@ def probe(
     from valleys import detection, figures, files, jobs, losses, sgd, tables
     from valleys import probe as probing
 
+    if not 0 <= seed <= MAX_SEED:
+        raise ValleysError(f"--seed: {seed} is out of range; it must be 0 to {MAX_SEED}")
     jobs.keep_memory()
     where = jobs.pick_device({"execution": {"device": device}})
     splits, dataset, source = read_data(data)
