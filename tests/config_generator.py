@@ -210,7 +210,7 @@ class Generator:
         """How to train, for an epoch or a few."""
         r = self.r
         epochs = r.choice([1, 2, 2, 3, 5])
-        block: Block = {"epochs": epochs, "lr": r.choice([0.1, 0.05, 1e-4, 1e-25, 3.0])}
+        block: Block = {"epochs": epochs, "lr": r.choice([0.1, 0.05, 1e-3, 1e-3, 3.0])}
         block["swa"] = {"start": r.randint(0, epochs - 1), "lr": r.choice([0.05, 1e-3])}
         block["swa"] |= self.keys(p=0.25, every=[1, 2], window=[1, 2, None])
         block |= self.keys(
@@ -221,7 +221,7 @@ class Generator:
             name=["cross_entropy", "label_smoothing", "mse", "focal"], smoothing=[0, 0.3, 1], gamma=[0, 1.5]
         )
         augment = self.keys(shift=[1, 3, 20], flip=[True], pad_mode=["reflect", "zero"])
-        descent = {"epochs": 1} | self.keys(lr=[0.01, 1e-12], momentum=[0])
+        descent = {"epochs": 1} | self.keys(lr=[0.01, 1e-4], momentum=[0])
         block |= {key: value for key, value in (("loss", loss), ("augment", augment)) if value}
         block["descent"] = descent
         if self.recipes and r.random() < 0.5:
