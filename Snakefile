@@ -4,6 +4,9 @@ from snakemake.utils import min_version, validate
 min_version("9.0")
 
 
+include: "workflow/rules/library.smk"
+
+
 # A config file given on the command line replaces the default whole: the two are not merged.
 if not workflow.overwrite_configfiles:
 

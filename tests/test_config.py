@@ -10,8 +10,9 @@ import sys
 import pytest
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config
+from valleys import config, costs
 from valleys.config import Cell, Experiment
+from valleys.costs import Costs
 from valleys.errors import ValleysError
 
 BASE = load_config("config/smoke.yaml") | {"studies": {}}
@@ -84,6 +85,8 @@ RECIPE = BASE["recipes"]["quick"]
 STUDY = {"dataset": "digits", "model": "mlp", "recipe": "quick"}
 
 PATH = {"start": "swa", "stop": "descent", "path": "bezier"}
+FOUR = ("epochs", "batch_size", "eval_every", "weight_decay")
+NPZ = {"source": "numpy", "train": "a.npz", "test": "a.npz"}
 MISTAKES = {
     "unknown top-level key": ("seedz", [0], ["top level", "'seedz'", "did you mean 'seeds'?"]),
     "mistyped recipe key": (f"{QUICK}.epcohs", 6, [QUICK, "'epcohs'", "did you mean 'epochs'?"]),
@@ -144,6 +147,31 @@ MISTAKES = {
     "study with an unknown model": ("studies.s", STUDY | {"model": "m"}, ["studies.s.model", "'m'", "mlp"]),
     "study with an unknown probe": ("studies.s", STUDY | {"probes": ["m"]}, ["studies.s.probes", "'m'"]),
     "study named as a table": ("studies.curves", STUDY, ["studies", "'curves'", "table or target"]),
+    "study named as a rule": ("studies.train_sgd", STUDY, ["studies", "'train_sgd'", "or of a rule"]),
+    "seed beyond 64 bits": ("seeds", [2**63], ["seeds.0", "64 bits"]),
+    "seed of 5000 digits": ("seeds", [1 << 20_000], ["seeds.0", "20001 bits"]),
+    "seed that loses digits": ("seeds", [2**53], ["seeds.0", "9007199254740991"]),
+    "huge argument": ("models.mlp", {"factory": "a:b", "kwargs": {"n": -(2**63) - 1}}, ["kwargs.n", "64 bits"]),  # noqa: E501
+    "rate beyond float32": (f"{QUICK}.lr", 1e308, [f"{QUICK}.lr", "1e+308", "out of range"]),
+    "rate that float32 has not": (f"{QUICK}.lr", 5e-324, [f"{QUICK}.lr", "out of range"]),
+    "momentum that is 1 in float32": (f"{QUICK}.momentum", 1 - 1e-12, [f"{QUICK}.momentum", "0.999999"]),
+    "decay that float32 has not": (f"{QUICK}.weight_decay", 1e-40, [f"{QUICK}.weight_decay", "out of range"]),
+    "endless training": (f"{QUICK}.epochs", 10**12, [f"{QUICK}.epochs", "maximum of 1000000"]),
+    "endless curves": ("probes.uniform.points", 10**9 + 1, ["uniform.points", "maximum"]),
+    "endless directions": ("probes.uniform", {"kind": "uniform", "n": 10**6, "points": 1001}, ["n * points"]),
+    "endless line": ("lines.swa-descent.first", -1e9, ["swa-descent.first", "minimum"]),
+    "endless theory": ("theory", {"chains": 10**8, "iterates": 10**7}, ["theory: chains * (burn_in + iterates)"]),  # noqa: E501
+    "endless toy": ("toy_2d", {"step": 1e-6, "reach": 1e3}, ["toy_2d: n_draws * reach / step"]),
+    "huge network": ("models.mlp.hidden", [10**6, 10**6], ["model.hidden", "more weights than any machine"]),
+    "wide network": ("models.mlp", {"arch": "resnet8", "width": 10**9}, ["model.width", "at most 4096"]),
+    "huge image": ("datasets.digits", {"source": "parquet", "train": "a", "test": "a", "size": 10**9}, ["size"]),  # noqa: E501
+    "deviation of nothing": ("datasets.digits.std", [0], ["digits.std", "at least 1e-06"]),
+    "endless study": (
+        "studies",
+        {"s": STUDY | {"design": "full", "factors": {f"recipe.{k}": list(range(1, 100)) for k in FOUR}}},
+        ["studies.s.design", "96059601 combinations"],
+    ),
+    "a path that a rule cannot have": ("datasets.digits", NPZ | {"train": "a{seed}.npz"}, ["train", "{seed}"]),  # noqa: E501
     "study named as a target": ("studies.swa", STUDY, ["studies", "'swa'", "table or target"]),
     "study with a bad name": ("studies.S-1", STUDY, ["studies", "'S-1'", "name"]),
     "factor that is none": ("studies.s", STUDY | {"factors": {"width": [1]}}, ["'width'", "model.<option>"]),
@@ -538,6 +566,82 @@ def test_a_started_recipe_trains_from_its_start():
     found = experiment(("recipes.more", BASE["recipes"]["quick"] | {"start_from": {"recipe": "quick"}}))
     assert found.train_sgd("mlp", "more", 0)["recipe"]["start_from"] == {"recipe": "quick", "solution": "sgd"}
     assert "start_from" not in found.train_sgd("mlp", "quick", 0)["recipe"]
+
+
+START = {"epochs": 6, "lr": 0.1, "swa": {"start": 3, "lr": 0.05}}
+STARTS = {
+    "recipe not in the grid": ({"recipe": "first"}, {}),
+    "its average": ({"recipe": "first", "solution": "swa"}, {"keep": "window"}),
+    "its descent, nothing kept": ({"recipe": "first", "solution": "descent"}, {"keep": "none"}),
+    "one that is itself started": ({"recipe": "second"}, {}),
+}
+
+
+@pytest.mark.parametrize(("start", "execution"), STARTS.values(), ids=STARTS)
+def test_a_recipe_starts_from_cells_that_nobody_else_wants(start, execution):
+    """Costs and plan know them, tables do not."""
+    found = experiment(
+        ("recipes.first", START),
+        ("recipes.second", START | {"start_from": {"recipe": "first", "solution": "swa"}}),
+        ("recipes.quick", RECIPE | {"start_from": start}),
+        ("probes.other", {"kind": "to_seed"}),
+        ("lines.next", {"start": "sgd", "stop": "sgd", "stop_seed": "next"}),
+        ("grid.0.seeds", [0, 1]),
+        ("execution", execution),
+        ("studies.norms", STUDY | {"factors": {"model.norm": ["batch", "none"]}, "seeds": [5]}),
+    )
+    more = set(found.trained_cells) - set(found.all_cells)
+    passed = {"first"} | ({"second"} if start["recipe"] == "second" else set())
+    assert {cell.recipe for cell in more} == passed
+    assert len(more) == 4 * len(passed)  # seeds 0 and 1, and two models with seed 5
+    assert not more & set(found.wanted)
+    priced = Costs(found)
+    for cell in more:
+        assert found.solutions_of(cell) == found.probes_of(cell) == found.planes_of(cell) == []
+        wildcards = {**cell.columns(), "seed": str(cell.seed), "solution": "sgd"}
+        for rule in ("train_sgd", "average", "refresh_bn", "descend"):
+            assert priced(rule, wildcards).seconds > 0
+        made = {"window": 3, "none": 0}.get(execution.get("keep"), 3)
+        assert found.iterates_of(cell) == made
+
+
+def test_studies_may_be_named_as_methods_of_snakemakes_lists():
+    names = {name: STUDY | {"factors": {"model.norm": ["none"]}} for name in ("items", "get", "keys", "x")}
+    assert list(experiment(("studies", names)).studies) == list(names)
+    assert set(costs.RULES) == set(config.RULES)
+
+
+def test_checkpoints_have_no_other_places_than_those_filled_in():
+    given = {"solutions": {"sgd": "a-{seed}-{model}-{dataset}-{recipe}.pt", "best": "a-{epoch}.pt"}}
+    with pytest.raises(
+        ValleysError, match=r"given\.solutions\.best: a-\{epoch\}\.pt: \{epoch\} is not filled in"
+    ):
+        experiment(("checkpoints.given", given), ("grid.0.recipe", "given"))
+
+
+def test_paths_below_a_folder_with_braces_are_made_relative(tmp_path, monkeypatch):
+    folder = tmp_path / "a{seed}b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert config.input_path(str(folder / "x" / "a.npz")) == "x/a.npz"
+    assert config.input_path(str(tmp_path / "a.npz")) == str(tmp_path / "a.npz")
+    assert config.input_path("{x.npz") == "{x.npz"
+    for path in (str(folder / "{x}.npz"), str(tmp_path / "{y}" / "a.npz")):
+        with pytest.raises(ValleysError, match="in a path for a wildcard"):
+            config.input_path(path)
+
+
+def test_blocks_that_hold_themselves_are_refused():
+    loop = {}
+    loop["a"] = [loop]
+    with pytest.raises(ValleysError, match="more than 50 deep"):
+        config.check(BASE | {"models": {"m": {"factory": "a:b", "kwargs": loop}}})
+
+
+def test_training_starts_from_no_given_weights():
+    given = {"solutions": {"sgd": "a.pt"}}
+    with pytest.raises(ValleysError, match="is of checkpoints; choose a recipe"):
+        experiment(("checkpoints.given", given), (QUICK, RECIPE | {"start_from": {"recipe": "given"}}))
 
 
 def study(**keys):

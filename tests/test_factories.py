@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, factories, factory_costs, models, solutions
+from valleys import averaging, data_sources, factories, factory_costs, models, solutions
 from valleys.arch_costs import measure
 from valleys.arch_options import validate_spec
 from valleys.directions import parameter_group
@@ -374,20 +374,51 @@ def test_sizes_measured_are_those_worked_out_on_paper():
         assert getattr(found, key) == pytest.approx(getattr(paper, key), rel=0.01), key
 
 
-def test_a_size_is_measured_once_in_another_process(package, tmp_path, monkeypatch):
+def test_a_size_is_measured_ahead_once_in_another_process(package, tmp_path, monkeypatch):
     spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
-    found = factory_costs.size(spec, "code", SHAPE, CLASSES, tmp_path / "state")
+    code = factories.code(spec["factory"])
+    asked = (spec, code, SHAPE, CLASSES, tmp_path)
+    assert factory_costs.known(*asked) is None
+    factory_costs.ahead(*asked)
+    found = factory_costs.known(*asked)
     assert found.parameters == 3 * 9 + 3 + 6 + 36 * 3 * 5 + 5
     assert f"{package.name}.nets" not in sys.modules
     assert len(list((tmp_path / "state").iterdir())) == 1
     monkeypatch.setattr(factory_costs.subprocess, "run", lambda *a, **k: pytest.fail("measured again"))
-    assert factory_costs.size(spec, "code", SHAPE, CLASSES, tmp_path / "state") == found
+    factory_costs.ahead(*asked)
+
+
+def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(package, tmp_path):
+    spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
+    code = factories.code(spec["factory"])
+    model = solutions.fresh(spec, SHAPE, CLASSES, seed=0)
+    model[0][1].eval()  # one layer in another mode than the rest
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    factory_costs.note(model, spec | {"code": code}, SHAPE, CLASSES, tmp_path)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [m.training for m in model.modules()] == [m is not model[0][1] for m in model.modules()]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert factory_costs.known(spec, code, SHAPE, CLASSES, tmp_path) == factory_costs.measure(
+        spec, SHAPE, CLASSES
+    )
+    assert factory_costs.known(spec, "edited", SHAPE, CLASSES, tmp_path) is None
+    factory_costs.note(model, {"arch": "mlp"}, SHAPE, CLASSES, tmp_path)
+    assert len(list((tmp_path / "state").iterdir())) == 1
 
 
 def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
     spec = {"factory": f"{package.name}.nets:fails", "kwargs": {}}
-    found = factory_costs.size(spec, "code", (3, 32, 32), 10, tmp_path / "state")
-    assert found == measure(factory_costs.ASSUMED, (3, 32, 32), 10)
+    factory_costs.ahead(spec, "code", (3, 32, 32), 10, tmp_path)
+    assert factory_costs.known(spec, "code", (3, 32, 32), 10, tmp_path) is None
+    assert factory_costs.assumed((3, 32, 32), 10) == measure(factory_costs.ASSUMED, (3, 32, 32), 10)
+
+    class Broken(nn.Linear):
+        def forward(self, x):
+            raise KeyError("x")
+
+    own = {"factory": f"{package.name}.nets:build", "kwargs": {}}
+    factory_costs.note(Broken(64, 5), own, SHAPE, CLASSES, tmp_path)  # no reason to end a job
     assert not (tmp_path / "state").exists()
 
 
@@ -434,3 +465,101 @@ def test_an_installed_package_is_named_by_its_release(package, monkeypatch):
 
 def released(name):
     return metadata.version(name).partition("+")[0]
+
+
+# --- what a factory may not be ---
+
+STANDARD = ["os:system", "subprocess:run", "builtins:eval", "importlib:import_module", "os.path:join"]
+STANDARD += ["shutil:rmtree", "posix:system", "pty:spawn", "runpy:run_path", "__main__:job", "json:loads"]
+
+
+@pytest.mark.parametrize("factory", STANDARD)
+def test_the_standard_library_is_refused_before_anything_is_imported(factory, monkeypatch):
+    monkeypatch.setattr(factories.importlib, "import_module", lambda name: pytest.fail(f"imported {name}"))
+    kwargs = {"command": "touch owned"}
+    for take in (
+        lambda: validate_spec({"factory": factory, "kwargs": kwargs}),
+        lambda: models.build({"factory": factory, "kwargs": kwargs}, in_shape=SHAPE, classes=CLASSES),
+        lambda: data_sources.load_source({"source": "callable", "factory": factory, "kwargs": kwargs}),
+    ):
+        with pytest.raises(ValleysError, match=r"factory: .* a module of Python's standard library; name"):
+            take()
+
+
+HIDDEN = """
+import functools, operator, os, subprocess, test.support
+from os import system
+from subprocess import Popen, run as launch
+from torch import nn
+
+later = functools.partial(os.system, "touch owned")
+twice = functools.partial(functools.partial(system), "touch owned")
+caller = operator.methodcaller("system")
+registry = {"a": 1}
+
+class Shell(Popen):
+    pass
+
+class Mine(dict):
+    def __call__(self, classes):
+        return build(classes)
+
+class Plain(nn.Sequential):
+    @classmethod
+    def make(cls, classes):
+        return cls(nn.Flatten(), nn.Linear(64, classes))
+
+def build(classes, width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))
+
+narrow = functools.partial(build, width=2)
+instance = Mine()
+
+@functools.cache
+def cached(classes):
+    return build(classes)
+
+@functools.wraps(build)
+def wrapped(*args, **kwargs):
+    return build(*args, **kwargs)
+"""
+
+
+@pytest.fixture
+def hidden(package):
+    (package / "nets.py").write_text(HIDDEN)
+    return f"{package.name}.nets"
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        *("os.system", "system", "launch", "Popen", "subprocess.run", "subprocess.os.system", "later"),
+        *("twice", "caller", "registry.get", "functools.partial", "test.support.run_code", "os.path.join"),
+    ],
+)
+def test_what_leads_to_the_standard_library_is_refused_and_not_called(hidden, attribute, tmp_path):
+    with pytest.raises(ValleysError, match=r"in Python's standard library; name a callable of your own"):
+        models.build({"factory": f"{hidden}:{attribute}", "kwargs": {}}, in_shape=SHAPE, classes=CLASSES)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_installed_packages_do_not_lead_to_it_either():
+    for factory in ("torch:os.system", "torch.hub:os.system", "torch.utils.cpp_extension:subprocess.run"):
+        with pytest.raises(ValleysError, match=r"in Python's standard library"):
+            factories.resolve(factory)
+    for factory in ("torch:zeros", "numpy:array", "torchvision.models:resnet18", "torch.nn:Linear"):
+        assert callable(factories.resolve(factory))
+
+
+def test_internal_attributes_are_refused():
+    for attribute in ("build.__globals__.get", "__builtins__.eval", "Net.__class__"):
+        with pytest.raises(ValleysError, match="is internal to Python"):
+            validate_spec({"factory": f"nets:{attribute}"})
+
+
+@pytest.mark.parametrize("attribute", ["build", "narrow", "instance", "cached", "wrapped", "Plain.make"])
+def test_callables_of_the_users_own_are_taken_whatever_they_are_made_of(hidden, attribute):
+    spec = {"factory": f"{hidden}:{attribute}", "kwargs": {"classes": CLASSES}}
+    assert models.build(spec, in_shape=SHAPE, classes=CLASSES)(torch.zeros(2, *SHAPE)).shape == (2, CLASSES)
+    assert factories.resolve(f"{hidden}:Shell")  # a class of the user's own

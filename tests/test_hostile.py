@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from valleys import config as valleys_config
 from valleys import errors, jobs, plan
-from valleys.__main__ import show_claims
+from valleys.__main__ import main, show_claims
 from valleys.data_sources import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
@@ -44,6 +44,45 @@ def test_a_tag_in_the_config_runs_nothing(tmp_path):
     assert not made.exists()
 
 
+def test_a_template_in_the_place_of_the_default_config_runs_nothing(tmp_path):
+    """Snakemake evaluates YTE templates; of --configfile it has done so before anything of ours is read."""
+    made = tmp_path / "pwned"
+    template = f"__use_yte__: true\n__definitions__: ['import os', 'os.mkdir(\"{made}\")']\n"
+    words = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "Snakefile")]
+    for text in (template, template.replace("__use_yte__", '"\\x5f_use_yte__"')):
+        (tmp_path / "config.yaml").write_text(text)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "config file config.yaml: __use_yte__ makes it a template" in done.stdout + done.stderr
+        assert not made.exists()
+    with pytest.raises(ValleysError, match="unknown key '__use_yte__'"):
+        plan.make(tmp_path / "config.yaml")
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("block", ["models", "datasets"])
+def test_a_config_runs_no_code_before_a_job_needs_it(tmp_path, monkeypatch, block):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\ndef make(): ...\n")
+    for factory, kwargs in (("os:system", {"command": "touch pwned"}), ("nets:make", {})):
+        spec = {"factory": factory, "kwargs": kwargs}
+        name = {"models": "mlp", "datasets": "digits"}[block]
+        given = {**spec, "source": "callable"} if block == "datasets" else spec
+        config = changed(SMOKE, studies={}, **{f"{block}__{name}": given})
+        status, text = snakemake(tmp_path, config, "-n")
+        assert (status == 0) is (factory != "os:system"), text
+        if status:
+            assert "os is a module of Python's standard library" in text
+        else:
+            told = plan.make(tmp_path / "config-under-test.yaml").as_text()
+            assert ("taken for a PreResNet-20: network mlp" in told) is (block == "models")
+        assert {path.name for path in tmp_path.iterdir()} <= {
+            "nets.py",
+            "config-under-test.yaml",
+            ".snakemake",
+        }
+
+
 NAMES = ["..", ".", "../up", "a/../../up", "/etc", "a/b", "a\\b", "a b", "é", "$(id)", "a;b", "{x}", "-n", ""]
 NAMES += ["a\n", "a\0", "*", "~", "<b>", "a'b", 'a"b', "a|b", "%2e%2e"]
 
@@ -62,13 +101,13 @@ def test_names_that_leave_their_folder_or_mean_something_to_a_shell_are_refused(
 
 def test_paths_reach_no_shell(tmp_path):
     """A data set's path, and the folder of the run, may hold anything that a file's name can."""
-    folder = tmp_path / SHELL
+    folder = tmp_path / f"{{seed}} {{{{x}}}} %s {SHELL}"  # braces too: Snakemake takes them for wildcards
     folder.mkdir()
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
         images = rng.integers(0, 256, (8, 8, 8), dtype=np.uint8)
         np.savez(folder / f"{part} {SHELL}.npz", images=images, labels=np.arange(8) % 2)
-    paths = {part: f"{part} {SHELL}.npz" for part in ("train", "test")}
+    paths = {part: str(folder / f"{part} {SHELL}.npz") for part in ("train", "test")}
     config = changed(SMOKE, datasets__digits={"source": "numpy", **paths})
     target = "results/smoke/data/digits/train.safetensors"
     status, text = snakemake(folder, config, target, "--cores", "1")
@@ -233,3 +272,25 @@ def test_an_image_that_says_it_is_huge_is_refused_before_it_is_decoded(tmp_path)
     with pytest.raises(ValleysError, match=r"x\.png cannot be decoded as an image .*limit") as caught:
         load_source(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_what_may_not_be_read_or_written_is_one_line():
+    """Root may do all, so the errors are made here; `jobs.job` and the command line print these lines."""
+    error = PermissionError(13, "Permission denied", "results/x/logs")
+    assert jobs.denied(error) == (
+        "results/x/logs: Permission denied; give this user the right to read and write it"
+    )
+    moved = PermissionError(1, "Operation not permitted", "a", None, "b")
+    assert jobs.denied(moved).startswith("a to b: Operation not permitted; ")
+    assert jobs.denied(PermissionError("no")).startswith("a file: no; ")
+
+
+def test_a_command_that_is_denied_says_so_in_one_line(monkeypatch, capsys):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", "theirs/claims.parquet")
+
+    monkeypatch.setattr("valleys.__main__.show_claims", denied)
+    assert main(["claims", "config.yaml"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: theirs/claims.parquet: Permission denied; give this user")
+    assert text.count("\n") == 1

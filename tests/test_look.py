@@ -54,6 +54,14 @@ def run(folder, *more, weights="own.safetensors", **options):
     return main(command)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**53, 2**63])
+def test_a_seed_that_tables_cannot_hold_is_refused(trained, tmp_path, seed):
+    with pytest.raises(
+        ValleysError, match=rf"--seed: {seed} is out of range; it must be 0 to 9007199254740991"
+    ):
+        look.probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
+
+
 def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_path, capsys):
     folder, net, train, _ = trained
     assert run(folder, out=tmp_path / "x") == 0

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_warnings")
 X = np.linspace(-2, 2, 31)
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-9}
 CELL = {"dataset": "d", "model": "m", "recipe": "r", "seed": 0}
+BLANK = {"string": "", "int64": 0, "float64": 1.0}
 
 
 def losses(k):
@@ -93,28 +94,19 @@ def test_where_a_loss_is_not_finite_those_left_out_are_unknown():
     assert one.drop(one.index[SOME]).isna().all()
 
 
-def judged(measured):
-    directions = [
-        {**{c["name"]: {"string": "", "int64": 0, "float64": 1.0}[c["type"]] for c in columns}, **row}
-        for columns in [tables.declared()["directions"]["columns"]]
-        for row in (
-            {
-                **CELL,
-                "solution": "sgd",
-                "probe": "u",
-                "kind": "uniform",
-                "group": "all",
-                "k": k,
-                "radius": 2.0,
-            }
-            for k in range(len(measured))
-        )
-    ]
-    about = pa.Table.from_pylist(directions, schema=tables.schema("directions"))
-    columns = tables.declared()["solutions"]["columns"]
-    stored = {c["name"]: {"string": "", "int64": 0, "float64": 1.0}[c["type"]] for c in columns}
+def directions(n):
+    """The directions table of n directions."""
+    blank = {c["name"]: BLANK[c["type"]] for c in tables.declared()["directions"]["columns"]}
+    one = {**CELL, "solution": "sgd", "probe": "u", "kind": "uniform", "group": "all", "radius": 2.0}
+    return pa.Table.from_pylist([blank | one | {"k": k} for k in range(n)], tables.schema("directions"))
+
+
+def judged(measured, curves=None):
+    curves = table(measured) if curves is None else curves
+    stored = {c["name"]: BLANK[c["type"]] for c in tables.declared()["solutions"]["columns"]}
     stored = pa.Table.from_pylist([stored | CELL | {"solution": "sgd"}], schema=tables.schema("solutions"))
-    return detection.judge(table(measured), about, stored, CONSTANTS)
+    about = directions(len(set(curves["k"].to_pylist())))
+    return detection.judge(curves, about, stored, CONSTANTS)
 
 
 def test_whoever_reads_curves_hardly_sees_that_points_were_left_out():
@@ -162,3 +154,28 @@ def test_rises_that_differ_by_exactly_c_are_uneven():
     index = pd.Series([math.log(2) - 1e-12, -math.log(2) + 1e-12, math.log(2), 0.69, 0.0, math.nan])
     assert measures.uneven(index, 2.0).tolist() == [True, True, True, False, False, False]
     assert measures.uneven(index.iloc[:0], 2.0).tolist() == []
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("subset", [True, False])
+def test_tables_that_lack_columns_are_judged_and_drawn_as_those_that_have_them_empty(adaptive, subset):
+    """A file has no column of which no row has a value (`tables.extras`): here adaptive, there a subset."""
+    from valleys import figures
+
+    measured = frame((SOME, SOME) if adaptive else (ALL, ALL))
+    for part in ("train_error", "test_error", *measures.ERROR_PARTS):
+        measured[part] = 0.01 * measured["offset"] ** 2 if subset else math.nan
+    measured["grid_points"] = measured["grid_points"] if adaptive else math.nan
+    lacking = measured.dropna(axis="columns", how="all").assign(train_slope=measured["train_slope"])
+    assert len(lacking.columns) == len(measured.columns) - 6 + (1 if adaptive else 0) + (5 if subset else 0)
+    filled, found = (measures.on_all_points(curves) for curves in (measured, lacking))
+    assert found.equals(filled[found.columns])
+    parts = [("curves", "curves", lacking), ("a", "study", pd.DataFrame(columns=["levels"]))]
+    data = tables.stack(parts)
+    assert set(data["curves"]) == set(tables.schema("curves").names)
+    assert "certain" in data["study"]
+    verdicts = judged(None, pa.Table.from_pandas(lacking, preserve_index=False))
+    assert all(("certain" in row) is subset for row in verdicts)
+    data |= {"directions": directions(2).to_pandas(), "asymmetry": pd.DataFrame(verdicts)}
+    spec = {"style": {}, "swa_start": {}, "c": 2.0, "level": 0.95}
+    assert "asymmetric 0 of 2" in figures.caption("curves-u", data, spec)

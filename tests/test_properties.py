@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import config_generator
 import numpy as np
 import pytest
 import torch
@@ -205,3 +206,29 @@ def test_any_rows_come_back_as_they_were_with_what_made_them(tmp_path_factory, r
     first = path.read_bytes()
     tables.write(path, "training", tables.read(path, "training"), config)
     assert path.read_bytes() == first
+
+
+# ---- random configs that the schema accepts (tests/config_generator.py, longer by hand)
+
+
+@pytest.mark.parametrize("batch", range(5))
+def test_odd_but_legal_configs_are_priced_or_refused_in_one_line(batch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_nets.py").write_text(config_generator.NETS)
+    accepted = 0
+    for i in range(20 * batch, 20 * (batch + 1)):
+        line = config_generator.refused(config_generator.draw(0, i))
+        accepted += line is None
+        assert line is None or re.fullmatch("config: .+", line), i
+    assert accepted >= 4
+
+
+@pytest.mark.parametrize("i", [1, 4, 9])
+def test_what_is_accepted_is_planned(tmp_path, monkeypatch, i):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_nets.py").write_text(config_generator.NETS)
+    numbers = (n for n in range(1000 * i, 1000 * i + 50))
+    found = next(c for n in numbers if config_generator.refused(c := config_generator.draw(0, n)) is None)
+    config_generator.lay_out(found, tmp_path)
+    done = config_generator.snakemake(tmp_path, "-n")
+    assert done.returncode == 0, done.stdout + done.stderr

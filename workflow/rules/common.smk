@@ -1,16 +1,9 @@
 # The checked experiment, and the input functions that the rules share.
 import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
-sys.path.insert(0, str(SCRIPTS))
-
-from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config, files, forkserver, orphans, rulegraph, runs
+from valleys import files, forkserver, orphans, rulegraph, runs
 from valleys.costs import Costs
-from valleys.errors import ValleysError
 
 try:
     valleys_config.check_files(workflow.configfiles)
@@ -147,11 +140,11 @@ def named_files(cell, names):
 
 def start_files(wildcards):
     """The weights that training starts from, when they are another recipe's."""
-    start = experiment.recipe(wildcards.recipe).get("start_from")
-    if start is None:
+    cell = experiment.start_cell(cell_of(wildcards))
+    if cell is None:
         return {}
-    cell = replace(cell_of(wildcards), recipe=start["recipe"])
-    return {"start": f"{cell_folder(cell)}/{start['solution']}.safetensors"}
+    solution = experiment.recipe(wildcards.recipe)["start_from"]["solution"]
+    return {"start": f"{cell_folder(cell)}/{solution}.safetensors"}
 
 
 def given_weights(wildcards):
@@ -164,7 +157,7 @@ def given_weights(wildcards):
         key = f"checkpoints.{cell.recipe}.solutions.{name}"
         written = experiment.checkpoints[cell.recipe]["solutions"][name]
         raise WorkflowError(valleys_config.no_such_weights(key, written, path))
-    return path
+    return valleys_config.input_path(path)
 
 
 def probed_files(wildcards):

@@ -70,7 +70,8 @@ rule sensitivity:
 
 rule claims:
     input:
-        **{name: f"{ROOT}/tables/{name}.parquet" for name in experiment.claim_tables()},
+        # Without names, which a study's could be: some, like items, are methods of Snakemake's lists.
+        [f"{ROOT}/tables/{name}.parquet" for name in experiment.claim_tables()],
     output:
         table=f"{ROOT}/tables/claims.parquet",
     log:

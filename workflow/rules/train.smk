@@ -81,7 +81,9 @@ rule refresh_bn:
 rule import_solution:
     input:
         checkpoint=given_weights,
-        shards=lambda w: experiment.checkpoint_shards(cell_of(w), w.solution),
+        shards=lambda w: [
+            valleys_config.input_path(path) for path in experiment.checkpoint_shards(cell_of(w), w.solution)
+        ],
         train=rules.prepare_dataset.output.train,
     output:
         weights=f"{CELL}/{{solution}}.safetensors",

@@ -6,7 +6,7 @@ with job(snakemake) as log:
     from valleys import claims, tables
 
     spec = snakemake.params.spec
-    data = tables.frames(path for _, path in snakemake.input.items())
+    data = tables.frames(snakemake.input)
     rows = claims.judge(data, **spec["claims"])
     tables.write(snakemake.output.table, "claims", rows, snakemake.params.config)
     log.info("%d claims", len(rows))

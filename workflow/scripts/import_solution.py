@@ -8,7 +8,9 @@ refreshed ones.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import checkpoints, solutions
+    from pathlib import Path
+
+    from valleys import checkpoints, factory_costs, solutions
     from valleys.averaging import batch_norms, refresh_bn
     from valleys.config import Cell
 
@@ -18,6 +20,8 @@ with job(snakemake) as log:
     train = read_split(snakemake, "train", device)
     path = snakemake.input.checkpoint + spec.get("choice", "")
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
+    root = Path("results") / snakemake.config["name"]
+    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
     told = checkpoints.load(model, checkpoints.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):

@@ -12,7 +12,7 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import averaging, files, sgd, solutions, tables
+    from valleys import averaging, factory_costs, files, sgd, solutions, tables
     from valleys.config import Cell, Experiment
     from valleys.data import read_metadata
 
@@ -27,6 +27,8 @@ with job(snakemake) as log:
     else:
         model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     averaging.check_bn(model)  # the statistics of what it makes will be refreshed
+    root = Path("results") / snakemake.config["name"]
+    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
     data = [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]

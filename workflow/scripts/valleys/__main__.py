@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("config", type=files.expand, help="the run's config file")
     plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
     plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
+    plan.add_argument(
+        "--measure",
+        action="store_true",
+        help="build networks of your own for their size, if no job has: runs their code",
+    )
     claims = commands.add_parser("claims", help="the claims table of a finished run")
     claims.add_argument("config", type=files.expand, help="the run's config file")
     commands.add_parser("options", help="data sources, architectures and directions (docs/options.md)")
@@ -142,13 +147,18 @@ def main(argv: list[str] | None = None) -> int:
             case "compare":
                 return show_comparison(arguments.a, arguments.b, arguments.output)
             case "plan":
-                return show_plan(arguments.config, arguments.targets, arguments.cores)
+                return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
                 return show_claims(arguments.config)
         print(options(), end="")
         return 0
     except ValleysError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        from valleys.jobs import denied
+
+        print(f"error: {' '.join(denied(error).split())}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "valleys").partition(".")[0] == "valleys":
@@ -179,8 +189,8 @@ def show_look(arguments: argparse.Namespace) -> int:
     if arguments.device not in ("auto", "cpu", "cuda"):
         raise ValleysError(f"--device: {arguments.device!r} is none; choose from auto, cpu, cuda")
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1")
+        if not 1 <= arguments.threads <= 4096:
+            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1 (at most 4096)")
         jobs.set_threads(arguments.threads)
     config.check_writable(arguments.out)
     from tqdm import tqdm
@@ -233,7 +243,7 @@ def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     return 0
 
 
-def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
+def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool = False) -> int:
     """Print the plan of the experiment in a config file."""
     import os
 
@@ -246,7 +256,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None) -> int:
     if cores is not None and cores != "all" and not (cores.isdecimal() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(shown(plan.make(config, targets, local=number is not None).as_text(number)))
+    print(shown(plan.make(config, targets, local=number is not None, measure=measure).as_text(number)))
     return 0
 
 

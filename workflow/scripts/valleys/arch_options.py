@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,11 @@ CHOICES = {"norm": NORMS, "activation": ACTIVATIONS, "norm_init": NORM_INITS, "b
 
 # Where a fraction may lie: (lowest, highest, whether the lowest and the highest themselves are allowed).
 RANGES = {"dropout": (0.0, 1.0, True, False), "compression": (0.0, 1.0, False, True)}
+
+# Whole numbers are from 1 to 100,000, or to these: beyond, no machine holds the network.
+MAXIMA = {"depth": 10_001, "width": 4096, "widen": 256, "growth": 1024, "hidden": 10_000_000}
+LONGEST = 1000  # lists
+MOST_WEIGHTS = 10**10  # of all layers of an mlp between hidden ones
 
 # Layers per block unit and layers outside of blocks: a depth must be unit * n + rest with n >= 1.
 DEPTH_RULES = {"basic": (6, 2), "bottleneck": (9, 2), "wrn": (6, 4), "densenet_bc": (6, 4)}
@@ -164,7 +170,7 @@ def _check_option_name(arch: str, key: Any, value: Any) -> None:
 
 def _check_value(key: str, value: Any, *, default: Any) -> Any:
     """Return `value` in the type of `default`, or raise the error that says what would be right."""
-    name = f"model.{key}"
+    name, most = f"model.{key}", MAXIMA.get(key, 100_000)
     if key in CHOICES:
         return pick(name, value, CHOICES[key])
     if isinstance(default, bool):
@@ -172,9 +178,11 @@ def _check_value(key: str, value: Any, *, default: Any) -> Any:
             return value
         raise ValleysError(f"{name}: {value!r} is not a truth value; nearest is {bool(value)} (true, false)")
     if isinstance(default, int):
-        if _is_positive_int(value):
+        if _is_positive_int(value, most):
             return value
-        raise ValleysError(f"{name}: {value!r} is not a whole number >= 1; the default is {default}")
+        raise ValleysError(
+            f"{name}: {value!r} is not a whole number >= 1 (at most {most}); the default is {default}"
+        )
     if isinstance(default, float):
         low, high, with_low, with_high = RANGES[key]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -182,13 +190,19 @@ def _check_value(key: str, value: Any, *, default: Any) -> Any:
             return float(value)
         interval = f"{'[' if with_low else '('}{low:g}, {high:g}{']' if with_high else ')'}"
         raise ValleysError(f"{name}: {value!r} is not a number in {interval}; the default is {default}")
-    if isinstance(value, list | tuple) and all(map(_is_positive_int, value)):
+    if isinstance(value, list | tuple) and all(_is_positive_int(item, most) for item in value):
+        if len(value) > LONGEST or sum(a * b for a, b in itertools.pairwise(value)) > MOST_WEIGHTS:
+            raise ValleysError(
+                f"{name}: {len(value)} layers with more weights than any machine holds; take fewer"
+            )
         return list(value)
-    raise ValleysError(f"{name}: {value!r} is not a list of whole numbers >= 1; the default is {default}")
+    raise ValleysError(
+        f"{name}: {value!r} is not a list of whole numbers >= 1 (at most {most}); the default is {default}"
+    )
 
 
-def _is_positive_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_positive_int(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def blocks_for_depth(depth: int, *kinds: str) -> tuple[str, int]:

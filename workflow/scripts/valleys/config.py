@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,14 +34,40 @@ from valleys.studies import Expansion, is_plain
 SCHEMA_FILE = resources.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and this module call those
+PLACES = ("dataset", "model", "recipe", "seed")  # filled in the paths of checkpoints
 CELL_TABLES = ("training", "solutions", "directions", "curves", "asymmetry", "theory_measured", "shift")
 CELL_TABLES += ("interpolation", "planes", "plane_points")
 TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
 THEORY_TABLES = ("theory_average", "theory_gain")
 TARGETS = ("prevalence", "swa", "shift", "sign", "planes", "toy", "theory", "gain", "all")
+#: Names of rules, which a study's target shares its name space with (`valleys.costs` has a cost of each).
+RULES = ("prepare_dataset", "train_sgd", "average", "refresh_bn", "import_solution", "descend", "evaluate")
+RULES += ("directions", "probe", "connect", "interpolate", "plane", "detect", "measure_gain", "aggregate")
+RULES += ("study", "sensitivity", "claims", "figures", "report", "toy_2d", "simulate_theory")
 LINES = "_lines"  # ends the name of a study's table of lines
 
 Config = Mapping[str, Any]
+_WILDCARD = re.compile(r"\{[^{}]*\}")
+
+SMALLEST, LARGEST = 1e-30, 1e30  # of numbers but 0, well within float32
+DEEPEST = 50  # blocks within blocks
+#: What no computer does in a lifetime, by what is counted: more of it is a slip.
+MOST = {
+    "curve points of a probe": 10**8,
+    "points of a line": 10**6,
+    "steps of SGD": 10**14,
+    "shifts": 10**12,
+    "data of the toy": 10**8,
+    "steps of the toy": 10**12,
+    "points of the toy's curves": 10**7,
+}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST  # not NaN, either
+
 
 # JSON schema counts 6.0 as an integer, and infinities and NaN as numbers; the workflow cannot use them.
 _Validator = validators.extend(
@@ -48,9 +75,7 @@ _Validator = validators.extend(
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
         {
             "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            ),
+            "number": lambda _, value: _is_number(value),
         }
     ),
 )
@@ -67,6 +92,7 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
     ValleysError
         For the mistake nearest to the root.
     """
+    _check_plain_values(config)
     schema = schema or yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: len(e.absolute_path))
     if errors:
@@ -146,6 +172,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     where = f"config file {path}"
     files.check_regular(path, "config file", "give the path of a YAML file")
+    check_plain(path)
     try:
         found = read_yaml(Path(path).read_text(encoding="utf-8"), where)
     except UnicodeDecodeError as error:
@@ -177,6 +204,73 @@ def no_such_weights(key: str, written: str, path: str) -> str:
     meant = "" if path == written else f", here {path}"
     where = "" if Path(path).is_absolute() else f" (seen from {Path.cwd()})"
     return f"config: {key}: {written}{meant}: there is no such file{where}; give the path of a state dict"
+
+
+def _check_plain_values(value: object, at: tuple[str, ...] = ()) -> None:
+    """Check what no schema says: integers are of 64 bits, as files keep them, and blocks end somewhere."""
+    where = "config: " + (".".join(at[:8]) or "top level")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ValleysError(
+            f"{where}: an integer of {value.bit_length()} bits; it must fit in 64, with its sign"
+        )
+    if len(at) > DEEPEST:
+        raise ValleysError(f"{where}: blocks lie in each other, or in themselves, more than {DEEPEST} deep")
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if _is_list(value) else ()
+    for key, item in entries:
+        _check_plain_values(key, (*at, "a key"))
+        _check_plain_values(item, (*at, str(key)))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def check_plain(path: str | Path) -> None:
+    """Check that a config file is no YTE template, whose expressions Snakemake runs when it reads the file.
+
+    Raises
+    ------
+    ValleysError
+        When it is. A file that cannot be read is left to whoever reads it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "__use_yte__" in text or ("\\" in text and "__use_yte__" in _keys(text)):
+        raise ValleysError(
+            f"config file {path}: __use_yte__ makes it a template, whose Python code runs when Snakemake "
+            "reads it; write the config out"
+        )
+
+
+def _keys(text: str) -> list[str]:
+    """Return the top-level keys of a YAML text, as far as it is one: escapes may spell them."""
+    try:
+        return [str(key) for key in yaml.safe_load(text) or ()]
+    except (yaml.YAMLError, TypeError):
+        return []
+
+
+def input_path(path: str) -> str:
+    """Return a path as an input of a rule, where Snakemake takes ``{word}`` for a wildcard.
+
+    Below the folder of the run it is made relative, so that braces in that folder's own name do no harm.
+
+    Raises
+    ------
+    ValleysError
+        When the path has such braces even so.
+    """
+    if not _WILDCARD.search(path):
+        return path
+    relative = os.path.relpath(path)
+    if relative.startswith(os.pardir) or _WILDCARD.search(relative):
+        raise ValleysError(
+            f"{path}: Snakemake takes {_WILDCARD.search(path)[0]} in a path for a wildcard; rename the file "
+            "or folder, or give the path of a link to it"
+        )
+    return relative
 
 
 def check_writable(folder: str | Path) -> None:
@@ -220,6 +314,9 @@ def _explain(error: ValidationError) -> str:
         known = [str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
         return f"{where}: {error.instance!r}{hint}; choose from {', '.join(known)}"
+    if error.validator == "type" and isinstance(error.instance, float) and "number" in error.validator_value:
+        size = f"{SMALLEST:g} to {LARGEST:g}"
+        return f"{where}: {error.instance!r} is out of range; it must be 0, or {size} in size"
     if error.validator == "pattern":
         return (
             f"{where}: {error.instance!r} cannot be a name; use letters, digits, '_', '-' and '.', "
@@ -357,6 +454,7 @@ class Experiment:
         self._folders: dict[str, list[str]] = {}
         self._check_factories()
         self._check_names()
+        self._check_paths()
         self.wanted: dict[Cell, Wanted] = {}
         self.cells = sorted(self._cells())
         self.studies = {
@@ -548,11 +646,12 @@ class Experiment:
                 raise ValleysError(
                     f"config: studies: {name!r} ends as the table of a study's lines does; choose another"
                 )
-        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, "claims", "sensitivity", "study"}
+        taken = {*CELL_TABLES, *TOY_TABLES, *THEORY_TABLES, *TARGETS, *RULES}
         for name in self.config["studies"]:
             if name in taken or name.removesuffix(LINES) in {*taken, *self.config["studies"]} - {name}:
                 raise ValleysError(
-                    f"config: studies: {name!r} is the name of a table or target; choose another"
+                    f"config: studies: {name!r} is the name of a table or target, or of a rule; choose "
+                    "another"
                 )
 
     def _check_case(self) -> None:
@@ -569,6 +668,26 @@ class Experiment:
                     raise ValleysError(
                         f"config: {block}: {other!r} and {name!r} are one file name on this disk; rename one"
                     )
+
+    def _check_paths(self) -> None:
+        """Check that no path has braces that Snakemake would take for a wildcard."""
+        for name, spec in self.datasets.items():
+            for key in ("train", "test", "files"):
+                value = spec.get(key) or []
+                for path in [value] if isinstance(value, str) else value:
+                    try:
+                        input_path(path)
+                    except ValleysError as error:
+                        raise ValleysError(f"config: datasets.{name}.{key}: {error}") from None
+        for name, block in self.checkpoints.items():
+            for solution, path in block["solutions"].items():
+                for found in _WILDCARD.findall(path):
+                    if found[1:-1] not in PLACES and _WILDCARD.search(os.path.relpath(path)):
+                        raise ValleysError(
+                            f"config: checkpoints.{name}.solutions.{solution}: {path}: {found} is not filled "
+                            f"in; {', '.join(f'{{{key}}}' for key in PLACES)} are, and a file's name has no "
+                            "other braces"
+                        )
 
     def _check_solutions(self) -> None:
         """Check that solutions named anywhere are the workflow's or given ones, which some cell has."""
@@ -621,6 +740,11 @@ class Experiment:
             if "start_from" in recipe:
                 self._check_start(name)
             swa, where = recipe["swa"], f"config: recipes.{name}"
+            if swa["every"] > recipe["epochs"]:
+                raise ValleysError(
+                    f"{where}.swa.every: {swa['every']} keeps no iterate in {recipe['epochs']} epochs; it "
+                    f"must be at most {recipe['epochs']}"
+                )
             if swa["start"] + swa["every"] > recipe["epochs"]:
                 raise ValleysError(
                     f"{where}.swa.start: {swa['start']} leaves no iterate to average in {recipe['epochs']} "
@@ -650,6 +774,10 @@ class Experiment:
         where, known = f"config: recipes.{name}.start_from.recipe", list(self.recipes)
         passed = [name]
         while start := self.recipes[passed[-1]].get("start_from"):
+            if start["recipe"] in self.checkpoints:
+                raise ValleysError(
+                    f"{where}: {start['recipe']!r} is of checkpoints; choose a recipe that is trained here"
+                )
             if start["recipe"] not in known:
                 raise ValleysError(
                     f"{where}: {start['recipe']!r} is not among recipes{_nearest(start['recipe'], known)}; "
@@ -698,6 +826,7 @@ class Experiment:
                 raise ValleysError(
                     f"{where}: kind filter leaves group {probe['group']} at zero; choose another kind"
                 )
+            self._check_count(where, "curve points of a probe", probe["n"] * probe["points"], "n * points")
             if probe["points"] % 2 == 0:
                 raise ValleysError(
                     f"{where}.points: {probe['points']} is even; it must be odd, to include offset 0"
@@ -736,6 +865,9 @@ class Experiment:
                 )
             if line["path"] != "linear":
                 self._check_trained(where, line)
+            length = (3 if line["last"] is None else line["last"]) - (line["first"] or -2)
+            counted = math.ceil(length * line["divisions"])
+            self._check_count(where, "points of a line", counted, "(last - first) * divisions")
             if all(self.stop_cell(cell, name) is None for cell in self.all_cells):
                 if recipe is None:
                     reason = "no cell has one of a greater seed beside it; add a seed"
@@ -751,6 +883,12 @@ class Experiment:
                 raise ValleysError(
                     f"{where}: no line runs from {line['start']!r} to {line['stop']!r}: {self._who_has(own)}"
                 )
+
+    @staticmethod
+    def _check_count(where: str, what: str, count: int, keys: str) -> None:
+        """Check that a product of keys, each of which may be large, is not absurd."""
+        if count > MOST[what]:
+            raise ValleysError(f"{where}: {keys} is {count}; at most {MOST[what]} {what} are taken")
 
     def _who_has(self, names: Iterable[str]) -> str:
         """Say what the recipes have that have one of some solutions."""
@@ -861,6 +999,18 @@ class Experiment:
 
     def _check_theory(self) -> None:
         theory = self.config["theory"]
+        valleys = len(theory["shapes"]) * len(theory["ratios"])
+        runs = valleys * len(theory["rates"]) * len(theory["noises"]) * len(theory["levels"])
+        steps = runs * theory["chains"] * (theory["burn_in"] + theory["iterates"])
+        shifts = valleys * len(theory["shifts"]) * len(theory["scales"]) * len(theory["biases"])
+        self._check_count("config: theory", "steps of SGD", steps, "chains * (burn_in + iterates) * rows")
+        self._check_count("config: theory", "shifts", shifts * theory["draws"], "draws * rows")
+        toy = self.config["toy_2d"]
+        points = toy["n_draws"] * 2 * toy["n_per_class"]
+        self._check_count("config: toy_2d", "data of the toy", points, "n_draws * 2 * n_per_class")
+        self._check_count("config: toy_2d", "steps of the toy", points * toy["epochs"], "epochs * data")
+        offsets = toy["n_draws"] * math.ceil(toy["reach"] / toy["step"])
+        self._check_count("config: toy_2d", "points of the toy's curves", offsets, "n_draws * reach / step")
         steepest = max(theory["ratios"]) * theory["slope"]
         if "quadratic" in theory["shapes"] and max(theory["rates"]) * steepest >= 2:
             raise ValleysError(
@@ -875,9 +1025,32 @@ class Experiment:
         """The cells of the grid and of all studies."""
         return sorted(self.wanted)
 
+    def start_cell(self, cell: Cell) -> Cell | None:
+        """Return the cell that the training of another starts from; None where weights are fresh or given.
+
+        It may be none of `all_cells`: then it is trained as far as that takes, and is in no table.
+        """
+        start = self.recipe(cell.recipe).get("start_from")
+        return None if start is None else replace(cell, recipe=start["recipe"])
+
+    @property
+    def trained_cells(self) -> list[Cell]:
+        """`all_cells`, and those that their training starts from, one after the other."""
+        found: set[Cell] = set()
+        for cell in self.all_cells:
+            at: Cell | None = cell
+            while at is not None and at not in found:
+                found.add(at)
+                at = self.start_cell(at)
+        return sorted(found)
+
+    def _wants(self, cell: Cell) -> Wanted:
+        """Return what the grid and studies want of a cell; nothing of one that others start from only."""
+        return self.wanted.get(cell) or Wanted()
+
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
-        wanted = self.wanted[cell].solutions | self._line_ends.get(cell, set())
+        wanted = self._wants(cell).solutions | self._line_ends.get(cell, set())
         return [name for name in self.available(cell) if name in wanted]
 
     def probes_of(self, cell: Cell) -> list[str]:
@@ -892,7 +1065,7 @@ class Experiment:
         return [
             name
             for name, probe in self.config["probes"].items()
-            if name in self.wanted[cell].probes
+            if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
             and not (alone and probe["kind"] == "to_seed")
             and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
@@ -917,7 +1090,7 @@ class Experiment:
         a cell has, so that only cells with fewer than n targets get another and are probed again. (Greater
         ones first would change the last n cells each time, a cyclic order some of the first as well.)
         """
-        there = self._seeds_of[cell.kin]
+        there = self._seeds_of.get(cell.kin, [])
         smaller = [seed for seed in reversed(there) if seed < cell.seed]
         return smaller + [seed for seed in there if seed > cell.seed]
 
@@ -968,7 +1141,7 @@ class Experiment:
 
         Paths with trained bends start in trained cells only: they take from the recipe how to train.
         """
-        wanted, found = self.wanted[cell].lines, []
+        wanted, found = self._wants(cell).lines, []
         for line, spec in self.config["lines"].items():
             stop = self.stop_cell(cell, line)
             if line in wanted and stop is not None:
@@ -1144,7 +1317,6 @@ class Experiment:
         return self.config["studies"][study]["lines"]
 
     def named(self, name: str) -> tuple[list[str], list[str]]:
-        """Return the tables and the figures of one experiment, by the name of its target."""
         """Return the tables and the figures of one experiment, by the name of its target.
 
         Straight lines within a cell belong to ``swa``, all other lines of the grid's cells to ``basin``, as

@@ -299,18 +299,35 @@ class Costs:
         )
 
     def net(self, dataset: str, model: str) -> Size:
-        """Return the size of a model for a data set's images."""
-        data = self.data(dataset)
+        """Return the size of a model for a data set's images; of a user's own, a guess until it is known."""
+        data, spec = self.data(dataset), self.experiment.models[model]
+        key = ("net", model, data.shape, data.classes)
+        if "factory" not in spec:
+            return self._once(key, lambda: measure(spec, data.shape, data.classes))
+        found = self._cache.get(key) or self.measured(dataset, model)
+        if found is None:
+            return factory_costs.assumed(data.shape, data.classes)
+        return self._once(key, lambda: found)
 
-        def make() -> Size:
+    def measured(self, dataset: str, model: str) -> Size | None:
+        """Return the size of a user's own network as a job has measured it, None before there was one."""
+        data, code = self.data(dataset), self.experiment.factory_code(model)
+        spec = self.experiment.models[model]
+        return factory_costs.known(spec, code, data.shape, data.classes, self.experiment.root)
+
+    def measure_ahead(self) -> None:
+        """Build and measure the users' networks that no job has measured (`factory_costs.ahead`)."""
+        for dataset, model in sorted({(cell.dataset, cell.model) for cell in self.experiment.all_cells}):
             spec = self.experiment.models[model]
             if "factory" in spec:
-                folder = Path(self.experiment.root) / "state"
-                code = self.experiment.factory_code(model)
-                return factory_costs.size(spec, code, data.shape, data.classes, folder)
-            return measure(spec, data.shape, data.classes)
+                data, code = self.data(dataset), self.experiment.factory_code(model)
+                factory_costs.ahead(spec, code, data.shape, data.classes, self.experiment.root)
 
-        return self._once(("net", model, data.shape, data.classes), make)
+    def guessed(self) -> list[str]:
+        """Return the names of users' own networks whose size is a guess (`factory_costs.ASSUMED`)."""
+        pairs = {(cell.dataset, cell.model) for cell in self.experiment.all_cells}
+        own = {pair for pair in pairs if "factory" in self.experiment.models[pair[1]]}
+        return sorted({model for dataset, model in own if self.measured(dataset, model) is None})
 
     def iterates(self, cell: Cell, keep: str | None = None) -> float:
         """Return the bytes of a cell's iterates once it is done.

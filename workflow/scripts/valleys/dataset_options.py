@@ -7,9 +7,8 @@ table and fills in the defaults. Reading the data themselves is the business of 
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from valleys import factories
@@ -31,6 +30,7 @@ class Option:
     required: bool = False
     minimum: int | None = None
     maximum: int | None = None
+    least: float | None = None  # of numbers in a list
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,25 @@ class Source:
     options: Mapping[str, Option]
 
 
+MAX_SEED = 2**53 - 1  # as in the config's schema
+_IMAGES = 10**10
+_NUMBER = 1e6  # of means and deviations of pixels in [0, 1]
+
 COMMON_OPTIONS: dict[str, Option] = {
-    "max_train": Option("int", "keep only this many training images, a fixed random subset", minimum=1),
-    "max_test": Option("int", "keep only this many test images, a fixed random subset", minimum=1),
-    "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0),
-    "classes": Option("int", "number of classes; left out, the largest training label plus one", minimum=2),
+    "max_train": Option(
+        "int", "keep only this many training images, a fixed random subset", minimum=1, maximum=_IMAGES
+    ),
+    "max_test": Option(
+        "int", "keep only this many test images, a fixed random subset", minimum=1, maximum=_IMAGES
+    ),
+    "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0, maximum=MAX_SEED),
+    "classes": Option(
+        "int", "number of classes; left out, the largest training label plus one", minimum=2, maximum=10**7
+    ),
     "mean": Option("numbers", "subtracted from pixels in [0, 1], by channel; left out, the train set's mean"),
-    "std": Option("numbers", "what that is divided by, by channel; left out, the train set's deviation"),
+    "std": Option(
+        "numbers", "what that is divided by, by channel; left out, the train set's deviation", least=1e-6
+    ),
 }
 
 #: Names of files that an image folder is read for end so: torchvision's.
@@ -55,7 +67,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 
 _DIGITS = 1797  # images in scikit-learn's data set
 
-_SIZE = Option("int", "resize the shorter side to this many pixels, then crop the centre square", minimum=1)
+_SIDE = 16_384  # pixels
+_SIZE = Option(
+    "int",
+    "resize the shorter side to this many pixels, then crop the centre square",
+    minimum=1,
+    maximum=_SIDE,
+)
 _GRAYSCALE = Option("bool", "decode to one channel instead of RGB", default=False)
 
 
@@ -79,7 +97,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "train_size": Option(
                 "int", "training images; the rest is test", default=800, minimum=1, maximum=_DIGITS - 1
             ),
-            "split_seed": Option("int", "seed of the cut", default=0, minimum=0),
+            "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=MAX_SEED),
         },
     ),
     "cifar10": _torchvision("CIFAR-10, 32x32 colour, 50000 + 10000 images, 10 classes"),
@@ -93,7 +111,7 @@ DATASET_OPTIONS: dict[str, Source] = {
         {
             "train": Option("path", "folder of the training classes", required=True),
             "test": Option("path", "folder of the test classes, the same names", required=True),
-            "size": Option(_SIZE.kind, _SIZE.help, required=True, minimum=1),
+            "size": replace(_SIZE, required=True),
             "grayscale": _GRAYSCALE,
         },
     ),
@@ -152,10 +170,14 @@ def _check(where: str, value: Any, option: Option) -> None:
     elif option.kind == "numbers":
         found = value if isinstance(value, list | tuple) else []
         right = all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in found
+            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _NUMBER for v in found
         )
         if not found or not right:
-            raise ValleysError(f"{where} is {value!r}; it must be a list of numbers: {option.help}")
+            raise ValleysError(
+                f"{where} is {value!r}; it must be a list of numbers, {_NUMBER:g} at most: {option.help}"
+            )
+        if option.least is not None and min(found) < option.least:
+            raise ValleysError(f"{where} is {value!r}; each must be at least {option.least:g}")
     elif option.kind in ("factory", "kwargs"):
         return  # checked together, by `factories.check`
     elif option.kind == "paths" and isinstance(value, list | tuple):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from valleys import asymmetry
 from valleys.errors import ValleysError
 from valleys.measures import ERROR_PARTS, POLICIES, on_all_points
-from valleys.tables import declared
+from valleys.tables import declared, filled
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHIFTS = np.arange(-10, 11) / 40
@@ -44,7 +44,7 @@ def judge(
     ValleysError
         When a curve was measured from other weights than its solution's, or has no row in the other tables.
     """
-    frame = on_all_points(curves.to_pandas())
+    frame = filled(on_all_points(curves.to_pandas()), "curves")
     about = directions.to_pandas().set_index(_DIRECTION)
     stored = solutions.to_pandas().set_index(["dataset", "model", "recipe", "seed", "solution"])
     rows = []

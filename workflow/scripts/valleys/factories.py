@@ -1,7 +1,8 @@
 """Callables that a config names as ``module:attribute``: a user's own networks and data.
 
 A module is looked for in the folder of the run first, then where Python finds installed packages. Finding one
-and naming its code imports nothing, so the Snakefile can do both; `resolve` imports it, in a job.
+and naming its code imports nothing, so the Snakefile can do both; `resolve` imports it, in a job. Those of
+the standard library are refused, under whatever name: they build no network, and some run commands.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from valleys.errors import ValleysError
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+#: ``__main__`` is the script of a job.
+_STANDARD = sys.stdlib_module_names | {"__main__"}
+_INSTEAD = "name a callable of your own, or of an installed package"
 
 
 def check(where: str, factory: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
@@ -35,12 +40,23 @@ def check(where: str, factory: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
     Raises
     ------
     ValleysError
-        When the name is not ``module:attribute``, or `kwargs` no mapping with names for keys.
+        When the name is not ``module:attribute`` or one of the standard library, or `kwargs` no mapping with
+        names for keys.
     """
     if not isinstance(factory, str) or not _NAME.fullmatch(factory):
         raise ValleysError(
             f"{where}.factory: {factory!r} names no callable; write module:attribute, as in mypkg.nets:build"
         )
+    module, _, attribute = factory.partition(":")
+    head = module.partition(".")[0]
+    if head in _STANDARD:
+        raise ValleysError(
+            f"{where}.factory: {factory!r}: {head} is a module of Python's standard library; {_INSTEAD}, in "
+            "a module of another name"
+        )
+    for part in attribute.split("."):
+        if part.startswith("__"):
+            raise ValleysError(f"{where}.factory: {factory!r}: {part} is internal to Python; {_INSTEAD}")
     kwargs = {} if kwargs is None else kwargs
     if not isinstance(kwargs, Mapping):
         raise ValleysError(f"{where}.kwargs: {kwargs!r} is not a mapping; write for example {{width: 8}}")
@@ -196,6 +212,8 @@ def _sources(factory: str, folder: Path, todo: Mapping[str, Path]) -> dict[str, 
             continue
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
+        except OSError as error:
+            raise ValleysError(f"factory {factory!r}: {path} cannot be read ({error.strerror})") from error
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             raise ValleysError(
@@ -236,7 +254,8 @@ def resolve(factory: str) -> Callable[..., Any]:
     Raises
     ------
     ValleysError
-        When the module cannot be found or raises, or has no such callable.
+        When the module cannot be found or raises, or has no such callable, or that is one of the standard
+        library.
     """
     from valleys.torchvision_compat import declare_operators
 
@@ -264,11 +283,38 @@ def resolve(factory: str) -> Callable[..., Any]:
             hint = f", did you mean {near[0]!r}?" if near else f"; define it in {module}"
             raise ValleysError(f"factory {factory!r}: there is no {part!r} in {module}{hint}")
         found = getattr(found, part)
+        if isinstance(found, ModuleType):
+            _refuse_standard(factory, found)
     if not callable(found):
         raise ValleysError(
             f"factory {factory!r} is {type(found).__name__}, which cannot be called; name a function"
         )
+    _refuse_standard(factory, found)
     return found
+
+
+def _refuse_standard(factory: str, found: Any) -> None:
+    """Raise when what a name leads to is of the standard library, as ``mypkg.nets:os.system`` is."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    name = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
+    if name is None:  # a function written in C, of a module or an object
+        owner = getattr(found, "__self__", found)
+        name = getattr(owner if isinstance(owner, type) else type(owner), "__module__", None)
+    if _is_standard(str(name)):
+        what = getattr(found, "__qualname__", None) or getattr(found, "__name__", type(found).__name__)
+        raise ValleysError(
+            f"factory {factory!r} is {what} of {name}, in Python's standard library; {_INSTEAD}"
+        )
+
+
+def _is_standard(module: str) -> bool:
+    head = module.partition(".")[0]
+    if head in _STANDARD:
+        return True
+    path = Path(getattr(sys.modules.get(head), "__file__", None) or "/").resolve()  # as of the package test
+    folder = Path(sysconfig.get_path("stdlib")).resolve()
+    return folder in path.parents and {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def offered(make: Callable[..., Any], values: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The `arch_costs.Size` of a user's own network, measured on torch's meta device, where nothing is computed.
+"""The `arch_costs.Size` of a user's own network, measured by the first job that builds it and kept in a file.
 
-`size` is for the Snakefile, which has no torch: it has another process measure, once for each network, and
-keeps the numbers in a file. Run as a module, this is that process.
+A plan runs none of the user's code: it reads the file (`known`), and takes a network that no job has built
+for `ASSUMED`. `ahead` has another process build and measure it, on torch's meta device, where nothing is
+computed; run as a module, this is that process.
 """
 
 from __future__ import annotations
@@ -16,41 +17,85 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from valleys import arch_costs, files
+from valleys import arch_costs, factories, files
 from valleys.arch_costs import Size
 from valleys.errors import ValleysError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 log = logging.getLogger("valleys")
 TIMEOUT_S = 120
-#: What a network is taken for that cannot be measured, as when the images are not known yet.
+#: What a network is taken for until it has been measured.
 ASSUMED = {"arch": "preresnet", "depth": 20}
 
+Shape = tuple[int, int, int]
 
-def size(
-    spec: Mapping[str, Any], code: str | None, shape: tuple[int, int, int], classes: int, folder: Path
-) -> Size:
-    """Return the size of the network that a factory builds, or of `ASSUMED` where that cannot be told.
+
+def assumed(shape: Shape, classes: int) -> Size:
+    """Return the size of `ASSUMED`."""
+    return arch_costs.measure(ASSUMED, shape, classes)
+
+
+def known(
+    spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path
+) -> Size | None:
+    """Return the size of the network that a factory builds, None of one that has not been measured.
 
     Parameters
     ----------
     spec
         ``{"factory": "module:attribute", "kwargs": {...}}``.
     code
-        Names its source: the network is measured anew when that changes (`valleys.factories.code`).
+        Names its source: a network is measured anew when that changes (`valleys.factories.code`).
     shape, classes
         Of one image (channels, height, width); logits.
-    folder
-        Where the numbers are kept.
+    root
+        Folder of the experiment's results.
     """
+    try:
+        return Size(**json.loads(_path(spec, code, shape, classes, root).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _path(spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path) -> Path:
+    question = {"spec": {key: spec[key] for key in ("factory", "kwargs")}}
+    question |= {"shape": list(shape), "classes": classes}
+    return Path(root) / "state" / f"model-size-{files.fingerprint([question, code])}.json"
+
+
+def _keep(path: Path, size: Size) -> None:
+    with contextlib.suppress(ValleysError):  # a plan may be made where nothing can be written
+        files.write_text(path, json.dumps(asdict(size)))
+
+
+def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, root: str | Path) -> None:
+    """Keep the size of a network that a job has built, if it is a factory's and not known yet.
+
+    The network is left as it was, but for what a pass in eval mode changes (`valleys.models.from_factory`
+    makes one as well).
+    """
+    if "factory" not in spec:
+        return
+    code = factories.code(spec["factory"])
+    if known(spec, code, shape, classes, root) is None:
+        try:
+            _keep(_path(spec, code, shape, classes, root), count(model, shape))
+        except Exception as error:  # it is for plans: no reason to end a job
+            log.info("size of the network for plans: unknown (%s)", " ".join(str(error).split()))
+
+
+def ahead(spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path) -> None:
+    """Have another process build a network and keep its size; what fails there is left to its first job."""
+    if known(spec, code, shape, classes, root) is not None:
+        return
     question = {"spec": dict(spec), "shape": list(shape), "classes": classes}
-    path = folder / f"model-size-{files.fingerprint([question, code])}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Size(**json.loads(path.read_text(encoding="utf-8")))
     scripts = str(Path(__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])}
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError):
         done = subprocess.run(
             [sys.executable, "-m", "valleys.factory_costs"],
             input=json.dumps(question),
@@ -61,29 +106,31 @@ def size(
             check=True,
         )
         found = Size(**json.loads(done.stdout.splitlines()[-1]))
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError):
-        return arch_costs.measure(ASSUMED, shape, classes)  # what is wrong with it, its first job will say
-    with contextlib.suppress(ValleysError):  # a plan may be made where nothing can be written
-        files.write_text(path, json.dumps(asdict(found)))
-    return found
+        _keep(_path(spec, code, shape, classes, root), found)
 
 
-def measure(spec: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Size:
+def measure(spec: Mapping[str, Any], shape: Shape, classes: int) -> Size:
     """Return the size of the network that a factory builds.
-
-    Operations are those that torch dispatches in one eval-mode pass over two images; each counts as a layer
-    unless what it returns is a view.
 
     Raises
     ------
     ValleysError
         As `valleys.models.from_factory`.
     """
+    from valleys.models import build
+
+    return count(build(spec, in_shape=shape, classes=classes).to("meta"), shape)
+
+
+def count(model: nn.Module, shape: Shape) -> Size:
+    """Return the size of a network, counted in one eval-mode pass over two images of zeros.
+
+    Operations are those that torch dispatches; each counts as a layer unless what it returns is a view. The
+    random state and the modes of modules stay as they were.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
-
-    from valleys.models import build
 
     class Written(TorchDispatchMode):
         """Counts the numbers that operations return (first), but for views of their inputs."""
@@ -99,12 +146,20 @@ def measure(spec: Mapping[str, Any], shape: tuple[int, int, int], classes: int) 
                 self.counts.append(first.numel() if isinstance(first, torch.Tensor) else 0)
             return out
 
-    model = build(spec, in_shape=shape, classes=classes).eval().to("meta")
-    images = torch.zeros(2, *shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as flops, Written() as written:
-        model(images)
+    parameters, modes = list(model.parameters()), {m: m.training for m in model.modules()}
+    images = torch.zeros(2, *shape, device=parameters[0].device)
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.no_grad(),
+            FlopCounterMode(display=False) as flops,
+            Written() as written,
+        ):
+            model.eval()(images)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     counts = [math.ceil(count / 2) for count in written.counts if count]
-    parameters = list(model.parameters())
     return Size(
         parameters=sum(p.numel() for p in parameters),
         buffers=sum(b.numel() for b in model.buffers()),

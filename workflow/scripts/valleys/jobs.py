@@ -39,8 +39,11 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     if server and int(snakemake.threads) == 1:
         forkserver.submit(server)
     path = Path(str(snakemake.log[0]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    except PermissionError as error:
+        sys.exit(f"error in rule {snakemake.rule}: {denied(error)}")
     handler.setFormatter(_Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -49,8 +52,8 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     runs.end_with_run()
     try:
         yield log
-    except ValleysError as error:
-        line = " ".join(str(error).splitlines())
+    except (ValleysError, PermissionError) as error:
+        line = " ".join((denied(error) if isinstance(error, PermissionError) else str(error)).splitlines())
         log.error("error: %s", line)
         print(f"error in rule {snakemake.rule}: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -60,6 +63,12 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def denied(error: PermissionError) -> str:
+    """Return one line for a file or folder that may not be read or written."""
+    what = error.filename if error.filename2 is None else f"{error.filename} to {error.filename2}"
+    return f"{what or 'a file'}: {error.strerror or error}; give this user the right to read and write it"
 
 
 def set_threads(threads: int) -> None:

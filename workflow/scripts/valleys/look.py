@@ -20,6 +20,7 @@ import yaml
 
 from valleys import files
 from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
+from valleys.dataset_options import MAX_SEED
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -347,6 +348,8 @@ def probe(
     from valleys import detection, figures, jobs, losses, sgd, solutions, tables
     from valleys import probe as probing
 
+    if not 0 <= seed <= MAX_SEED:
+        raise ValleysError(f"--seed: {seed} is out of range; it must be 0 to {MAX_SEED}")
     jobs.keep_memory()
     where = jobs.pick_device({"execution": {"device": device}})
     splits, dataset, source = read_data(data)

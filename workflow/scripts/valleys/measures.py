@@ -11,6 +11,7 @@ from scipy import stats as sps
 
 from valleys.asymmetry import barrier, finer, reaches
 from valleys.stats import wilson
+from valleys.tables import filled
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
@@ -95,18 +96,19 @@ def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     Losses, and the parts of their errors, are on a cubic spline through the points measured
     (`asymmetry.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
     finite, those left out are NaN. So all curves of a probe are alike to whoever judges, compares or averages
-    them.
+    them. Columns that a table without subsets or adaptive probes lacks are null (`tables.filled`).
     """
     if "grid_points" not in curves:
         return curves
     sizes = curves.groupby(DIRECTION, sort=False)["offset"].transform("size")
     if not (some := sizes < curves["grid_points"].fillna(0)).any():
         return curves
-    filled = [_filled(curve) for _, curve in curves[some].groupby(DIRECTION, sort=False)]
-    return pd.concat([curves[~some], *filled]).sort_index(kind="stable").reset_index(drop=True)
+    curves = filled(curves, "curves")
+    more = [_on_all_points(curve) for _, curve in curves[some].groupby(DIRECTION, sort=False)]
+    return pd.concat([curves[~some], *more]).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _filled(curve: pd.DataFrame) -> pd.DataFrame:
+def _on_all_points(curve: pd.DataFrame) -> pd.DataFrame:
     """Return an adaptive curve's rows at all points, under the index of its first."""
     first = curve.index.min()
     curve = curve.sort_values("offset")

@@ -127,6 +127,8 @@ class Plan:
         Finished jobs whose benchmark file was read.
     assumed
         Data sets whose size is not known yet.
+    guessed
+        Users' own networks whose size is not known yet.
     """
 
     rows: Sequence[Row]
@@ -135,6 +137,7 @@ class Plan:
     keep: str
     measurements: int
     assumed: Sequence[str]
+    guessed: Sequence[str] = ()
 
     @property
     def total(self) -> Row:
@@ -202,6 +205,11 @@ class Plan:
                 f"Not counted yet, so assumed: the size of data set {', '.join(self.assumed)} "
                 "(known once prepare_dataset has run)."
             )
+        if self.guessed:
+            text.append(
+                f"Not measured yet, so taken for a PreResNet-20: network {', '.join(self.guessed)} (known "
+                "once a job has built it; --measure builds it now, which runs its code)."
+            )
         return "\n".join(text)
 
 
@@ -220,7 +228,9 @@ def _bytes(size: float) -> str:
     return f"{size / 1e3:.3g} kB"
 
 
-def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False) -> Plan:
+def make(
+    configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False, measure: bool = False
+) -> Plan:
     """Return the plan of a config file, for a run in the present folder.
 
     Parameters
@@ -229,6 +239,8 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
         Files or named targets; without, everything.
     local
         Whether the run is one on this machine, where starting a job takes less.
+    measure
+        Whether to build users' own networks for their size, if no job has: it runs their code.
 
     Raises
     ------
@@ -236,6 +248,8 @@ def make(configfile: str | Path, targets: Iterable[str] = (), *, local: bool = F
         When the config is wrong, or Snakemake cannot build the graph.
     """
     experiment = _experiment(Path(configfile))
+    if measure:
+        Costs(experiment).measure_ahead()
     return price(read_jobs(Path(configfile), targets), experiment, local=local)
 
 
@@ -353,14 +367,15 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
     rows = {rule: Row(rule) for rule in RULES}
     for job, found in zip(jobs, prices, strict=True):
         rows[job.rule].add(job, found)
-    used = {cell.dataset for cell in experiment.all_cells}
+    used, trained = {cell.dataset for cell in experiment.all_cells}, experiment.trained_cells
     return Plan(
         rows=[row for row in rows.values() if row.todo or row.done],
         longest=longest_path(jobs, [p.seconds if p else 0.0 for p in prices]) / HOUR,
-        iterates={keep: sum(costs.iterates(cell, keep) for cell in experiment.all_cells) for keep in KEPT},
+        iterates={keep: sum(costs.iterates(cell, keep) for cell in trained) for keep in KEPT},
         keep=experiment.config["execution"]["keep"],
         measurements=len(finished),
         assumed=sorted(name for name in used if not costs.data(name).counted),
+        guessed=costs.guessed(),
     )
 
 

@@ -37,6 +37,7 @@ from valleys.errors import ValleysError
 
 NAMED = ("dataset", "model", "recipe")
 DESIGNS = ("one_at_a_time", "full", "sample")
+MOST = 100_000  # combinations, as the schema has it of `runs`
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,11 @@ class Expansion:
                     f"{where}.factors: {other!r} and {factor!r} would both be called "
                     f"{factor_name(factor)!r} in claims and figures; put them in two studies"
                 )
+        count = math.prod(len(levels) for levels in spec["factors"].values())
+        if spec["design"] == "full" and count > MOST:
+            raise ValleysError(
+                f"{where}.design: 'full' has {count} combinations; take 'sample', of at most {MOST}"
+            )
         if spec["design"] == "sample" and not spec["factors"]:
             raise ValleysError(f"{where}.design: 'sample' needs factors to sample from")
         if spec["design"] == "sample" and "seeds" in spec:

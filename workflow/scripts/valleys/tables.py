@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,21 @@ def name_in(path: str | Path) -> str:
     return name
 
 
+def filled(frame: Any, table: str) -> Any:
+    """Return a data frame of a declared table with nulls for those of `extras` that it lacks.
+
+    Parameters
+    ----------
+    frame
+        DataFrame with the columns of `table`, or some of them.
+    table
+        Name of the declaration.
+    """
+    absent = [c for c in declared()[table]["columns"] if c["name"] in extras(table) - set(frame.columns)]
+    empty = {c["name"]: None if c["type"] in ("bool", "string") else math.nan for c in absent}
+    return frame.assign(**empty) if empty else frame
+
+
 def frames(paths: Iterable[str | Path]) -> dict[str, Any]:
     """Read tables into data frames by the name of their declaration, for claims and figures.
 
@@ -273,11 +289,15 @@ def frames(paths: Iterable[str | Path]) -> dict[str, Any]:
 
 
 def stack(parts: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
-    """Stack data frames as `frames` does; each comes with its file's name and that of its declaration."""
+    """Stack data frames as `frames` does; each comes with its file's name and that of its declaration.
+
+    Those of declared tables have all columns, also where a file lacks some (`extras`).
+    """
     import pandas as pd
 
     found: dict[str, list[Any]] = {}
-    for file, name, frame in parts:
+    for file, name, part in parts:
+        frame = filled(part, name) if name in declared() else part
         found.setdefault(name, []).append(frame.assign(study=file) if name == "study" else frame)
     return {
         name: same[0] if len(same) == 1 else pd.concat(same, ignore_index=True).drop_duplicates()

@@ -1,0 +1,18 @@
+# The library, and what is looked at before Snakemake reads a config file of this folder.
+import sys
+from pathlib import Path
+
+SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
+sys.path.insert(0, str(SCRIPTS))
+
+from snakemake.exceptions import WorkflowError
+from valleys import config as valleys_config
+from valleys.errors import ValleysError
+
+# Files of --configfile have been read by now. Part of another workflow, this one reads none.
+if not workflow.modifier.skip_configfile:
+    for path in workflow.overwrite_configfiles or ["config.yaml"]:
+        try:
+            valleys_config.check_plain(path)
+        except ValleysError as error:
+            raise WorkflowError(str(error))
