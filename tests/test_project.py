@@ -81,3 +81,16 @@ def test_the_smallest_config_is_one():
     from valleys.config import Experiment
 
     assert len(Experiment(fill_defaults(yaml.safe_load(block))).cells) == 6
+
+
+def test_the_table_of_promises_names_tests_that_there_are():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = text.partition("## What is promised of inputs")[2].partition("\n## ")[0]
+    named = [row.removesuffix(" |").split(" | ")[2] for row in table.splitlines() if "`test_" in row]
+    assert len(named) > 25
+    for cell in named:
+        for part in cell.split("; "):
+            module, _, names = part.partition(": ")
+            code = (ROOT / "tests" / f"{module.strip('`')}.py").read_text(encoding="utf-8")
+            for name in re.findall(r"`(\w+)`", names):
+                assert f"def test_{name}(" in code, f"{module}: {name}"
