@@ -800,7 +800,7 @@ def test_regions_of_a_network_stay_its_own(region, around):
         assert Switches() == before
         many.fails = True
         for door in (refresh_bn, refreshed_logits):
-            with pytest.raises(ValleysError, match="raises KeyError: 'half-way'"):
+            with pytest.raises((ValleysError, KeyError), match="'half-way'"):
                 door(many, x.split(10))
             assert Switches() == before
         assert F.batch_norm.__module__ == "torch.nn.functional"

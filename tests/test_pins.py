@@ -207,7 +207,7 @@ def test_an_older_package_opens_no_file_from_elsewhere(tmp_path, monkeypatch, pa
     with pytest.raises(ValleysError, match=line):
         files.require(package)
     path = tmp_path / "file"
-    path.write_bytes(b"whatever")
+    path.write_bytes(b"\x80whatever")  # begins as a pickle does
     doors = {
         "torch": [lambda: checkpoints.read(path), lambda: files.load_checkpoint(path)],
         "pyarrow": [

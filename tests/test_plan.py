@@ -152,7 +152,7 @@ def test_sizes_are_short(size, text):
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValleysError, match=r"config file none\.yaml cannot be read \(No such file"):
+    with pytest.raises(ValleysError, match=r"config file none\.yaml does not exist"):
         plan.make("none.yaml")
     Path("c.yaml").write_text("name: x\n")
     assert main(["plan", "c.yaml"]) == 1
@@ -165,7 +165,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (None, "cannot be read (Is a directory)"),
+        (None, "is a folder; give the path of a YAML file"),
         (b"", "is empty; it must be a mapping"),
         (b"# nothing\n", "is empty; it must be a mapping"),
         (b"- 1\n", "holds a list; it must be a mapping"),
