@@ -148,20 +148,29 @@ class Evaluator:
         self.points = 0
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
-        self.sets = {
-            name: loss_checks.check(
-                self.loss,
-                self._tried,
-                batches,
-                name,
-                dtype=_dtype(self.model),
-                by_image=name in self.drawn_from,
-                own=list(model.parameters()),
-            )
-            for name, batches in (("train", self._train), ("test", self._test))
-            if batches is not None
-        }
-        self._eps = networks.check(self.model, next(iter(self._train))[0], model)
+        # The network comes first, as a first pass may change it; but of images or labels that do not fit it,
+        # the trial of the loss says more.
+        refused = None
+        try:
+            self._eps = networks.check(self.model, next(iter(self._train))[0], model)
+        except ValleysError as error:
+            refused = error
+        with networks.random_numbers_kept(own):
+            self.sets = {
+                name: loss_checks.check(
+                    self.loss,
+                    self._tried,
+                    batches,
+                    name,
+                    dtype=_dtype(self.model),
+                    by_image=name in self.drawn_from,
+                    own=list(model.parameters()),
+                )
+                for name, batches in (("train", self._train), ("test", self._test))
+                if batches is not None
+            }
+        if refused is not None:
+            raise refused
         if not compiled:
             winograd.install(self.model)
         self.forward = forward_of(self.model, compiled)
