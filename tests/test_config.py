@@ -1037,6 +1037,9 @@ def test_batches_of_one_image_are_refused_where_batch_norm_has_one_value():
         ValleysError, match=r"quick.batch_size: 1 gives the batch norm of model mlp one value"
     ):
         experiment(one, ("models.mlp", model))
+    study = {"dataset": "digits", "model": "mlp", "recipe": "quick", "factors": {"recipe.batch_size": [1]}}
+    with pytest.raises(ValleysError, match=r"recipes.quick.batch_size-1.batch_size: 1 gives the batch norm"):
+        experiment(("models.mlp", model), ("studies", {"size": study}))
 
 
 def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypatch):

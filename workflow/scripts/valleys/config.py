@@ -760,7 +760,7 @@ class Experiment:
 
     def _check_batches_of_one(self) -> None:
         """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
-        for cell in self.cells:
+        for cell in self.trained_cells:
             model = self.models[cell.model]
             on_vectors = model.get("arch") == "mlp" and model["norm"] == "batch" and model["hidden"]
             if on_vectors and not self.is_given(cell.recipe) and self.recipe(cell.recipe)["batch_size"] == 1:
