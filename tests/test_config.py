@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs
+from valleys import config, costs, files
 from valleys.config import Cell, Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
@@ -1037,6 +1038,9 @@ def test_batches_of_one_image_are_refused_where_batch_norm_has_one_value():
         ValleysError, match=r"quick.batch_size: 1 gives the batch norm of model mlp one value"
     ):
         experiment(one, ("models.mlp", model))
+    study = {"dataset": "digits", "model": "mlp", "recipe": "quick", "factors": {"recipe.batch_size": [1]}}
+    with pytest.raises(ValleysError, match=r"recipes.quick.batch_size-1.batch_size: 1 gives the batch norm"):
+        experiment(("models.mlp", model), ("studies", {"size": study}))
 
 
 def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypatch):
@@ -1130,7 +1134,7 @@ def test_a_changed_image_of_a_folder_is_noticed(tmp_path):
         )
 
     first, cat = params(), tmp_path / "train" / "cat"
-    assert len(first["folders"]) == 2
+    assert len(first["originals"]) == 2
     assert params() == first
     (cat / ".DS_Store").write_bytes(b"x")
     (cat / "notes.txt").write_bytes(b"x")
@@ -1156,6 +1160,62 @@ def test_a_changed_image_of_a_folder_is_noticed(tmp_path):
     assert params() != seen[-1]
 
 
+def replace_by_older(path):
+    """Put another file in its place, as `mv` does one that was made long before."""
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(1, path.stat().st_mtime_ns - 10**15))
+
+
+def test_an_original_that_an_older_file_replaces_is_noticed(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def params():
+        found = originals("numpy", train=f"{tmp_path}/a.npz", test=f"{tmp_path}/b.npz")
+        return found.prepare_dataset("own")
+
+    first = params()
+    assert params() == first
+    replace_by_older(tmp_path / "b.npz")
+    second = params()
+    assert second != first
+    (tmp_path / "a.npz").rename(tmp_path / "c.npz")
+    (tmp_path / "a.npz").symlink_to("c.npz")
+    assert params() == second
+    (tmp_path / "a.npz").unlink()
+    (tmp_path / "a.npz").symlink_to("b.npz")
+    assert params() != second
+
+
+def test_weights_that_an_older_file_replaces_are_noticed_and_read_ones_may_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = given(["mine"])
+    cell = found.cells[0]
+    weights = tmp_path / found.checkpoint(cell, "mine")
+    assert found.checkpoint_digest(cell, "mine") == {}
+    weights.write_bytes(b"weights")
+    first = found.checkpoint_digest(cell, "mine")
+    replace_by_older(weights)
+    second = found.checkpoint_digest(cell, "mine")
+    assert len({json.dumps(first), json.dumps(second), "{}"}) == 3
+    made = f"{found.root}/cells/{cell.path}/mine.safetensors"
+    files.save_weights(made, {"w": torch.zeros(2)}, second)
+    weights.unlink()
+    assert found.checkpoint_digest(cell, "mine") == second
+
+
+def test_each_shard_of_weights_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "w.safetensors.index.json").write_text(json.dumps(index))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.safetensors").write_bytes(name.encode())
+    found = given(["mine"], ("checkpoints.theirs.solutions.mine", "w.safetensors.index.json"))
+    before = found.checkpoint_digest(found.cells[0], "mine")
+    replace_by_older(tmp_path / "two.safetensors")
+    assert found.checkpoint_digest(found.cells[0], "mine") != before
+
+
 def test_a_folder_that_a_callable_reads_counts_whole(tmp_path, monkeypatch):
     (tmp_path / "given_data.py").write_text("def read(): ...\n")
     (tmp_path / "raw").mkdir()
@@ -1164,7 +1224,7 @@ def test_a_folder_that_a_callable_reads_counts_whole(tmp_path, monkeypatch):
     before = experiment(spec).prepare_dataset("own")
     (tmp_path / "raw" / "any.bin").write_bytes(b"1")
     assert experiment(spec).prepare_dataset("own") != before
-    assert "folders" not in experiment().prepare_dataset("digits")
+    assert "originals" not in experiment().prepare_dataset("digits")
 
 
 TWICE = {

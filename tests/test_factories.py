@@ -11,6 +11,8 @@ from torch import nn
 from valleys import averaging, data_sources, factories, factory_costs, models, solutions
 from valleys.arch_costs import measure
 from valleys.arch_options import validate_spec
+from valleys.config import Experiment, with_defaults
+from valleys.costs import Costs
 from valleys.directions import parameter_group
 from valleys.errors import ValleysError
 
@@ -405,6 +407,28 @@ def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(packa
     assert factory_costs.known(spec, "edited", SHAPE, CLASSES, tmp_path) is None
     factory_costs.note(model, {"arch": "mlp"}, SHAPE, CLASSES, tmp_path)
     assert len(list((tmp_path / "state").iterdir())) == 1
+
+
+def test_the_size_of_an_installed_network_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = {"factory": "torchvision.models:squeezenet1_1", "kwargs": {"num_classes": 10}}
+    config = with_defaults(
+        {
+            "name": "x",
+            "seeds": [0],
+            "datasets": {"d": {"source": "cifar10", "root": "x"}},
+            "models": {"m": spec},
+            "recipes": {"r": {"epochs": 2, "batch_size": 50, "lr": 0.1, "swa": {"start": 1, "lr": 0.1}}},
+            "grid": [{"dataset": "d", "model": "m", "recipe": "r"}],
+        }
+    )
+    experiment = Experiment(config)
+    assert Costs(experiment).guessed() == ["m"]
+    model = solutions.fresh(experiment.models["m"], (3, 32, 32), 10, seed=0)
+    factory_costs.note(model, experiment.models["m"], (3, 32, 32), 10, experiment.root)
+    assert Costs(experiment).guessed() == []
+    parameters = sum(p.numel() for p in model.parameters())
+    assert Costs(experiment).net("d", "m").parameters == parameters
 
 
 def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):

@@ -236,6 +236,21 @@ def test_missing_weights_are_told_by_their_key_and_as_the_user_wrote_them(tmp_pa
     assert wanted in dry
 
 
+def test_the_import_of_weights_goes_by_what_names_their_contents(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(GIVEN))
+    weights = tmp_path / "w" / "net-0.pt"
+    weights.parent.mkdir()
+    seen = []
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        with plan.graph_of(tmp_path / "c.yaml") as graph:
+            specs = [job.params.spec for job in graph.jobs if job.rule.name == "import_solution"]
+        assert len(specs) == 1
+        seen.append(specs[0].pop("original"))
+    assert seen[0] != seen[1]
+
+
 def test_weights_that_have_been_read_may_go(tmp_path):
     """The solution that was made of them is still there."""
     solution = tmp_path / "results/smoke/cells/digits/mlp/theirs/seed-0/mine.safetensors"

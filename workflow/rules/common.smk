@@ -147,17 +147,32 @@ def start_files(wildcards):
     return {"start": f"{cell_folder(cell)}/{solution}.safetensors"}
 
 
+def is_made(path):
+    """Whether a rule, of this workflow or of one that this is a module of, makes a file."""
+    return any(rule.is_producer(path) for rule in workflow.rules)
+
+
 def given_weights(wildcards):
     """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
     cell, name = cell_of(wildcards), wildcards.solution
     path = experiment.checkpoint(cell, name)
     (made,) = named_files(cell, [name])
-    there = os.path.exists(path) or os.path.exists(made)
-    if not there and not any(rule.is_producer(path) for rule in workflow.rules):
+    if not (os.path.exists(path) or os.path.exists(made) or is_made(path)):
         key = f"checkpoints.{cell.recipe}.solutions.{name}"
         written = experiment.checkpoints[cell.recipe]["solutions"][name]
         raise WorkflowError(valleys_config.no_such_weights(key, written, path))
     return valleys_config.input_path(path)
+
+
+def import_spec(wildcards):
+    """Params of import_solution. What a rule makes is newer than what is made of it: that needs no digest."""
+    cell, name = cell_of(wildcards), wildcards.solution
+    spec = experiment.import_solution(cell.model, cell.recipe) | experiment.checkpoint_choice(cell, name)
+    return (
+        spec
+        if is_made(experiment.checkpoint(cell, name))
+        else spec | experiment.checkpoint_digest(cell, name)
+    )
 
 
 def probed_files(wildcards):

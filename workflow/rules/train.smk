@@ -102,10 +102,7 @@ rule import_solution:
         runtime=lambda w, attempt: costs.runtime("import_solution", w, attempt),
         gpu=costs.gpus("import_solution"),
     params:
-        spec=lambda w: {
-            **experiment.import_solution(w.model, w.recipe),
-            **experiment.checkpoint_choice(cell_of(w), w.solution),
-        },
+        spec=import_spec,
     script:
         "../scripts/import_solution.py"
 

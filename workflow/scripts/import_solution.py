@@ -31,7 +31,7 @@ with job(snakemake) as log:
     log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
     log.info("of the file were read: %s", told)
     about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
-    about |= {"code": spec["code"]} if "code" in spec else {}
+    about |= {key: spec[key] for key in ("code", "original") if key in spec}
     solutions.save(
         snakemake.output.weights,
         model.state_dict(),

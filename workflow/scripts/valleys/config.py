@@ -451,7 +451,7 @@ class Experiment:
         self.models, self.recipes = expansion.models, expansion.recipes
         self.checkpoints: dict[str, Any] = config["checkpoints"]
         self._codes: dict[str, str | None] = {}
-        self._folders: dict[str, list[str]] = {}
+        self._digests: dict[str, list[str]] = {}
         self._check_factories()
         self._check_names()
         self._check_paths()
@@ -579,6 +579,19 @@ class Experiment:
         """Return ``choice``: what is read of a checkpoint with several sets of weights, from ``#`` on."""
         choice = files.split_choice(self._given_text(cell, solution))[1]
         return {} if choice is None else {"choice": f"#{choice}"}
+
+    def checkpoint_digest(self, cell: Cell, solution: str) -> dict[str, str]:
+        """Return ``original``: what names the contents of a checkpoint's files (`files.digest`).
+
+        Of one that has been read and is gone, what the solution that was made of it says.
+        """
+        path = Path(self.checkpoint(cell, solution))
+        if path.is_file():
+            found = [files.digest(path), *map(files.digest, self.checkpoint_shards(cell, solution))]
+            return {"original": files.fingerprint(found)}
+        made = Path(self.root) / "cells" / cell.path / f"{solution}.safetensors"
+        known = files.read_about(made).get("original")
+        return {"original": known} if known else {}
 
     def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> str | None:
         """Return why two solutions are sure to be the same weights, if they are."""
@@ -760,7 +773,7 @@ class Experiment:
 
     def _check_batches_of_one(self) -> None:
         """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
-        for cell in self.cells:
+        for cell in self.trained_cells:
             model = self.models[cell.model]
             on_vectors = model.get("arch") == "mlp" and model["norm"] == "batch" and model["hidden"]
             if on_vectors and not self.is_given(cell.recipe) and self.recipe(cell.recipe)["batch_size"] == 1:
@@ -1216,7 +1229,7 @@ class Experiment:
         return found
 
     def source_files(self, dataset: str) -> list[str]:
-        """Return the files a data set is read from that exist now (of folders: `source_folders`)."""
+        """Return the files a data set is read from that exist now (of folders: `source_digests`)."""
         return [path for path in self._originals(dataset) if Path(path).is_file()]
 
     def _originals(self, dataset: str) -> list[str]:
@@ -1227,16 +1240,18 @@ class Experiment:
                 found += files.matching(pattern)
         return found
 
-    def source_folders(self, dataset: str) -> list[str]:
-        """Return what names the contents of each folder that a data set is read from (`files.folder_digest`).
+    def source_digests(self, dataset: str) -> list[str]:
+        """Return what names each file and folder that a data set is read from by its contents (`files.digest`).
 
         They are looked at once: a folder of a million images is asked for as many sizes and times.
         """
-        if dataset not in self._folders:
+        if dataset not in self._digests:
             suffixes = IMAGE_SUFFIXES if self.datasets[dataset]["source"] == "image_folder" else ()
-            there = [Path(path) for path in self._originals(dataset) if Path(path).is_dir()]
-            self._folders[dataset] = [files.folder_digest(path, suffixes) for path in there]
-        return self._folders[dataset]
+            found = map(Path, self._originals(dataset))
+            self._digests[dataset] = [
+                files.digest(path, suffixes) for path in found if path.is_file() or path.is_dir()
+            ]
+        return self._digests[dataset]
 
     def direction_inputs(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions that a probe's computed directions are made from or for."""
@@ -1376,10 +1391,11 @@ class Experiment:
     def prepare_dataset(self, dataset: str) -> dict[str, Any]:
         """Params of ``prepare_dataset``: the source and, if it is a user's callable, what names its code.
 
-        Of originals in folders also what names their contents; those that are files are inputs.
+        Of originals also what names their contents: one that takes another's place may be older than what was
+        made of that, and Snakemake goes by which is newer.
         """
-        source, folders = self.datasets[dataset], self.source_folders(dataset)
-        more = {"folders": folders} if folders else {}
+        source, digests = self.datasets[dataset], self.source_digests(dataset)
+        more = {"originals": digests} if digests else {}
         return self._stage("prepare_dataset", source=source, **self._code(source), **more)
 
     def train_sgd(self, model: str, recipe: str, seed: int) -> dict[str, Any]:

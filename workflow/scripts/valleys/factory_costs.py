@@ -49,7 +49,7 @@ def known(
     spec
         ``{"factory": "module:attribute", "kwargs": {...}}``.
     code
-        Names its source: a network is measured anew when that changes (`valleys.factories.code`).
+        Names its source: a network is measured anew when that changes (`valleys.factories.version`).
     shape, classes
         Of one image (channels, height, width); logits.
     root
@@ -80,7 +80,7 @@ def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, 
     """
     if "factory" not in spec:
         return
-    code = factories.code(spec["factory"])
+    code = factories.version(spec["factory"])  # as the plan asks by
     if known(spec, code, shape, classes, root) is None:
         try:
             _keep(_path(spec, code, shape, classes, root), count(model, shape))
