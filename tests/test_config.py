@@ -123,6 +123,11 @@ MISTAKES = {
     "swa keeps none": (f"{QUICK}.swa.every", 4, [f"{QUICK}.swa.start", "3", "at most 2"]),
     "window too long": (f"{QUICK}.swa.window", 4, [f"{QUICK}.swa.window", "4", "3 iterates"]),
     "nesterov without momentum": (QUICK, RECIPE | {"nesterov": True, "momentum": 0}, [f"{QUICK}.nesterov"]),
+    "nesterov descent without momentum": (
+        QUICK,
+        RECIPE | {"nesterov": True, "descent": {"momentum": 0}},
+        [f"{QUICK}.nesterov: needs descent.momentum above 0"],
+    ),
     "even points": ("probes.uniform.points", 20, ["probes.uniform.points", "20", "odd"]),
     "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),

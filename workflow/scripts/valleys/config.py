@@ -758,8 +758,9 @@ class Experiment:
                 raise ValleysError(
                     f"{where}.swa.window: {swa['window']} is more than the {kept} iterates kept"
                 )
-            if recipe["nesterov"] and recipe["momentum"] == 0:
-                raise ValleysError(f"{where}.nesterov: needs momentum above 0")
+            for key, momentum in (("", recipe["momentum"]), ("descent.", recipe["descent"]["momentum"])):
+                if recipe["nesterov"] and momentum == 0:
+                    raise ValleysError(f"{where}.nesterov: needs {key}momentum above 0")
 
     def _check_batches_of_one(self) -> None:
         """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
