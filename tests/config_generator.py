@@ -355,7 +355,7 @@ def settle(config: Block) -> tuple[Block | None, list[str]]:
 
 def take_back(config: Block, line: str) -> bool:
     """Remove the key that a line names, or its whole block; return whether there is such."""
-    named = line.removeprefix("config: ").partition(": ")[0]
+    named = line.removeprefix("config: ").split(" ")[0].removesuffix(":")
     at, way = config, []
     while True:  # names may have dots in them
         keys = range(len(at)) if isinstance(at, list) else at if isinstance(at, dict) else ()

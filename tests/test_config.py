@@ -128,6 +128,17 @@ MISTAKES = {
         RECIPE | {"nesterov": True, "descent": {"momentum": 0}},
         [f"{QUICK}.nesterov: needs descent.momentum above 0"],
     ),
+    "reflects more than there is": (
+        f"{QUICK}.augment",
+        {"shift": 8, "pad_mode": "reflect"},
+        [f"{QUICK}.augment.shift: 8", "below", "digits, 8"],
+    ),
+    "a mean for each of three channels": ("datasets.digits.mean", [0.5] * 3, ["digits.mean", "1 numbers"]),
+    "deviations of no picture": (
+        "datasets.digits",
+        {"source": "image_folder", "train": "a", "test": "b", "size": 8, "std": [0.2]},
+        ["digits.std is [0.2]; it must be 3 numbers, one a channel"],
+    ),
     "even points": ("probes.uniform.points", 20, ["probes.uniform.points", "20", "odd"]),
     "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),

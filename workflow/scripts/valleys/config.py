@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
-from valleys.dataset_options import IMAGE_SUFFIXES, validate_dataset
+from valleys.dataset_options import IMAGE_SUFFIXES, image_shape, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -468,6 +468,7 @@ class Experiment:
         self._check_solutions()
         self._check_recipes()
         self._check_batches_of_one()
+        self._check_shifts()
         self._check_windows()
         self._check_probes()
         self._check_lines()
@@ -771,6 +772,17 @@ class Experiment:
                 raise ValleysError(
                     f"config: recipes.{cell.recipe}.batch_size: 1 gives the batch norm of model {cell.model} "
                     "one value a channel, of which it can take no statistics; choose 2 or more"
+                )
+
+    def _check_shifts(self) -> None:
+        """Check that images reflect less than all of them, where their size is known."""
+        for cell in self.trained_cells:
+            side = image_shape(self.datasets[cell.dataset])[1]
+            augment = {} if self.is_given(cell.recipe) else self.recipes[cell.recipe]["augment"]
+            if side and augment.get("pad_mode") == "reflect" and augment["shift"] >= side:
+                raise ValleysError(
+                    f"config: recipes.{cell.recipe}.augment.shift: {augment['shift']}; to pad by reflection "
+                    f"it must be below the side of the images of data set {cell.dataset}, {side}"
                 )
 
     def _check_start(self, name: str) -> None:
