@@ -237,6 +237,17 @@ MISTAKES = {
     "span beyond the last": ("planes.directions.span.1", "uniform/2", ["'uniform/2'", "has 2 direction(s)"]),
     "span of a single kind": ("planes.directions.span.1", "gradient/1", ["'gradient/1'", "1 direction(s)"]),
     "span at another solution": ("planes.directions.at", "swa", ["gradient", "no directions at swa", "sgd"]),
+    "span of the same under another name": (
+        "",
+        BASE
+        | {
+            "probes": {name: {"kind": "uniform", "n": n} for name, n in (("u", 1), ("v", 4))},
+            "planes": {"p": {"span": ["u/0", "v/0"]}},
+        },
+        ["planes.p.span", "two different directions"],
+    ),
+    "components of too few iterates": ("probes.p", {"kind": "pca", "n": 3}, ["p.n", "keeps 3", "at least 4"]),
+    "convolutions of an mlp": ("probes.p", {"kind": "uniform", "group": "conv"}, ["p.group: conv", "mlp"]),
     "exact slopes of a streaming refresh": (
         "",
         BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},

@@ -471,6 +471,7 @@ class Experiment:
         self._check_shifts()
         self._check_windows()
         self._check_probes()
+        self._check_directions()
         self._check_lines()
         self._check_planes()
         self._check_given()
@@ -865,6 +866,22 @@ class Experiment:
                     f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
                 )
 
+    def _check_directions(self) -> None:
+        """Check that cells have what the directions of their probes are of, as far as the config tells."""
+        for cell in self.all_cells:
+            for name in self.probes_of(cell):
+                probe, kept = self.config["probes"][name], self.all_iterates(cell.recipe)
+                if probe["kind"] == "pca" and kept <= probe["n"]:
+                    raise ValleysError(
+                        f"config: probes.{name}.n: recipe {cell.recipe} keeps {kept} iterate(s); "
+                        f"{probe['n']} component(s) need at least {probe['n'] + 1}"
+                    )
+                if probe["group"] == "conv" and self.models[cell.model].get("arch") == "mlp":
+                    raise ValleysError(
+                        f"config: probes.{name}.group: conv is empty in model {cell.model}, an mlp; choose "
+                        "another, or let the grid entry choose which probes apply"
+                    )
+
     def _check_lines(self) -> None:
         recipes = [*self.recipes, *self.checkpoints]
         for name, line in self.config["lines"].items():
@@ -976,7 +993,11 @@ class Experiment:
                     f"{where}: probe {name} has no directions at {plane['at']}; add it to its solutions, or "
                     f"set at to one of {', '.join(probes[name]['solutions'])}"
                 )
-            chosen.append((name, int(k)))
+            # What a direction depends on, beside the cell: the probe's name has no part in it.
+            probe = probes[name]
+            share = probe["share"] if probe["kind"] == "sign" else None
+            images = probe["train_images"] if probe["kind"] in ("gradient", "hessian") else None
+            chosen.append((probe["kind"], probe["group"], share, images, int(k)))
         if len(chosen) != 2 or chosen[0] == chosen[1]:
             raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 
