@@ -247,7 +247,6 @@ MISTAKES = {
         ["planes.p.span", "two different directions"],
     ),
     "components of too few iterates": ("probes.p", {"kind": "pca", "n": 3}, ["p.n", "keeps 3", "at least 4"]),
-    "convolutions of an mlp": ("probes.p", {"kind": "uniform", "group": "conv"}, ["p.group: conv", "mlp"]),
     "exact slopes of a streaming refresh": (
         "",
         BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},
@@ -331,6 +330,17 @@ def test_probes_on_norm_parameters_are_skipped_without_norm():
     assert found.parts(by_model["plain"], "curves") == [
         f"probes/{p}/curves.parquet" for p in ("whole", "head")
     ]
+
+
+def test_probes_on_layers_that_an_architecture_has_not_are_skipped():
+    found = experiment(
+        ("probes", {name: {"kind": "uniform", "group": name} for name in ("conv", "bn", "not_bn")}),
+        ("models.linear", {"arch": "mlp", "norm": "batch", "hidden": []}),
+        ("models.pixels", {"arch": "resnet8"}),
+        ("grid.0.model", ["mlp", "linear", "pixels"]),
+    )
+    probes = {cell.model: found.probes_of(cell) for cell in found.cells}
+    assert probes == {"mlp": ["bn", "not_bn"], "linear": [], "pixels": ["conv", "bn", "not_bn"]}
 
 
 def seeded(*seeds, n=2, **probe):

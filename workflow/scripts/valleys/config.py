@@ -867,7 +867,7 @@ class Experiment:
                 )
 
     def _check_directions(self) -> None:
-        """Check that cells have what the directions of their probes are of, as far as the config tells."""
+        """Check that recipes keep the iterates that probes take components of."""
         for cell in self.all_cells:
             for name in self.probes_of(cell):
                 probe, kept = self.config["probes"][name], self.all_iterates(cell.recipe)
@@ -875,11 +875,6 @@ class Experiment:
                     raise ValleysError(
                         f"config: probes.{name}.n: recipe {cell.recipe} keeps {kept} iterate(s); "
                         f"{probe['n']} component(s) need at least {probe['n'] + 1}"
-                    )
-                if probe["group"] == "conv" and self.models[cell.model].get("arch") == "mlp":
-                    raise ValleysError(
-                        f"config: probes.{name}.group: conv is empty in model {cell.model}, an mlp; choose "
-                        "another, or let the grid entry choose which probes apply"
                     )
 
     def _check_lines(self) -> None:
@@ -1093,10 +1088,12 @@ class Experiment:
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
 
-        One on normalisation layers needs a model with some, one towards other seeds needs another seed, and
-        all need one of their solutions.
+        One on normalisation layers needs a model with some, as one on convolutions does, one towards other
+        seeds needs another seed, and all need one of their solutions.
         """
-        plain = self.models[cell.model].get("norm") == "none"
+        model = self.models[cell.model]
+        flat = model.get("arch") == "mlp"
+        plain = model.get("norm") == "none" or (flat and not model["hidden"])
         alone = not self._other_seeds(cell)
         made = {*self.solutions_of(cell), *(() if self.is_given(cell.recipe) else ("iterates",))}
         return [
@@ -1104,6 +1101,7 @@ class Experiment:
             for name, probe in self.config["probes"].items()
             if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
+            and not (flat and probe["group"] == "conv")
             and not (alone and probe["kind"] == "to_seed")
             and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
             and self.probed_solutions(cell, name)
