@@ -3,9 +3,10 @@
 
     python tests/config_generator.py --plan 200 --run 20 --seed 0 [--out FOLDER]
 
-draws configs number 0 to 199 of seed 0, checks each, plans it by a dry run if it is accepted, and runs the first
-20 that are planned whole, to the report, then ``claims`` and ``compare``. What is refused must be refused in one
-line. Each config lies in a folder of its own with the files it names; those that fail are kept and listed.
+draws configs number 0 to 199 of seed 0, checks each, has Snakemake build the graph of its jobs, and runs the first
+20 whole: to the report, then ``claims``, ``compare``, ``plan``, and a dry run that must have nothing to do. Each
+refusal must be one line; what that names is taken back, until the rest is accepted. Each config lies in a folder
+of its own with the files it names; those that fail are listed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import copy
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,10 @@ NETS = """
 import torch
 from torch import nn
 
-def build(classes, in_shape, width=4, act="relu", deep=None):
+def build(classes, in_shape, width=4, act="relu", deep=None, opts=None):
     size = in_shape[0] * in_shape[1] * in_shape[2]
-    body = [nn.Linear(size, width), nn.BatchNorm1d(width), nn.ReLU() if act == "relu" else nn.Tanh()]
+    norm = nn.BatchNorm1d(width, **(opts or {}))
+    body = [nn.Linear(size, width), norm, nn.ReLU() if act == "relu" else nn.Tanh()]
     body += [nn.Linear(width, w) for w in deep or []]
     return nn.Sequential(nn.Flatten(), *body, nn.Linear((deep or [width])[-1], classes))
 
@@ -44,6 +48,7 @@ def images(n=60):
 """
 
 Block = dict[str, Any]
+OPTS: list[Any] = [{"eps": 0.1}, {"affine": False, "momentum": None}, {}, None]
 
 
 class Generator:
@@ -105,7 +110,7 @@ class Generator:
             noise=[0, 1e-4],
         )
         config["toy_2d"] = {"n_draws": r.choice([1, 3]), "surface_points": 5} | self.keys(
-            n_per_class=[1, 5], seed=[7], lr=[0.001, 1], epochs=[1, 3], reach=[2.0, 7.5]
+            step=[0.25, 1.0], n_per_class=[1, 5], seed=[7], lr=[0.001, 1], epochs=[1, 3], reach=[2.0, 7.5]
         )
         config["theory"] = {
             "chains": 50,
@@ -127,37 +132,9 @@ class Generator:
             max_runtime=[1, 600], cpu_speed=[0.1, 8], device=["cpu"], p=0.4,
         )  # fmt: skip
         config = copy.deepcopy(config)
-        self.mend(config)
         if r.random() < 0.3:
             config = {key: value for key, value in config.items() if value not in ({}, [])}
         return config
-
-    def mend(self, config: Block) -> None:
-        """Take back, but for one config in ten, what contradicts itself: such configs are refused, and no more."""
-        if self.r.random() < 0.1:
-            return
-        for recipe in config["recipes"].values():
-            swa = recipe["swa"]
-            if swa["start"] + swa.get("every", 1) > recipe["epochs"]:
-                recipe["epochs"] = swa["start"] + swa.get("every", 1)
-            kept = (recipe["epochs"] - swa["start"]) // swa.get("every", 1)
-            if (swa.get("window") or 0) > kept:
-                del swa["window"]
-            if recipe.get("nesterov") and recipe.get("momentum") == 0:
-                del recipe["momentum"]
-        for probe in config["probes"].values():
-            streaming = config["bn_refresh"].get("method") == "streaming" and probe.get("bn") != "frozen"
-            if probe.get("slopes") == "exact" and (streaming or "precision" in probe):
-                del probe["slopes"]
-        for line in config["lines"].values():
-            if "path" in line:
-                line.pop("bn", None)
-            if line["start"] == line["stop"] and "stop_recipe" not in line:
-                line["stop_seed"] = "next"
-        for study in config.get("studies", {}).values():
-            if study["design"] == "sample" and not study["factors"]:
-                study["design"] = "full"
-                del study["runs"]
 
     def keys(self, p: float = 0.3, **values: list[Any]) -> Block:
         """Some keys, each with one of its values."""
@@ -172,7 +149,7 @@ class Generator:
 
     def dataset(self) -> tuple[str, Block]:
         """Digits, or what is made on the fly."""
-        block: Block = {"source": self.r.choice(["digits"] * 6 + ["numpy", "callable"])}
+        block: Block = {"source": self.r.choice(["digits"] * 6 + ["numpy", "callable", "image_folder"])}
         if block["source"] == "digits":
             block["train_size"] = self.r.choice([40, 60, 101])
             block["max_test"] = self.r.choice([1, 30, 50])
@@ -182,6 +159,9 @@ class Generator:
                 "train": "data/train.npz",
                 "test": "data/*.npz" if self.r.random() < 0.1 else "data/test.npz",
             }
+        elif block["source"] == "image_folder":
+            block |= {"train": "data/seen", "test": "data/unseen", "size": self.r.choice([5, 8])}
+            self.maybe(block, "grayscale", True)
         else:
             block |= {"factory": "own_nets:images", "kwargs": self.keys(n=[40, 90])}
             self.maybe(block, "files", "own_nets.py", ["own_nets.py"])
@@ -193,7 +173,7 @@ class Generator:
         r = self.r
         kind = r.choice(["mlp", "mlp", "mlp", "resnet8", "factory"])
         if kind == "factory":
-            kwargs = self.keys(width=[2, 5], act=["relu", "tanh"], deep=[[3], [4, 2], None])
+            kwargs = self.keys(width=[2, 5], act=["relu", "tanh"], deep=[[3], [4, 2], None], opts=OPTS)
             return self.name("own", "net"), {"factory": "own_nets:build", "kwargs": kwargs}
         block: Block = {"arch": kind} | self.keys(
             norm=["batch", "batch", "group", "layer", "none"], groups=[1, 2, 32], norm_init=["uniform", "gaussian"],
@@ -209,9 +189,9 @@ class Generator:
     def recipe(self) -> Block:
         """How to train, for an epoch or a few."""
         r = self.r
-        epochs = r.choice([1, 2, 2, 3, 5])
+        epochs = r.choice([1, 2, 3, 4, 5])
         block: Block = {"epochs": epochs, "lr": r.choice([0.1, 0.05, 1e-3, 1e-3, 3.0])}
-        block["swa"] = {"start": r.randint(0, epochs - 1), "lr": r.choice([0.05, 1e-3])}
+        block["swa"] = {"start": r.choice([0, 0, r.randrange(epochs)]), "lr": r.choice([0.05, 1e-3])}
         block["swa"] |= self.keys(p=0.25, every=[1, 2], window=[1, 2, None])
         block |= self.keys(
             batch_size=[1, 7, 16, 50, 10**6], momentum=[0, 0.5], nesterov=[True], weight_decay=[0, 0.01],
@@ -233,7 +213,11 @@ class Generator:
         """Weights made on the fly; one that a network has not may be found at the end of a run."""
         names = self.some(["sgd", "swa", "descent", "theirs", "v1.0", "ema"], most=3)
         path = self.r.choice(
-            ["given/{model}-{dataset}.%s.pt", "given/{dataset} {model} {seed} %s.safetensors"]
+            [
+                "given/{model}-{dataset}.%s.pt",
+                "given/{dataset} {model} {seed} %s.safetensors",
+                "given/{model}{dataset}.ckpt#%s",
+            ]
         )
         block: Block = {"solutions": {name: path % name for name in names}} | self.keys(
             bn=["refreshed", "stored"]
@@ -313,6 +297,8 @@ class Generator:
             "recipe.loss.name": ["mse", "cross_entropy"], "recipe.weight_decay": [0, 0.1], "recipe.batch_size": [20, 50],
             "recipe.augment.flip": [True, False], "recipe.augment": [{"flip": True, "shift": 1}, {}],
             "recipe.momentum": [0.9, 0], "recipe.precision": ["bf16", "fp32"], "recipe.epochs": [5, 6],
+            "recipe.loss": [{"name": "mse"}, {"name": "focal", "gamma": 1}], "recipe.swa.window": [1, None], "recipe.nesterov": [True, False],
+            "recipe.descent": [{"epochs": 1}, {"epochs": 2, "lr": 0.1}], "recipe.swa": [{"start": 0, "lr": 0.01}],
             "dataset": list(self.datasets), "model": list(self.models), "recipe": list(self.recipes),
         }  # fmt: skip
         if "arch" in self.models[model]:
@@ -325,8 +311,9 @@ class Generator:
         for key in self.models[model].get("kwargs", {}):
             factors[f"model.kwargs.{key}"] = {
                 "width": [2, 3],
-                "act": ["tanh", "relu"],
+                "act": ["tanh", "relu", None, False, "no", "1", 1.5],
                 "deep": [[2], [3, 2], None],
+                "opts": OPTS,
             }[key]
         names = self.some(list(factors), 0, 3)
         block["factors"] = {name: factors[name] for name in names}
@@ -346,19 +333,54 @@ class Generator:
 
 
 def draw(seed: int, i: int) -> Block:
-    """The config of a number, with a few more keys out of bounds than would be of use."""
+    """The config of a number, as it is drawn: more often than not, something in it is refused."""
     return Generator(f"{seed}/{i}").config()
+
+
+def settle(config: Block) -> tuple[Block | None, list[str]]:
+    """Check a config, and take back what is refused until all is accepted.
+
+    Returns the accepted rest, None where there is none, and the lines of refusal.
+    """
+    config, lines = copy.deepcopy(config), []
+    for _ in range(30):
+        line = refused(config)
+        if line is None:
+            return config, lines
+        lines.append(line)
+        if not take_back(config, line):
+            break
+    return None, lines
+
+
+def take_back(config: Block, line: str) -> bool:
+    """Remove the key that a line names, or its whole block; return whether there is such."""
+    named = line.removeprefix("config: ").split(" ")[0].removesuffix(":")
+    at, way = config, []
+    while True:  # names may have dots in them
+        keys = range(len(at)) if isinstance(at, list) else at if isinstance(at, dict) else ()
+        found = [key for key in keys if f"{named}.".startswith(f"{key}.")]
+        if not found:
+            break
+        key = max(found, key=lambda key: len(str(key)))
+        way.append((at, key))
+        at, named = at[key], named[len(str(key)) + 1 :]
+    if not way or (len(way) == 1 and way[0][1] not in ("studies", "asymmetry")):
+        return config.pop("studies", None) is not None  # its variant of a recipe or model is named
+    at, key = way[min(1, len(way) - 1)] if way[0][1] in ("probes", "lines", "planes", "studies") else way[-1]
+    del at[key]
+    return True
 
 
 def refused(config: Block) -> str | None:
     """Check a config in every way that a plan does; return the line that refuses it, None where none does."""
-    from conftest import fill_defaults
-    from valleys.config import Experiment
+    from valleys.config import Experiment, check, with_defaults
     from valleys.costs import Costs
     from valleys.errors import ValleysError
 
     try:
-        experiment = Experiment(fill_defaults(config))
+        check(config)
+        experiment = Experiment(with_defaults(copy.deepcopy(config)))
     except ValleysError as error:
         return str(error)
     costs = Costs(experiment)
@@ -405,59 +427,50 @@ def jobs_of(experiment: Any) -> list[tuple[str, Block]]:
     return found
 
 
-def lay_out(config: Block, folder: Path) -> Path:
-    """Write a config, and the files that it names, to a folder; return the config's path."""
+def lay_out(folder: Path) -> None:
+    """Write the files to a folder that a config may name; not the weights (`give_weights`)."""
     import numpy as np
+    from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "own_nets.py").write_text(NETS)
     rng = np.random.default_rng(0)
     for part, n in (("train", 50), ("test", 20)):
-        (folder / "data").mkdir(exist_ok=True)
         images = rng.integers(0, 256, (n, 8, 8), dtype=np.uint8)
         np.savez(folder / "data" / f"{part}.npz", images=images, labels=np.arange(n) % 4)
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    if config.get("checkpoints"):
-        _give_weights(config, folder)
-    return path
+    for part, n in (("seen", 42), ("unseen", 9)):
+        for i in range(n):
+            path = folder / "data" / part / "abc"[i % 3] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (8, 9, 3), dtype=np.uint8)).save(path)
 
 
-def _give_weights(config: Block, folder: Path) -> None:
-    """Write the weights that checkpoints name, of the network that each cell has."""
+def give_weights(config: Block) -> None:
+    """Write the weights that an accepted config names to the present folder: each of the net that its cell has."""
     import torch
-    from conftest import fill_defaults
     from safetensors.torch import save_file
-    from valleys import models
-    from valleys.config import Experiment
+    from valleys import data_sources, models
+    from valleys.config import Experiment, with_defaults
 
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        experiment = Experiment(fill_defaults(config))
-        from valleys.costs import Costs
-
-        costs = Costs(experiment)
-        for cell in experiment.all_cells:
-            for k, solution in enumerate(
-                experiment.available(cell) if experiment.is_given(cell.recipe) else ()
-            ):
-                data, path = costs.data(cell.dataset), Path(experiment.checkpoint(cell, solution))
-                shape = {"numpy": (1, 8, 8), "callable": (1, 6, 6)}.get(
-                    experiment.datasets[cell.dataset]["source"], data.shape
-                )
-                classes = {"numpy": 4, "callable": 3}.get(
-                    experiment.datasets[cell.dataset]["source"], data.classes
-                )
-                torch.manual_seed(cell.seed % 1000 + 17 * k)
-                sys.modules.pop("own_nets", None)
-                net = models.build(experiment.models[cell.model], in_shape=shape, classes=classes)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_file(net.state_dict(), path) if path.suffix != ".pt" else torch.save(
-                    net.state_dict(), path
-                )
-    finally:
-        os.chdir(before)
+    experiment = Experiment(with_defaults(copy.deepcopy(config)))
+    sets: dict[str, Block] = {}
+    for cell in experiment.all_cells:
+        for k, name in enumerate(experiment.available(cell) if experiment.is_given(cell.recipe) else ()):
+            train, _ = data_sources.load_source(experiment.datasets[cell.dataset], cell.dataset)
+            torch.manual_seed(cell.seed % 1000 + 17 * k)
+            sys.modules.pop("own_nets", None)
+            spec, shape = experiment.models[cell.model], tuple(train.images.shape[1:])
+            state = models.build(spec, in_shape=shape, classes=train.classes).state_dict()
+            path = Path(experiment.checkpoint(cell, name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if choice := experiment.checkpoint_choice(cell, name):
+                sets.setdefault(str(path), {})[choice["choice"].removeprefix("#")] = state
+            elif path.suffix == ".safetensors":
+                save_file(state, path)
+            else:
+                torch.save(state, path)
+    for path, states in sets.items():
+        torch.save({"epoch": 3, **states, "raw": next(iter(states.values()))}, path)
 
 
 def command(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -488,61 +501,78 @@ def verdict(done: subprocess.CompletedProcess[str]) -> str:
     return f"refused: {lines[0]}" if lines and "Traceback" not in text else "FAULT"
 
 
+def planned(path: Path) -> str | None:
+    """Have Snakemake build the graph of jobs, in this process; return the line that says why it cannot."""
+    from valleys import plan
+    from valleys.errors import ValleysError
+
+    try:
+        plan.read_jobs(path)
+    except ValleysError as error:
+        return str(error)
+    return None
+
+
+def run_whole(folder: Path, root: str) -> str:
+    """Run a config to its report and do with that what one does; say how it went."""
+    done = snakemake(folder, "--cores", "1")
+    (folder / "run.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        return verdict(done)
+    for more in (("claims", "config.yaml"), ("compare", root, root), ("plan", "config.yaml")):
+        done = command(folder, "valleys", *more)
+        if done.returncode:
+            return f"FAULT in {more[0]}: {done.stderr[-500:]}"
+    done = snakemake(folder, "-n")
+    text = done.stdout + done.stderr
+    return "run" if "Nothing to be done" in text else f"FAULT: not done after a run: {text[-800:]}"
+
+
+def one(config: Block, folder: Path, *, plan: bool, run: bool) -> str:
+    """Check a config in a folder of its own, and go on as far as is asked; say how far it came."""
+    lay_out(folder)
+    os.chdir(folder)
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    found, lines = settle(config)
+    wrong = [line for line in lines if not re.fullmatch("config: .+", line)]
+    if wrong or found is None:
+        return f"FAULT: {wrong}" if wrong else f"refused: {lines[-1]}"
+    (folder / "refused.txt").write_text("\n".join(lines))
+    path.write_text(yaml.safe_dump(found, sort_keys=False))
+    if plan or run:
+        give_weights(found)
+        if line := planned(path):
+            return f"FAULT: {line}"
+    return run_whole(folder, f"results/{found['name']}") if run else "planned" if plan else "accepted"
+
+
 def main() -> int:
     """Draw, plan and run; return 1 where anything was at fault."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--plan", type=int, default=20, help="configs to draw, and to plan if accepted")
-    parser.add_argument("--run", type=int, default=2, help="of those planned, how many are run whole")
+    parser.add_argument("--plan", type=int, default=20, help="configs to draw and to plan")
+    parser.add_argument("--run", type=int, default=2, help="of those, how many are run whole")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first config")
-    parser.add_argument(
-        "--no-dry-run", action="store_true", help="check only, without Snakemake, but for --run"
-    )
+    parser.add_argument("--no-dry-run", action="store_true", help="check only, but for --run")
     parser.add_argument("--out", type=Path, default=None, help="folder to keep everything in")
     asked = parser.parse_args()
     out = (asked.out or Path(tempfile.mkdtemp(prefix="configs-"))).resolve()
     counts: dict[str, int] = {}
-    faults, to_run = [], asked.run
+    faults = []
     for i in range(asked.first, asked.first + asked.plan):
-        config, folder, began = draw(asked.seed, i), out / str(i), time.monotonic()
-        (out / "last").parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(exist_ok=True)
-        (folder / "own_nets.py").write_text(NETS)
-        os.chdir(folder)
+        began, run = time.monotonic(), i < asked.first + asked.run
         try:
-            line = refused(config)
-            told = "accepted" if line is None else f"refused: {line}"
-            if line is not None and ("\n" in line or not line.startswith("config: ")):
-                told = f"FAULT: {line!r}"
+            told = one(draw(asked.seed, i), out / str(i), plan=not asked.no_dry_run, run=run)
         except Exception as error:
+            traceback.print_exc()
             told = f"FAULT: {type(error).__name__}: {error}"
-        if told == "accepted":
-            lay_out(config, folder)
-            if not asked.no_dry_run or to_run:
-                done = snakemake(folder, "-n")
-                told = verdict(done).replace("ok", "planned")
-                (folder / "plan.log").write_text(done.stdout + done.stderr)
-            if told == "planned" and to_run:
-                to_run -= 1
-                done = snakemake(folder, "--cores", "1")
-                (folder / "run.log").write_text(done.stdout + done.stderr)
-                told = verdict(done).replace("ok", "run")
-                root = f"results/{config['name']}"
-                for more in (("claims", "config.yaml"), ("compare", root, root), ("plan", "config.yaml")):
-                    if told == "run" and verdict(done := command(folder, "valleys", *more)) != "ok":
-                        told = f"FAULT in {more[0]}: {done.stderr[-500:]}"
-                if told == "run" and "Nothing to be done" not in (
-                    text := (d := snakemake(folder, "-n")).stdout + d.stderr
-                ):
-                    told = f"FAULT: not done after a run: {text[-800:]}"
-        elif "FAULT" in told:
-            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         kind = told.partition(":")[0]
         counts[kind] = counts.get(kind, 0) + 1
-        faults += [f"{i} ({folder}): {told}"] if "FAULT" in told else []
-        print(f"{i}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+        faults += [f"{i} ({out / str(i)}): {told}"] if "FAULT" in told else []
+        print(f"{i}: {told} ({time.monotonic() - began:.1f} s)", flush=True)
     print(json.dumps(counts), *faults, sep="\n")
     return 1 if faults else 0
 

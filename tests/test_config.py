@@ -124,6 +124,22 @@ MISTAKES = {
     "swa keeps none": (f"{QUICK}.swa.every", 4, [f"{QUICK}.swa.start", "3", "at most 2"]),
     "window too long": (f"{QUICK}.swa.window", 4, [f"{QUICK}.swa.window", "4", "3 iterates"]),
     "nesterov without momentum": (QUICK, RECIPE | {"nesterov": True, "momentum": 0}, [f"{QUICK}.nesterov"]),
+    "nesterov descent without momentum": (
+        QUICK,
+        RECIPE | {"nesterov": True, "descent": {"momentum": 0}},
+        [f"{QUICK}.nesterov: needs descent.momentum above 0"],
+    ),
+    "reflects more than there is": (
+        f"{QUICK}.augment",
+        {"shift": 8, "pad_mode": "reflect"},
+        [f"{QUICK}.augment.shift: 8", "below", "digits, 8"],
+    ),
+    "a mean for each of three channels": ("datasets.digits.mean", [0.5] * 3, ["digits.mean", "1 numbers"]),
+    "deviations of no picture": (
+        "datasets.digits",
+        {"source": "image_folder", "train": "a", "test": "b", "size": 8, "std": [0.2]},
+        ["digits.std is [0.2]; it must be 3 numbers, one a channel"],
+    ),
     "even points": ("probes.uniform.points", 20, ["probes.uniform.points", "20", "odd"]),
     "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),
@@ -222,6 +238,16 @@ MISTAKES = {
     "span beyond the last": ("planes.directions.span.1", "uniform/2", ["'uniform/2'", "has 2 direction(s)"]),
     "span of a single kind": ("planes.directions.span.1", "gradient/1", ["'gradient/1'", "1 direction(s)"]),
     "span at another solution": ("planes.directions.at", "swa", ["gradient", "no directions at swa", "sgd"]),
+    "span of the same under another name": (
+        "",
+        BASE
+        | {
+            "probes": {name: {"kind": "uniform", "n": n} for name, n in (("u", 1), ("v", 4))},
+            "planes": {"p": {"span": ["u/0", "v/0"]}},
+        },
+        ["planes.p.span", "two different directions"],
+    ),
+    "components of too few iterates": ("probes.p", {"kind": "pca", "n": 3}, ["p.n", "keeps 3", "at least 4"]),
     "exact slopes of a streaming refresh": (
         "",
         BASE | {"bn_refresh": {"method": "streaming"}, "probes": {"u": {"kind": "pca", "slopes": "exact"}}},
@@ -305,6 +331,17 @@ def test_probes_on_norm_parameters_are_skipped_without_norm():
     assert found.parts(by_model["plain"], "curves") == [
         f"probes/{p}/curves.parquet" for p in ("whole", "head")
     ]
+
+
+def test_probes_on_layers_that_an_architecture_has_not_are_skipped():
+    found = experiment(
+        ("probes", {name: {"kind": "uniform", "group": name} for name in ("conv", "bn", "not_bn")}),
+        ("models.linear", {"arch": "mlp", "norm": "batch", "hidden": []}),
+        ("models.pixels", {"arch": "resnet8"}),
+        ("grid.0.model", ["mlp", "linear", "pixels"]),
+    )
+    probes = {cell.model: found.probes_of(cell) for cell in found.cells}
+    assert probes == {"mlp": ["bn", "not_bn"], "linear": [], "pixels": ["conv", "bn", "not_bn"]}
 
 
 def seeded(*seeds, n=2, **probe):

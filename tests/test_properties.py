@@ -214,21 +214,17 @@ def test_any_rows_come_back_as_they_were_with_what_made_them(tmp_path_factory, r
 @pytest.mark.parametrize("batch", range(5))
 def test_odd_but_legal_configs_are_priced_or_refused_in_one_line(batch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_nets.py").write_text(config_generator.NETS)
+    config_generator.lay_out(tmp_path)
     accepted = 0
     for i in range(20 * batch, 20 * (batch + 1)):
-        line = config_generator.refused(config_generator.draw(0, i))
-        accepted += line is None
-        assert line is None or re.fullmatch("config: .+", line), i
-    assert accepted >= 4
+        found, lines = config_generator.settle(config_generator.draw(0, i))
+        accepted += found is not None
+        assert all(re.fullmatch("config: .+", line) for line in lines), (i, lines)
+    assert accepted >= 15
 
 
-@pytest.mark.parametrize("i", [1, 4, 9])
+@pytest.mark.parametrize("i", range(100, 106))
 def test_what_is_accepted_is_planned(tmp_path, monkeypatch, i):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own_nets.py").write_text(config_generator.NETS)
-    numbers = (n for n in range(1000 * i, 1000 * i + 50))
-    found = next(c for n in numbers if config_generator.refused(c := config_generator.draw(0, n)) is None)
-    config_generator.lay_out(found, tmp_path)
-    done = config_generator.snakemake(tmp_path, "-n")
-    assert done.returncode == 0, done.stdout + done.stderr
+    told = config_generator.one(config_generator.draw(0, i), tmp_path, plan=True, run=False)
+    assert told == "planned"

@@ -90,6 +90,13 @@ def test_batches_of_one_are_refused_where_batch_norm_has_one_value(images, batch
         sgd.Trainer(other, split, recipe, seed=0).run(1, lambda epoch: 0.01, lambda epoch, row: None)
 
 
+def test_nesterov_without_momentum_is_refused():
+    recipe = {**RECIPE, "nesterov": True}
+    sgd.Trainer(fresh(), make_split(40), recipe, seed=0)
+    with pytest.raises(ValleysError, match="nesterov: needs momentum above 0"):
+        sgd.Trainer(fresh(), make_split(40), {**recipe, "momentum": 0}, seed=0)
+
+
 def test_a_last_image_joins_the_batch_before_it_where_batch_norm_needs_it(tmp_path):
     split, net = make_split(65), vector_net().eval()
     net[2].train()

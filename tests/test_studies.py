@@ -169,11 +169,28 @@ def test_a_level_may_be_a_whole_block():
         ({"model.hidden": [{1: 2}]}, "cannot be a level"),
         ({"recipe.loss": [{"name": "mse"}], "recipe.loss.name": ["mse"]}, "would both be called 'loss'"),
         ({"recipe.swa.every": [True]}, "True is not of type 'integer'"),
+        (
+            {"recipe.augment": [{}], "recipe.augment.flip": [True]},
+            "is a part of 'recipe.augment'",
+        ),
+        ({"recipe.swa.window": [1], "recipe.swa": [{"start": 0, "lr": 1}]}, "whose levels would set it too"),
     ],
 )
 def test_levels_and_factors_that_cannot_be(factors, words):
     with pytest.raises(ValleysError, match=words):
         named([{"factors": factors}])
+
+
+def test_a_factor_is_in_every_model_and_recipe_of_its_study():
+    """What is a key of the base alone is no level of the others."""
+    width = {"factors": {"model": ["mlp", "wide"], "model.hidden": [[4]]}}
+    with pytest.raises(ValleysError, match=r"model .wide. has no model\.hidden; put"):
+        named([width], models={"wide": {"arch": "resnet8"}})
+    quick = load_config("config/smoke.yaml")["recipes"]["quick"]
+    more = {"on": {**quick, "start_from": {"recipe": "quick"}}}
+    start = {"recipe": "on", "factors": {"recipe": ["quick"], "recipe.start_from.solution": ["swa"]}}
+    with pytest.raises(ValleysError, match=r"recipe .quick. has no recipe\.start_from\.solution"):
+        named([start], recipes=more)
 
 
 def test_arguments_of_an_own_network_keep_their_types(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys import factories, files, resources
 from valleys.arch_options import validate_spec
-from valleys.dataset_options import IMAGE_SUFFIXES, validate_dataset
+from valleys.dataset_options import IMAGE_SUFFIXES, image_shape, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -81,7 +81,13 @@ _Validator = validators.extend(
 )
 
 
-def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
+@functools.cache
+def _schema() -> Mapping[str, Any]:
+    """Return the config's schema, read once: to read it takes ten times as long as to check a config."""
+    return yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def check(config: Config) -> None:
     """Check types, names and keys against the JSON schema, with one clear line for the first mistake.
 
     Snakemake's ``validate`` uses the same schema and fills in the defaults; it is called after this, which
@@ -93,8 +99,7 @@ def check(config: Config, schema: Mapping[str, Any] | None = None) -> None:
         For the mistake nearest to the root.
     """
     _check_plain_values(config)
-    schema = schema or yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
-    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: len(e.absolute_path))
+    errors = sorted(_Validator(_schema()).iter_errors(config), key=lambda e: len(e.absolute_path))
     if errors:
         error = errors[0]
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
@@ -347,8 +352,7 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         yield from plain(validator, schemas, instance, schema)
 
     filling = validators.extend(Draft202012Validator, {"properties": properties})
-    schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
-    for _ in filling(schema).iter_errors(config):
+    for _ in filling(_schema()).iter_errors(config):
         pass  # the caller has checked
     return config
 
@@ -464,8 +468,10 @@ class Experiment:
         self._check_solutions()
         self._check_recipes()
         self._check_batches_of_one()
+        self._check_shifts()
         self._check_windows()
         self._check_probes()
+        self._check_directions()
         self._check_lines()
         self._check_planes()
         self._check_given()
@@ -743,9 +749,8 @@ class Experiment:
                 )
 
     def _check_recipes(self) -> None:
-        schema = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
         variants = {k: v for k, v in self.recipes.items() if k not in self.config["recipes"]}
-        check({**self.config, "recipes": {**self.config["recipes"], **variants}}, schema)
+        check({**self.config, "recipes": {**self.config["recipes"], **variants}})
         self.recipes |= with_defaults({"recipes": copy.deepcopy(variants)})[
             "recipes"
         ]  # of levels that are blocks
@@ -768,8 +773,9 @@ class Experiment:
                 raise ValleysError(
                     f"{where}.swa.window: {swa['window']} is more than the {kept} iterates kept"
                 )
-            if recipe["nesterov"] and recipe["momentum"] == 0:
-                raise ValleysError(f"{where}.nesterov: needs momentum above 0")
+            for key, momentum in (("", recipe["momentum"]), ("descent.", recipe["descent"]["momentum"])):
+                if recipe["nesterov"] and momentum == 0:
+                    raise ValleysError(f"{where}.nesterov: needs {key}momentum above 0")
 
     def _check_batches_of_one(self) -> None:
         """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
@@ -780,6 +786,17 @@ class Experiment:
                 raise ValleysError(
                     f"config: recipes.{cell.recipe}.batch_size: 1 gives the batch norm of model {cell.model} "
                     "one value a channel, of which it can take no statistics; choose 2 or more"
+                )
+
+    def _check_shifts(self) -> None:
+        """Check that images reflect less than all of them, where their size is known."""
+        for cell in self.trained_cells:
+            side = image_shape(self.datasets[cell.dataset])[1]
+            augment = {} if self.is_given(cell.recipe) else self.recipes[cell.recipe]["augment"]
+            if side and augment.get("pad_mode") == "reflect" and augment["shift"] >= side:
+                raise ValleysError(
+                    f"config: recipes.{cell.recipe}.augment.shift: {augment['shift']}; to pad by reflection "
+                    f"it must be below the side of the images of data set {cell.dataset}, {side}"
                 )
 
     def _check_start(self, name: str) -> None:
@@ -861,6 +878,17 @@ class Experiment:
                 raise ValleysError(
                     f"{where}: kind to_seed needs a second seed of some cell; add one to seeds"
                 )
+
+    def _check_directions(self) -> None:
+        """Check that recipes keep the iterates that probes take components of."""
+        for cell in self.all_cells:
+            for name in self.probes_of(cell):
+                probe, kept = self.config["probes"][name], self.all_iterates(cell.recipe)
+                if probe["kind"] == "pca" and kept <= probe["n"]:
+                    raise ValleysError(
+                        f"config: probes.{name}.n: recipe {cell.recipe} keeps {kept} iterate(s); "
+                        f"{probe['n']} component(s) need at least {probe['n'] + 1}"
+                    )
 
     def _check_lines(self) -> None:
         recipes = [*self.recipes, *self.checkpoints]
@@ -973,7 +1001,11 @@ class Experiment:
                     f"{where}: probe {name} has no directions at {plane['at']}; add it to its solutions, or "
                     f"set at to one of {', '.join(probes[name]['solutions'])}"
                 )
-            chosen.append((name, int(k)))
+            # What a direction depends on, beside the cell: the probe's name has no part in it.
+            probe = probes[name]
+            share = probe["share"] if probe["kind"] == "sign" else None
+            images = probe["train_images"] if probe["kind"] in ("gradient", "hessian") else None
+            chosen.append((probe["kind"], probe["group"], share, images, int(k)))
         if len(chosen) != 2 or chosen[0] == chosen[1]:
             raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 
@@ -1069,10 +1101,12 @@ class Experiment:
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
 
-        One on normalisation layers needs a model with some, one towards other seeds needs another seed, and
-        all need one of their solutions.
+        One on normalisation layers needs a model with some, as one on convolutions does, one towards other
+        seeds needs another seed, and all need one of their solutions.
         """
-        plain = self.models[cell.model].get("norm") == "none"
+        model = self.models[cell.model]
+        flat = model.get("arch") == "mlp"
+        plain = model.get("norm") == "none" or (flat and not model["hidden"])
         alone = not self._other_seeds(cell)
         made = {*self.solutions_of(cell), *(() if self.is_given(cell.recipe) else ("iterates",))}
         return [
@@ -1080,6 +1114,7 @@ class Experiment:
             for name, probe in self.config["probes"].items()
             if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
+            and not (flat and probe["group"] == "conv")
             and not (alone and probe["kind"] == "to_seed")
             and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
             and self.probed_solutions(cell, name)

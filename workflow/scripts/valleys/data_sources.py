@@ -27,7 +27,7 @@ import torch
 
 from valleys import factories, files
 from valleys.data import Split, channel_statistics, subset_indices, write_split
-from valleys.dataset_options import DATASET_OPTIONS, validate_dataset
+from valleys.dataset_options import DATASET_OPTIONS, check_channels, validate_dataset
 from valleys.errors import ValleysError
 
 if TYPE_CHECKING:
@@ -812,9 +812,5 @@ def _given(name: str, spec: Mapping[str, Any], key: str, channels: int) -> tuple
     values = spec.get(key)
     if values is None:
         return None
-    if len(values) != channels or (key == "std" and min(values) <= 0):
-        what = "positive numbers" if key == "std" else "numbers"
-        raise ValleysError(
-            f"datasets.{name}.{key} is {values!r}; it must be {channels} {what}, one a channel"
-        )
+    check_channels(name, key, values, channels)
     return tuple(float(value) for value in values)

@@ -7,7 +7,7 @@ table and fills in the defaults. Reading the data themselves is the business of 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,6 +187,38 @@ def _check(where: str, value: Any, option: Option) -> None:
         raise ValleysError(f"{where} is {value!r}; it must be a non-empty string: {option.help}")
 
 
+#: Channels and the shorter side in pixels of data that are the same for everyone.
+_SHAPES = {"digits": (1, 8), "fashion_mnist": (1, 28), "stl10": (3, 96)}
+_SHAPES |= dict.fromkeys(("cifar10", "cifar100", "svhn"), (3, 32))
+
+
+def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return channels and the shorter side in pixels of a data set's images; None where it does not tell.
+
+    Parameters
+    ----------
+    spec
+        As `validate_dataset` returns it.
+    """
+    if "grayscale" in spec:
+        return 1 if spec["grayscale"] else 3, spec["size"]
+    return _SHAPES.get(spec["source"], (None, None))
+
+
+def check_channels(name: str, key: str, values: Sequence[float], channels: int | None) -> None:
+    """Check that ``mean`` or ``std`` has a number for each channel, where it is known how many there are.
+
+    Raises
+    ------
+    ValleysError
+        When it has not.
+    """
+    if channels not in (None, len(values)):
+        raise ValleysError(
+            f"datasets.{name}.{key} is {values!r}; it must be {channels} numbers, one a channel"
+        )
+
+
 def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Check one data set's entry and return it with every default filled in.
 
@@ -241,4 +273,6 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         filled[key] = list(value) if isinstance(value, tuple) else value
     if "factory" in filled:
         filled["factory"], filled["kwargs"] = factories.check(where, filled["factory"], filled["kwargs"])
+    for key in {"mean", "std"} & set(filled):
+        check_channels(name, key, filled[key], image_shape(filled)[0])
     return filled

@@ -151,7 +151,7 @@ class Trainer:
     Raises
     ------
     ValleysError
-        Where all batches are such.
+        Where all batches are such, or the momentum of ``nesterov`` is 0.
     """
 
     def __init__(
@@ -170,6 +170,8 @@ class Trainer:
         self.forward = forward_of(model, compiled)
         self.loss = losses.build(recipe["loss"])
         self.precision = recipe.get("precision", "fp32")
+        if recipe["nesterov"] and recipe["momentum"] == 0:
+            raise ValleysError("recipe.nesterov: needs momentum above 0")
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe["lr"],

@@ -165,6 +165,12 @@ class Expansion:
                     f"{where}.factors: {other!r} and {factor!r} would both be called "
                     f"{factor_name(factor)!r} in claims and figures; put them in two studies"
                 )
+        for factor, other in itertools.permutations(spec["factors"], 2):
+            if factor.startswith(f"{other}.") and other not in NAMED:
+                raise ValleysError(
+                    f"{where}.factors: {factor!r} is a part of {other!r}, whose levels would set it too; "
+                    "put them in two studies"
+                )
         count = math.prod(len(levels) for levels in spec["factors"].values())
         if spec["design"] == "full" and count > MOST:
             raise ValleysError(
@@ -218,8 +224,13 @@ class Expansion:
             head, _, key = factor.partition(".")
             if not key:
                 full[factor] = names[factor]
-            else:
+                continue
+            try:
                 full[factor] = _get({"model": self.models[model], "recipe": self.recipes[recipe]}, factor)
+            except (KeyError, TypeError):
+                raise ValleysError(
+                    f"{where}: {head} {names[head]!r} has no {factor}; put {head} and {factor} in two studies"
+                ) from None
         return Variant(names["dataset"], model, recipe, seeds, full)
 
     def _model(self, where: str, base: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
