@@ -406,7 +406,7 @@ class _Passes:
         for whole, cut in zip(first, halves, strict=True):
             if whole.shape != cut.shape or not (whole.isfinite().all() and cut.isfinite().all()):
                 continue
-            whole, cut = whole.flatten(1).double(), cut.flatten(1).double()
+            whole, cut = (t.reshape(len(t), -1).double() for t in (whole, cut))
             spread = (whole - whole.mean(0)).abs().max()
             tolerance = max(1e-3, 20 * eps) * spread + 100 * eps * whole.abs().max()
             # A few images may flip by rounding where a network rounds, sorts or chooses.
