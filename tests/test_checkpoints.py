@@ -166,6 +166,11 @@ SEVERAL = {
     "a GAN of twins": ({"net_g": A, "net_d": B}, "net_d"),
     "prefixes": ({"state_dict": below(A, "student.") | below(B, "teacher.")}, "teacher"),
     "key and prefix": ({"state_dict": below(A, "student.") | below(B, "teacher.")}, "state_dict:teacher."),
+    "prefixes, of a wrapper": (
+        {"state_dict": below(A, "module.encoder_q.") | below(B, "module.encoder_k.")},
+        "encoder_k",
+    ),
+    "nested, the last key": ({"callbacks": {"EMA": {"ema_weights": B}}, "state_dict": A}, "ema_weights"),
     "flat, one without": (dict(A) | below(B, "ema."), "ema"),
     "a list": ({"models": [A, B]}, "models.1"),
     "gradients": ({"model": A, "grads": B}, "grads"),
@@ -178,8 +183,6 @@ def test_of_several_sets_of_weights_one_is_chosen(tmp_path, case):
     content, choice = SEVERAL[case]
     path, model = tmp_path / "last.pt", network(2)
     torch.save(content, path)
-    if case == "prefixes":
-        choice = "state_dict.teacher"
     with pytest.raises(ValleysError, match=r"has weights of the model in 2 places: .*by its key") as e:
         loaded(path, model)
     assert same(model, network(2).state_dict())
@@ -188,6 +191,20 @@ def test_of_several_sets_of_weights_one_is_chosen(tmp_path, case):
     assert same(model, B)
     assert told.startswith("weights under ")
     assert "left aside: " in told
+
+
+def test_a_part_of_a_place_chooses_where_one_place_has_it(tmp_path):
+    path, model = tmp_path / "last.pt", network(2)
+    torch.save({"best": {"model": A, "ema": B}, "last": {"model": B}}, path)
+    with pytest.raises(
+        ValleysError, match=r"has 'model' in 2 places; choose one of best\.model, last\.model$"
+    ):
+        loaded(f"{path}#model", model)
+    loaded(f"{path}#ema", model)
+    assert same(model, B)
+    torch.save({"ema": A, "model": {"ema": B}}, path)  # a whole place comes first
+    loaded(f"{path}#ema", model)
+    assert same(model, A)
 
 
 def test_the_root_of_a_file_is_chosen_by_nothing(tmp_path):
@@ -229,7 +246,8 @@ def test_read_warns_of_other_sets(tmp_path, caplog):
     torch.save({"model": A, "ema": B, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, path)
     state, model = checkpoints.read(path), network(2)
     assert f"it has ema too, which {path}#ema would read" in caplog.text
-    checkpoints.fit(model, state, "last.pt")
+    told = checkpoints.fit(model, state, "last.pt")
+    assert told.startswith("weights under 'model'; left aside: 'ema'")  # which are not called the same
     assert same(model, A)
     caplog.clear()
     torch.save({"model": A, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}}, path)

@@ -1,6 +1,8 @@
 """A user's batches: owned, told apart, and the same in every pass."""
 
 import itertools
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -201,6 +203,23 @@ def test_a_picked_pair_of_more_tensors(net):
     refresh_bn(bn_net(), loaders.pick(dicts, "pixels", "labels"))
     with pytest.raises(ValleysError, match=r"pick: batch 0 is a dict of pixels, labels; it has no"):
         loss_at_start(net, loaders.pick(dicts, "pixels", "label"))
+
+
+class Named(NamedTuple):
+    image: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [Named, SimpleNamespace])
+def test_parts_of_named_tuples_and_objects_are_picked_by_name(net, kind):
+    made = [kind(image=x, label=y, index=i) for x, y, i in pairs(X, Y, torch.arange(90))]
+    with pytest.raises(ValleysError, match=r"batch 0 is a .*valleys.loaders.pick\(loader, "):
+        loss_at_start(net, made)
+    picked = loaders.pick(made, "image", "label")
+    assert loss_at_start(net, picked) == pytest.approx(right(net), rel=1e-6)
+    with pytest.raises(ValleysError, match=r"pick: batch 0 is a .*; it has no"):
+        loss_at_start(net, loaders.pick(made, "image", "target"))
 
 
 def test_what_follows_the_pair_may_be_no_tensor(net):

@@ -268,6 +268,12 @@ MISTAKES = {
     "ignored by name": (None, IGNORED, "batch 0 has the label -100"),
     "all ignored": (nn.CrossEntropyLoss(), Y * 0 - 100, "every label is ignored"),
     "weights": (nn.CrossEntropyLoss(weight=torch.ones(4)), Y, r"weights of shape \(4,\) for 3 outputs"),
+    "weights NaN": (nn.CrossEntropyLoss(weight=torch.tensor([1, 2, torch.nan])), Y, "that are not finite"),
+    "weights in a list": (functools.partial(F.cross_entropy, weight=[1.0, 2, 3]), Y, "raises TypeError"),
+    "option of none": ({"name": "cross_entropy", "smoothing": 0.2}, Y, "names none; write cross_entropy"),
+    "misspelt option": ({"name": "focal", "gama": 2}, Y, "names none"),
+    "option out of range": ({"name": "label_smoothing", "smoothing": 2}, Y, "names none"),
+    "option no number": ({"name": "focal", "gamma": "2"}, Y, "names none"),
     "no such name": ("hinge", Y, "loss: 'hinge' names none; write cross_entropy"),
     "needs options": ("focal", Y, "loss: 'focal' names none"),
     "a class": (nn.CrossEntropyLoss, Y, r"is a class; give one of its objects, CrossEntropyLoss\(\)"),
@@ -300,6 +306,33 @@ def test_a_loss_that_takes_no_batch_of_one_is_tried_on_none(net, classes):
     assert line(net, labels, loss)["train_loss"] == pytest.approx(on_all(net, loss, labels), rel=1e-6)
     with pytest.raises(ValleysError, match=r"given outputs \(1, 3\) .* it raises ValueError"):
         line(net, labels[:51], loss, X[:51])  # where there is one, it is
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_what_raises_in_a_later_batch_is_one_line(bn):
+    """Which shows in none of the batches that are tried: an id beyond the table, a last batch of one."""
+    ids = torch.arange(40).remainder(8)[:, None]
+    ids[-1] = 8
+    table = nn.Sequential(nn.EmbeddingBag(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    with pytest.raises(ValleysError, match=r"^(train|BN refresh): the network.* raises .*range"):
+        line(table, Y[:40], None, ids, bn=bn)
+    net = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 1), Squeeze())
+    with pytest.raises(ValleysError, match=r"^train: the network or the loss raises ValueError: Target size"):
+        line(net, (Y[:51] > 0).float(), nn.BCEWithLogitsLoss(), X[:51], bn=bn)
+
+
+class Squeeze(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), nn.HingeEmbeddingLoss(), nn.MSELoss()])
+@pytest.mark.parametrize("size", [25, 18])
+def test_one_number_an_image(loss, size):
+    net = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
+    labels = (Y > 0).float() * 2 - 1
+    found = line(net, labels, loss, size=size)["train_loss"]
+    assert found == pytest.approx(on_all(net, loss, labels), rel=1e-6)
 
 
 def test_losses_by_name_and_a_mean_that_has_no_errors_of_images(net):

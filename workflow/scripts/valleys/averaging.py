@@ -529,17 +529,12 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     device = next((p.device for p in model.parameters()), None)
     images = loaders.images_of(batches, device)
     check_bn(model)
-    try:
-        with evaluating(model):  # dropout off: the statistics are those of the deterministic network
-            if method == "streaming":
-                _streaming(model, images)
-                return None
-            return _lockstep(model, list(images), _alone, _Moments)
-    except Exception as error:
-        if isinstance(batches, loaders.Batches):  # the network has been tried on them
-            raise
-        with factories.one_line("BN refresh: the network"):
-            raise error
+    # Dropout off: the statistics are those of the deterministic network.
+    with factories.one_line("BN refresh: the network"), evaluating(model):
+        if method == "streaming":
+            _streaming(model, images)
+            return None
+        return _lockstep(model, list(images), _alone, _Moments)
 
 
 def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:

@@ -156,7 +156,9 @@ def find(path: str | Path) -> Weights:
         raise ValleysError(
             f"checkpoint {path} is no state dict and has none under {', '.join(WRAPPERS)}; it holds {told}"
         )
-    taken = _first(sets, choice, str(path))
+    if choice is not None:
+        choice = _resolved(sets, choice, str(path))
+    taken = _first(sets, choice)
     named = _under(taken, sets[taken], _plain(choice or ""))
     weights = Weights({name: sets[taken][theirs] for name, theirs in named.items()})
     weights.sets, weights.taken, weights.choice = sets, taken, choice
@@ -210,15 +212,28 @@ def _is_weights(keys: Keys) -> bool:
     return not any(re.match("optim|lr_sched|sched|scaler|amp$|rng", key) for key in keys)
 
 
-def _first(sets: Mapping[Keys, Mapping[str, Any]], choice: str | None, where: str) -> Keys:
+def _resolved(sets: Mapping[Keys, Mapping[str, Any]], choice: str, where: str) -> str:
+    """Return the whole path in a file of what a user chose: that, or a part of it that one path has."""
+    wanted = _plain(choice)
+    named = {_plain(".".join((*keys, name))) for keys, named in sets.items() for name in _tensors(named)}
+    if any(_within(name, wanted) for name in named):
+        return choice
+    found = {f".{name}".partition(f".{wanted}.")[0][1:] for name in named if f".{wanted}." in f".{name}"}
+    paths = sorted(f"{before}.{wanted}" for before in found)
+    if not paths:
+        raise ValleysError(f"checkpoint {where}: it holds nothing under {choice!r}; it has {_listed(sets)}")
+    if len(paths) > 1:
+        raise ValleysError(
+            f"checkpoint {where}: it has {choice!r} in {len(paths)} places; choose one of {_some(paths, 8)}"
+        )
+    return paths[0]
+
+
+def _first(sets: Mapping[Keys, Mapping[str, Any]], choice: str | None) -> Keys:
     """Return the keys of the set that is read when no model says which."""
     there = [keys for keys in sets if _is_weights(keys)] or list(sets)
     if choice is not None:
         there = [keys for keys, named in sets.items() if _under(keys, named, _plain(choice))]
-        if not there:
-            raise ValleysError(
-                f"checkpoint {where}: it holds nothing under {choice!r}; it has {_listed(sets)}"
-            )
     for wrapper in WRAPPERS if choice is None else ():
         for keys in there:
             if keys and keys[0] == wrapper:
@@ -582,7 +597,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
     if not fitting:
         raise ValleysError(f"checkpoint {where} does not fit the model: {_misfit(places, own, state)}")
     place = fitting[0]
-    if len(fitting) > _PLACES or not all(_same(place.tensors, other.tensors) for other in fitting[1:]):
+    if len(fitting) > _PLACES or len(_twins(place, fitting)) < len(fitting) - 1:
         taken = [p for p in fitting if several and p.keys == getattr(state, "taken", None)]
         if len(taken) != 1:
             raise ValleysError(
@@ -602,7 +617,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
                     "tensor of the model; build the model without tying them"
                 )
     model.load_state_dict({**whole, **_filled(place.tensors, tied)})
-    return _told(place, fitting, sets)
+    return _told(place, _twins(place, fitting), sets)
 
 
 def _plain(place: str) -> str:
@@ -730,6 +745,11 @@ def _misfit(places: list[_Place], own: Mapping[str, Tensor], state: Mapping[str,
     return f"{under}it {' and '.join(texts)}"
 
 
+def _twins(place: _Place, others: list[_Place]) -> list[_Place]:
+    """Return those of other places that have the same values."""
+    return [other for other in others if other is not place and _same(place.tensors, other.tensors)]
+
+
 def _same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
     def equal(a: Tensor, b: Tensor) -> bool:
         return _strange(a) == _strange(b) == "" and a.dtype == b.dtype and torch.equal(a, b)
@@ -789,11 +809,11 @@ def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _told(place: _Place, fitting: list[_Place], sets: Mapping[Keys, Mapping[str, Any]]) -> str:
+def _told(place: _Place, twins: list[_Place], sets: Mapping[Keys, Mapping[str, Any]]) -> str:
     """Say which weights were read and what was left aside."""
     told = f"weights under {place.name!r}" if place.name else "weights"
-    if others := [repr(p.name) for p in fitting if p is not place]:
-        told += f", the same as under {_some(others)}"
+    if twins:
+        told += f", the same as under {_some([repr(twin.name) for twin in twins])}"
     here = [n for n in _tensors(sets[place.keys]) if not _stripped(n).startswith(place.prefix)]
     aside = [*here, *place.harmless]
     for keys in sets:

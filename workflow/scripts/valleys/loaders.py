@@ -38,10 +38,10 @@ def pick(loader: Loader, images: Hashable, labels: Hashable) -> Loader:
     Parameters
     ----------
     loader
-        Of tuples, lists or mappings. Read when the result is read.
+        Of tuples, lists, mappings or objects. Read when the result is read.
     images, labels
-        Numbers of the two in a tuple or list, keys in a mapping: ``pick(loader, 0, 2)``,
-        ``pick(loader, "pixel_values", "labels")``.
+        Numbers of the two in a tuple or list, keys in a mapping, attributes of an object or named tuple:
+        ``pick(loader, 0, 2)``, ``pick(loader, "pixel_values", "labels")``.
 
     Returns
     -------
@@ -64,9 +64,19 @@ class _Picked:
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for i, batch in enumerate(self.loader):
             try:
-                yield tuple(batch[at] for at in self.at)
-            except (LookupError, TypeError) as error:
+                pair = tuple(_part(batch, at) for at in self.at)
+            except (LookupError, TypeError, AttributeError) as error:
                 raise ValleysError(f"pick: batch {i} is {_what(batch)}; it has no {self.at}") from error
+            yield pair
+
+
+def _part(batch: Any, at: Hashable) -> Any:
+    try:
+        return batch[at]
+    except (LookupError, TypeError):
+        if isinstance(batch, Mapping) or not isinstance(at, str):
+            raise
+        return getattr(batch, at)
 
 
 class SplitBatches:
@@ -322,9 +332,12 @@ def _what(batch: Any) -> str:
 def _how_to_pick(batch: Any) -> str:
     if any(type(part).__module__ == "numpy" for part in (batch if isinstance(batch, tuple | list) else ())):
         return "; turn arrays into tensors, as torch.utils.data.default_collate does"
-    at = list(batch) if isinstance(batch, Mapping) else []
     if isinstance(batch, tuple | list):
         at = [i for i, part in enumerate(batch) if isinstance(part, Tensor)]
+    elif isinstance(batch, Mapping):
+        at = list(batch)
+    else:
+        at = [name for name, part in getattr(batch, "__dict__", {}).items() if isinstance(part, Tensor)]
     return f"; take two, as in valleys.loaders.pick(loader, {at[0]!r}, {at[-1]!r})" if len(at) > 1 else ""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,8 @@ class _Trial:
                 advice = "; torch's losses take classes as labels.long() and probabilities as labels.float()"
         else:
             inside = "[0]" if isinstance(outputs, tuple | list) else ".logits"
+            if isinstance(outputs, Mapping) and outputs:
+                inside = f"[{next(iter(outputs))!r}]"
             advice = "; give a loss that takes what the network returns, as in lambda outputs, labels: "
             advice += f"F.cross_entropy(outputs{inside}, labels, reduction='none')"
         given += f" and labels {tuple(labels.shape)} of {labels.dtype} ({self.name})"
@@ -203,11 +205,10 @@ class _Trial:
             )
         if outside is not None and outputs.is_cuda:
             self.on_cpu(outputs, outside)
-        if weighted is not None and weighted.weight is not None and weighted.weight.shape != (columns,):
-            raise ValleysError(
-                f"loss: it has weights of shape {tuple(weighted.weight.shape)} for {columns} outputs; there "
-                "must be one a column"
-            )
+        weight = None if weighted is None else weighted.weight
+        if weight is not None and (weight.shape != (columns,) or not weight.isfinite().all()):
+            of = "that are not finite" if weight.shape == (columns,) else f"of shape {tuple(weight.shape)}"
+            raise ValleysError(f"loss: it has weights {of} for {columns} outputs; give a number a column")
         scores = outputs.dim() == 2 and columns > 1 and labels.dim() == 1 and outside is None
         return OnSet(self.loss.factor(self.batches.labels()), classed if scores else 0)
 

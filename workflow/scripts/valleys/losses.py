@@ -202,18 +202,28 @@ def _of_torch(loss: Loss) -> _Weighted | None:
         return None
     if options.pop("reduction", "mean") != "mean" or not {f.name for f in fields(_Weighted)} > set(options):
         return None
+    if not isinstance(options.get("weight"), Tensor | None):
+        return None  # torch says what is wrong
     return _Weighted(function, **options)
+
+
+#: Losses of `build`: the option that one has, and its greatest value (the least is 0).
+_NAMED = {"cross_entropy": None, "mse": None, "label_smoothing": ("smoothing", 1), "focal": ("gamma", 100)}
 
 
 def _as_loss(loss: Any) -> Loss:
     if isinstance(loss, str | Mapping):
-        try:
-            return build({"name": loss} if isinstance(loss, str) else loss)
-        except KeyError:
+        spec = {"name": loss} if isinstance(loss, str) else dict(loss)
+        name, option = spec.get("name"), None
+        known = isinstance(name, str) and name in _NAMED
+        if known and (option := _NAMED[name]):
+            known = _is_within(spec.get(option[0]), option[1])
+        if not known or spec.keys() != {"name", *(option or ())[:1]}:
             raise ValleysError(
                 f"loss: {loss!r} names none; write cross_entropy, mse, {{'name': 'label_smoothing', "
                 "'smoothing': 0.1} or {'name': 'focal', 'gamma': 2}, or give a function of (outputs, labels)"
-            ) from None
+            )
+        return build(spec)
     if isinstance(loss, type):
         raise ValleysError(f"loss: {loss.__name__} is a class; give one of its objects, {loss.__name__}()")
     if not callable(loss):
@@ -221,6 +231,10 @@ def _as_loss(loss: Any) -> Loss:
             f"loss: {loss!r} cannot be called; give a function of (outputs, labels), as nn.CrossEntropyLoss()"
         )
     return loss
+
+
+def _is_within(value: Any, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 _WANTED = "it must return one value an image, or their mean"

@@ -40,6 +40,7 @@ from valleys.compilation import forward_of
 from valleys.data import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
+from valleys.factories import one_line
 from valleys.loaders import Loader
 from valleys.losses import Loss
 from valleys.precision import autocast
@@ -452,13 +453,14 @@ class Evaluator:
 
     def _mean(self, pairs: Iterable[tuple[Any, Tensor]], count: int, name: str) -> tuple[float, float]:
         total, hits, kept, on = 0.0, 0, [], self.sets[name]
-        for outputs, labels in pairs:
-            if on.classed:  # counted first, as a loss may write into the outputs
-                hits = hits + (outputs.argmax(1) == labels.long()).sum()
-            values = self.loss(losses.full_outputs(outputs), labels)
-            total = total + values.sum(dtype=torch.float64)
-            if name in self.drawn_from:
-                kept.append(values * on.factor)
+        with one_line(f"{name}: the network or the loss"):  # in a batch that `loss_checks` has not tried
+            for outputs, labels in pairs:
+                if on.classed:  # counted first, as a loss may write into the outputs
+                    hits = hits + (outputs.argmax(1) == labels.long()).sum()
+                values = self.loss(losses.full_outputs(outputs), labels)
+                total = total + values.sum(dtype=torch.float64)
+                if name in self.drawn_from:
+                    kept.append(values * on.factor)
         if kept:
             self.by_image[name] = torch.cat(kept)
         return on.factor * float(total) / count, float(hits) / on.classed if on.classed else math.nan
