@@ -1305,6 +1305,12 @@ def test_other_yaml_is_read_as_ever(text, tmp_path):
     config.check_files([tmp_path / "c"])
 
 
+def test_json_is_read_as_snakemake_does(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{\n\t"rate": 1e-3,\n\t"name": "a\\tb", "on": [true, null]\n}')
+    assert config.load(path) == {"rate": 0.001, "name": "a\tb", "on": [True, None]}
+
+
 def test_json_with_tabs_is_looked_at_too(tmp_path):
     (tmp_path / "c.json").write_text('{\n\t"a": 1,\n\t"a": 2\n}')
     with pytest.raises(ValleysError, match=r"c\.json, line 3: a is there twice"):

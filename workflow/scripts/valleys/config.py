@@ -108,7 +108,7 @@ def check(config: Config) -> None:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Read YAML as ``yaml.safe_load`` does, but refuse a key that is there twice: the last would win.
+    """Read JSON or YAML, as Snakemake does, but refuse a key that is there twice: the last would win.
 
     Parameters
     ----------
@@ -122,6 +122,10 @@ def read_yaml(text: str, where: str) -> Any:
     yaml.YAMLError
         As ``yaml.safe_load``.
     """
+    found, is_json = None, False
+    with contextlib.suppress(ValueError):
+        found, is_json = json.loads(text), True
+        text = text.replace("\t", " ")  # JSON has tabs between words alone, YAML has none
     keys, seen = yaml.SafeLoader(""), set[int]()
     todo: list[tuple[Any, tuple[str, ...]]] = [(yaml.compose(text, yaml.SafeLoader), ())]
     doubled: list[tuple[int, str]] = []
@@ -146,7 +150,7 @@ def read_yaml(text: str, where: str) -> Any:
     if doubled:
         line, what = min(doubled)
         raise ValleysError(f"{where}, line {line}: {what}; drop one, as the last would win in silence")
-    return yaml.safe_load(text)
+    return found if is_json else yaml.safe_load(text)
 
 
 def check_files(paths: Iterable[str | Path]) -> None:
@@ -159,12 +163,8 @@ def check_files(paths: Iterable[str | Path]) -> None:
     """
     for path in map(Path, paths):
         if path.is_file():  # and no pipe, which has been read
-            text = path.read_text(encoding="utf-8")
-            with contextlib.suppress(ValueError):
-                json.loads(text)
-                text = text.replace("\t", " ")  # JSON has tabs between words alone, YAML has none
             with contextlib.suppress(yaml.YAMLError):
-                read_yaml(text, f"config file {path}")
+                read_yaml(path.read_text(encoding="utf-8"), f"config file {path}")
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -1276,7 +1276,7 @@ class Experiment:
         return found
 
     def source_digests(self, dataset: str) -> list[str]:
-        """Return what names each file and folder that a data set is read from by its contents (`files.digest`).
+        """Return what names the contents of each file and folder a data set is read from (`files.digest`).
 
         They are looked at once: a folder of a million images is asked for as many sizes and times.
         """
