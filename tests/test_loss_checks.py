@@ -486,11 +486,10 @@ def test_outputs_that_have_no_row_an_image_are_cut_with_the_images():
         line(net, PADDED, loss, IDS, 8)
 
 
-def test_a_start_that_is_not_finite_is_told_and_its_loss_tried_all_the_same(net, caplog):
+def test_a_loss_is_tried_also_where_the_start_is_not_finite(net):
     nn.init.constant_(net.weight, torch.nan)
     with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
         line(net, Y)
-    assert "train: outputs or losses of its first images are not finite at the start" in caplog.text
     with pytest.raises(ValleysError, match="hangs on how"):
         line(net, Y, lambda z, y: F.cross_entropy(z, y, weight=WEIGHT))
 

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -550,11 +551,59 @@ def test_no_line_through_weights_whose_loss_is_no_number(value):
 
 
 @pytest.mark.parametrize("key", ["rise", "first", "cap"])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, "1", None])
 def test_a_radius_is_looked_for_between_positive_numbers(key, value):
     given = {"rise": 1.0, "first": 1.0, "cap": 7.0} | {key: value}
     with pytest.raises(ValleysError, match=f"find_radius: {key}: "):
         probe.find_radius(Curve(lambda x: x * x), {}, **given)
+
+
+NO_DIRECTION = {
+    "without entries": {},
+    "has no parameter 'x'": {"x": torch.ones(2)},
+    "length zero": {"weight": torch.zeros(3, 4)},
+    "not finite": {"weight": torch.full((3, 4), math.nan)},
+    "has shape": {"weight": torch.ones(4, 3)},
+    "complex": {"weight": torch.ones(3, 4) * 1j},
+    "'weight' is a ndarray": {"weight": np.ones((3, 4))},
+    "it is a Tensor": torch.ones(12),
+    "it is a list": [torch.ones(3, 4)],
+}
+
+
+@pytest.mark.parametrize("words", NO_DIRECTION)
+def test_a_direction_must_fit_at_each_door(words):
+    """A direction that moves nothing would be ``capped``, one of NaN a ``jump``."""
+    net, direction = torch.nn.Linear(4, 3), NO_DIRECTION[words]
+    evaluator = probe.Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
+    for door in (
+        lambda: probe.find_radius(evaluator, direction, rise=1.0, first=0.1, cap=9.0),
+        lambda: probe.probe_line(evaluator, direction),
+    ):
+        with pytest.raises(ValleysError, match=f"direction: .*{words}"):
+            door()
+
+
+@pytest.mark.parametrize("offsets", [[0.0, math.nan], [math.inf], [1e39], ["a"], [None], 0.5])
+def test_offsets_must_be_numbers(offsets):
+    net = torch.nn.Linear(4, 3)
+    evaluator = probe.Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
+    with pytest.raises(ValleysError, match=r"^offsets: "):
+        probe.probe_line(evaluator, {"weight": torch.ones(3, 4)}, offsets)
+
+
+def test_options_that_are_none_are_refused():
+    net, images = torch.nn.BatchNorm1d(4), torch.randn(8, 4)
+    train = [(images, torch.arange(8) % 4)]
+    with pytest.raises(ValleysError, match="precision: 'fp16' is none; choose fp32 or bf16"):
+        probe.Evaluator(net, train, precision="fp16")
+    with pytest.raises(ValleysError, match="method: 'cumulative' is none; choose exact or streaming"):
+        averaging.refresh_bn(net, train, "cumulative")
+    with pytest.raises(ValleysError, match="find_radius: a network is no evaluator"):
+        probe.find_radius(net, {"weight": torch.ones(4)}, rise=1.0, first=0.1, cap=9.0)
+    for radius, points in ((1.0, 4), (1.0, 1), (math.nan, 5)):
+        with pytest.raises(ValleysError, match="line_offsets: "):
+            probe.line_offsets(radius, points)
 
 
 # --- exact slopes ---

@@ -18,7 +18,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -538,6 +538,10 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         network or the loader raises; where batch norm cannot be followed (`check_bn`), or a layer is used
         more than once in a pass; for ``exact``, when batches take different paths.
     """
+    if method not in get_args(Method):
+        raise ValleysError(f"BN refresh: method: {method!r} is none; choose {' or '.join(get_args(Method))}")
+    if not isinstance(model, nn.Module):
+        raise ValleysError(f"BN refresh: {type(model).__name__} is no network; give a torch.nn.Module")
     device = next((p.device for p in model.parameters()), None)
     images = loaders.images_of(batches, device)
     check_bn(model)

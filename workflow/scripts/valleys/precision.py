@@ -7,6 +7,8 @@ import contextlib
 import torch
 from torch import Tensor
 
+from valleys.errors import ValleysError
+
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -21,7 +23,14 @@ def autocast(device: torch.device | str, precision: str) -> contextlib.AbstractC
         ``fp32``: as the weights are. ``bf16``: operands of convolutions and matrix products are rounded to
         bfloat16 (8 bits of mantissa), products accumulated in float32; what torch's autocast keeps in float32
         stays so. Weights are perturbed, averaged and updated in float32 all the same.
+
+    Raises
+    ------
+    ValleysError
+        For any other precision.
     """
+    if precision not in PRECISIONS:
+        raise ValleysError(f"precision: {precision!r} is none; choose fp32 or bf16")
     if precision == "fp32":
         return contextlib.nullcontext()
     # Without the cache: it would keep the bfloat16 copies of weights that a probe has moved meanwhile.

@@ -545,7 +545,17 @@ def evaluator_for(
 
 
 def line_offsets(radius: float, points: int) -> list[float]:
-    """Return `points` (odd) evenly spaced offsets from -radius to radius; the middle one is exactly 0."""
+    """Return `points` (odd) evenly spaced offsets from -radius to radius; the middle one is exactly 0.
+
+    Raises
+    ------
+    ValleysError
+        When `points` is even or below 3, or `radius` is not finite.
+    """
+    if points < 3 or points % 2 != 1 or not math.isfinite(radius):
+        raise ValleysError(
+            f"line_offsets: {points} points to {radius}; give an odd number of 3 or more and a finite radius"
+        )
     half = points // 2
     return [radius * i / half for i in range(-half, half + 1)]
 
@@ -578,8 +588,8 @@ def probe_line(
     Raises
     ------
     ValleysError
-        When `direction` does not fit the network, the train loss at offset 0 is not finite, or as
-        `Evaluator`.
+        When `direction` does not fit the network, an offset is not finite, the train loss at offset 0 is not,
+        or as `Evaluator`.
     """
     if not isinstance(evaluator, Evaluator):
         evaluator = _evaluator(evaluator, given)
@@ -590,6 +600,7 @@ def probe_line(
         norm = vector_norm(evaluator.parameters)
         radius = find_radius(evaluator, direction, rise=1.0, first=norm / 50, cap=2 * norm)
         offsets = line_offsets(radius.radius, 41)
+    offsets = _checked_offsets(offsets)
     rows: list[CurvePoint] = []
     try:
         for offset in offsets:
@@ -623,10 +634,23 @@ def _evaluator(model: object, given: Mapping[str, Any]) -> Evaluator:
     return Evaluator(model, **given)
 
 
+def _checked_offsets(offsets: Any) -> list[float]:
+    try:
+        found = [float(offset) for offset in offsets]
+    except (TypeError, ValueError) as error:
+        raise ValleysError(f"offsets: not a list of numbers ({error})") from error
+    if strange := [offset for offset in found if not abs(offset) <= torch.finfo(torch.float32).max]:
+        raise ValleysError(f"offsets: {strange[0]} is not finite in float32; give finite numbers")
+    return found
+
+
 def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    if not direction:
-        raise ValleysError("direction: it has no entries; give tensors by parameter name")
+    if not isinstance(direction, Mapping) or not direction:
+        what = f"a {type(direction).__name__}" if not isinstance(direction, Mapping) else "without entries"
+        raise ValleysError(f"direction: it is {what}; give tensors by parameter name")
     for name, tensor in direction.items():
+        if not isinstance(tensor, Tensor):
+            raise ValleysError(f"direction: {name!r} is a {type(tensor).__name__}; it must be a tensor")
         if name not in parameters:
             near = difflib.get_close_matches(name, list(parameters), n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
@@ -905,13 +929,18 @@ def find_radius(
     Raises
     ------
     ValleysError
-        A `rise`, `first` or `cap` that is not a positive number, or a loss at 0 that is not finite.
+        A `rise`, `first` or `cap` that is not a positive number, a direction that does not fit the network,
+        or a loss at 0 that is not finite.
     """
+    if isinstance(evaluator, nn.Module):
+        raise ValleysError("find_radius: a network is no evaluator; give Evaluator(model, train, loss=loss)")
+    if isinstance(evaluator, Evaluator):  # not a function of one's own in its place
+        _check_direction(direction, evaluator.parameters)
     try:
         base = evaluator.at_start().train_loss
         check_finite("the solution", base)
         for name, value in (("rise", rise), ("first", first), ("cap", cap)):
-            if not (math.isfinite(value) and value > 0):
+            if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
                 why = "; are all weights 0?" if value == 0 else ""
                 raise ValleysError(f"find_radius: {name}: {value!r} is not a finite number above 0{why}")
 
