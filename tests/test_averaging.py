@@ -198,6 +198,29 @@ def test_only_running_statistics_change():
     copy.deepcopy(net)
 
 
+class Counts(nn.Module):
+    """Keeps a queue of what it was given, in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("queue", torch.zeros(3))
+        self.register_buffer("at", torch.zeros((), dtype=torch.long), persistent=False)
+
+    def forward(self, x):
+        self.queue[self.at % 3] = x.detach().mean()
+        self.at += 1
+        return x
+
+
+@pytest.mark.parametrize("method", ["exact", "streaming"])
+def test_buffers_that_are_no_statistics_stay(method):
+    net = nn.Sequential(Counts(), nn.BatchNorm2d(3))
+    refresh_bn(net, torch.randn(9, 3, 4, 4).split(3), method)
+    assert int(net[0].at) == 0
+    assert not net[0].queue.any()
+    assert net[1].running_mean.any()
+
+
 def test_no_images_and_no_batch_norm():
     with pytest.raises(ValleysError, match="no images"):
         refresh_bn(deep_net(), [])

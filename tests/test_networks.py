@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, hessian, losses, models, networks, probe, probe_line, sgd
-from valleys.connectivity import CurveNet
+from valleys import directions, hessian, losses, models, networks, planes, probe, probe_line, sgd
+from valleys.connectivity import CurveNet, connect
 from valleys.data import Split
 from valleys.errors import ValleysError
 
@@ -762,6 +762,137 @@ def split():
 
 def flat(net):
     return nn.Sequential(nn.Flatten(), net)
+
+
+class Kinds(nn.Module):
+    """Has a parameter of complex numbers, one of integers, and one of neither length nor use."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(6, 8, dtype=torch.cfloat) / 3)
+        self.b = nn.Linear(8, 3)
+        self.k = nn.Parameter(torch.tensor([1, 2, 3]), requires_grad=False)
+        self.none = nn.Parameter(torch.empty(0, 2))
+
+    def forward(self, x):
+        return self.b((x.flatten(1).to(self.a.dtype) @ self.a).abs()) * self.k
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_complex_parameters_move_in_both_parts_and_integers_stay(backwards):
+    torch.manual_seed(0)
+    net = Kinds()
+    x, y = map(torch.cat, zip(*batches(), strict=True))
+    u, _ = directions.random_direction("gaussian", net)
+    assert u.keys() == {"a", "b.weight", "b.bias", "none"}
+    assert directions.inner(u, u) == pytest.approx(1)
+    assert float(u["a"].imag.abs().max()) > 0
+    evaluator = probe.Evaluator(net, batches(), loss=LOSS)
+    evaluator.backwards = backwards
+
+    def loss(offset):
+        twin = copy.deepcopy(net)
+        own = dict(twin.named_parameters())
+        with torch.no_grad():
+            for name, tensor in u.items():
+                own[name].add_(offset * tensor)
+            return float(LOSS(twin(x), y).double().mean())
+
+    for row in probe_line(evaluator, u, [-0.5, 0.0, 0.5], exact=True):
+        at = row["offset"]
+        assert row["train_loss"] == pytest.approx(loss(at), abs=1e-6)
+        slope = (loss(at + 1e-2) - loss(at - 1e-2)) / 2e-2
+        assert row["train_slope"] == pytest.approx(slope, abs=2e-3 * abs(slope) + 1e-4)
+    own = dict(net.named_parameters())
+    other = {n: p.detach() + u[n] if n in u else p.detach() for n, p in own.items()}
+    third, _ = directions.random_direction("gaussian", net, k=1)
+    plane = planes.spanned(own, u, third)
+    assert plane.project(other) == pytest.approx((1, 0, 0), abs=1e-6)
+    evaluator.place(plane.at(0.5, 0.0))
+    assert evaluator.train_loss()[0] == pytest.approx(loss(0.5), abs=1e-6)
+    found = directions.gradient(flat(net), split(), LOSS)
+    assert found.keys() == {f"1.{name}" for name in u}
+    for refused in (
+        lambda: hessian.hessian_eigenvectors(flat(net), split(), LOSS, ["1.a"], 1),
+        lambda: connect(net, net, None, {}, {}, seed=0),
+        lambda: directions.principal_components([own] * 3, ["a"], 1),
+    ):
+        with pytest.raises(
+            ValleysError, match=r"parameter (1\.)?a is torch.complex64; it takes those of real"
+        ):
+            refused()
+    for direction in ({"k": torch.ones(3)}, {"b.bias": torch.ones(3, dtype=torch.cfloat)}):
+        with pytest.raises(ValleysError, match="through which there is no such line"):
+            probe_line(evaluator, direction, [0.0])
+
+
+class Versioned(nn.Linear):
+    """Takes state dicts of its own version only, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, about, *more):
+        if about.get("version") != 2:
+            raise ValueError(f"version should be 2 instead of {about.get('version')}")
+        super()._load_from_state_dict(state, prefix, about, *more)
+
+
+class Unsaved(nn.BatchNorm1d):
+    """Has statistics that are not in the state dict."""
+
+    def __init__(self, features):
+        super().__init__(features)
+        self._non_persistent_buffers_set.update(self._buffers)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: behind(Versioned(6, 8)), lambda: behind(nn.Linear(6, 8)).append(Unsaved(3))]
+)
+def test_a_line_ends_where_it_began_whatever_the_state_dict_says(make):
+    torch.manual_seed(0)
+    net = make()
+    evaluator = probe.Evaluator(net, batches(), loss=LOSS)
+    stored = evaluator.stored()
+    probe_line(evaluator, directions.random_direction("gaussian", net)[0], [-1.0, 0.0, 1.0])
+    assert evaluator.stored() == stored
+    evaluator.load({name: tensor.clone() for name, tensor in net.state_dict().items()})
+    assert evaluator.stored() == stored
+
+
+def test_a_lazy_network_has_no_directions_yet():
+    with pytest.raises(ValleysError, match=r"0\.weight has no shape yet"):
+        directions.random_direction("uniform", nn.Sequential(nn.LazyLinear(3)))
+
+
+class Experts(nn.Module):
+    """Sends each image to one of two layers; the first 20 images come to both, others perhaps not."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3)])
+
+    def forward(self, x):
+        to = (x[:, 0] > 1.2).long()
+        out = x.new_zeros(len(x), 3)
+        for i, expert in enumerate(self.experts):
+            if (to == i).any():
+                out = out.index_add(0, (to == i).nonzero()[:, 0], expert(x[to == i]))
+        return out
+
+
+def test_curvature_where_some_batches_leave_a_part_out():
+    torch.manual_seed(0)
+    data, net = split(), flat(Experts())
+    images, _ = next(data.batches(40))
+    there = images.flatten(1)[:, 0] > 1.2
+    order = torch.cat([there.nonzero()[:1], (~there).nonzero(), there.nonzero()[1:]])[:, 0]
+    data = Split(data.images[order], data.labels[order], 3, (0.5,), (0.25,))
+    assert 1 < int(there.sum()) < 30
+    _, (value,) = hessian.hessian_eigenvectors(net, data, LOSS, ["1.experts.1.bias"], 1, batch_size=5)
+    logits = networks.twin(net)(images)[there].detach()
+    p = logits.softmax(1)
+    whole = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).sum(0) / 40
+    assert value == pytest.approx(float(torch.linalg.eigvalsh(whole)[-1]), rel=1e-4)
 
 
 def test_a_gradient_is_zero_in_unused_layers_and_leaves_the_network_alone():

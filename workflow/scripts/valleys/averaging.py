@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from valleys import factories, loaders, switches
+from valleys import factories, loaders, networks, switches
 from valleys.errors import ValleysError
 
 log = logging.getLogger("valleys")
@@ -107,8 +107,7 @@ def average(
                 if tensor.layout != torch.strided or tensor.is_meta:
                     kind = "has no values" if tensor.is_meta else "is sparse"
                     raise ValleysError(f"average: {name} of iterate {count} {kind}; give dense tensors")
-                wide = torch.complex128 if tensor.is_complex() else torch.float64
-                value = tensor.detach().to(wide, copy=True)
+                value = networks.wide(tensor.detach().clone())
                 if not torch.isfinite(value).all():
                     raise ValleysError(
                         f"average: {name} of iterate {count} has values that are not finite; leave it out"
@@ -245,7 +244,7 @@ def _named(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _floats(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+    return isinstance(tensor, Tensor) and networks.movable(tensor)
 
 
 def _is_torchs_buffer(name: str, state: State) -> bool:
@@ -485,6 +484,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 module.training = training
 
 
+@contextlib.contextmanager
+def _others_kept(model: nn.Module) -> Iterator[None]:
+    """After the block, buffers that are no batch-norm statistics (a queue, observers) are as before it."""
+    layers = batch_norms(model)
+    ours = {id(t) for m in layers for t in (m.running_mean, m.running_var, m.num_batches_tracked)}
+    before = {name: b.clone() for name, b in model.named_buffers() if id(b) not in ours}
+    try:
+        yield
+    finally:
+        if before:
+            networks.put_back(dict(model.named_buffers()), before)
+
+
 @torch.no_grad()
 def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "exact") -> list[Tensor] | None:
     """Set the running statistics of every batch-norm layer to those of the images in `batches`.
@@ -530,7 +542,8 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     images = loaders.images_of(batches, device)
     check_bn(model)
     try:
-        with evaluating(model):  # dropout off: the statistics are those of the deterministic network
+        # Dropout off: the statistics are those of the deterministic network.
+        with evaluating(model), _others_kept(model):
             if method == "streaming":
                 _streaming(model, images)
                 return None

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import files
+from valleys import files, networks
 from valleys.errors import ValleysError, shown
 
 log = logging.getLogger("valleys")
@@ -601,7 +601,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
                     f"checkpoint {where} has different values for {there[0]} and {name}, which are one "
                     "tensor of the model; build the model without tying them"
                 )
-    model.load_state_dict({**whole, **_filled(place.tensors, tied)})
+    networks.load(model, {**whole, **_filled(place.tensors, tied)})
     return _told(place, fitting, sets)
 
 

@@ -246,6 +246,7 @@ def connect(
         weights.
     """
     ends = [dict(net.named_parameters()) for net in (start, stop)]
+    networks.check_real("connect", ends[0])
     check_apart(*ends, ends[0])
     curve = CurveNet(
         start,

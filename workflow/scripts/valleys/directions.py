@@ -87,7 +87,8 @@ def random_direction(
         of w in a share `share` of the entries (chosen at random) and the opposite sign in the rest (Li et
         al. 2024); and two that are not random: ``constant`` all ones, ``sign_w`` sign(w).
     weights
-        The group's weights by name, in the model's order; any device. A network: all its parameters.
+        The group's weights by name, in the model's order; any device. A network: all its parameters. Those
+        of complex numbers have entries with both parts drawn; those of integers have none.
     key, k
         Name of the stream and number of the direction in it; the same ones give the same direction.
 
@@ -98,10 +99,13 @@ def random_direction(
     """
     if isinstance(weights, nn.Module):
         weights = dict(weights.named_parameters())
+    networks.check_shapes(weights)
     generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
     direction: Direction = {}
     for name, weight in weights.items():
-        w = weight.detach().cpu().float()
+        if not networks.movable(weight):
+            continue
+        w = networks.real(weight).cpu().float()
         if kind == "uniform":
             d = torch.rand(w.shape, generator=generator)
         elif kind == "uniform_symmetric":
@@ -110,7 +114,7 @@ def random_direction(
             d = torch.randn(w.shape, generator=generator)
         elif kind == "filter":
             d = torch.randn(w.shape, generator=generator)
-            if w.dim() < 2:
+            if weight.dim() < 2:
                 d.zero_()
             else:
                 scale = w.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1).clamp_min(1e-12)
@@ -125,7 +129,7 @@ def random_direction(
             d = torch.sign(w)
         else:
             raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(RANDOM)}")
-        direction[name] = d
+        direction[name] = torch.view_as_complex(d) if weight.is_complex() else d
     norm = _norm(direction)
     for d in direction.values():
         d /= norm  # in place: of a large net two copies would not be small
@@ -145,7 +149,7 @@ def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
 
 
 def _norm(direction: Mapping[str, Tensor]) -> float:
-    norm = math.sqrt(sum(float(d.double().square().sum()) for d in direction.values()))
+    norm = networks.norm(direction.values())
     if not math.isfinite(norm) or norm == 0.0:
         raise ValleysError(f"a direction has norm {norm}: it cannot be scaled to unit length")
     return norm
@@ -155,7 +159,7 @@ def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor
     """Return the share of entries, among those non-zero in both, whose signs agree; NaN if there are none."""
     same = total = 0
     for name, d in direction.items():
-        product = torch.sign(d) * torch.sign(weights[name].to(d.device))
+        product = torch.sign(networks.real(d)) * torch.sign(networks.real(weights[name]).to(d.device))
         same += int((product > 0).sum())
         total += int((product != 0).sum())
     return same / total if total else math.nan
@@ -163,7 +167,10 @@ def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor
 
 def inner(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
     """Return the inner product of a direction with weights, over the direction's entries, in float64."""
-    return sum(float((d.double() * weights[n].to(d.device).double()).sum()) for n, d in direction.items())
+    return sum(
+        float((networks.real(d).double() * networks.real(weights[n]).to(d.device).double()).sum())
+        for n, d in direction.items()
+    )
 
 
 @torch.inference_mode(False)
@@ -172,7 +179,8 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     """Return the gradient of the mean loss over a split at the model's weights, not normalised.
 
     Batch norm in eval mode: the statistics stored with the solution. Accumulated batch by batch, so that one
-    batch's graph is alive at a time. Parameters without use have a gradient of 0. The model is left as it is.
+    batch's graph is alive at a time. Parameters without use have a gradient of 0, integers none. The model is
+    left as it is.
 
     Raises
     ------
@@ -182,7 +190,7 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     """
     loss = PerImage(loss).on_set([split.labels])
     net = networks.differentiable(model, split.batches(networks.SOME), loss)
-    names, parameters = zip(*net.named_parameters(), strict=True)
+    names, parameters = zip(*((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True)
     total = [torch.zeros_like(p) for p in parameters]
     for images, labels in split.batches(batch_size):
         part = loss(net(images), labels).sum() / len(split)
@@ -208,6 +216,7 @@ def principal_components(
     states = [{n: s[n] for n in names} for s in iterates]
     if len(states) < k + 1:
         raise ValleysError(f"pca needs at least {k + 1} iterates for {k} components, there are {len(states)}")
+    networks.check_real("pca", states[0])
     shapes = {n: states[0][n].shape for n in names}
     sizes = [shape.numel() for shape in shapes.values()]
     rows = torch.empty((len(states), sum(sizes)), dtype=torch.float64)

@@ -50,16 +50,16 @@ class _Batches:
 
 
 def _products(
-    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches, count: int
-) -> LinearOperator:
-    """Return the Hessian over all batches: curvlinops' where its products on some images are right.
+    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches, start: np.ndarray
+) -> tuple[LinearOperator, np.ndarray]:
+    """Return the Hessian over all batches and its product with `start`: curvlinops' where these are right.
 
     They are by forward over reverse mode, on a network whose registered parameters are replaced. Operations
-    without forward mode and parameters without use make them fail; a network that refers to its parameters
-    in a list gets others than its own. There it is differentiated twice backwards.
+    without forward mode and parameters without use, in any batch, make them fail; a network that refers to
+    its parameters in a list gets others than its own. There it is differentiated twice backwards.
     """
+    count = len(batches.split)
     some = [next(batches.split.batches(min(batches.batch_size, networks.SOME)))]
-    start = np.random.default_rng(0).standard_normal(sum(w.numel() for w in weights))
     found, reasons = [], []
     for make in (_curvlinops, _twice_backwards):
         try:
@@ -78,9 +78,16 @@ def _products(
         if apart > 0.05 * np.linalg.norm(backwards):
             forwards, reasons = None, [f"curvlinops' product is {apart:.3g} from that"]
     if forwards is not None:
-        return _curvlinops(net, loss, weights, batches, count)
+        products = _curvlinops(net, loss, weights, batches, count)
+        try:
+            return products, products @ start
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of another batch, as where experts get no image of it
+            reasons = [networks.line(error)]
     log.info("Hessian products by differentiating twice backwards (%s)", reasons[0])
-    return _twice_backwards(net, loss, weights, batches, count)
+    products = _twice_backwards(net, loss, weights, batches, count)
+    return products, products @ start
 
 
 def _curvlinops(
@@ -156,6 +163,7 @@ def hessian_eigenvectors(
     """
     own = dict(model.named_parameters())
     weights = [own[name] for name in names]
+    networks.check_real("hessian", {name: own[name] for name in names})
     entries = sum(w.numel() for w in weights)
     if k >= entries:
         raise ValleysError(
@@ -166,9 +174,8 @@ def hessian_eigenvectors(
     net = networks.differentiable(model, split.batches(networks.SOME), loss, names)
     own = dict(net.named_parameters())
     weights = [own[name] for name in names]
-    products = _products(net, loss, weights, _Batches(split, batch_size), len(split))
     start = np.random.default_rng(stable_seed("hessian", entries)).standard_normal(entries)
-    first = products @ start
+    products, first = _products(net, loss, weights, _Batches(split, batch_size), start)
     if not np.isfinite(first).all():
         raise ValleysError("the Hessian of the train loss is not finite at this solution")
     if not first.any():

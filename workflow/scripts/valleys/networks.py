@@ -12,6 +12,7 @@ import contextlib
 import copy
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,9 +66,7 @@ def twin(model: nn.Module) -> nn.Module:
         When it holds something that cannot be copied (an open file, a lock), which it names; when its copy
         is of other tensors, or has the network's own.
     """
-    for name, parameter in model.named_parameters():
-        if nn.parameter.is_lazy(parameter):
-            raise ValleysError(f"network: {name} has no shape yet; pass a batch through the network first")
+    check_shapes(dict(model.named_parameters()))
     memo: dict[int, Any] = {}
     try:
         for parameter in model.parameters():
@@ -130,10 +129,47 @@ def standing(model: nn.Module) -> nn.Module:
     return made
 
 
+def check_shapes(parameters: Mapping[str, Tensor]) -> None:
+    """Raise when a parameter is lazy and has seen no batch."""
+    for name, parameter in parameters.items():
+        if nn.parameter.is_lazy(parameter):
+            raise ValleysError(f"network: {name} has no shape yet; pass a batch through the network first")
+
+
+def check_real(what: str, parameters: Mapping[str, Tensor]) -> None:
+    """Raise when a parameter is none of real numbers, for what can do with these only."""
+    for name, parameter in parameters.items():
+        if not parameter.is_floating_point():
+            raise ValleysError(
+                f"{what}: parameter {name} is {parameter.dtype}; it takes those of real numbers only"
+            )
+
+
 def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Return a copy of a network's state dict, with what is no tensor in it."""
-    state = model.state_dict()
-    return {n: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for n, t in state.items()}
+    """Return copies of a network's state dict, with what is no tensor in it, and of its other buffers."""
+    state = {**dict(model.named_buffers()), **model.state_dict()}
+    return {n: t.detach().clone() if isinstance(t, Tensor) else copy.deepcopy(t) for n, t in state.items()}
+
+
+def load(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a network the tensors of a state dict, or all of a `snapshot`.
+
+    As ``load_state_dict``, but a dict that does not say of which version of its modules it is (torch takes
+    that for the first, which some modules refuse) is of the present one.
+
+    Raises
+    ------
+    RuntimeError
+        Where ``load_state_dict`` does.
+    """
+    own = model.state_dict()
+    beside = {n: b for n, b in model.named_buffers() if n not in own and n in state}
+    given = OrderedDict((n, value) for n, value in state.items() if n not in beside)
+    versions = getattr(state, "_metadata", None) or getattr(own, "_metadata", None)
+    if versions is not None:
+        given._metadata = versions  # type: ignore[attr-defined]
+    model.load_state_dict(given)
+    put_back(beside, state)
 
 
 def _refuse_folded(what: str) -> None:
@@ -202,7 +238,7 @@ class _Watch(TorchDispatchMode):
         for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 self.touched.add(_place(tensor))
-                if tensor.is_floating_point() and tensor.dim():
+                if movable(tensor) and tensor.dim():
                     self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         if torch.Tag.nondeterministic_seeded in func.tags:
             self.random[str(func).removeprefix("aten.").split(".")[0]] = None
@@ -244,8 +280,8 @@ def check(net: nn.Module, images: Any, original: nn.Module | None = None) -> flo
             passes.run(original)
             return passes.eps
         finally:
-            _put_back(parameters, before)
-            _put_back(dict(net.named_buffers()), before)  # by name: a pass may have set others
+            put_back(parameters, before)
+            put_back(dict(net.named_buffers()), before)  # by name: a pass may have set others
             for module, training in modes:
                 if module.training != training:
                     module.training = training
@@ -477,7 +513,7 @@ class _Passes:
                 "network: moving all of its parameters does not change its outputs: it computes with a copy "
                 "of them, or with none; let forward use the parameters themselves"
             )
-        _put_back(self.parameters, self.before)
+        put_back(self.parameters, self.before)
         if finite and _distance(first, self._pass(self.images)) > 20 * self.eps:
             raise ValleysError(
                 "network: with its weights put back its outputs are not what they were: it keeps something "
@@ -565,7 +601,7 @@ def differentiable(
     net = standing(model)
     images, labels = next(iter(batches))
     eps = check(net, images, model)
-    for parameter in net.parameters():
+    for parameter in filter(movable, net.parameters()):
         parameter.requires_grad_(True)
     found = None
     fine = doubled(net, images)
@@ -607,7 +643,7 @@ def _hidden_part(
     net: nn.Module, images: Any, eps: float, labels: Tensor, loss: Any, names: Sequence[str] | None
 ) -> str:
     """Say why the gradient by torch is not that of the mean loss of a batch; empty if it is."""
-    own = {n: p for n, p in net.named_parameters() if names is None or n in set(names)}
+    own = {n: p for n, p in net.named_parameters() if p.requires_grad and (names is None or n in set(names))}
 
     def value() -> Tensor:
         return loss(net(_copied(images)), labels).mean()
@@ -616,7 +652,7 @@ def _hidden_part(
     grads = torch.autograd.grad(at_start, list(own.values()), allow_unused=True)
     gradient = {name: g for name, g in zip(own, grads, strict=True) if g is not None}
     before = {name: parameter.detach().clone() for name, parameter in own.items()}
-    size, length = _norm(gradient.values()), _norm(before.values())
+    size, length = norm(gradient.values()), norm(before.values())
 
     def phi(offset: float) -> float:
         for name, g in gradient.items():
@@ -626,7 +662,7 @@ def _hidden_part(
     with torch.no_grad():
         if size > 0 and math.isfinite(size):
             other = differs(phi, size, (length or 1.0) / 50, eps)
-            _put_back(own, before)
+            put_back(own, before)
             if other is not None:
                 return hidden(size, other)
         unused = [name for name in own if name not in gradient]
@@ -634,7 +670,7 @@ def _hidden_part(
             kept = _floats(net(_copied(images)))
             _shake({name: own[name] for name in unused}, before, MOVE)
             apart = _distance(kept, _floats(net(_copied(images))))
-            _put_back(own, before)
+            put_back(own, before)
             if apart > 20 * eps:
                 return (
                     f"network: torch gives no gradient for {unused[0]}, but outputs depend on it: forward "
@@ -734,7 +770,8 @@ def _distance(first: list[Tensor], second: list[Tensor]) -> float:
     return greatest
 
 
-def _put_back(state: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+def put_back(state: Mapping[str, Tensor], before: Mapping[str, Any]) -> None:
+    """Give tensors the values that are there by their names; those without one stay."""
     for name, tensor in state.items():
         if name not in before:
             continue
@@ -749,15 +786,31 @@ def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float)
     generator = torch.Generator()
     for i, (name, parameter) in enumerate(own.items()):
         start = before[name]
-        if start.numel() and (start.is_floating_point() or start.is_complex()):
+        if start.numel() and movable(start):
             generator.manual_seed(i)
             root = float(torch.linalg.vector_norm(start)) / math.sqrt(start.numel())
             noise = torch.randn(start.shape, generator=generator).to(start)
             torch.add(start, noise, alpha=size * (root or MOVE), out=parameter.data)
 
 
-def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.sqrt(sum(float(t.detach().abs().double().square().sum()) for t in tensors))
+def movable(tensor: Tensor) -> bool:
+    """Whether a tensor is of real or complex numbers, so that there is a line through it."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64, or complex128."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """Return a tensor's real numbers: (..., 2) of complex ones."""
+    return torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """Return the 2-norm of all entries of some tensors together, in float64."""
+    return math.sqrt(sum(float(real(t).double().square().sum()) for t in tensors))
 
 
 def _leaf(tensor: Tensor) -> str:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import directions, files, probe
+from valleys import directions, files, networks, probe
 from valleys.errors import ValleysError
 from valleys.sgd import vector_norm
 
@@ -60,12 +60,12 @@ class Plane:
         """Return x, y and the distance out of the plane of any weights, in 2-norm units."""
         x = y = square = 0.0
         for name, start in self.origin.items():
-            offset = weights[name].detach().to(start) - start
-            x += float((offset * self.x_axis[name]).sum())
-            y += float((offset * self.y_axis[name]).sum())
+            offset = {name: weights[name].detach().to(start) - start}
+            x += directions.inner(offset, self.x_axis)
+            y += directions.inner(offset, self.y_axis)
         # Of the residual itself: the difference of squared lengths would lose all digits near the plane.
         for name, value in self.at(x, y):
-            square += float((weights[name].detach().to(value) - value).square().sum())
+            square += float(networks.real(weights[name].detach().to(value) - value).square().sum())
         return x, y, math.sqrt(square)
 
     def holds(self, distance: float) -> bool:
@@ -99,11 +99,11 @@ def spanned(origin: Weights, first: Weights, second: Weights, what: str = "the t
     ValleysError
         When a direction is zero or not finite, or both are parallel: they span no plane.
     """
-    start = {name: w.detach().double() for name, w in origin.items()}
+    start = {name: networks.wide(w.detach()) for name, w in origin.items()}
     x, _ = directions.unit(_whole(first, start))
     y, _ = directions.unit(_whole(second, start))
     for _ in range(2):  # once leaves rounding as large as the part removed; twice is enough
-        along = sum(float((y[name] * x[name]).sum()) for name in x)
+        along = directions.inner(y, x)
         y = {name: y[name] - along * x[name] for name in y}
         if not vector_norm(y) > 1e-6:
             raise ValleysError(f"{what} are parallel: they span no plane")
@@ -125,7 +125,8 @@ def through(first: Weights, second: Weights, third: Weights) -> Plane:
         When two of them are equal or all three are on one line.
     """
     arms = [
-        {n: w[n].detach().double() - s.detach().double() for n, s in first.items()} for w in (second, third)
+        {n: networks.wide(w[n].detach()) - networks.wide(s.detach()) for n, s in first.items()}
+        for w in (second, third)
     ]
     for arm, words in zip(arms, ("the first and the second", "the first and the third"), strict=True):
         if not vector_norm(arm) > 0:
@@ -151,7 +152,7 @@ def principal(read: Callable[[], Iterable[Weights]], names: Sequence[str]) -> Pl
     for state in read():
         count += 1
         for name in names:
-            value = state[name].double()
+            value = networks.wide(state[name])
             total[name] = total[name] + value if name in total else value
     if count < 3:
         raise ValleysError(f"a pca plane needs at least 3 iterates, there are {count}")

@@ -148,10 +148,16 @@ class Evaluator:
         self.points = 0
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
         self.backwards = False  # whether forward mode is known to fail in this network
+        tried = networks.twin(self.model)  # as the first pass over a network may be one of a kind
+
+        def trial(images: Tensor) -> Any:
+            with autocast(own, precision):
+                return tried(images)
+
         self.sets = {
             name: loss_checks.check(
                 self.loss,
-                self._tried,
+                trial,
                 batches,
                 name,
                 dtype=_dtype(self.model),
@@ -170,7 +176,7 @@ class Evaluator:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
-        self.model.load_state_dict(state)
+        networks.load(self.model, state)
         self.start = networks.snapshot(self.model)
         self._at_start.clear()
         self._checked = None
@@ -188,6 +194,8 @@ class Evaluator:
         """Set the weights to ``(1 - t) * start + t * stop``, exact at t = 0 and t = 1."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
+                if not networks.movable(parameter):
+                    continue
                 torch.mul(self.start[name], 1.0 - t, out=parameter.data)
                 parameter.data.add_(stop[name].to(parameter), alpha=t)
 
@@ -199,7 +207,7 @@ class Evaluator:
 
     def reset(self) -> None:
         """Put the starting weights and batch-norm statistics back."""
-        self.model.load_state_dict(self.start)
+        networks.load(self.model, self.start)
 
     @torch.no_grad()
     def train_loss(self) -> tuple[float, float]:
@@ -310,7 +318,7 @@ class Evaluator:
         if self._fine is not self:
             self._fine.backwards = self.backwards
             try:
-                self._fine.model.load_state_dict(self.model.state_dict())
+                networks.load(self._fine.model, networks.snapshot(self.model))
                 found = self._fine._compared(direction, None)
             except ValleysError:
                 raise
@@ -367,7 +375,7 @@ class Evaluator:
             with self.in_precision("fp32"):
                 other = networks.differs(phi, slope, scale, eps) if scale else None
         finally:
-            self.model.load_state_dict(here)
+            networks.load(self.model, here)
             self.by_image, self.points = by_image, points
         return None if other is None else (slope, other)
 
@@ -393,7 +401,7 @@ class Evaluator:
                     if loss.requires_grad:
                         loss.backward()
             terms = [
-                float((parameter.grad.double() * direction[name].to(parameter).double()).sum())
+                directions.inner({name: direction[name].to(parameter)}, {name: parameter.grad})
                 for name, parameter in own.items()
                 if parameter.grad is not None
             ]
@@ -435,11 +443,6 @@ class Evaluator:
                 return self.forward(images)
 
         return self._mean(((logits(x), y) for x, y in batches), len(batches), name)
-
-    def _tried(self, images: Tensor) -> Any:
-        """Return what the network makes of a few images, before anything is compiled."""
-        with autocast(self.device, self.precision):
-            return self.model(images)
 
     def _mean(self, pairs: Iterable[tuple[Any, Tensor]], count: int, name: str) -> tuple[float, float]:
         total, hits, kept, on = 0.0, 0, [], self.sets[name]
@@ -622,6 +625,12 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
             raise ValleysError(
                 f"direction: {name!r} has shape {tuple(tensor.shape)}; that of the parameter is "
                 f"{tuple(parameters[name].shape)}"
+            )
+        own = parameters[name].dtype
+        if not networks.movable(parameters[name]) or (tensor.is_complex() and not own.is_complex):
+            raise ValleysError(
+                f"direction: {name!r} is {tensor.dtype} and the parameter {own}, through which there is no "
+                "such line; leave it out"
             )
         if not torch.isfinite(tensor).all():
             raise ValleysError(f"direction: {name!r} has values that are not finite")

@@ -520,4 +520,4 @@ def state_folder(cell: str | Path, stage: str, key: object) -> Path:
 
 def vector_norm(tensors: Mapping[str, Tensor]) -> float:
     """Return the 2-norm of all entries of `tensors` together, in float64."""
-    return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors.values()))
+    return networks.norm(tensors.values())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import files, models
+from valleys import files, models, networks
 from valleys.errors import ValleysError
 
 
@@ -42,7 +42,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         raise ValleysError(f"weights file {path} has no {', '.join(missing)} in its header; rerun train_sgd")
     model = fresh(about["model"], tuple(about["in_shape"]), about["classes"], device=device)
     try:
-        model.load_state_dict(state)
+        networks.load(model, state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValleysError(f"weights file {path} does not fit its model: {reason}") from error
