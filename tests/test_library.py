@@ -169,7 +169,7 @@ def test_outputs_that_are_no_classes_have_a_loss_and_no_accuracy():
         ({"loss": lambda z, y: 1.0}, "loss: it returns float"),
         ({"loss": lambda z, y: z[:2]}, r"loss: it returns shape \(2, 3\) for 20 labels"),
         ({"bn": "fresh"}, "bn: 'fresh' is no policy; choose refreshed or frozen"),
-        ({"direction": {}}, "direction: it has no entries"),
+        ({"direction": {}}, "direction: it is without entries"),
         ({"direction": {"1.weigth": torch.zeros(8, 16)}}, "no parameter '1.weigth', did you mean '1.weight'"),
         (
             {"direction": {"1.weight": torch.zeros(16, 8)}},

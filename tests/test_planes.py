@@ -335,7 +335,7 @@ def test_a_plane_on_fewer_images_and_at_swa(finished):
     assert points.set_index("role")["distance"].idxmin() == "swa"
 
 
-def test_parallel_directions_are_told_in_one_line(finished):
+def test_one_direction_under_two_names_is_told_in_one_line(finished):
     config = changed(
         SMOKE,
         probes__same={"kind": "uniform", "n": 1, "points": 21},
@@ -343,5 +343,5 @@ def test_parallel_directions_are_told_in_one_line(finished):
     )
     status, text = snakemake(finished, config, f"{CELL}/planes/flat/planes.parquet", "--cores", "1")
     assert status != 0
-    assert "error in rule plane: the two directions are parallel: they span no plane" in text
+    assert "config: planes.flat.span: it must be two different directions" in text
     assert "Traceback" not in text
