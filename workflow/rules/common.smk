@@ -165,7 +165,7 @@ def given_weights(wildcards):
 
 
 def import_spec(wildcards):
-    """Params of import_solution. What a rule makes is newer than what is made of it: that needs no digest."""
+    """Params of import_solution. A file that a rule makes needs no digest, as its time says when it changed."""
     cell, name = cell_of(wildcards), wildcards.solution
     spec = experiment.import_solution(cell.model, cell.recipe) | experiment.checkpoint_choice(cell, name)
     return (
