@@ -41,8 +41,15 @@ def test_a_network_is_itself_unless_asked():
     net = fresh()
     assert compilation.forward_of(net, False) is net
     assert not jobs.compiles({"execution": {"compile": False}})
-    assert jobs.arithmetic(torch.device("cpu"), {"execution": {"compile": False}}) == "cpu"
-    assert jobs.arithmetic(torch.device("cpu"), {"execution": {"compile": True}}) != "cpu"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert jobs.arithmetic(torch.device("cpu"), compiled=False) == "cpu"
+        assert jobs.arithmetic(torch.device("cpu"), compiled=True) == "cpu, compiled"
+        torch.set_num_threads(2)
+        assert jobs.arithmetic(torch.device("cpu")) == "cpu, 2 threads"
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_compiled_line_is_that_of_the_network(monkeypatch):

@@ -358,7 +358,7 @@ def test_all_iterates_are_written_where_a_plane_needs_them():
     assert [found.iterates_of(cell) for cell in (first, second)] == [3, 2]  # the plane is of one seed
     assert [found.iterates_of(cell, "none") for cell in (first, second)] == [0, 0]
     assert [found.written_iterates(cell, "none") for cell in (first, second)] == [3, 2]
-    config = changed(config, probes__pca={"kind": "pca", "points": 21})
+    config = changed(config, probes__pca={"kind": "pca", "n": 2, "points": 21})
     assert valleys_config.Experiment(_filled(config)).iterates_of(second) == 3
 
 
