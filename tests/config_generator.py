@@ -38,8 +38,9 @@ def build(classes, in_shape, width=4, act="relu", deep=None, opts=None):
     size = in_shape[0] * in_shape[1] * in_shape[2]
     norm = nn.BatchNorm1d(width, **(opts or {}))
     body = [nn.Linear(size, width), norm, nn.ReLU() if act == "relu" else nn.Tanh()]
-    body += [nn.Linear(width, w) for w in deep or []]
-    return nn.Sequential(nn.Flatten(), *body, nn.Linear((deep or [width])[-1], classes))
+    sizes = [width, *(deep or [])]
+    body += [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
+    return nn.Sequential(nn.Flatten(), *body, nn.Linear(sizes[-1], classes))
 
 def images(n=60):
     import numpy as np

@@ -467,13 +467,13 @@ class Experiment:
         }
         self._check_solutions()
         self._check_recipes()
-        self._check_batches_of_one()
         self._check_shifts()
         self._check_windows()
         self._check_probes()
         self._check_directions()
         self._check_lines()
         self._check_planes()
+        self._check_batches_of_one()
         self._check_given()
         self._check_theory()
 
@@ -778,15 +778,29 @@ class Experiment:
                     raise ValleysError(f"{where}.nesterov: needs {key}momentum above 0")
 
     def _check_batches_of_one(self) -> None:
-        """Check that batch norm on vectors gets two images or more; `valleys.sgd.Trainer` finds the rest."""
+        """Check that batch norm on vectors gets two images or more; jobs find the rest."""
         for cell in self.trained_cells:
             model = self.models[cell.model]
-            on_vectors = model.get("arch") == "mlp" and model["norm"] == "batch" and model["hidden"]
-            if on_vectors and not self.is_given(cell.recipe) and self.recipe(cell.recipe)["batch_size"] == 1:
+            if model.get("arch") != "mlp" or model["norm"] != "batch" or not model["hidden"]:
+                continue
+            ones = [
+                f"{key}.train_images"
+                for key, block in self._measured(cell)
+                if block["train_images"] == 1 and block["bn"] == "refreshed"
+            ]
+            if not self.is_given(cell.recipe) and self.recipe(cell.recipe)["batch_size"] == 1:
+                ones.append(f"recipes.{cell.recipe}.batch_size")
+            if ones:
                 raise ValleysError(
-                    f"config: recipes.{cell.recipe}.batch_size: 1 gives the batch norm of model {cell.model} "
-                    "one value a channel, of which it can take no statistics; choose 2 or more"
+                    f"config: {ones[0]}: 1 gives the batch norm of model {cell.model} one value a channel, "
+                    "of which it can take no statistics; choose 2 or more"
                 )
+
+    def _measured(self, cell: Cell) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield key and block of all that a cell is measured along; nothing of one that is trained only."""
+        if cell in self.wanted:
+            for key, of in (("probes", self.probes_of), ("lines", self.lines_of), ("planes", self.planes_of)):
+                yield from ((f"{key}.{name}", self.config[key][name]) for name in of(cell))
 
     def _check_shifts(self) -> None:
         """Check that images reflect less than all of them, where their size is known."""
