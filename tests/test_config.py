@@ -156,6 +156,17 @@ MISTAKES = {
     "name with a line end": ("name", "x\n", ["name", "cannot be a name"]),
     "probe name with a path": ("probes.a/b", {"kind": "uniform"}, ["probes", "'a/b'", "cannot be a name"]),
     "recipe name with a space": ("recipes.a b", RECIPE, ["'a b'", "cannot be a name"]),
+    "data set called like a log file": (
+        "",
+        BASE | {"datasets": BASE["datasets"] | {"toy_2d.log": {"source": "digits"}}},
+        ["config: datasets", "'toy_2d.log' ends as log files"],
+    ),
+    "model called like a benchmark": (
+        "",
+        BASE | {"models": BASE["models"] | {"a.tsv": {"arch": "mlp"}}},
+        ["config: models", "'a.tsv' ends as log files"],
+    ),
+    "study name with a capital": ("studies.A-b", {}, ["'A-b'", "use small letters, digits and '_'"]),
     "hidden model name": ("models..x", {}, ["models"]),
     "grid with an unknown probe": ("grid.0.probes", ["unifrom"], ["grid.0.probes", "mean 'uniform'?"]),
     "grid with an unknown line": ("grid.0.lines", ["x"], ["grid.0.lines", "'x'", "swa-descent"]),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fill_defaults, load_config
+from snakemake.iocontainers import Wildcards
 from valleys import costs, data_costs
 from valleys.config import Experiment
 from valleys.costs import Costs, Work
@@ -465,6 +466,21 @@ def test_originals_that_changed_count_before_what_was_prepared_from_them(tmp_pat
     for folder in ("train", "test"):  # gone since: the prepared files do
         shutil.rmtree(tmp_path / folder)
     assert with_data(TREE).data("digits").train == 99
+
+
+def test_wildcards_may_be_snakemakes(tmp_path, monkeypatch):
+    """Whose `in` looks at values; a study may be called as one of them is."""
+    monkeypatch.chdir(tmp_path)
+    found = with_data({"source": "cifar10", "root": "."})
+    snakemakes = Wildcards(fromdict=CELL)
+    assert found("evaluate", snakemakes) == found("evaluate", CELL)
+    prepared(24, 6)
+    assert found("evaluate", snakemakes) == found("evaluate", CELL)
+    assert found("evaluate", CELL) == with_data({"source": "cifar10", "root": "."})("evaluate", CELL)
+    study = {"dataset": "digits", "model": "mlp", "recipe": "quick", "factors": {}}
+    named = Costs(Experiment(fill_defaults({**SMOKE, "studies": {"dataset": study}})))
+    of_study = Wildcards(fromdict={"study": "dataset"})
+    assert named("study", of_study) == named("study", {"study": "dataset"})
 
 
 def test_a_run_asks_for_what_the_data_need(tmp_path, monkeypatch):

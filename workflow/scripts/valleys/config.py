@@ -323,10 +323,10 @@ def _explain(error: ValidationError) -> str:
         size = f"{SMALLEST:g} to {LARGEST:g}"
         return f"{where}: {error.instance!r} is out of range; it must be 0, or {size} in size"
     if error.validator == "pattern":
-        return (
-            f"{where}: {error.instance!r} cannot be a name; use letters, digits, '_', '-' and '.', "
-            "beginning with a letter or digit"
-        )
+        right = "letters, digits, '_', '-' and '.', beginning with a letter or digit"
+        if error.validator_value.startswith("^[a-z]"):  # of studies, whose tables and rules have their names
+            right = "small letters, digits and '_', beginning with a letter"
+        return f"{where}: {error.instance!r} cannot be a name; use {right}"
     return f"{where}: {error.message}"
 
 
@@ -659,6 +659,12 @@ class Experiment:
         for name in self.checkpoints:
             if name in self.recipes:
                 raise ValleysError(f"config: checkpoints: {name!r} is a recipe too; choose another name")
+        for block in ("datasets", "models"):
+            for name in self.config[block]:
+                if name.endswith((".log", ".tsv")):  # names a folder, beside files that are called so
+                    raise ValleysError(
+                        f"config: {block}: {name!r} ends as log files and benchmarks do; choose another name"
+                    )
         self._check_case()
         for name in self.config["studies"]:
             if name.endswith(LINES):

@@ -220,6 +220,7 @@ class Costs:
         """
         if rule not in _MODELS:
             raise KeyError(f"no cost model of rule {rule}")
+        wildcards = dict(wildcards.items())  # in Snakemake's, `in` looks at values
         seeded = rule in ("train_sgd", "probe")
         key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
         # What is known of the data, and of a network that may have been a guess, is part of the question.

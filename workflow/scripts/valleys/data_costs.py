@@ -7,22 +7,21 @@ What is wrong with the files is for `prepare_dataset` to say; here they are then
 
 from __future__ import annotations
 
-import glob
 import io
 import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from valleys import files
+from valleys.dataset_options import IMAGE_SUFFIXES
 
 #: After so many names in an image folder no other class is looked at, nor more Parquet files than so many;
 #: the rest is taken to be alike.
 MOST_NAMES, MOST_FILES = 50_000, 100
 _HEADER_BYTES = 1 << 14
-#: What torchvision's `ImageFolder` takes for an image.
-IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ _Part = tuple[int, tuple[int, int, int] | None, int | None, bool]
 
 def _image_folder(given: str) -> _Part:
     """Count the images below each class folder, as `ImageFolder` finds them: links are followed."""
-    folder = Path(given).expanduser()
+    folder = files.expand(given)
     with os.scandir(folder) as entries:
         classes = sorted(entry.path for entry in entries if entry.is_dir())
     seen = images = done = 0
@@ -78,7 +77,7 @@ def _image_folder(given: str) -> _Part:
             break
         for _, _, names in os.walk(path, followlinks=True):
             seen += 1 + len(names)
-            images += sum(name.lower().endswith(IMAGES) for name in names)
+            images += sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
         done += 1
     return math.ceil(images * len(classes) / max(done, 1)), None, len(classes), done == len(classes)
 
@@ -87,11 +86,9 @@ def _parquet(given: str | Sequence[str]) -> _Part:
     """Add up the rows that footers declare."""
     import pyarrow.parquet as pq
 
-    paths = []
-    for item in [given] if isinstance(given, str) else given:
-        path = str(Path(item).expanduser())
-        paths += [path] if Path(path).is_file() else sorted(glob.glob(path, recursive=True))  # noqa: PTH207
-    looked = [_regular(path) for path in paths[:MOST_FILES]]
+    items = [given] if isinstance(given, str) else given
+    paths = [path for item in items for path in files.matching(item)]
+    looked = [files.check_regular(path) for path in paths[:MOST_FILES]]
     rows = sum(pq.read_metadata(path).num_rows for path in looked)
     return math.ceil(rows * len(paths) / max(len(looked), 1)), None, None, len(looked) == len(paths)
 
@@ -100,7 +97,7 @@ def _numpy(given: str) -> _Part:
     """Read the header of the array ``images``."""
     import numpy as np
 
-    path = _regular(Path(given).expanduser())
+    path = files.check_regular(files.expand(given))
     with zipfile.ZipFile(path) as archive, archive.open("images.npy") as whole:
         stream = io.BytesIO(whole.read(_HEADER_BYTES))  # a header that says it is longer is a bomb
         version = np.lib.format.read_magic(stream)
@@ -108,13 +105,6 @@ def _numpy(given: str) -> _Part:
         shape, _, _ = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
     n, height, width, channels = (*shape, 1)[:4]
     return n, (channels, height, width), None, True
-
-
-def _regular(path: str | Path) -> str | Path:
-    """Return a path that is one of a file: a pipe would be waited at."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(path)
-    return path
 
 
 _COUNTERS = {"image_folder": _image_folder, "parquet": _parquet, "numpy": _numpy}
