@@ -143,6 +143,7 @@ MISTAKES = {
     "even points": ("probes.uniform.points", 20, ["probes.uniform.points", "20", "odd"]),
     "points too few for zeta_max": ("asymmetry.zeta_max", 0.05, ["uniform.points", "21", "zeta_max", "41"]),
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),
+    "toy steps that miss the reach": ("toy_2d.step", 1.0, ["toy_2d.step: 1.0", "reach, 7.5", "whole number"]),
     "toy steps too long": ("toy_2d.step", 6, ["toy_2d.step", "6", "zeta_max", "3.75"]),
     "steps too long for a valley": ("theory.rates", [0.1, 0.5], ["theory.rates", "0.5", "below 0.5"]),
     "steep side that is flat": ("theory.ratios", [0.5], ["theory.ratios.0", "0.5"]),
@@ -1089,6 +1090,23 @@ def test_batches_of_one_image_are_refused_where_batch_norm_has_one_value():
     study = {"dataset": "digits", "model": "mlp", "recipe": "quick", "factors": {"recipe.batch_size": [1]}}
     with pytest.raises(ValleysError, match=r"recipes.quick.batch_size-1.batch_size: 1 gives the batch norm"):
         experiment(("models.mlp", model), ("studies", {"size": study}))
+
+
+@pytest.mark.parametrize(
+    ("key", "block"),
+    [
+        ("probes.one", {"kind": "uniform", "train_images": 1}),
+        ("lines.one", {"start": "sgd", "stop": "swa", "train_images": 1}),
+        ("planes.one", {"pca": True, "train_images": 1}),
+    ],
+)
+def test_one_image_to_refresh_batch_norm_on_is_refused(key, block):
+    model = ("models.mlp", {"arch": "mlp", "hidden": [8], "norm": "batch"})
+    with pytest.raises(ValleysError, match=f"{key}.train_images: 1 gives the batch norm of model mlp one"):
+        experiment(model, (key, block))
+    experiment(model, (key, {**block, "train_images": 2}))
+    experiment(model, (key, {**block, "bn": "frozen"}))
+    experiment(("models.mlp", {"arch": "mlp", "hidden": [8], "norm": "layer"}), (key, block))
 
 
 def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypatch):

@@ -852,10 +852,16 @@ class Experiment:
                     f"{zeta_max} of the radius; there must be at least {2 * half + 1}"
                 )
         toy = self.config["toy_2d"]
-        if round(toy["reach"] / toy["step"]) < half:
+        steps = toy["reach"] / toy["step"]
+        if round(steps) < half:
             raise ValleysError(
                 f"config: toy_2d.step: {toy['step']} is beyond zeta_max {zeta_max} of the reach; "
                 f"it must be at most {toy['reach'] / half:g}"
+            )
+        if abs(steps - round(steps)) > 1e-6 * steps:  # as `toy` has it
+            raise ValleysError(
+                f"config: toy_2d.step: {toy['step']}: the reach, {toy['reach']}, is not a whole number of "
+                "steps; change one of them"
             )
 
     def _check_probes(self) -> None:
