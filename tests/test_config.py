@@ -1,5 +1,6 @@
 """A mistake in the config is one clear line, and a stage depends on just the keys that change it."""
 
+import contextlib
 import copy
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs, files
+from valleys import config, costs, directions, files, models
 from valleys.config import Cell, Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
@@ -151,6 +152,8 @@ MISTAKES = {
     "noise that is none": ("theory.levels", [0], ["theory.levels.0", "0"]),
     "unknown kind": ("probes.uniform.kind", "unifrom", ["probes.uniform.kind", "did you mean 'uniform'?"]),
     "unknown group": ("probes.uniform.group", "batchnorm", ["uniform.group", "classifier"]),
+    "group of a layer without a name": ("probes.uniform.group", "layer:", ["'layer:' names no layer"]),
+    "group of no layer's name": ("probes.uniform.group", "layer:<name>", ["uniform.group", "names no layer"]),
     "filter over batch norm": ("probes.uniform", {"kind": "filter", "group": "bn"}, ["filter", "bn"]),
     "to_seed with one seed": ("probes.other", {"kind": "to_seed"}, ["probes.other", "second seed"]),
     "name with a path": ("name", "../x", ["name", "'../x'", "cannot be a name"]),
@@ -345,15 +348,21 @@ def test_probes_on_norm_parameters_are_skipped_without_norm():
     ]
 
 
-def test_probes_on_layers_that_an_architecture_has_not_are_skipped():
+def test_probes_on_groups_that_an_architecture_has_not_are_skipped():
+    """And only those: of an mlp ``conv`` is its hidden layers."""
+    groups = ("all", "not_bn", "bn", "bn_weight", "bn_bias", "conv", "classifier")
     found = experiment(
-        ("probes", {name: {"kind": "uniform", "group": name} for name in ("conv", "bn", "not_bn")}),
+        ("probes", {name: {"kind": "uniform", "group": name} for name in groups}),
         ("models.linear", {"arch": "mlp", "norm": "batch", "hidden": []}),
-        ("models.pixels", {"arch": "resnet8"}),
+        ("models.pixels", {"arch": "resnet8", "norm": "batch"}),
         ("grid.0.model", ["mlp", "linear", "pixels"]),
     )
-    probes = {cell.model: found.probes_of(cell) for cell in found.cells}
-    assert probes == {"mlp": ["bn", "not_bn"], "linear": [], "pixels": ["conv", "bn", "not_bn"]}
+    for cell in found.cells:
+        net, there = models.build(found.models[cell.model], in_shape=(1, 8, 8), classes=10), []
+        for group in groups:
+            with contextlib.suppress(ValleysError):  # an empty group
+                there += [group] if directions.parameter_group(net, group) else []
+        assert found.probes_of(cell) == there, cell.model
 
 
 def seeded(*seeds, n=2, **probe):

@@ -872,6 +872,10 @@ class Experiment:
                     f"{where}.kind: unknown kind {probe['kind']!r}{_nearest(probe['kind'], kinds)}; "
                     f"choose from {', '.join(kinds)}"
                 )
+            if probe["group"] in ("layer:", "layer:<name>"):
+                raise ValleysError(
+                    f"{where}.group: {probe['group']!r} names no layer; write one, as in layer:fc"
+                )
             if probe["group"] not in GROUPS and not probe["group"].startswith("layer:"):
                 raise ValleysError(
                     f"{where}.group: unknown group {probe['group']!r}"
@@ -1127,12 +1131,12 @@ class Experiment:
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
 
-        One on normalisation layers needs a model with some, as one on convolutions does, one towards other
-        seeds needs another seed, and all need one of their solutions.
+        One on normalisation layers needs a model with some, one towards other seeds needs another seed, and
+        all need one of their solutions. An mlp without hidden layers has neither norms nor hidden weights.
         """
         model = self.models[cell.model]
-        flat = model.get("arch") == "mlp"
-        plain = model.get("norm") == "none" or (flat and not model["hidden"])
+        plain = model.get("norm") == "none"
+        empty = ("bn", "bn_weight", "bn_bias", "conv") if model.get("hidden") == [] else ()
         alone = not self._other_seeds(cell)
         made = {*self.solutions_of(cell), *(() if self.is_given(cell.recipe) else ("iterates",))}
         return [
@@ -1140,7 +1144,7 @@ class Experiment:
             for name, probe in self.config["probes"].items()
             if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
-            and not (flat and probe["group"] == "conv")
+            and probe["group"] not in empty
             and not (alone and probe["kind"] == "to_seed")
             and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
             and self.probed_solutions(cell, name)
