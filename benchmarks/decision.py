@@ -30,9 +30,10 @@ import torch
 from common import document, markdown, save
 from precision import experiment
 from scipy.interpolate import PchipInterpolator
-from valleys import asymmetry, directions, jobs, losses, measured_gain, probe, solutions, tables
+from valleys import asymmetry, directions, jobs, losses, measured_gain, probe, solutions
 from valleys.config import Experiment
 from valleys.data import Split, load_split
+from valleys.storage import tables
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHARES = (16, 8, 4, 2)  # subsets of a sixteenth of the images and so on

@@ -21,10 +21,11 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from snakemake.utils import validate
-from valleys import asymmetry, directions, jobs, measures, probe, solutions, tables
+from valleys import asymmetry, directions, jobs, measures, probe, solutions
 from valleys.config import SCHEMA_FILE, Experiment
 from valleys.data import load_split
 from valleys.direction_kinds import COMPUTED
+from valleys.storage import tables
 
 
 def experiment(path: Path) -> Experiment:

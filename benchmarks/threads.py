@@ -27,7 +27,8 @@ SEEDS = (0, 1, 2)
 def measure(threads: int) -> dict[str, Any]:
     """Return the mean train loss (nats) after training by seed and epochs, with the weights' checksums."""
     import torch
-    from valleys import config, data_sources, files, losses, sgd, solutions
+    from valleys import config, data_sources, losses, sgd, solutions
+    from valleys.storage.weights import checksum
 
     torch.set_num_threads(threads)
     raw = yaml.safe_load((common.ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -43,12 +44,12 @@ def measure(threads: int) -> dict[str, Any]:
         spec = experiment.models["resnet8-bn"]
         model = solutions.fresh(spec, train.in_shape, train.classes, seed=seed)
         first, _ = sgd.evaluate(model, train, loss)
-        found[f"{seed} 0"] = [first, files.checksum(model.state_dict())]
+        found[f"{seed} 0"] = [first, checksum(model.state_dict())]
         trainer = sgd.Trainer(model, train, recipe, seed=seed)
         for epochs in EPOCHS:
             trainer.run(epochs, lambda epoch: sgd.learning_rate(epoch, recipe), lambda epoch, row: None)
             after, _ = sgd.evaluate(model, train, loss)
-            found[f"{seed} {epochs}"] = [after, files.checksum(model.state_dict())]
+            found[f"{seed} {epochs}"] = [after, checksum(model.state_dict())]
     return found
 
 

@@ -26,9 +26,11 @@ from workflow_runs import ROOT, command, load
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from valleys import files, tables
 from valleys.costs import RULES
 from valleys.errors import ValleysError
+from valleys.storage import files, tables
+from valleys.storage.state import load_checkpoint
+from valleys.storage.weights import load_weights
 
 SMOKE = load("config/smoke.yaml")
 RESULTS = Path("results/smoke")
@@ -103,7 +105,7 @@ def readers(path):
     if path.suffix == ".svg":
         return {"figure (SVG)": lambda: files.read_svg(path)}
     if path.suffix == ".pt":
-        return {"checkpoint": lambda: plain(files.load_checkpoint(path))}
+        return {"checkpoint": lambda: plain(load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
         from valleys.data import load_split, read_metadata
 
@@ -113,7 +115,7 @@ def readers(path):
 
         return {"data set": lambda: split(1e9), "data set, image by image": lambda: split(0)}
     if path.suffix == ".safetensors":
-        return {"weights": lambda: plain(files.load_weights(path, ours=True))}
+        return {"weights": lambda: plain(load_weights(path, ours=True))}
     return {}
 
 

@@ -3,8 +3,8 @@
 import itertools
 
 import numpy as np
-from valleys import tables
 from valleys.stats import wilson
+from valleys.storage import tables
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
 NAMES += ["plane-solutions", "plane-iterates"]

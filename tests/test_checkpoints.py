@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
-from valleys import averaging, checkpoints, solutions, tables
+from valleys import averaging, checkpoints, solutions
 from valleys.data import Split
 from valleys.errors import ValleysError
+from valleys.storage import tables
 from workflow_runs import planned, snakemake
 
 SPEC = {"arch": "mlp", "hidden": [16], "norm": "batch"}

@@ -27,8 +27,9 @@ from claim_tables import (
 )
 from study_claims import LEVELS, SIX, TWICE, norms, recipes, sample
 from study_tables import table, variants
-from valleys import claims, stats, tables
+from valleys import claims, stats
 from valleys.errors import ValleysError
+from valleys.storage import tables
 
 
 def test_no_data_are_inconclusive():

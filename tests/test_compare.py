@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 from browser import CHROMIUM, browser
-from valleys import compare, stats, tables
+from valleys import compare, stats
 from valleys.__main__ import main
 from valleys.errors import ValleysError
+from valleys.storage import tables
 
 CONFIG = {"claims": {"level": 0.95}, "recipes": {"short": {"lr": 0.1, "epochs": 5}}}
 SHARE = stats.wilson(7, 10)

@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs, directions, files, models
+from valleys import config, costs, directions, models
 from valleys.config import Cell, Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
+from valleys.storage.weights import save_weights
 
 BASE = load_config("config/smoke.yaml") | {"studies": {}}
 
@@ -496,7 +497,7 @@ def test_lines_within_a_cell_are_for_swa_and_others_for_basin():
 
 
 def test_parts_and_figures_name_tables_that_are_declared():
-    from valleys import tables
+    from valleys.storage import tables
 
     found = experiment()
     assert set(found.tables()) == set(tables.declared()) - {"study", "comparison"}
@@ -1274,7 +1275,7 @@ def test_weights_that_an_older_file_replaces_are_noticed_and_read_ones_may_go(tm
     second = found.checkpoint_digest(cell, "mine")
     assert len({json.dumps(first), json.dumps(second), "{}"}) == 3
     made = f"{found.root}/cells/{cell.path}/mine.safetensors"
-    files.save_weights(made, {"w": torch.zeros(2)}, second)
+    save_weights(made, {"w": torch.zeros(2)}, second)
     weights.unlink()
     assert found.checkpoint_digest(cell, "mine") == second
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import asymmetry, averaging, connectivity, files, losses, probe, sgd, solutions
+from valleys import asymmetry, averaging, connectivity, losses, probe, sgd, solutions
 from valleys.connectivity import CurveNet, WeightPath
 from valleys.data import Split
 from valleys.errors import ValleysError
+from valleys.storage.weights import checksum
 
 SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
 RECIPE = {
@@ -309,7 +310,7 @@ def test_bends_are_stored_with_their_ends(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValleysError, match="does not match its checksum"):
         connectivity.load_path(file, start, stop, about)
-    assert files.checksum(bends[0]) != files.checksum(bends[1])
+    assert checksum(bends[0]) != checksum(bends[1])
 
 
 def test_self_check_finds_a_path_that_misses_its_ends():

@@ -308,11 +308,12 @@ def test_iterates_kept():
 
 def test_weights_files_are_as_large_as_told(tmp_path):
     """One weights file of the smoke run's model: the estimate but for the header."""
-    from valleys import files, models
+    from valleys import models
+    from valleys.storage.weights import save_weights
 
     model = models.build(SMOKE["models"]["mlp"], in_shape=(1, 8, 8), classes=10)
     path = tmp_path / "w.safetensors"
-    files.save_weights(path, model.state_dict())
+    save_weights(path, model.state_dict())
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert json.loads(path.read_bytes()[8:header])
     assert path.stat().st_size - header == pytest.approx(of().net("digits", "mlp").bytes, rel=0.01)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from valleys import tables
+from valleys.storage import tables
 from workflow_runs import ROOT, planned, snakemake
 
 

@@ -11,7 +11,10 @@ import psutil
 import pytest
 import torch
 from matplotlib.figure import Figure
-from valleys import data, figures, files, tables
+from valleys import data, figures
+from valleys.storage import state, tables
+from valleys.storage.state import save_checkpoint
+from valleys.storage.weights import save_weights
 from workflow_runs import ROOT, command, snakemake
 
 TOY = "toy"
@@ -26,8 +29,8 @@ def stored(tmp_path_factory):
         torch.arange(300).byte().view(3, 1, 10, 10), torch.tensor([0, 1, 0]), 2, (0.5,), (0.2,)
     )
     data.save_split(root / "data" / "d" / "train.safetensors", split)
-    files.save_weights(root / "cells" / "sgd.safetensors", {"w": torch.randn(40)}, {"model": {"arch": "mlp"}})
-    files.save_checkpoint(root / "cells" / "state" / "c.pt", {"w": torch.randn(40), "epoch": 3})
+    save_weights(root / "cells" / "sgd.safetensors", {"w": torch.randn(40)}, {"model": {"arch": "mlp"}})
+    save_checkpoint(root / "cells" / "state" / "c.pt", {"w": torch.randn(40), "epoch": 3})
     rows = [{"recipe": "paper", "draw": i, "offset": 0.1 * i, "loss": 0.3 * i * i} for i in range(30)]
     tables.write(root / "tables" / "toy_2d_curves.parquet", "toy_2d_curves", rows, {"c": 2})
     picture = Figure()
@@ -50,7 +53,7 @@ def test_damaged_artefacts_are_refused_with_one_line_or_are_as_they_were(stored)
 
 def test_the_suite_can_tell_a_wrong_number(stored, monkeypatch):
     """Without the check of the checksum the same damage gives other numbers, and the suite says so."""
-    monkeypatch.setattr(files, "load_checkpoint", lambda path: {"w": path.read_bytes()})
+    monkeypatch.setattr(state, "load_checkpoint", lambda path: {"w": path.read_bytes()})
     rows = list(faults.corrupt(stored, 50))
     assert any(row["outcome"] == "WRONG" for row in rows)
     assert not any(row["outcome"] == "WRONG" for row in rows if not row["fault"].startswith("checkpoint"))

@@ -9,8 +9,9 @@ import pytest
 import valleys
 from figure_checks import overlaps
 from figure_tables import MANY, NAMES, SPEC, make_rows, through_parquet
-from valleys import figures, tables
+from valleys import figures
 from valleys.errors import ValleysError
+from valleys.storage import tables
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

@@ -9,10 +9,11 @@ from figure_checks import overlaps, texts
 from figure_tables import SPEC
 from matplotlib.colors import to_hex
 from study_tables import FILTER, GAUSSIAN, HESSIAN, UNIFORM, minimum, variants
-from valleys import figures, tables
+from valleys import figures
 from valleys.figures import study as study_figure
 from valleys.figures import style
 from valleys.stats import mean_interval, wilson
+from valleys.storage import tables
 
 DECAY, NORM, INIT = "recipe.weight_decay", "model.norm", "model.norm_init"
 pytestmark = pytest.mark.usefixtures("no_warnings")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from valleys import files
 from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.storage.weights import checksum, load_weights, relabel, save_weights
 
 
 def test_only_regular_files_are_opened(tmp_path):
@@ -172,8 +174,8 @@ def test_a_folder_in_the_place_of_the_file_is_an_error(tmp_path):
 
 WRITERS = {
     "text": lambda path: files.write_text(path, "x" * 100_000),
-    "weights": lambda path: files.save_weights(path, {"w": torch.zeros(100_000)}),
-    "checkpoint": lambda path: files.save_checkpoint(path, {"w": torch.zeros(100_000)}),
+    "weights": lambda path: save_weights(path, {"w": torch.zeros(100_000)}),
+    "checkpoint": lambda path: save_checkpoint(path, {"w": torch.zeros(100_000)}),
 }
 
 
@@ -228,7 +230,7 @@ def test_fingerprint_is_pinned_and_blind_to_the_order_of_keys():
 
 def test_checksum_sees_names_types_shapes_and_values_and_nothing_else():
     base = torch.arange(6.0)
-    checksum = files.checksum({"w": base})
+    own = checksum({"w": base})
     others = [
         {"v": base},
         {"w": base.double()},
@@ -236,12 +238,12 @@ def test_checksum_sees_names_types_shapes_and_values_and_nothing_else():
         {"w": base.flip(0)},
         {"w": base, "v": torch.zeros(0)},
     ]
-    assert len({checksum, *map(files.checksum, others)}) == 6
+    assert len({own, *map(checksum, others)}) == 6
     image = torch.randn(2, 3, 4, 5)
     last = image.contiguous(memory_format=torch.channels_last)
     assert last.stride() != image.stride()
-    assert files.checksum({"a": image, "b": base}) == files.checksum({"b": base.clone(), "a": last})
-    assert files.checksum({"w": base.requires_grad_()}) == checksum
+    assert checksum({"a": image, "b": base}) == checksum({"b": base.clone(), "a": last})
+    assert checksum({"w": base.requires_grad_()}) == own
 
 
 # --- weights ---
@@ -250,26 +252,26 @@ def test_checksum_sees_names_types_shapes_and_values_and_nothing_else():
 def test_weights_come_back_as_they_were(tmp_path):
     tensors = state()
     about = {"model": {"arch": "mlp", "hidden": [3]}, "epoch": 7, "text": "é\n", "none": None, "x": 0.1}
-    files.save_weights(tmp_path / "w", tensors, about)
-    loaded, metadata = files.load_weights(tmp_path / "w")
+    save_weights(tmp_path / "w", tensors, about)
+    loaded, metadata = load_weights(tmp_path / "w")
     assert same(loaded, tensors)
-    assert metadata.pop("checksum") == files.checksum(tensors)
+    assert metadata.pop("checksum") == checksum(tensors)
     assert metadata == about
 
 
 def test_channels_last_weights_come_back_with_the_same_values(tmp_path):
     weight = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
-    files.save_weights(tmp_path / "w", {"conv": weight, "view": torch.arange(12.0).view(3, 4).T})
-    loaded, _ = files.load_weights(tmp_path / "w")
+    save_weights(tmp_path / "w", {"conv": weight, "view": torch.arange(12.0).view(3, 4).T})
+    loaded, _ = load_weights(tmp_path / "w")
     torch.testing.assert_close(loaded["conv"], weight, rtol=0, atol=0)
     torch.testing.assert_close(loaded["view"], torch.arange(12.0).view(3, 4).T, rtol=0, atol=0)
 
 
 def test_the_same_weights_make_the_same_file(tmp_path):
     tensors, about = state(), {f"key{i}": i for i in range(12)}
-    files.save_weights(tmp_path / "a", tensors, about)
+    save_weights(tmp_path / "a", tensors, about)
     for i in range(8):  # safetensors orders several metadata keys at random: one is needed
-        files.save_weights(tmp_path / "b", dict(reversed(tensors.items())), dict(reversed(about.items())))
+        save_weights(tmp_path / "b", dict(reversed(tensors.items())), dict(reversed(about.items())))
         assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes(), i
 
 
@@ -277,42 +279,42 @@ def test_a_foreign_safetensors_file_has_no_metadata(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"w": torch.ones(2)}, str(tmp_path / "w"), metadata={"format": "pt"})
-    loaded, metadata = files.load_weights(tmp_path / "w")
+    loaded, metadata = load_weights(tmp_path / "w")
     assert same(loaded, {"w": torch.ones(2)})
     assert metadata == {}
 
 
 def test_absent_weights_are_an_error(tmp_path):
     with pytest.raises(ValleysError, match="does not exist"):
-        files.load_weights(tmp_path / "none")
+        load_weights(tmp_path / "none")
 
 
 def test_truncated_weights_are_always_an_error(tmp_path):
     path = tmp_path / "w"
-    files.save_weights(path, {"w": torch.arange(50.0), "n": torch.tensor(1)}, {"epoch": 3})
+    save_weights(path, {"w": torch.arange(50.0), "n": torch.tensor(1)}, {"epoch": 3})
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(ValleysError, match="delete it and rerun") as caught:
-            files.load_weights(path)
+            load_weights(path)
         assert str(path) in str(caught.value)
     path.write_bytes(whole + b"\0")
     with pytest.raises(ValleysError):
-        files.load_weights(path)
+        load_weights(path)
 
 
 def test_a_flipped_bit_in_weights_never_gives_other_numbers(tmp_path):
     path = tmp_path / "w"
     tensors, about = {"w": torch.arange(9.0), "n": torch.tensor(1)}, {"epoch": 3, "model": {"arch": "mlp"}}
-    files.save_weights(path, tensors, about)
+    save_weights(path, tensors, about)
     whole = path.read_bytes()
-    _, saved = files.load_weights(path)
+    _, saved = load_weights(path)
     errors = silent = 0
     messages = set()
     for bit, damaged in flips(whole, step=3):
         path.write_bytes(damaged)
         try:
-            loaded, metadata = files.load_weights(path)
+            loaded, metadata = load_weights(path)
         except ValleysError as error:
             errors += 1
             messages.add(str(error))
@@ -327,18 +329,18 @@ def test_a_flipped_bit_in_weights_never_gives_other_numbers(tmp_path):
 
 def test_swapped_values_do_not_pass_without_the_checksum(tmp_path):
     path = tmp_path / "w"
-    files.save_weights(path, {"w": torch.tensor([1.0, 2.0])})
+    save_weights(path, {"w": torch.tensor([1.0, 2.0])})
     path.write_bytes(path.read_bytes()[:-8] + torch.tensor([2.0, 1.0]).numpy().tobytes())
     with pytest.raises(ValleysError, match="does not match its checksum"):
-        files.load_weights(path)
-    assert files.load_weights(path, verify=False)[0]["w"].tolist() == [2.0, 1.0]
+        load_weights(path)
+    assert load_weights(path, verify=False)[0]["w"].tolist() == [2.0, 1.0]
 
 
 def test_relabelled_weights_are_what_save_weights_would_write(tmp_path):
     tensors = state() | {"half": torch.ones(2, dtype=torch.bfloat16), "none": torch.zeros(0)}
-    files.save_weights(tmp_path / "a", tensors, {"model": {"arch": "é"}, "n": 1})
-    files.relabel(tmp_path / "a", tmp_path / "b", n=2, more=[None])
-    files.save_weights(tmp_path / "c", tensors, {"model": {"arch": "é"}, "n": 2, "more": [None]})
+    save_weights(tmp_path / "a", tensors, {"model": {"arch": "é"}, "n": 1})
+    relabel(tmp_path / "a", tmp_path / "b", n=2, more=[None])
+    save_weights(tmp_path / "c", tensors, {"model": {"arch": "é"}, "n": 2, "more": [None]})
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
@@ -346,7 +348,7 @@ def test_damaged_weights_are_not_relabelled(tmp_path):
     from safetensors.torch import save_file
 
     path = tmp_path / "w"
-    files.save_weights(path, {"w": torch.arange(9.0), "n": torch.tensor(1)}, {"epoch": 3})
+    save_weights(path, {"w": torch.arange(9.0), "n": torch.tensor(1)}, {"epoch": 3})
     whole = path.read_bytes()
     damaged = [whole[:length] for length in range(0, len(whole), 3)] + [whole + b"\0"]
     damaged += [content for _, content in flips(whole, step=3)]
@@ -354,19 +356,19 @@ def test_damaged_weights_are_not_relabelled(tmp_path):
     for content in damaged:
         path.write_bytes(content)
         try:
-            files.relabel(path, tmp_path / "copy")
+            relabel(path, tmp_path / "copy")
         except ValleysError as error:
             messages.add(str(error))
         else:  # spaces of the header, say: nothing that was said has changed
             silent += 1
-            assert files.load_weights(tmp_path / "copy")[0]["w"].tolist() == list(range(9))
+            assert load_weights(tmp_path / "copy")[0]["w"].tolist() == list(range(9))
     assert silent * 20 < len(damaged)
     assert all(str(path) in message and "\n" not in message for message in messages)
     save_file({"w": torch.ones(2)}, str(path), metadata={"format": "pt"})
     with pytest.raises(ValleysError, match="corrupt"):
-        files.relabel(path, tmp_path / "copy")
+        relabel(path, tmp_path / "copy")
     with pytest.raises(ValleysError, match="does not exist"):
-        files.relabel(tmp_path / "none", tmp_path / "copy")
+        relabel(tmp_path / "none", tmp_path / "copy")
 
 
 # --- checkpoints ---
@@ -383,8 +385,8 @@ def checkpoint():
 
 
 def test_checkpoints_come_back_as_they_were(tmp_path):
-    files.save_checkpoint(tmp_path / "state", checkpoint())
-    loaded = files.load_checkpoint(tmp_path / "state")
+    save_checkpoint(tmp_path / "state", checkpoint())
+    loaded = load_checkpoint(tmp_path / "state")
     expected = checkpoint()
     assert same(loaded.pop("model"), expected.pop("model"))
     assert torch.equal(loaded.pop("generator"), expected.pop("generator"))
@@ -395,23 +397,23 @@ def test_checkpoints_come_back_as_they_were(tmp_path):
 
 def test_truncated_checkpoints_are_always_an_error(tmp_path):
     path = tmp_path / "state"
-    files.save_checkpoint(path, checkpoint())
+    save_checkpoint(path, checkpoint())
     whole = path.read_bytes()
     for length in [0, 1, 2, *range(3, len(whole), 101), len(whole) - 32, len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(ValleysError, match="delete it to train from the start") as caught:
-            files.load_checkpoint(path)
+            load_checkpoint(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_always_an_error(tmp_path):
     path = tmp_path / "state"
-    files.save_checkpoint(path, {"w": torch.arange(20.0), "epoch": 3})
+    save_checkpoint(path, {"w": torch.arange(20.0), "epoch": 3})
     for _, damaged in flips(path.read_bytes(), step=41):
         path.write_bytes(damaged)
         with pytest.raises(ValleysError, match="corrupt"):
-            files.load_checkpoint(path)
+            load_checkpoint(path)
 
 
 class Malicious:
@@ -426,11 +428,11 @@ class Malicious:
 def test_a_checkpoint_runs_no_code(tmp_path, sealed):
     path, target = tmp_path / "state", tmp_path / "made"
     if sealed:
-        files.save_checkpoint(path, {"a": Malicious(str(target))})
+        save_checkpoint(path, {"a": Malicious(str(target))})
     else:
         torch.save({"a": Malicious(str(target))}, path)
     with pytest.raises(ValleysError, match="corrupt"):
-        files.load_checkpoint(path)
+        load_checkpoint(path)
     assert not target.exists()
 
 
@@ -438,13 +440,13 @@ def test_a_checkpoint_runs_no_code(tmp_path, sealed):
 def test_what_is_no_checkpoint_is_an_error(tmp_path, content):
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(ValleysError, match="corrupt"):
-        files.load_checkpoint(tmp_path / "state")
+        load_checkpoint(tmp_path / "state")
 
 
 def test_the_same_state_makes_the_same_checkpoint(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        files.save_checkpoint(tmp_path / name / "state", checkpoint())
+        save_checkpoint(tmp_path / name / "state", checkpoint())
     assert (tmp_path / "a" / "state").read_bytes() == (tmp_path / "b" / "state").read_bytes()
 
 
@@ -462,11 +464,11 @@ def test_publish_folder_leaves_out_what_a_kill_left_behind(tmp_path):
 
 def test_a_flipped_bit_that_hides_the_metadata_is_seen_where_weights_must_be_ours(tmp_path):
     path = tmp_path / "w"
-    files.save_weights(path, {"w": torch.arange(9.0)}, {"columns": {"sgd": [{"eigenvalue": 2.5}]}})
+    save_weights(path, {"w": torch.arange(9.0)}, {"columns": {"sgd": [{"eigenvalue": 2.5}]}})
     path.write_bytes(path.read_bytes().replace(b'"valleys"', b'"walleys"'))
-    assert files.load_weights(path)[1] == {}
+    assert load_weights(path)[1] == {}
     with pytest.raises(ValleysError, match="does not match its checksum; delete it and rerun"):
-        files.load_weights(path, ours=True)
+        load_weights(path, ours=True)
 
 
 # --- pictures ---

@@ -14,9 +14,11 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import asymmetry, config, data, data_sources, directions, files, look, probe, solutions, tables
+from valleys import asymmetry, config, data, data_sources, directions, look, probe, solutions
 from valleys.__main__ import main, parser
 from valleys.errors import ValleysError
+from valleys.storage import tables
+from valleys.storage.weights import checksum, save_weights
 
 DATA = "digits:train_size=120,max_test=60"
 MODEL = "mlp:hidden=[8],norm=batch"
@@ -116,7 +118,7 @@ def test_the_tables_say_what_made_them(trained, tmp_path):
     assert about["probes"]["uniform"]["bn"] == "frozen"
     assert about["asymmetry"]["c"] == 3
     assert about["data"] == {"source": "digits", "train_size": 120, "max_test": 60}
-    assert about["weights"] == files.checksum(trained[1].state_dict())
+    assert about["weights"] == checksum(trained[1].state_dict())
 
 
 def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch):
@@ -239,9 +241,7 @@ def test_mistakes_are_one_line(trained, tmp_path, capsys, options, message):
 
 def test_images_of_another_shape_are_refused(trained, tmp_path, capsys):
     weights = tmp_path / "w.safetensors"
-    files.save_weights(
-        weights, trained[1].state_dict(), {"model": {}, "in_shape": [3, 32, 32], "classes": 10}
-    )
+    save_weights(weights, trained[1].state_dict(), {"model": {}, "in_shape": [3, 32, 32], "classes": 10})
     assert main(["probe", "--weights", str(weights), "--data", DATA, "--out", str(tmp_path)]) == 1
     assert "--data: its images have shape (1, 8, 8) and 10 classes" in capsys.readouterr().err
 
@@ -292,7 +292,7 @@ def test_one_of_several_sets_of_weights_is_probed_and_named(trained, tmp_path, c
         capsys.readouterr().out
     )
     about = tables.about(tmp_path / "x" / "tables" / "curves.parquet")["config"]
-    assert about["weights"] == files.checksum(net.state_dict())
+    assert about["weights"] == checksum(net.state_dict())
 
 
 def test_weights_name_no_code_to_run_and_no_folder_to_write_to(trained, tmp_path, capsys):

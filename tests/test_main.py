@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from valleys import tables
 from valleys.__main__ import main, options
+from valleys.storage import tables
 
 ROOT = Path(__file__).parents[1]
 

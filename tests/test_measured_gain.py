@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 from scipy.integrate import quad
 from scipy.interpolate import PchipInterpolator
-from valleys import measured_gain, tables, theory
+from valleys import measured_gain
 from valleys.errors import ValleysError
+from valleys.simulations import theory
+from valleys.storage import tables
 
 CELL = {"dataset": "d", "model": "m", "recipe": "r", "seed": 3}
 X = np.linspace(-1, 1, 33)

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import yaml
-from valleys import rulegraph, tables
+from valleys import rulegraph
+from valleys.storage import tables
 from workflow_runs import ROOT, load
 
 OUTER = """

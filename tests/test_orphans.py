@@ -9,8 +9,9 @@ import textwrap
 
 import pytest
 from test_runs import SCRIPTS, record
-from valleys import files, orphans, runs
+from valleys import orphans, runs
 from valleys.errors import ValleysError
+from valleys.storage import files
 
 OWN = "valleys_00000000-0000-0000-0000-000000000000"
 OLD = "valleys_11111111-1111-1111-1111-111111111111"

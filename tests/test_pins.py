@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from valleys import checkpoints, data_sources, files, tables
+from valleys import checkpoints, data_sources
 from valleys.errors import ValleysError
+from valleys.storage import tables
+from valleys.storage.state import LEAST, load_checkpoint, require
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt"}
@@ -169,7 +171,7 @@ def numbers(version):
 def test_what_promises_rest_on_has_a_lower_bound():
     """They are one list; the pins are above it, and requirements.in says the same where it pins nothing."""
     found = bounds()
-    least = {{"PIL": "pillow"}.get(name, name): version for name, (version, _) in files.LEAST.items()}
+    least = {{"PIL": "pillow"}.get(name, name): version for name, (version, _) in LEAST.items()}
     assert least.items() <= found.items()
     assert {"torch", "pyarrow", "pillow", "safetensors", "jinja2", "pyyaml"} <= set(found)
     for name, version in found.items():
@@ -201,15 +203,15 @@ def test_an_older_package_opens_no_file_from_elsewhere(tmp_path, monkeypatch, pa
     """One line, before a byte of the file is looked at."""
     monkeypatch.setattr(importlib.import_module(package), "__version__", version)
     if not refused:
-        return files.require(package)
+        return require(package)
     name = {"PIL": "pillow"}.get(package, package)
     line = re.escape(f"{name} {version} is installed, with which ") + f".*install {name} >= "
     with pytest.raises(ValleysError, match=line):
-        files.require(package)
+        require(package)
     path = tmp_path / "file"
     path.write_bytes(b"\x80whatever")  # begins as a pickle does
     doors = {
-        "torch": [lambda: checkpoints.read(path), lambda: files.load_checkpoint(path)],
+        "torch": [lambda: checkpoints.read(path), lambda: load_checkpoint(path)],
         "pyarrow": [
             lambda: tables.read(path, "curves"),
             lambda: data_sources.load_source({"source": "parquet", "train": str(path), "test": str(path)}),

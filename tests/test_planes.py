@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from test_probe import LOSS, make_split, naive
-from valleys import averaging, directions, files, planes, probe, sgd, solutions, tables
+from valleys import averaging, directions, planes, probe, sgd, solutions
 from valleys.errors import ValleysError
+from valleys.storage import tables
+from valleys.storage.state import load_checkpoint
+from valleys.storage.weights import checksum
 from workflow_runs import changed, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
@@ -222,10 +225,10 @@ def test_self_check_finds_a_plane_that_misses_a_solution():
 
 def test_the_callers_model_never_changes(tmp_path):
     nets, plane, evaluator = plane_and_evaluator()
-    before = files.checksum(nets["sgd"].state_dict())
+    before = checksum(nets["sgd"].state_dict())
     planes.surface(evaluator, plane, [0.0, 3.0], [1.0], state=tmp_path / "rows.pt")
-    assert files.checksum(nets["sgd"].state_dict()) == before
-    assert files.checksum(evaluator.model.state_dict()) == before
+    assert checksum(nets["sgd"].state_dict()) == before
+    assert checksum(evaluator.model.state_dict()) == before
 
 
 def test_a_killed_surface_goes_on_from_its_last_saved_row(tmp_path):
@@ -246,7 +249,7 @@ def test_a_killed_surface_goes_on_from_its_last_saved_row(tmp_path):
     state = tmp_path / "killed.pt"
     with pytest.raises(KeyboardInterrupt):
         planes.surface(killed, plane, xs, ys, state=state, save_every_s=0.0)
-    assert sorted(files.load_checkpoint(state)) == [0, 1]
+    assert sorted(load_checkpoint(state)) == [0, 1]
     _, plane, again = plane_and_evaluator()
     assert planes.surface(again, plane, xs, ys, state=state, save_every_s=0.0) == whole
     assert again.points == 3

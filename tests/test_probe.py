@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import asymmetry, averaging, directions, files, losses, probe, sgd, solutions
+from valleys import asymmetry, averaging, directions, losses, probe, sgd, solutions
 from valleys.data import Split
 from valleys.errors import ValleysError
+from valleys.storage.state import load_checkpoint
 
 LOSS = losses.build({"name": "cross_entropy"})
 BLOCK = {
@@ -832,7 +833,7 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     killed = probe.probe_solution(make_evaluator(), block, **options)
     next(killed), next(killed)
     killed.close()
-    assert sorted(files.load_checkpoint(state)) == [0, 1]
+    assert sorted(load_checkpoint(state)) == [0, 1]
     assert list(probe.probe_solution(make_evaluator(), block, **options)) == whole
 
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_asymmetry import brute_force
 from valleys import config as valleys_config
-from valleys import directions, tables
+from valleys import directions
 from valleys.asymmetry import detect, finer, first_points, next_point
 from valleys.errors import ValleysError
+from valleys.storage import tables
 
 # The same examples each time: a test that fails on one machine in a thousand runs says nothing of a change.
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from conftest import fill_defaults, load_config
 from figure_tables import NAMES, fill, make_rows, through_parquet
-from valleys import claims, figures, report, rulegraph, tables
+from valleys import claims, figures, report, rulegraph
 from valleys.stats import mean_interval
+from valleys.storage import tables
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="504pt" height="252pt"><text>{}</text></svg>'
 HOSTILE = "<script>alert('x')</script>"

@@ -9,7 +9,8 @@ from browser import CHROMIUM, browser
 from conftest import fill_defaults, load_config
 from figure_tables import make_rows, through_parquet
 from test_report import HOSTILE, claim
-from valleys import figures, report, rulegraph, tables
+from valleys import figures, report, rulegraph
+from valleys.storage import tables
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"

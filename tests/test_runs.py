@@ -10,8 +10,9 @@ import textwrap
 import time
 
 import pytest
-from valleys import files, runs
+from valleys import runs
 from valleys.errors import ValleysError
+from valleys.storage import files
 from workflow_runs import ROOT
 
 SCRIPTS = ROOT / "workflow" / "scripts"

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import files, losses, sgd, solutions
+from valleys import losses, sgd, solutions
 from valleys.averaging import refresh_bn
 from valleys.data import Split, epoch_batches
 from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.state import save_checkpoint
+from valleys.storage.weights import load_weights
 
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
@@ -185,7 +188,7 @@ def test_it_learns_and_reports(tmp_path):
     assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
     kept = sorted(p.name for p in (tmp_path / "iterates").iterdir())
     assert kept == [f"epoch-0000{e}.safetensors" for e in (4, 5, 6)]
-    assert same(files.load_weights(tmp_path / "iterates" / kept[-1])[0], weights)
+    assert same(load_weights(tmp_path / "iterates" / kept[-1])[0], weights)
 
 
 def test_training_depends_on_the_seed_and_on_nothing_else(tmp_path):
@@ -268,8 +271,8 @@ def test_a_real_run_killed_twice_ends_bit_identical(tmp_path):
         assert not (tmp_path / "b.safetensors").exists()
     final = run_process(tmp_path / "b", tmp_path / "b.safetensors")
     assert final.wait(120) == 0, final.stdout.read().decode()
-    a, _ = files.load_weights(tmp_path / "a.safetensors")
-    b, _ = files.load_weights(tmp_path / "b.safetensors")
+    a, _ = load_weights(tmp_path / "a.safetensors")
+    b, _ = load_weights(tmp_path / "b.safetensors")
     assert same(a, b)
 
 
@@ -277,7 +280,7 @@ def test_checkpoint_errors_name_the_file(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValleysError, match=r"checkpoint .*checkpoint.pt is corrupt.*delete it"):
         train(tmp_path)
-    files.save_checkpoint(tmp_path / "checkpoint.pt", {"model": {}, "optimizer": {}})
+    save_checkpoint(tmp_path / "checkpoint.pt", {"model": {}, "optimizer": {}})
     with pytest.raises(ValleysError, match="does not fit this run"):
         train(tmp_path)
 
@@ -293,7 +296,7 @@ def test_divergence_says_where_and_what_to_lower(tmp_path):
 def test_descent_lowers_the_train_loss_and_keeps_all_epochs(tmp_path):
     train(tmp_path / "train")
     swa = fresh()
-    swa.load_state_dict(files.load_weights(tmp_path / "train" / "iterates" / "epoch-00006.safetensors")[0])
+    swa.load_state_dict(load_weights(tmp_path / "train" / "iterates" / "epoch-00006.safetensors")[0])
     splits = make_split(72), make_split(40, 1)
 
     def refresh(net):

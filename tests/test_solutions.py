@@ -5,12 +5,14 @@ import contextlib
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
-from valleys import files, forkserver, sgd, solutions
+from valleys import forkserver, sgd, solutions
 from valleys.arch_options import validate_spec
 from valleys.config import Experiment
 from valleys.data import Split, save_split
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
+from valleys.storage import files
+from valleys.storage.weights import checksum, relabel, save_weights
 
 SPEC = validate_spec({"arch": "resnet8", "width": 2, "norm": "batch"})
 ABOUT = {"model": SPEC, "in_shape": (1, 8, 8), "classes": 3, "solution": "sgd"}
@@ -36,7 +38,7 @@ def test_a_solution_comes_back_as_it_was(tmp_path):
     images = torch.randn(5, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(loaded(images), model.eval()(images))
-    assert about.pop("checksum") == files.checksum(model.state_dict())
+    assert about.pop("checksum") == checksum(model.state_dict())
     assert about == {**ABOUT, "in_shape": [1, 8, 8], "iterates": 40}
 
 
@@ -47,7 +49,7 @@ def test_what_came_with_one_solution_goes_on_to_the_next(tmp_path):
     solutions.save(tmp_path / "two", other, about, solution="swa")
     _, found = solutions.load(tmp_path / "two")
     assert found["solution"] == "swa"
-    assert found["checksum"] == files.checksum(other) != about["checksum"]
+    assert found["checksum"] == checksum(other) != about["checksum"]
 
 
 def test_one_seed_is_one_set_of_initial_weights():
@@ -63,7 +65,7 @@ def test_one_seed_is_one_set_of_initial_weights():
 
 
 def test_weights_that_say_nothing_of_their_model_are_an_error(tmp_path):
-    files.save_weights(tmp_path / "w", fresh().state_dict(), {"model": SPEC})
+    save_weights(tmp_path / "w", fresh().state_dict(), {"model": SPEC})
     with pytest.raises(ValleysError, match="has no in_shape, classes in its header"):
         solutions.load(tmp_path / "w")
 
@@ -244,5 +246,5 @@ def test_weights_given_carry_the_code_of_their_network(tmp_path):
     solutions.save(tmp_path / "one", fresh().state_dict(), {**ABOUT, "code": "f00d"})
     _, about = solutions.load(tmp_path / "one")
     solutions.save(tmp_path / "two", fresh().state_dict(), about, solution="swa")
-    files.relabel(tmp_path / "two", tmp_path / "three", bn_policy="none")
+    relabel(tmp_path / "two", tmp_path / "three", bn_policy="none")
     assert solutions.identity(solutions.load(tmp_path / "three")[1])["code"] == "f00d"

@@ -268,7 +268,7 @@ CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25
 
 def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=(), slopes=None):
     """Rows of a study of one cell, whose curve has these losses at -4, ..., 4."""
-    from valleys import tables
+    from valleys.storage import tables
 
     def table(name, rows):
         blank = {c["name"]: None for c in tables.declared()[name]["columns"]}

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from valleys import __version__, tables
+from valleys import __version__
 from valleys.errors import ValleysError
+from valleys.storage import tables
 
 NAMES = (
     "training",

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import fill_defaults, load_config
 from scipy.integrate import quad
-from valleys import tables, theory
 from valleys.errors import ValleysError
-from valleys.theory import Linear, Noise, Quadratic, Softplus
+from valleys.simulations import theory
+from valleys.simulations.theory import Linear, Noise, Quadratic, Softplus
+from valleys.storage import tables
 
 SHAPES = list(theory.SHAPES.values())
 KINDS = ["uniform", "rademacher"]

@@ -4,9 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from valleys import toy
 from valleys.asymmetry import Detection, detect
 from valleys.errors import ValleysError
+from valleys.simulations import toy
 
 
 @pytest.fixture(scope="module")

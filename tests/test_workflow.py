@@ -16,9 +16,11 @@ import pytest
 import torch
 import yaml
 from conftest import fill_defaults
-from valleys import asymmetry, files, rulegraph, tables
+from valleys import asymmetry, rulegraph
 from valleys import config as valleys_config
 from valleys.__main__ import main
+from valleys.storage import tables
+from valleys.storage.weights import load_weights
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
 SMOKE = load("config/smoke.yaml")
@@ -112,7 +114,7 @@ def test_a_compiled_run_has_the_same_results_to_rounding(finished, tmp_path, mon
     status, text = snakemake(tmp_path, changed(SMOKE, execution__compile=True), *targets, "--cores", "2")
     assert status == 0, text
     assert list((tmp_path / "compiled").rglob("*.cpp"))
-    plain, fast = (files.load_weights(folder / targets[0])[0] for folder in (finished[0], tmp_path))
+    plain, fast = (load_weights(folder / targets[0])[0] for folder in (finished[0], tmp_path))
     for name, tensor in plain.items():
         torch.testing.assert_close(fast[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
     plain, fast = (
@@ -482,7 +484,7 @@ def test_hessian_directions_carry_their_eigenvalues(two_seeds):
     cell = two_seeds / "results/seeds/cells/digits/mlp/quick/seed-0"
     rows = tables.read(cell / "probes/hessian/directions.parquet", "directions").to_pandas()
     curves = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
-    _, header = files.load_weights(cell / "probes/hessian/directions.safetensors")
+    _, header = load_weights(cell / "probes/hessian/directions.safetensors")
     assert len(rows) == 4  # two at each of sgd and swa
     for solution, found in rows.groupby("solution"):
         values = found.sort_values("k")["eigenvalue"].tolist()
@@ -545,9 +547,9 @@ def test_exact_slopes_are_in_the_table_of_the_probe_that_asks_for_them(two_seeds
 
 def test_directions_to_another_seed_lead_there(two_seeds):
     cells = {seed: two_seeds / f"results/seeds/cells/digits/mlp/quick/seed-{seed}" for seed in (0, 1)}
-    swa = {seed: files.load_weights(cell / "swa.safetensors")[0] for seed, cell in cells.items()}
+    swa = {seed: load_weights(cell / "swa.safetensors")[0] for seed, cell in cells.items()}
     for seed, other in ((0, 1), (1, 0)):
-        found, _ = files.load_weights(cells[seed] / "probes/other/directions.safetensors")
+        found, _ = load_weights(cells[seed] / "probes/other/directions.safetensors")
         assert found.keys() == {f"swa/0/{n}" for n in swa[0] if "running" not in n and "num_batches" not in n}
         for name, tensor in found.items():
             parameter = name.split("/")[-1]
@@ -751,8 +753,8 @@ def test_a_killed_training_job_resumes_bit_identical(undisturbed, tmp_path):
     assert not list((folder / CELL / "state").glob("train-*"))
     # SIGKILL may leave a temporary file behind; it is gone when the run is done.
     assert not list(folder.rglob("*.tmp"))
-    first, _ = files.load_weights(undisturbed / target)
-    second, _ = files.load_weights(folder / target)
+    first, _ = load_weights(undisturbed / target)
+    second, _ = load_weights(folder / target)
     assert all((first[k] == second[k]).all() for k in first)
     assert (undisturbed / target).read_bytes() == (folder / target).read_bytes()
     table = Path(CELL) / "training.parquet"

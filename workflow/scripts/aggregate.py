@@ -3,7 +3,7 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import tables
+    from valleys.storage import tables
 
     table = snakemake.wildcards.table
     schema = "interpolation" if table.endswith("_lines") else table  # lines of a study's cells

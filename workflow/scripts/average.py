@@ -6,13 +6,14 @@ In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import files, sgd, solutions
+    from valleys import sgd, solutions
     from valleys.averaging import average
     from valleys.config import Experiment
+    from valleys.storage.weights import load_weights
 
     epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
     paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)
     log.info("averaging %d iterates, %s to %s", len(paths), paths[0].stem, paths[-1].stem)
     model, about = solutions.load(snakemake.input.sgd)  # knows which tensors are parameters
-    state = average((files.load_weights(path, ours=True)[0] for path in paths), model)
+    state = average((load_weights(path, ours=True)[0] for path in paths), model)
     solutions.save(snakemake.output.weights, state, about, solution="swa", iterates=len(paths))

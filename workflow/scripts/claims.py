@@ -3,7 +3,8 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import claims, tables
+    from valleys import claims
+    from valleys.storage import tables
 
     spec = snakemake.params.spec
     data = tables.frames(snakemake.input)

@@ -10,10 +10,11 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import sgd, solutions, tables
+    from valleys import sgd, solutions
     from valleys.averaging import refresh_bn
     from valleys.config import Cell
     from valleys.data import read_metadata
+    from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     settings = spec["bn_refresh"]

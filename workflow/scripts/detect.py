@@ -7,7 +7,8 @@ In: ``curves`` (of all probes), ``directions``, ``solutions`` (table). Out: ``ta
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import detection, tables
+    from valleys import detection
+    from valleys.storage import tables
 
     curves = tables.concat(snakemake.input.curves, "curves")
     rows = detection.judge(

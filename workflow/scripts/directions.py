@@ -9,8 +9,9 @@ need no file: seed and number remake them.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import directions, files, losses, sgd, solutions
+    from valleys import directions, losses, sgd, solutions
     from valleys.config import Experiment
+    from valleys.storage.weights import load_weights, save_weights
 
     spec = snakemake.params.spec
     kind, n = spec["probe"]["kind"], spec["probe"]["n"]
@@ -33,16 +34,14 @@ with job(snakemake) as log:
         elif kind == "pca":
             epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
             paths = sgd.iterate_files(snakemake.input.iterates, epochs=epochs)
-            found = directions.principal_components(
-                (files.load_weights(p, ours=True)[0] for p in paths), names, n
-            )
+            found = directions.principal_components((load_weights(p, ours=True)[0] for p in paths), names, n)
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]
             found = [
                 directions.towards(
                     own,
-                    files.load_weights(path, ours=True)[0],
+                    load_weights(path, ours=True)[0],
                     names,
                     f"{name} of seed {snakemake.wildcards.seed} and of seed {seed}",
                 )
@@ -56,4 +55,4 @@ with job(snakemake) as log:
         log.info("%s: %d %s direction(s) over %d tensors", name, len(found), kind, len(names))
         for k, direction in enumerate(found):
             stored |= {f"{name}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}
-    files.save_weights(snakemake.output.weights, stored, {"kind": kind, "columns": columns})
+    save_weights(snakemake.output.weights, stored, {"kind": kind, "columns": columns})

@@ -3,7 +3,8 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import figures, tables
+    from valleys import figures
+    from valleys.storage import tables
 
     data = tables.frames(snakemake.input)
     figure = figures.draw(snakemake.wildcards.figure, data, snakemake.params.spec)

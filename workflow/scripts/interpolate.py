@@ -7,8 +7,9 @@ Out: ``table`` (interpolation).
 from valleys.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import connectivity, probe, solutions, tables
+    from valleys import connectivity, probe, solutions
     from valleys.config import Cell
+    from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     line = spec["line"]

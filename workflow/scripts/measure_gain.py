@@ -6,7 +6,8 @@ In: ``curves`` (of all probes), ``asymmetry`` (table). Out: ``table`` (theory_me
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import measured_gain, tables
+    from valleys import measured_gain
+    from valleys.storage import tables
 
     curves = tables.concat(snakemake.input.curves, "curves")
     rows = measured_gain.rows(curves, tables.read(snakemake.input.asymmetry, "asymmetry"))

@@ -11,9 +11,11 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import directions, files, planes, probe, sgd, solutions, tables
+    from valleys import directions, planes, probe, sgd, solutions
     from valleys.config import Cell, Experiment
     from valleys.data import read_metadata
+    from valleys.storage import tables
+    from valleys.storage.weights import load_weights
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     block = spec["plane"]
@@ -30,7 +32,7 @@ with job(snakemake) as log:
         """Yield epoch and state dict of each iterate."""
         epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(cell.recipe))
         for path in sgd.iterate_files(snakemake.input.iterates, epochs=epochs):
-            state, header = files.load_weights(path, ours=True)
+            state, header = load_weights(path, ours=True)
             yield header["epoch"], state
 
     iterates, where = (), block["at"]
@@ -46,7 +48,7 @@ with job(snakemake) as log:
             group = directions.restrict(weights[where], names)
             path = snakemake.input.get(f"directions_{axis}")
             if path:
-                stored, _ = files.load_weights(path, ours=True)
+                stored, _ = load_weights(path, ours=True)
                 found = directions.restrict(probe.stored_directions(stored, where)[chosen["k"]], names)
             else:
                 key = f"{cell.path}/{chosen['group']}"

@@ -11,10 +11,12 @@ from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import files, probe, sgd, solutions, tables
+    from valleys import probe, sgd, solutions
     from valleys.config import Cell
     from valleys.data import read_metadata
     from valleys.direction_kinds import COMPUTED
+    from valleys.storage import tables
+    from valleys.storage.weights import checksum, load_weights
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
@@ -28,9 +30,7 @@ with job(snakemake) as log:
 
     curves, rows = [], []
     for probe_name, block in spec["probes"].items():
-        stored, header = (
-            files.load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
-        )
+        stored, header = load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
         for name in block["solutions"]:
             model, about = solutions.load(named[name], device)
             evaluator = probe.evaluator_for(model, splits, block, spec, compiles(snakemake.config))
@@ -43,7 +43,7 @@ with job(snakemake) as log:
                 [about],
                 inputs,
                 arithmetic(device, compiles(snakemake.config)),
-                stored=files.checksum(stored),
+                stored=checksum(stored),
             )
             state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(

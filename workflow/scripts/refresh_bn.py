@@ -7,11 +7,11 @@ no batch norm).
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import files
+    from valleys.storage.weights import relabel
 
     weights, settings = snakemake.output.weights, snakemake.params.spec["bn_refresh"]
     if settings is None:  # known from the config: nothing to refresh, and no need of torch
-        files.relabel(snakemake.input.weights, weights, bn_policy="none")
+        relabel(snakemake.input.weights, weights, bn_policy="none")
         log.info("no batch norm")
     else:
         from valleys import solutions

@@ -6,7 +6,8 @@ with job(snakemake) as log:
     import io
     from pathlib import Path
 
-    from valleys import files, report, rulegraph, tables
+    from valleys import report, rulegraph
+    from valleys.storage import files, tables
 
     kinds = {Path(path).stem: tables.name_in(path) for path in snakemake.input.tables}
     # What the page gives away is encoded anew: a flipped bit where a file says nothing goes no further.

@@ -3,7 +3,8 @@
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import sensitivity, tables
+    from valleys import sensitivity
+    from valleys.storage import tables
 
     spec = snakemake.params.spec
     curves = tables.read(snakemake.input.curves, "curves")

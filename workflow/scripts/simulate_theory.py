@@ -7,7 +7,8 @@ from valleys.jobs import job
 
 with job(snakemake) as log:
     import pyarrow as pa
-    from valleys import tables, theory
+    from valleys.simulations import theory
+    from valleys.storage import tables
 
     spec = snakemake.params.spec
     for name, columns in theory.run(spec["theory"]).items():

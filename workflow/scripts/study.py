@@ -6,7 +6,8 @@ In: ``curves``, ``directions``, ``solutions`` (of all its cells). Out: ``table``
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import detection, tables
+    from valleys import detection
+    from valleys.storage import tables
 
     inputs = snakemake.input
     rows = detection.study(

@@ -7,7 +7,8 @@ from valleys.jobs import job
 
 with job(snakemake) as log:
     import pyarrow as pa
-    from valleys import tables, toy
+    from valleys.simulations import toy
+    from valleys.storage import tables
 
     spec = snakemake.params.spec
     for name, columns in toy.run(spec["toy_2d"]).items():

@@ -12,9 +12,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import averaging, factory_costs, files, sgd, solutions, tables
+    from valleys import averaging, factory_costs, sgd, solutions
     from valleys.config import Cell, Experiment
     from valleys.data import read_metadata
+    from valleys.storage import files, tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)

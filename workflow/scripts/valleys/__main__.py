@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from valleys import __version__, files
+from valleys import __version__
 from valleys.errors import ValleysError, shown
+from valleys.storage import files
 
 _EXAMPLES = """
 examples:
@@ -215,8 +216,9 @@ def show_look(arguments: argparse.Namespace) -> int:
 
 def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
-    from valleys import claims, tables
+    from valleys import claims
     from valleys.config import load
+    from valleys.storage import tables
 
     name = load(config).get("name")
     if not isinstance(name, str) or not name:

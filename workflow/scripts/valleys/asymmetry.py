@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator
 from scipy.optimize import minimize_scalar
 
-from .errors import ValleysError
+from valleys.errors import ValleysError
 
 Floats = NDArray[np.float64]
 

@@ -29,8 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import files, networks
+from valleys import networks
 from valleys.errors import ValleysError, shown
+from valleys.storage import files
+from valleys.storage.state import require
 
 log = logging.getLogger("valleys")
 
@@ -346,7 +348,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _pickled(path: Path) -> Any:
-    files.require("torch")
+    require("torch")
     try:
         return _loaded(path)
     except pickle.UnpicklingError as error:

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import files, stats, tables
+from valleys import stats
 from valleys.errors import ValleysError
+from valleys.storage import files, tables
 
 FORMATS = (".parquet", ".csv", ".html")
 MEASURES = {"train_loss": "nats", "test_loss": "nats", "train_accuracy": "share", "test_accuracy": "share"}

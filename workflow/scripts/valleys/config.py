@@ -23,15 +23,17 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from valleys import factories, files, resources
+from valleys import factories
 from valleys.arch_options import validate_spec
 from valleys.dataset_options import IMAGE_SUFFIXES, image_shape, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
+from valleys.storage import files, schemas
+from valleys.storage.weights import read_about
 from valleys.studies import Expansion, is_plain
 
-SCHEMA_FILE = resources.schema("config.schema.yaml")
+SCHEMA_FILE = schemas.schema("config.schema.yaml")
 SOLUTIONS = ("sgd", "swa", "descent")
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and this module call those
 PLACES = ("dataset", "model", "recipe", "seed")  # filled in the paths of checkpoints
@@ -596,7 +598,7 @@ class Experiment:
             found = [files.digest(path), *map(files.digest, self.checkpoint_shards(cell, solution))]
             return {"original": files.fingerprint(found)}
         made = Path(self.root) / "cells" / cell.path / f"{solution}.safetensors"
-        known = files.read_about(made).get("original")
+        known = read_about(made).get("original")
         return {"original": known} if known else {}
 
     def _same_weights(self, cell: Cell, solution: str, other: Cell, other_solution: str) -> str | None:

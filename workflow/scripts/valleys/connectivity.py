@@ -29,11 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import files, networks
+from valleys import networks
 from valleys.data import Split
 from valleys.directions import check_apart
 from valleys.errors import ValleysError
 from valleys.sgd import Trainer
+from valleys.storage import files
+from valleys.storage.weights import load_weights, save_weights
 
 log = logging.getLogger("valleys")
 
@@ -282,7 +284,7 @@ def save_bends(path: str | Path, bends: Sequence[Weights], about: Mapping[str, A
         ``path`` (the kind), ``start`` and ``stop`` (checksums of the ends).
     """
     tensors = {f"{k}/{name}": tensor for k, bend in enumerate(bends) for name, tensor in bend.items()}
-    files.save_weights(path, tensors, {**about, "bends": len(bends)})
+    save_weights(path, tensors, {**about, "bends": len(bends)})
 
 
 def load_path(path: str | Path, start: Weights, stop: Weights, about: Mapping[str, Any]) -> WeightPath:
@@ -293,7 +295,7 @@ def load_path(path: str | Path, start: Weights, stop: Weights, about: Mapping[st
     ValleysError
         When the file is damaged or its bends were trained for other ends or another kind than `about` says.
     """
-    stored, header = files.load_weights(path, ours=True)
+    stored, header = load_weights(path, ours=True)
     wrong = [key for key in ("path", "start", "stop") if header.get(key) != about[key]]
     if wrong or not stored:
         raise ValleysError(

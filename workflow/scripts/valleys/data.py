@@ -27,7 +27,7 @@ from torch import Tensor
 
 from valleys import stored
 from valleys.errors import ValleysError
-from valleys.files import atomic
+from valleys.storage.files import atomic
 from valleys.stored import Place, Stored
 
 AUGMENT_DEFAULTS: dict[str, Any] = {"shift": 0, "flip": False, "pad_mode": "zero"}

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from valleys import files
 from valleys.dataset_options import IMAGE_SUFFIXES
+from valleys.storage import files
 
 #: After so many names in an image folder no other class is looked at, nor more Parquet files than so many;
 #: the rest is taken to be alike.

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from valleys import factories, files
+from valleys import factories
 from valleys.data import Split, channel_statistics, subset_indices, write_split
 from valleys.dataset_options import DATASET_OPTIONS, check_channels, validate_dataset
 from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.state import require
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -100,7 +102,7 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
 
     With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
     """
-    files.require("PIL")
+    require("PIL")
     from PIL import Image, UnidentifiedImageError
 
     encoded = isinstance(source, bytes)
@@ -475,7 +477,7 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files.require("pyarrow")
+    require("pyarrow")
     columns, labels = [], []
     paths = _paths(spec[part], part)
     for path in paths:

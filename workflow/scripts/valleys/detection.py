@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from valleys import asymmetry
 from valleys.errors import ValleysError
 from valleys.measures import ERROR_PARTS, POLICIES, on_all_points
-from valleys.tables import declared, filled
+from valleys.storage.tables import declared, filled
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHIFTS = np.arange(-10, 11) / 40

@@ -18,9 +18,9 @@ from valleys import networks
 from valleys.data import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
-from valleys.files import stable_seed
 from valleys.losses import Loss, PerImage
 from valleys.models import classifier_name, norm_parameters
+from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
 

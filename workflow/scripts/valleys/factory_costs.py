@@ -19,9 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys import arch_costs, factories, files
+from valleys import arch_costs, factories
 from valleys.arch_costs import Size
 from valleys.errors import ValleysError
+from valleys.storage import files
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,8 +20,8 @@ from valleys import networks
 from valleys.data import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
-from valleys.files import stable_seed
 from valleys.losses import Loss, PerImage
+from valleys.storage.files import stable_seed
 
 log = logging.getLogger("valleys")
 

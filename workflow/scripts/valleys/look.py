@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys import files
 from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
 from valleys.dataset_options import MAX_SEED
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
+from valleys.storage import files
+from valleys.storage.weights import checksum, load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,7 +251,7 @@ def read_model(
 
     found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
     if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
-        about = files.load_weights(path)[1]  # with its checksum, if it has one
+        about = load_weights(path)[1]  # with its checksum, if it has one
         wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
         if wrong or ("in_shape" in about) != ("classes" in about):
             raise ValleysError(
@@ -281,7 +282,7 @@ def read_model(
     known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {told}"}
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
         known["solution"] = "given"
-    return net.eval(), known | {"checksum": files.checksum(net.state_dict())}
+    return net.eval(), known | {"checksum": checksum(net.state_dict())}
 
 
 def _name(text: str) -> str:
@@ -345,8 +346,9 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, jobs, losses, sgd, solutions, tables
+    from valleys import detection, figures, jobs, losses, sgd, solutions
     from valleys import probe as probing
+    from valleys.storage import tables
 
     if not 0 <= seed <= MAX_SEED:
         raise ValleysError(f"--seed: {seed} is out of range; it must be 0 to {MAX_SEED}")
@@ -370,7 +372,7 @@ def probe(
         [about],
         contents,
         jobs.arithmetic(where),
-        stored=files.checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
+        stored=checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
     )
     found = probing.probe_solution(
         evaluator,

@@ -1,6 +1,6 @@
 """Theorem 1 on measured curves: what a bias to the flat side gains when the loss is shifted at random.
 
-Source of the claim: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, Theorem 1. `valleys.theory`
+Source of the claim: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, Theorem 1. `simulations.theory`
 simulates it; here phi is the train loss as measured along a direction, interpolated by PCHIP, with positive l
 on the flat side and the solution at 0. For a shift delta, symmetric about 0 and at most d in size,
 

@@ -11,7 +11,7 @@ from scipy import stats as sps
 
 from valleys.asymmetry import barrier, finer, reaches
 from valleys.stats import wilson
-from valleys.tables import filled
+from valleys.storage.tables import filled
 
 CELL = ["dataset", "model", "recipe"]
 DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]

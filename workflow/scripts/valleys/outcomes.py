@@ -93,7 +93,7 @@ class Study:
 
 
 def studies(table: pd.DataFrame | None, order: Order | None = None) -> list[Study]:
-    """Return the studies in a stacked ``study`` table, as `valleys.tables.frames` makes it.
+    """Return the studies in a stacked ``study`` table, as `valleys.storage.tables.frames` makes it.
 
     Parameters
     ----------

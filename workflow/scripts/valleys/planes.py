@@ -30,9 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import directions, files, networks, probe
+from valleys import directions, networks, probe
 from valleys.errors import ValleysError
 from valleys.sgd import vector_norm
+from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.storage.weights import checksum
 
 log = logging.getLogger("valleys")
 
@@ -75,7 +77,7 @@ class Plane:
     def checksum(self) -> str:
         """Return the SHA-256 of origin and axes: what decides which weights a point of the grid has."""
         parts = {"origin": self.origin, "x_axis": self.x_axis, "y_axis": self.y_axis}
-        return files.checksum({f"{part}/{n}": t for part, w in parts.items() for n, t in w.items()})
+        return checksum({f"{part}/{n}": t for part, w in parts.items() for n, t in w.items()})
 
     def to(self, device: torch.device | str) -> Plane:
         """Return the plane on a device."""
@@ -280,7 +282,7 @@ def surface(
     -------
     ``len(xs) * len(ys)`` rows, y slowest.
     """
-    done: dict[int, Any] = files.load_checkpoint(state) if state.exists() else {}
+    done: dict[int, Any] = load_checkpoint(state) if state.exists() else {}
     saved_at = time.monotonic()
     try:
         for j, y in enumerate(ys):
@@ -300,7 +302,7 @@ def surface(
                 max(point["train_loss"] for point in row),
             )
             if time.monotonic() - saved_at > save_every_s:
-                files.save_checkpoint(state, done)
+                save_checkpoint(state, done)
                 saved_at = time.monotonic()
     finally:
         evaluator.reset()

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, files, loaders, loss_checks, losses, networks, winograd
+from valleys import asymmetry, directions, loaders, loss_checks, losses, networks, winograd
 from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -45,6 +45,7 @@ from valleys.loaders import Loader
 from valleys.losses import Loss
 from valleys.precision import autocast
 from valleys.sgd import vector_norm
+from valleys.storage.state import load_checkpoint, save_checkpoint
 
 log = logging.getLogger("valleys")
 
@@ -1084,7 +1085,7 @@ def probe_solution(
     weights = {name: evaluator.parameters[name].detach() for name in names}
     weight_norm, group_norm = vector_norm(evaluator.parameters), vector_norm(weights)
     random = block["kind"] in RANDOM
-    done: dict[int, Any] = files.load_checkpoint(state) if state.exists() else {}
+    done: dict[int, Any] = load_checkpoint(state) if state.exists() else {}
     saved_at = time.monotonic()
     # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat. Later
     # directions start from the radius of direction 0, which is the same however many are asked for.
@@ -1136,7 +1137,7 @@ def probe_solution(
             }
             done[k] = [curve, row]
             if time.monotonic() - saved_at > save_every_s:
-                files.save_checkpoint(state, done)
+                save_checkpoint(state, done)
                 saved_at = time.monotonic()
             log.info(
                 "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R, %d points, %s",
@@ -1159,7 +1160,7 @@ def probe_solution(
             "the start after the last direction", again, own.train_loss, TOLERANCE[evaluator.precision]
         )
         evaluator.reset()
-    files.save_checkpoint(state, done)
+    save_checkpoint(state, done)
 
 
 def line_between(

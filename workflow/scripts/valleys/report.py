@@ -27,7 +27,7 @@ import yaml
 from valleys import figures, measures, rulegraph
 from valleys.errors import shown
 from valleys.stats import mean_interval
-from valleys.tables import declared, stack
+from valleys.storage.tables import declared, stack
 
 TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
 STYLE = TEMPLATE.with_name("report.css")

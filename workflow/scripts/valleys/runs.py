@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from valleys.errors import ValleysError
-from valleys.files import boot_id
+from valleys.storage.files import boot_id
 
 VARIABLE = "VALLEYS_RUN"  # names the Snakemake process that a job belongs to
 RUNS, LOCKS = "runs", "locks"  # within .snakemake

@@ -17,12 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import files, losses, networks
+from valleys import losses, networks
 from valleys.averaging import evaluating
 from valleys.compilation import forward_of
 from valleys.data import Split, epoch_batches
 from valleys.errors import ValleysError
 from valleys.precision import autocast, full
+from valleys.storage import files
+from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.storage.weights import save_weights
 
 log = logging.getLogger("valleys")
 
@@ -286,7 +289,7 @@ class Trainer:
         """Write all that decides the rest of the run: weights, momentum, position, random state."""
         if self.state is None:
             return
-        files.save_checkpoint(
+        save_checkpoint(
             self.state,
             {
                 "model": self.model.state_dict(),
@@ -313,7 +316,7 @@ class Trainer:
         """
         if self.state is None or not self.state.exists():
             return False
-        saved = files.load_checkpoint(self.state)
+        saved = load_checkpoint(self.state)
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -432,7 +435,7 @@ def train(
         if epoch % recipe["eval_every"] == 0 or epoch == recipe["epochs"]:
             row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
         if epoch in keep:
-            files.save_weights(
+            save_weights(
                 state_dir / "iterates" / _iterate(epoch),
                 model.state_dict(),
                 {"epoch": epoch},

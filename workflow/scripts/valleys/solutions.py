@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import files, models, networks
+from valleys import models, networks
 from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.weights import load_weights, save_weights
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], about: Mapping[str, Any], **more: Any) -> None:
@@ -23,9 +25,7 @@ def save(path: str | Path, state: Mapping[str, Tensor], about: Mapping[str, Any]
     more
         Entries that replace those in `about`.
     """
-    files.save_weights(
-        path, state, {key: value for key, value in {**about, **more}.items() if key != "checksum"}
-    )
+    save_weights(path, state, {key: value for key, value in {**about, **more}.items() if key != "checksum"})
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -36,7 +36,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     ValleysError
         When the file is corrupt, was not written by this workflow, or does not fit its model.
     """
-    state, about = files.load_weights(path)
+    state, about = load_weights(path)
     missing = [key for key in ("model", "in_shape", "classes") if key not in about]
     if missing:
         raise ValleysError(f"weights file {path} has no {', '.join(missing)} in its header; rerun train_sgd")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats as sps
 
-from .errors import ValleysError
+from valleys.errors import ValleysError
 
 _LARGEST = 1e150
 _ALTERNATIVES = ("two-sided", "less", "greater")

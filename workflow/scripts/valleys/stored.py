@@ -20,8 +20,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from valleys import files
 from valleys.errors import ValleysError
+from valleys.storage import files
 
 log = logging.getLogger("valleys")
 

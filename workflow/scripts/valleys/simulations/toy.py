@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .asymmetry import Detection, detect_many
-from .errors import ValleysError
+from valleys.asymmetry import Detection, detect_many
+from valleys.errors import ValleysError
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]

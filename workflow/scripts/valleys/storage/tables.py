@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from valleys import files, resources
 from valleys.errors import ValleysError
+from valleys.storage import files, schemas
+from valleys.storage.state import require
 
-SCHEMA_FILE = resources.schema("tables.yaml")
+SCHEMA_FILE = schemas.schema("tables.yaml")
 PACKAGES = ("valleys", "snakemake", "torch", "numpy", "scipy", "pyarrow")
 _ABOUT = ("table", "config", "versions")  # beside them the checksum, which tables of older runs lack
 
@@ -206,7 +207,7 @@ def read(path: str | Path, table: str, *, fill: bool = True) -> pa.Table:
     if not path.is_file():
         raise ValleysError(f"table {path} does not exist; rerun the rule that makes it")
     want = schema(table)
-    files.require("pyarrow")
+    require("pyarrow")
     try:
         data = pq.read_table(path, page_checksum_verification=True)
         absent = extras(table) - set(data.schema.names)

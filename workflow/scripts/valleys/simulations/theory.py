@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ValleysError
+from valleys.errors import ValleysError
 
 Floats = NDArray[np.float64]
 Columns = dict[str, list[Any]]
