@@ -6,8 +6,8 @@ Grids: each stored curve of finished experiments is judged again on some of its 
 that). ``every 3rd`` and so on are uniform; ``fine where close`` adds the other points where the coarse c*
 is within a factor of 1.5 of c, or there is none; ``bisected`` halves the interval in which the curve bends
 most until the verdict has stayed for three steps; ``adaptive`` is what probes with that key do
-(`asymmetry.next_point`). The reference is the verdict on all points, of probes that have all. Then, what else
-is read from adaptive curves, on a spline through their points (`asymmetry.finer`), beside every second or
+(`next_point`). The reference is the verdict on all points, of probes that have all. Then, what else
+is read from adaptive curves, on a spline through their points (`spline.finer`), beside every second or
 third point read in the same way.
 
 Images: along the first U(0, 1) direction at the first sgd solution of each model, to its stored radius, the
@@ -30,7 +30,11 @@ import torch
 from common import document, markdown, save
 from precision import experiment
 from scipy.interpolate import PchipInterpolator
-from valleys import asymmetry, directions, jobs, losses, measured_gain, probe, solutions
+from valleys import directions, jobs, losses, measured_gain, probe, solutions
+from valleys.asymmetry import next_point, robustness
+from valleys.asymmetry.definition import Detection, detect
+from valleys.asymmetry.shifts import shift
+from valleys.asymmetry.spline import finer
 from valleys.config import Experiment
 from valleys.data import Split, load_split
 from valleys.storage import tables
@@ -49,10 +53,10 @@ class Judge:
         self.x, self.y, self.test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
         self.half, self.constants = len(self.x) // 2, constants
 
-    def __call__(self, steps: Iterable[int]) -> asymmetry.Detection:
+    def __call__(self, steps: Iterable[int]) -> Detection:
         """Return the verdict on the points at these distances."""
         at = sorted({self.half + sign * step for step in steps for sign in (1, -1)})
-        return asymmetry.detect(self.x[at], self.y[at], **self.constants)
+        return detect(self.x[at], self.y[at], **self.constants)
 
     def slope(self, sign: int, a: int, b: int) -> float:
         """Return the outward slope between two distances on one side."""
@@ -85,7 +89,7 @@ def bisected(judge: Judge, patience: int = 3) -> tuple[str, int]:
     return status, 2 * len(steps) - 1
 
 
-def close(found: asymmetry.Detection, c: float, factor: float = 1.5) -> bool:
+def close(found: Detection, c: float, factor: float = 1.5) -> bool:
     """Whether a coarse verdict is none, or near the level c."""
     if found.status not in ("symmetric", "asymmetric"):
         return True
@@ -94,8 +98,8 @@ def close(found: asymmetry.Detection, c: float, factor: float = 1.5) -> bool:
 
 def wanted(x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mapping[str, float]) -> list[int]:
     """Return the points that an adaptive probe would measure."""
-    at = asymmetry.first_points(len(x))
-    while (more := asymmetry.next_point(x, at, train[at], beside=test[at], **constants)) is not None:
+    at = next_point.first_points(len(x))
+    while (more := next_point.next_point(x, at, train[at], beside=test[at], **constants)) is not None:
         at = sorted([*at, more])
     return at
 
@@ -103,16 +107,16 @@ def wanted(x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mappin
 def adaptively(judge: Judge) -> tuple[str, int]:
     """Return verdict and number of points of a probe that is adaptive."""
     at = wanted(judge.x, judge.y, judge.test, judge.constants)
-    y, _ = asymmetry.finer(judge.x, at, judge.y[at])
-    return asymmetry.detect(judge.x, y, **judge.constants).status, len(at)
+    y, _ = finer(judge.x, at, judge.y[at])
+    return detect(judge.x, y, **judge.constants).status, len(at)
 
 
 def readings(
     x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mapping[str, float]
 ) -> dict[str, float]:
     """Return what tables and claims have of a curve beside its verdict."""
-    found = asymmetry.detect(x, train, **constants)
-    fixed, free = (asymmetry.shift(x, train, test, free_offset=free) for free in (False, True))
+    found = detect(x, train, **constants)
+    fixed, free = (shift(x, train, test, free_offset=free) for free in (False, True))
     side = found.flat_side or (1 if found.rise_plus <= found.rise_minus else -1)
     at = (x / x[-1], train, test) if side > 0 else (-x[::-1] / x[-1], train[::-1], test[::-1])
     phi, phi_test = (PchipInterpolator(at[0], y) for y in at[1:])
@@ -142,7 +146,7 @@ def reads(curves: pd.DataFrame, constants: Mapping[str, float]) -> list[dict[str
             ("even", list(range(0, len(x), step))),
             ("adaptive", wanted(x, train, test, constants)),
         ):
-            some = (asymmetry.finer(x, at, y[at])[0] for y in (train, test))
+            some = (finer(x, at, y[at])[0] for y in (train, test))
             found[way] = readings(x, *some, constants) | {"points": len(at)}
         for key in found["all"]:
             row = {"reading": key, "of": len(x)} | {way: read[key] for way, read in found.items()}
@@ -225,7 +229,7 @@ def part(split: Split, n: int, seed: int) -> Split:
 
 def line(
     model, split, loss, direction, *, bn, offsets, constants, whole=None
-) -> tuple[float, asymmetry.Detection, bool]:
+) -> tuple[float, Detection, bool]:
     """Return the larger rise of the train loss, the verdict, and whether it is certain on a subset."""
     drawn_from = {} if whole is None else {"train": whole}
     evaluator = probe.Evaluator(
@@ -239,8 +243,8 @@ def line(
         if drawn_from
         else [[0.0] * len(curve)]
     )
-    certain = asymmetry.holds(offsets, values, parts, **constants)
-    return max(values[0], values[-1]) - middle, asymmetry.detect(offsets, values, **constants), certain
+    certain = robustness.holds(offsets, values, parts, **constants)
+    return max(values[0], values[-1]) - middle, detect(offsets, values, **constants), certain
 
 
 @torch.no_grad()

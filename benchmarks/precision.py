@@ -21,7 +21,9 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from snakemake.utils import validate
-from valleys import asymmetry, directions, jobs, measures, probe, solutions
+from valleys import directions, jobs, measures, probe, solutions
+from valleys.asymmetry import robustness
+from valleys.asymmetry.definition import detect_many
 from valleys.config import SCHEMA_FILE, Experiment
 from valleys.data import load_split
 from valleys.direction_kinds import COMPUTED
@@ -91,9 +93,9 @@ def compare(
     own, given = fp32[np.isin(offsets, stored["offset"])], stored["train_loss"]
     within = max(1e-4, probe.TOLERANCE[evaluator.precision])  # it may be in bf16
     assert np.allclose(own, given, rtol=within, atol=0.1 * within), "the stored curve is another's"
-    exact, rounded = asymmetry.detect_many(offsets, np.stack([fp32, bf16]), **constants)
+    exact, rounded = detect_many(offsets, np.stack([fp32, bf16]), **constants)
     at = probe.checked_points(len(offsets))
-    errors = asymmetry.errors_like(bf16, at, (bf16 - fp32)[at])
+    errors = robustness.errors_like(bf16, at, (bf16 - fp32)[at])
     return {
         "points": len(offsets),
         "rise": float(max(fp32[0], fp32[-1]) - fp32[len(fp32) // 2]),
@@ -104,7 +106,7 @@ def compare(
         "c_star_bf16": rounded.c_star,
         "status": exact.status,
         "status_bf16": rounded.status,
-        "flagged": not asymmetry.holds(offsets, bf16, errors, **constants),
+        "flagged": not robustness.holds(offsets, bf16, errors, **constants),
         "fp32_s": slow,
         "bf16_s": fast,
     }

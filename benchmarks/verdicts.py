@@ -27,7 +27,9 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import asymmetry, averaging, data_sources, directions, jobs, losses, probe, sgd, solutions
+from valleys import averaging, data_sources, directions, jobs, losses, probe, sgd, solutions
+from valleys.asymmetry.definition import Detection, detect
+from valleys.asymmetry.spline import finer
 from valleys.data import Split, load_split
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
@@ -129,11 +131,11 @@ def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
         there.send(([train for train, _ in values], time.perf_counter() - begin))
 
 
-def judged(curve: list, offsets: list[float]) -> asymmetry.Detection:
+def judged(curve: list, offsets: list[float]) -> Detection:
     """Return the verdict on an adaptive curve."""
     at = probe.measured_at(offsets, curve)
-    losses, _ = asymmetry.finer(offsets, at, [row["train_loss"] for row in curve])
-    return asymmetry.detect(offsets, losses, **CONSTANTS)
+    losses, _ = finer(offsets, at, [row["train_loss"] for row in curve])
+    return detect(offsets, losses, **CONSTANTS)
 
 
 def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: int) -> list[dict[str, Any]]:
@@ -153,7 +155,7 @@ def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: in
                 for evaluator in ours.values():
                     probe.probe_line(evaluator, direction, offsets[:1])
             values, seconds = plain.line(k, offsets, bn)
-            wanted = asymmetry.detect(offsets, values, **CONSTANTS).status
+            wanted = detect(offsets, values, **CONSTANTS).status
             for precision, evaluator in ours.items():
                 begin = time.perf_counter()
                 curve, about = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)

@@ -6,19 +6,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from valleys.asymmetry import (
-    barrier,
-    detect,
-    detect_many,
-    errors_like,
-    finer,
-    first_points,
-    holds,
-    next_point,
-    reaches,
-    shift,
-    shift_curve,
-)
+from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.definition import detect, detect_many, reaches
+from valleys.asymmetry.next_point import first_points, next_point
+from valleys.asymmetry.robustness import errors_like, holds
+from valleys.asymmetry.shifts import shift, shift_curve
+from valleys.asymmetry.spline import finer
 from valleys.errors import ValleysError
 
 GRID = np.linspace(-1, 1, 41)
@@ -259,7 +252,7 @@ class TestAgainstBruteForce:
         losses = np.stack([c for _, c in random_curves(np.random.default_rng(3), 30, 21)])
         x = np.arange(-10, 11)
         whole = detect_many(x, losses)
-        monkeypatch.setattr("valleys.asymmetry._CHUNK", 7 * 21**2)
+        monkeypatch.setattr("valleys.asymmetry.definition._CHUNK", 7 * 21**2)
         assert repr(detect_many(x, losses)) == repr(whole)
 
     def test_many_of_none(self):

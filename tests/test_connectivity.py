@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import asymmetry, averaging, connectivity, losses, probe, sgd, solutions
+from valleys import averaging, connectivity, losses, probe, sgd, solutions
+from valleys.asymmetry.barriers import barrier
 from valleys.connectivity import CurveNet, WeightPath
 from valleys.data import Split
 from valleys.errors import ValleysError
@@ -239,7 +240,7 @@ def test_training_lowers_the_barrier():
             curve = WeightPath("bezier", [weights(ends[0]), *bends, weights(ends[1])]).at
         evaluator = probe.Evaluator(ends[0], split, split, losses.build(RECIPE["loss"]))
         points = probe.line_between(evaluator, ends[1], line, True, curve)  # checks both ends
-        heights.append(asymmetry.barrier([p["t"] for p in points], [p["train_loss"] for p in points]).height)
+        heights.append(barrier([p["t"] for p in points], [p["train_loss"] for p in points]).height)
     assert heights[1] < 0.5 * heights[0]
 
 

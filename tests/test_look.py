@@ -14,8 +14,9 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import asymmetry, config, data, data_sources, directions, look, probe, solutions
+from valleys import config, data, data_sources, directions, look, probe, solutions
 from valleys.__main__ import main, parser
+from valleys.asymmetry import next_point
 from valleys.errors import ValleysError
 from valleys.storage import tables
 from valleys.storage.weights import checksum, save_weights
@@ -143,7 +144,7 @@ def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch
 
 def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys, monkeypatch):
     answers = iter([None, 1, 2, None])
-    monkeypatch.setattr(asymmetry, "next_point", lambda *_, **__: next(answers))
+    monkeypatch.setattr(next_point, "next_point", lambda *_, **__: next(answers))
     whole, some = tmp_path / "whole", tmp_path / "some"
     assert run(trained[0], "--points", "21", out=whole) == 0
     assert "points a curve" not in capsys.readouterr().out

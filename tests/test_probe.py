@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import asymmetry, averaging, directions, losses, probe, sgd, solutions
+from valleys import averaging, directions, losses, probe, sgd, solutions
+from valleys.asymmetry import next_point, robustness
+from valleys.asymmetry.definition import detect, detect_many
+from valleys.asymmetry.spline import finer
 from valleys.data import Split
 from valleys.errors import ValleysError
 from valleys.storage.state import load_checkpoint
@@ -128,7 +131,7 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
         asked.append((losses, error, constants))
         return verdict
 
-    monkeypatch.setattr(asymmetry, "holds", holds)
+    monkeypatch.setattr(robustness, "holds", holds)
     verdict = True
     curve, columns = probe.settle(evaluator, direction, rounded, CONSTANTS)
     assert curve == rounded
@@ -138,21 +141,21 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     assert curve == exact
     assert columns == {"precision": "fp32", "precision_error": pytest.approx(size)}
     losses = [row["train_loss"] for row in rounded]
-    errors = asymmetry.errors_like(losses, at, differences)
+    errors = robustness.errors_like(losses, at, differences)
     assert asked[0] == (losses, pytest.approx(errors), {**CONSTANTS, "at": list(range(9))})
     assert evaluator.precision == "bf16"
 
 
 @pytest.fixture
 def asks(monkeypatch):
-    """What `asymmetry.next_point` is to answer, in order, and what it was asked about."""
+    """What `next_point` is to answer, in order, and what it was asked about."""
     answers, asked = [], []
 
     def answer(offsets, at, losses, **options):
         asked.append((list(offsets), list(at), list(losses), options))
         return answers.pop(0)
 
-    monkeypatch.setattr(asymmetry, "next_point", answer)
+    monkeypatch.setattr(next_point, "next_point", answer)
     return answers, asked
 
 
@@ -187,10 +190,10 @@ def test_an_adaptive_curve_ends_when_nothing_is_wanted():
         curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
         losses, test = ([row[key] for row in curve] for key in ("train_loss", "test_loss"))
         at = [i for i, offset in enumerate(offsets) if offset in {row["offset"] for row in curve}]
-        assert asymmetry.next_point(offsets, at, losses, beside=test, **CONSTANTS) is None
+        assert next_point.next_point(offsets, at, losses, beside=test, **CONSTANTS) is None
         whole = [row["train_loss"] for row in probe.probe_line(make_evaluator(), direction, offsets)]
-        between = asymmetry.finer(offsets, at, losses)[0]
-        one, other = asymmetry.detect_many(offsets, [between, whole], **CONSTANTS)
+        between = finer(offsets, at, losses)[0]
+        one, other = detect_many(offsets, [between, whole], **CONSTANTS)
         assert one.status == other.status
         assert 9 <= len(curve) < 31
 
@@ -258,7 +261,7 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
             told.append((list(offsets), losses, list(error), at))
             return holds
 
-        monkeypatch.setattr(asymmetry, "holds", stands)
+        monkeypatch.setattr(robustness, "holds", stands)
         answers[:] = given
         evaluator = make_evaluator(precision="bf16")
         curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
@@ -270,8 +273,8 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
         assert (all_, judged_at) == (offsets, before)
         assert losses == [rounded[i]["train_loss"] for i in before]
         differences = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in (0, 10, 20)]
-        whole = asymmetry.finer(offsets, before, losses)[0]
-        assert errors == pytest.approx(asymmetry.errors_like(whole, [0, 10, 20], differences)[before])
+        whole = finer(offsets, before, losses)[0]
+        assert errors == pytest.approx(robustness.errors_like(whole, [0, 10, 20], differences)[before])
     assert asked[-1][2] == [exact[i]["train_loss"] for i in sorted([*FIRST, 1, 7])]
 
 
@@ -762,7 +765,7 @@ def test_detection_from_differences_converges_to_that_from_exact_slopes():
     apart = []
     for step in (8, 4, 2, 1):
         options = {"zeta_max": 0.5, "min_span": 0.5}
-        found = [asymmetry.detect(x[::step], y[::step], slopes=s, **options) for s in (None, slope[::step])]
+        found = [detect(x[::step], y[::step], slopes=s, **options) for s in (None, slope[::step])]
         assert found[0].status == found[1].status != "not_minimum"
         apart.append(abs(found[0].c_star - found[1].c_star))
     assert apart[3] < apart[2] < apart[1] < apart[0]
@@ -839,7 +842,7 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
 
 def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     answers = iter([None, 1, 2, None, None])
-    monkeypatch.setattr(asymmetry, "next_point", lambda *_, **__: next(answers))
+    monkeypatch.setattr(next_point, "next_point", lambda *_, **__: next(answers))
     options = {"key": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
     block = {**BLOCK, "points": 21, "adaptive": True}
     first, state = make_evaluator(), tmp_path / "curves.pt"
@@ -861,7 +864,7 @@ def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path,
     block, curves = {**BLOCK, "points": 21, "n": 1}, []
     for adaptive in (True, False):
         monkeypatch.setattr(
-            asymmetry, "next_point", lambda x, at, *_, **__: min(set(range(len(x))) - set(at), default=None)
+            next_point, "next_point", lambda x, at, *_, **__: min(set(range(len(x))) - set(at), default=None)
         )
         given = block | {"adaptive": adaptive}
         ((curve, _),) = probe.probe_solution(

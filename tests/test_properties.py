@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from test_asymmetry import brute_force
 from valleys import config as valleys_config
 from valleys import directions
-from valleys.asymmetry import detect, finer, first_points, next_point
+from valleys.asymmetry.definition import detect
+from valleys.asymmetry.next_point import first_points, next_point
+from valleys.asymmetry.spline import finer
 from valleys.errors import ValleysError
 from valleys.storage import tables
 

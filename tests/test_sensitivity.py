@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from valleys import asymmetry, sensitivity, stats
+from valleys import sensitivity, stats
+from valleys.asymmetry.definition import detect
 from valleys.storage import tables
 
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-9}
@@ -44,7 +45,7 @@ def test_each_row_is_what_detection_says(tmp_path):
     assert len(rows) == 3 * 2 * 4
     for row in rows:
         setting = {key: row[key] for key in SETTINGS}
-        verdicts = [asymmetry.detect(*one, **CONSTANTS | setting).status for one in CURVES]
+        verdicts = [detect(*one, **CONSTANTS | setting).status for one in CURVES]
         assert (row["n"], row["asymmetric"]) == (15, verdicts.count("asymmetric"))
         share = stats.wilson(row["asymmetric"], 15)
         assert (row["share"], row["low"], row["high"]) == (share.estimate, share.low, share.high)
@@ -92,6 +93,6 @@ def test_kind_sign_and_other_solutions_are_left_out(names):
 def test_ties_count_as_detection_counts_them():
     """Slopes of exactly c : 1, which rounding puts a little below c."""
     tied = [(x, 0.1 * k + 0.3 * k * y) for k in range(1, 12) for x, y in [curve(2.0, 1.0)]]
-    assert any(asymmetry.detect(*one).c_star < 2 for one in tied)
+    assert any(detect(*one).c_star < 2 for one in tied)
     (row,) = (row for row in sensitivity.rows(make(tied), CONSTANTS, 0.95) if row["chosen"])
     assert row["asymmetric"] == len(tied)

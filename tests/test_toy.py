@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from valleys.asymmetry import Detection, detect
+from valleys.asymmetry.definition import Detection, detect
 from valleys.errors import ValleysError
 from valleys.simulations import toy
 

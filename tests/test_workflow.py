@@ -16,9 +16,10 @@ import pytest
 import torch
 import yaml
 from conftest import fill_defaults
-from valleys import asymmetry, rulegraph
 from valleys import config as valleys_config
+from valleys import rulegraph
 from valleys.__main__ import main
+from valleys.asymmetry import next_point
 from valleys.storage import tables
 from valleys.storage.weights import load_weights
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
@@ -516,8 +517,8 @@ def test_an_adaptive_probe_has_points_where_its_verdicts_need_them(two_seeds):
         whole = np.linspace(-x[-1], x[-1], 21)
         at = np.abs(whole[:, None] - x).argmin(axis=0).tolist()
         assert whole[at] == pytest.approx(x)
-        assert set(asymmetry.first_points(21)) <= set(at)
-        assert asymmetry.next_point(whole, at, train, beside=test, **constants) is None
+        assert set(next_point.first_points(21)) <= set(at)
+        assert next_point.next_point(whole, at, train, beside=test, **constants) is None
 
 
 def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_columns(two_seeds):

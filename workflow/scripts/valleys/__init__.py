@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from valleys import directions
-    from valleys.asymmetry import Detection, barrier, detect, shift
+    from valleys.asymmetry.barriers import barrier
+    from valleys.asymmetry.definition import Detection, detect
+    from valleys.asymmetry.shifts import shift
     from valleys.averaging import average, refresh_bn
     from valleys.directions import random_direction
     from valleys.errors import ValleysError

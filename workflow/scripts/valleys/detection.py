@@ -12,14 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from valleys import asymmetry
+from valleys.asymmetry import robustness
+from valleys.asymmetry.definition import detect
+from valleys.asymmetry.shifts import shift, shift_curve
 from valleys.errors import ValleysError
 from valleys.measures import ERROR_PARTS, POLICIES, on_all_points
 from valleys.storage.tables import declared, filled
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHIFTS = np.arange(-10, 11) / 40
-"""Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `asymmetry.shift` tries, to 1/4."""
+"""Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `shifts.shift` tries, to 1/4."""
 _POINT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _SHIFT = ("shift", "shift_gap", "shift_free", "shift_free_b", "shift_free_gap")
 
@@ -37,7 +39,7 @@ def judge(
     curves, directions, solutions
         Tables of one or more cells.
     constants
-        ``c, zeta_max, min_span, noise`` of `asymmetry.detect`.
+        ``c, zeta_max, min_span, noise`` of `definition.detect`.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def judge(
         row |= _verdict(offsets, train, test, slopes, constants)
         errors = curve[ERROR_PARTS].to_numpy(dtype=np.float64, na_value=math.nan).T
         if np.isfinite(errors).all() and slopes is None and row["status"] != "not_finite":
-            row["certain"] = asymmetry.holds(offsets, train, errors, **constants)
+            row["certain"] = robustness.holds(offsets, train, errors, **constants)
         rows.append(row)
     return rows
 
@@ -157,7 +159,7 @@ def shift_curves(curves: pa.Table) -> list[dict[str, Any]]:
         for policy in POLICIES:
             gaps = np.full(len(SHIFTS), math.nan)
             if finite:
-                gaps = asymmetry.shift_curve(
+                gaps = shift_curve(
                     offsets,
                     train,
                     test,
@@ -186,8 +188,8 @@ def _verdict(
         columns = [c["name"] for c in declared()["asymmetry"]["columns"]]
         values = dict.fromkeys(columns[columns.index("c_star") : columns.index("radius")], math.nan)
         return {"status": "not_finite", **values, "flat_side": 0, **dict.fromkeys(_SHIFT, math.nan)}
-    found = asymmetry.detect(offsets, train, slopes=slopes, **constants)
-    plain = asymmetry.shift(offsets, train, test, free_offset=False)
-    free = asymmetry.shift(offsets, train, test, free_offset=True)
+    found = detect(offsets, train, slopes=slopes, **constants)
+    plain = shift(offsets, train, test, free_offset=False)
+    free = shift(offsets, train, test, free_offset=True)
     values = (plain.delta, plain.gap, free.delta, free.b, free.gap)
     return found.asdict() | dict(zip(_SHIFT, values, strict=True))

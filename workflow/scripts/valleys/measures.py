@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from valleys.asymmetry import barrier, finer, reaches
+from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.definition import reaches
+from valleys.asymmetry.spline import finer
 from valleys.stats import wilson
 from valleys.storage.tables import filled
 
@@ -94,7 +96,7 @@ def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
 
     Losses, and the parts of their errors, are on a cubic spline through the points measured
-    (`asymmetry.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
+    (`spline.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
     finite, those left out are NaN. So all curves of a probe are alike to whoever judges, compares or averages
     them. Columns that a table without subsets or adaptive probes lacks are null (`tables.filled`).
     """

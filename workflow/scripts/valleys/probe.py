@@ -34,7 +34,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import asymmetry, directions, loaders, loss_checks, losses, networks, winograd
+from valleys import directions, loaders, loss_checks, losses, networks, winograd
+from valleys.asymmetry import next_point, robustness
+from valleys.asymmetry.spline import finer
 from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import Split
@@ -691,7 +693,7 @@ def settle(
     """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
 
     A curve in bf16 is compared with fp32 at its ends and in the middle. Where errors like those found there
-    (`asymmetry.errors_like`) could change its verdict by Definition 1 (`asymmetry.holds`), all of its points
+    (`errors_like`) could change its verdict by Definition 1 (`robustness.holds`), all of its points
     are measured again in fp32.
 
     Parameters
@@ -721,8 +723,8 @@ def settle(
         error = math.sqrt(sum(d * d for d in differences) / len(differences))
         if math.isfinite(error) and all(map(math.isfinite, losses)):
             at = measured_at(offsets, curve)
-            errors = asymmetry.errors_like(asymmetry.finer(offsets, at, losses)[0], checked, differences)
-            if asymmetry.holds(offsets, losses, errors[at], at=at, **constants):
+            errors = robustness.errors_like(finer(offsets, at, losses)[0], checked, differences)
+            if robustness.holds(offsets, losses, errors[at], at=at, **constants):
                 return curve, {"precision": "bf16", "precision_error": error}
         curve = _with_these(evaluator, direction, own, exact)
         return curve, {"precision": "fp32", "precision_error": error}
@@ -737,9 +739,9 @@ def probe_adaptively(
 ) -> tuple[list[CurvePoint], dict[str, Any]]:
     """Return a curve on as many of the offsets as its shape and verdict need, and how it came about.
 
-    Some points first (`asymmetry.first_points`), then one by one the point that is needed most
-    (`asymmetry.next_point`), until none is. A point's values are those it has in `probe_line` at all offsets.
-    The curve is to be read through `asymmetry.finer`.
+    Some points first (`next_point.first_points`), then one by one the point that is needed most
+    (`next_point`), until none is. A point's values are those it has in `probe_line` at all offsets.
+    The curve is to be read through `spline.finer`.
 
     Parameters
     ----------
@@ -755,7 +757,7 @@ def probe_adaptively(
     curve, columns
         The points in the order of their offsets, and the columns of `settle`.
     """
-    first = [offsets[i] for i in asymmetry.first_points(len(offsets))]
+    first = [offsets[i] for i in next_point.first_points(len(offsets))]
     curve = probe_line(evaluator, direction, first, exact)
     curve = _refined(evaluator, direction, offsets, curve, constants, exact)
     curve, measured = settle(evaluator, direction, curve, constants, offsets)
@@ -782,14 +784,14 @@ def _refined(
             return curve
         known = None if any(slope is None or not math.isfinite(slope) for slope in slopes) else slopes
         at = measured_at(offsets, curve)
-        wanted = asymmetry.next_point(offsets, at, train, slopes=known, beside=test, **constants)
+        wanted = next_point.next_point(offsets, at, train, slopes=known, beside=test, **constants)
         if wanted is None:
             return curve
         curve = _with_these(evaluator, direction, [offsets[wanted]], curve, exact)
 
 
 def measured_at(offsets: Sequence[float], curve: list[CurvePoint]) -> list[int]:
-    """Return the numbers of the offsets that the curve has, as `asymmetry.finer` takes them."""
+    """Return the numbers of the offsets that the curve has, as `spline.finer` takes them."""
     there = {row["offset"] for row in curve}
     return [i for i, offset in enumerate(offsets) if offset in there]
 

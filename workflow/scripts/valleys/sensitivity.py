@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from valleys import asymmetry
+from valleys.asymmetry.definition import detect_many, reaches
 from valleys.measures import CELL, DIRECTION, at_sgd, on_all_points
 from valleys.stats import wilson
 
@@ -58,11 +58,11 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
             levels = [
                 verdict.c_star
                 for offsets, losses, slopes in batches
-                for verdict in asymmetry.detect_many(offsets, losses, slopes=slopes, **options)
+                for verdict in detect_many(offsets, losses, slopes=slopes, **options)
             ]
             for c in _with(LEVELS, chosen["c"]):
-                # Compared as `asymmetry.detect` does; NaN, where there is no c*, is not at least c.
-                hits = int(asymmetry.reaches(levels, c).sum())
+                # Compared as `definition.detect` does; NaN, where there is no c*, is not at least c.
+                hits = int(reaches(levels, c).sum())
                 share = wilson(hits, n, level)
                 setting = {"zeta_max": zeta_max, "min_span": min_span, "c": c}
                 found.append(

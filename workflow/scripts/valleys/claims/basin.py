@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from valleys import measures, stats
-from valleys.asymmetry import reaches
+from valleys.asymmetry.definition import reaches
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
 from valleys.measures import CELL

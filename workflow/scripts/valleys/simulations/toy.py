@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from valleys.asymmetry import Detection, detect_many
+from valleys.asymmetry.definition import Detection, detect_many
 from valleys.errors import ValleysError
 
 Floats = NDArray[np.float64]
@@ -203,13 +203,13 @@ def run(spec: dict[str, Any]) -> dict[str, Columns]:
         Any of the keys of `DEFAULTS`, which fill the rest: ``n_draws``, ``n_per_class`` (points per class),
         ``seed``, ``lr`` and ``epochs`` of the paper's recipe, ``step`` and ``reach`` of the line,
         ``surface_points`` per axis (over weight and bias in [-reach, reach]), and the constants ``c``,
-        ``zeta_max``, ``min_span``, ``minimum_within`` of `asymmetry.detect`.
+        ``zeta_max``, ``min_span``, ``minimum_within`` of `definition.detect`.
 
     Returns
     -------
     dict
         ``toy_2d``: recipe, draw, weight, bias, loss, gradient_norm, separable, direction_weight,
-        direction_bias, and the fields of `asymmetry.Detection`, one row per recipe and draw. A separable draw
+        direction_bias, and the fields of `Detection`, one row per recipe and draw. A separable draw
         has no minimum: its "converged" row has status "no_minimum", NaN for numbers, and no curve.
         ``toy_2d_curves``: recipe, draw, offset, loss.
         ``toy_2d_surface``: weight, bias, loss, for draw 0.
