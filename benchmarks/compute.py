@@ -29,7 +29,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from valleys import arch_costs, averaging, directions, hessian, jobs, losses, precision, probe, sgd, solutions
-from valleys.data import Split
+from valleys.data.split import Split
 
 SPECS = {
     "preresnet-20": {"arch": "preresnet", "depth": 20},

@@ -36,7 +36,8 @@ from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
 from valleys.asymmetry.spline import finer
 from valleys.config import Experiment
-from valleys.data import Split, load_split
+from valleys.data.cache import load_split
+from valleys.data.split import Split
 from valleys.storage import tables
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]

@@ -25,7 +25,7 @@ from valleys import directions, jobs, measures, probe, solutions
 from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect_many
 from valleys.config import SCHEMA_FILE, Experiment
-from valleys.data import load_split
+from valleys.data.cache import load_split
 from valleys.direction_kinds import COMPUTED
 from valleys.storage import tables
 

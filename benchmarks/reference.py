@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.torchvision_compat import import_torchvision
 
 

@@ -19,17 +19,20 @@ import common
 import numpy as np
 import torch
 from PIL import Image
-from valleys import data, data_sources
+from valleys.data.augment import draw_permutation, epoch_batches
+from valleys.data.cache import load_split
+from valleys.data.sources import load
+from valleys.data.split import Split
 
 SIDE, BATCH, CLASSES = 224, 128, 4
 AUGMENT = {"shift": 16, "flip": True}
 
 
-def epoch(split: data.Split) -> None:
+def epoch(split: Split) -> None:
     """Go through a split as training does."""
     generator = torch.Generator().manual_seed(0)
-    order = data.draw_permutation(split, generator)
-    for _ in data.epoch_batches(split, order, BATCH, generator, AUGMENT):
+    order = draw_permutation(split, generator)
+    for _ in epoch_batches(split, order, BATCH, generator, AUGMENT):
         pass
 
 
@@ -61,15 +64,15 @@ def main() -> None:
         spec, paths = pictures(folder, given.images), [folder / "a.safetensors", folder / "b.safetensors"]
         decode = {
             f"decoded and written, {n} thread{'s' * (n > 1)}": partial(
-                data_sources.write_source, spec, "pictures", paths, workers=n
+                load.write_source, spec, "pictures", paths, workers=n
             )
             for n in sorted({1, 2, len(os.sched_getaffinity(0))})
         }
         seconds = common.rounds(decode, given.rounds)
         splits = {
-            "batches from memory": data.load_split(paths[0]),
-            "batches from the file": data.load_split(paths[0], resident_mb=0),
-            "batches from the file, unchecked": data.load_split(paths[0], verify=False, resident_mb=0),
+            "batches from memory": load_split(paths[0]),
+            "batches from the file": load_split(paths[0], resident_mb=0),
+            "batches from the file, unchecked": load_split(paths[0], verify=False, resident_mb=0),
         }
         seconds |= common.rounds({name: partial(epoch, s) for name, s in splits.items()}, given.rounds)
     rows = [

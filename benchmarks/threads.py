@@ -27,7 +27,8 @@ SEEDS = (0, 1, 2)
 def measure(threads: int) -> dict[str, Any]:
     """Return the mean train loss (nats) after training by seed and epochs, with the weights' checksums."""
     import torch
-    from valleys import config, data_sources, losses, sgd, solutions
+    from valleys import config, losses, sgd, solutions
+    from valleys.data.sources import load
     from valleys.storage.weights import checksum
 
     torch.set_num_threads(threads)
@@ -37,7 +38,7 @@ def measure(threads: int) -> dict[str, Any]:
     config.check(raw)
     validate(raw, os.fspath(config.SCHEMA_FILE))
     experiment = config.Experiment(raw)
-    train, _ = data_sources.load_source(experiment.datasets["digits"])
+    train, _ = load.load_source(experiment.datasets["digits"])
     recipe, loss = experiment.recipe("swa"), losses.build({"name": "cross_entropy"})
     found: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
     for seed in SEEDS:

@@ -27,10 +27,12 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import averaging, data_sources, directions, jobs, losses, probe, sgd, solutions
+from valleys import averaging, directions, jobs, losses, probe, sgd, solutions
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
-from valleys.data import Split, load_split
+from valleys.data.cache import load_split
+from valleys.data.sources import load
+from valleys.data.split import Split
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
 OF_A_RUN = 250
@@ -44,7 +46,7 @@ def images(folder: Path | None, count: int) -> tuple[Split, Split]:
         return compute.split(count, 0), compute.split(count, 1)
     files = {part: str(folder / f"{part}.parquet") for part in ("train", "test")}
     source = {"source": "parquet", **files, "max_train": count, "max_test": count}
-    return data_sources.load_source(source, "cifar10")
+    return load.load_source(source, "cifar10")
 
 
 def trained(name: str, train: Split) -> nn.Module:

@@ -450,14 +450,15 @@ def give_weights(config: Block) -> None:
     """Write the weights that an accepted config names to the present folder: each of the net that its cell has."""
     import torch
     from safetensors.torch import save_file
-    from valleys import data_sources, models
+    from valleys import models
     from valleys.config import Experiment, with_defaults
+    from valleys.data.sources import load
 
     experiment = Experiment(with_defaults(copy.deepcopy(config)))
     sets: dict[str, Block] = {}
     for cell in experiment.all_cells:
         for k, name in enumerate(experiment.available(cell) if experiment.is_given(cell.recipe) else ()):
-            train, _ = data_sources.load_source(experiment.datasets[cell.dataset], cell.dataset)
+            train, _ = load.load_source(experiment.datasets[cell.dataset], cell.dataset)
             torch.manual_seed(cell.seed % 1000 + 17 * k)
             sys.modules.pop("own_nets", None)
             spec, shape = experiment.models[cell.model], tuple(train.images.shape[1:])

@@ -41,7 +41,7 @@ def experiment_config():
 def tiny_split():
     """Twenty 1x4x4 images of three classes."""
     import torch
-    from valleys.data import Split, channel_statistics
+    from valleys.data.split import Split, channel_statistics
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8, generator=generator)

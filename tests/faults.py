@@ -107,7 +107,7 @@ def readers(path):
     if path.suffix == ".pt":
         return {"checkpoint": lambda: plain(load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
-        from valleys.data import load_split, read_metadata
+        from valleys.data.cache import load_split, read_metadata
 
         def split(limit):
             found = load_split(path, resident_mb=limit)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 from valleys import averaging, checkpoints, solutions
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.storage import tables
 from workflow_runs import planned, snakemake

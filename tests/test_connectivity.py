@@ -13,7 +13,7 @@ from torch import nn
 from valleys import averaging, connectivity, losses, probe, sgd, solutions
 from valleys.asymmetry.barriers import barrier
 from valleys.connectivity import CurveNet, WeightPath
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.storage.weights import checksum
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from conftest import fill_defaults, load_config
 from snakemake.iocontainers import Wildcards
-from valleys import costs, data_costs
+from valleys import costs
 from valleys.config import Experiment
 from valleys.costs import Costs, Work
+from valleys.data import counts
 from workflow_runs import changed, snakemake
 
 ROOT = Path(__file__).parents[1]
@@ -281,7 +282,8 @@ def test_data_are_known_limited_counted_or_assumed(tmp_path, monkeypatch):
 
 def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
     import torch
-    from valleys.data import Split, save_split
+    from valleys.data.cache import save_split
+    from valleys.data.split import Split
 
     monkeypatch.chdir(tmp_path)
     folder = Path("results/smoke/data/digits")
@@ -339,7 +341,8 @@ TREE = {"source": "image_folder", "train": "train", "test": "test", "size": 8}
 
 def prepared(train, test, shape=(3, 8, 8), classes=2):
     import torch
-    from valleys.data import Split, save_split
+    from valleys.data.cache import save_split
+    from valleys.data.split import Split
 
     folder = Path("results/smoke/data/digits")
     folder.mkdir(parents=True, exist_ok=True)
@@ -372,7 +375,7 @@ def test_images_of_a_folder_are_counted_before_the_run(tmp_path, monkeypatch):
 
 def test_a_large_folder_is_counted_in_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data_costs, "MOST_NAMES", 40)
+    monkeypatch.setattr(counts, "MOST_NAMES", 40)
     images(tmp_path / "train", 15, classes="abcdef")
     images(tmp_path / "test", 3, classes="abcdef")
     found = with_data(TREE).data("digits")
@@ -405,7 +408,7 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
         5,
         False,
     )  # of what size?
-    monkeypatch.setattr(data_costs, "MOST_FILES", 1)
+    monkeypatch.setattr(counts, "MOST_FILES", 1)
     assert with_data({**spec, "size": 16}).data("digits") == costs.Data(20, 5, (3, 16, 16), 10, False)
 
 

@@ -12,20 +12,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from valleys import data
-from valleys.data import (
-    Split,
+from valleys.data import cache
+from valleys.data.augment import (
     apply_augmentation,
     augment,
-    channel_statistics,
     draw_augmentation,
     draw_permutation,
     epoch_batches,
-    load_split,
-    read_metadata,
-    save_split,
-    write_split,
 )
+from valleys.data.cache import load_split, read_metadata, save_split, write_split
+from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
@@ -114,12 +110,12 @@ def test_subset_is_fixed_and_nested():
     assert torch.equal(small.images, again.images)
     assert torch.equal(small.labels, again.labels)
     assert len(small) == 8
-    rows = data.subset_indices(50, 8, 3)
+    rows = subset_indices(50, 8, 3)
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert torch.equal(small.images, split.images[rows])
     assert torch.equal(small.labels, split.labels[rows])
-    assert set(rows.tolist()) <= set(data.subset_indices(50, 20, 3).tolist())
-    assert not torch.equal(rows, data.subset_indices(50, 8, 4))
+    assert set(rows.tolist()) <= set(subset_indices(50, 20, 3).tolist())
+    assert not torch.equal(rows, subset_indices(50, 8, 4))
     assert (small.mean, small.std, small.classes, small.in_shape) == (split.mean, split.std, 4, (3, 6, 5))
     assert len(large) == 20
     assert split.subset(None, 0) is split
@@ -129,7 +125,7 @@ def test_subset_is_fixed_and_nested():
 
 def test_subset_indices_do_not_change_between_versions():
     # Results on a subset are only comparable while this holds.
-    assert data.subset_indices(100, 5, 0).tolist() == [19, 44, 71, 90, 93]
+    assert subset_indices(100, 5, 0).tolist() == [19, 44, 71, 90, 93]
 
 
 @pytest.mark.parametrize("n", [0, -3, True, 2.0])
@@ -472,7 +468,7 @@ def test_files_of_many_blocks(tmp_path, monkeypatch):
     save_split(path, split)
     wanted = sha(path)
     for block in (1, 7, 64, 1000):
-        monkeypatch.setattr(data, "_BLOCK", block)
+        monkeypatch.setattr(cache, "_BLOCK", block)
         write_split(path, split.labels, split.images.split(9), split.images.shape, 4)
         assert sha(path) == wanted
 

@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from valleys import data, data_sources
-from valleys.data import load_split, save_split, subset_indices
-from valleys.data_sources import SOURCES, load_source, write_source
-from valleys.dataset_options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
+from valleys.data import cache
+from valleys.data.cache import _write, load_split, save_split
+from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
+from valleys.data.sources import decoding
+from valleys.data.sources.load import SOURCES, load_source, write_source
+from valleys.data.split import subset_indices
 from valleys.errors import ValleysError
 from valleys.torchvision_compat import import_torchvision
 
@@ -59,7 +61,7 @@ def chw(images):
 
 def test_options_need_no_torch():
     code = (
-        "import sys, valleys.dataset_options as d; d.validate_dataset('digits', {}); "
+        "import sys, valleys.data.options as d; d.validate_dataset('digits', {}); "
         "print(sorted({'torch', 'numpy', 'sklearn', 'pandas', 'PIL', 'pyarrow'} & set(sys.modules)))"
     )
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
@@ -69,7 +71,7 @@ def test_options_need_no_torch():
 
 def test_digits_needs_no_torchvision():
     code = (
-        "import sys; from valleys.data_sources import load_source; load_source({'source': 'digits'}); "
+        "import sys; from valleys.data.sources.load import load_source; load_source({'source': 'digits'}); "
         "print('torchvision' in sys.modules)"
     )
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
@@ -522,7 +524,7 @@ def test_written_a_few_at_a_time_is_the_same_file(tmp_path, workers, more, monke
     spec = many(tmp_path) | more
     wanted = held(spec, tmp_path / "held")
     for chunk in (64, 7):
-        monkeypatch.setattr("valleys.data_sources._CHUNK", chunk)
+        monkeypatch.setattr("valleys.data.sources.base._CHUNK", chunk)
         assert written(spec, tmp_path / "out", workers=workers) == wanted
 
 
@@ -549,9 +551,9 @@ def test_digits_are_the_file_that_they_have_always_been(tmp_path):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_few_images_are_in_memory_at_a_time(tmp_path, workers, monkeypatch):
     """Counted when a piece is decoded and when it has been written."""
-    monkeypatch.setattr("valleys.data_sources._CHUNK", 5)
-    ahead, most, decode = [0], [0], data_sources._decode
-    write = data._write
+    monkeypatch.setattr("valleys.data.sources.base._CHUNK", 5)
+    ahead, most, decode = [0], [0], decoding._decode
+    write = _write
 
     def counted(*arguments):
         ahead[0] += 1
@@ -563,8 +565,8 @@ def test_few_images_are_in_memory_at_a_time(tmp_path, workers, monkeypatch):
             ahead[0] -= len(content)
         write(file, content)
 
-    monkeypatch.setattr(data_sources, "_decode", counted)
-    monkeypatch.setattr(data, "_write", writing)
+    monkeypatch.setattr(decoding, "_decode", counted)
+    monkeypatch.setattr(cache, "_write", writing)
     written(many(tmp_path, n=300), tmp_path / "out", workers=workers)
     assert ahead[0] == 0
     # The other part's first piece is decoded too, for its shape, and with threads those that follow it.
@@ -635,7 +637,7 @@ def test_parquet_named_columns_and_grey(tmp_path):
 
 @pytest.mark.parametrize("row_group_size", [1, 7, 100])
 def test_parquet_subset_over_files_and_row_groups(tmp_path, monkeypatch, row_group_size):
-    monkeypatch.setattr("valleys.data_sources._PARQUET_BATCH", 3)
+    monkeypatch.setattr("valleys.data.sources.parquet._PARQUET_BATCH", 3)
     images, labels = pictures(40), np.arange(40) % 5
     parts = [slice(0, 11), slice(11, 12), slice(12, 40)]
     for i, part in enumerate(parts):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, data_sources, factories, factory_costs, models, solutions
+from valleys import averaging, factories, factory_costs, models, solutions
 from valleys.arch_costs import measure
 from valleys.arch_options import validate_spec
 from valleys.config import Experiment, with_defaults
 from valleys.costs import Costs
+from valleys.data.sources import load
 from valleys.directions import parameter_group
 from valleys.errors import ValleysError
 
@@ -504,7 +505,7 @@ def test_the_standard_library_is_refused_before_anything_is_imported(factory, mo
     for take in (
         lambda: validate_spec({"factory": factory, "kwargs": kwargs}),
         lambda: models.build({"factory": factory, "kwargs": kwargs}, in_shape=SHAPE, classes=CLASSES),
-        lambda: data_sources.load_source({"source": "callable", "factory": factory, "kwargs": kwargs}),
+        lambda: load.load_source({"source": "callable", "factory": factory, "kwargs": kwargs}),
     ):
         with pytest.raises(ValleysError, match=r"factory: .* a module of Python's standard library; name"):
             take()

@@ -11,7 +11,9 @@ import psutil
 import pytest
 import torch
 from matplotlib.figure import Figure
-from valleys import data, figures
+from valleys import figures
+from valleys.data.cache import save_split
+from valleys.data.split import Split
 from valleys.storage import state, tables
 from valleys.storage.state import save_checkpoint
 from valleys.storage.weights import save_weights
@@ -25,10 +27,8 @@ def stored(tmp_path_factory):
     """One of each stored artefact, where a run has it."""
     folder = tmp_path_factory.mktemp("stored")
     root = folder / faults.RESULTS
-    split = data.Split(
-        torch.arange(300).byte().view(3, 1, 10, 10), torch.tensor([0, 1, 0]), 2, (0.5,), (0.2,)
-    )
-    data.save_split(root / "data" / "d" / "train.safetensors", split)
+    split = Split(torch.arange(300).byte().view(3, 1, 10, 10), torch.tensor([0, 1, 0]), 2, (0.5,), (0.2,))
+    save_split(root / "data" / "d" / "train.safetensors", split)
     save_weights(root / "cells" / "sgd.safetensors", {"w": torch.randn(40)}, {"model": {"arch": "mlp"}})
     save_checkpoint(root / "cells" / "state" / "c.pt", {"w": torch.randn(40), "epoch": 3})
     rows = [{"recipe": "paper", "draw": i, "offset": 0.1 * i, "loss": 0.3 * i * i} for i in range(30)]

@@ -18,7 +18,7 @@ from PIL import Image
 from valleys import config as valleys_config
 from valleys import errors, jobs, plan
 from valleys.__main__ import main, show_claims
-from valleys.data_sources import load_source
+from valleys.data.sources.load import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
 

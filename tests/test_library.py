@@ -13,8 +13,9 @@ import valleys
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from valleys import Evaluator, ValleysError, average, directions, loaders, losses, probe_line, refresh_bn
-from valleys.data import Split
+from valleys import Evaluator, ValleysError, average, directions, losses, probe_line, refresh_bn
+from valleys.data import loaders
+from valleys.data.split import Split
 
 ROOT = Path(__file__).parents[1]
 

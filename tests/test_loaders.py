@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from valleys import Evaluator, ValleysError, directions, loaders, probe_line, refresh_bn
-from valleys.data import Split
+from valleys import Evaluator, ValleysError, directions, probe_line, refresh_bn
+from valleys.data import loaders
+from valleys.data.split import Split
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)
@@ -187,7 +188,7 @@ def test_all_types_of_batches_are_read_again(x, y, monkeypatch):
 
 def test_a_picked_pair_of_more_tensors(net):
     three = pairs(X, torch.zeros(90, 1), Y)
-    with pytest.raises(ValleysError, match=r"train: batch 0 .* valleys.loaders.pick\(loader, 0, 2\)"):
+    with pytest.raises(ValleysError, match=r"train: batch 0 .* valleys.data.loaders.pick\(loader, 0, 2\)"):
         loss_at_start(net, three)
     with pytest.raises(ValleysError, match="which of its tensors are images"):
         refresh_bn(bn_net(), three)
@@ -214,7 +215,7 @@ class Named(NamedTuple):
 @pytest.mark.parametrize("kind", [Named, SimpleNamespace])
 def test_parts_of_named_tuples_and_objects_are_picked_by_name(net, kind):
     made = [kind(image=x, label=y, index=i) for x, y, i in pairs(X, Y, torch.arange(90))]
-    with pytest.raises(ValleysError, match=r"batch 0 is a .*valleys.loaders.pick\(loader, "):
+    with pytest.raises(ValleysError, match=r"batch 0 is a .*valleys.data.loaders.pick\(loader, "):
         loss_at_start(net, made)
     picked = loaders.pick(made, "image", "label")
     assert loss_at_start(net, picked) == pytest.approx(right(net), rel=1e-6)

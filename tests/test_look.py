@@ -14,9 +14,11 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import config, data, data_sources, directions, look, probe, solutions
+from valleys import config, directions, look, probe, solutions
 from valleys.__main__ import main, parser
 from valleys.asymmetry import next_point
+from valleys.data.cache import save_split
+from valleys.data.sources import load
 from valleys.errors import ValleysError
 from valleys.storage import tables
 from valleys.storage.weights import checksum, save_weights
@@ -31,7 +33,7 @@ QUICK = ["--points", "11", "--n", "2", "--quiet"]
 def trained(tmp_path_factory):
     """Folder with weights that do not know their model, weights that do, and prepared data."""
     folder = tmp_path_factory.mktemp("trained")
-    splits = data_sources.load_source({"source": "digits", "train_size": 120, "max_test": 60})
+    splits = load.load_source({"source": "digits", "train_size": 120, "max_test": 60})
     train, test = splits
     spec = {"arch": "mlp", "hidden": [8], "norm": "batch"}
     net = solutions.fresh(spec, train.in_shape, train.classes, seed=1)
@@ -46,7 +48,7 @@ def trained(tmp_path_factory):
     about |= {"cell": "digits/small/quick/seed-4", "iterates": 3, "bn_policy": "refreshed"}
     solutions.save(folder / "theirs.safetensors", net.state_dict(), about)
     for part, split in (("train", train), ("test", test)):
-        data.save_split(folder / "prepared" / f"{part}.safetensors", split)
+        save_split(folder / "prepared" / f"{part}.safetensors", split)
     return folder, net, train, test
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from valleys import Evaluator, ValleysError, directions, hessian, probe_line, refresh_bn
-from valleys.data import Split
+from valleys.data.split import Split
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)

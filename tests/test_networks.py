@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
 from valleys import directions, hessian, losses, models, networks, planes, probe, probe_line, sgd
 from valleys.connectivity import CurveNet, connect
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 
 LOSS = nn.CrossEntropyLoss(reduction="none")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from valleys import checkpoints, data_sources
+from valleys import checkpoints
+from valleys.data.sources import decoding, load
 from valleys.errors import ValleysError
 from valleys.storage import tables
 from valleys.storage.state import LEAST, load_checkpoint, require
@@ -214,9 +215,9 @@ def test_an_older_package_opens_no_file_from_elsewhere(tmp_path, monkeypatch, pa
         "torch": [lambda: checkpoints.read(path), lambda: load_checkpoint(path)],
         "pyarrow": [
             lambda: tables.read(path, "curves"),
-            lambda: data_sources.load_source({"source": "parquet", "train": str(path), "test": str(path)}),
+            lambda: load.load_source({"source": "parquet", "train": str(path), "test": str(path)}),
         ],
-        "PIL": [lambda: data_sources._decode(b"whatever", "x", None, False)],
+        "PIL": [lambda: decoding._decode(b"whatever", "x", None, False)],
     }
     for door in doors[package]:
         with pytest.raises(ValleysError, match=line) as caught:

@@ -11,7 +11,7 @@ from valleys import averaging, directions, losses, probe, sgd, solutions
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.storage.state import load_checkpoint
 

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from valleys import losses, sgd, solutions
 from valleys.averaging import refresh_bn
-from valleys.data import Split, epoch_batches
+from valleys.data.augment import epoch_batches
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.storage import files
 from valleys.storage.state import save_checkpoint

@@ -8,7 +8,8 @@ from conftest import ROOT, fill_defaults, load_config
 from valleys import forkserver, sgd, solutions
 from valleys.arch_options import validate_spec
 from valleys.config import Experiment
-from valleys.data import Split, save_split
+from valleys.data.cache import save_split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
 from valleys.storage import files

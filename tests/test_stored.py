@@ -7,8 +7,11 @@ import weakref
 
 import pytest
 import torch
-from valleys import averaging, data, directions, losses, probe, sgd, solutions, stored
-from valleys.data import Split, channel_statistics, epoch_batches, load_split, save_split
+from valleys import averaging, directions, losses, probe, sgd, solutions
+from valleys.data import on_disk
+from valleys.data.augment import draw_permutation, epoch_batches
+from valleys.data.cache import RESIDENT_MB, _header, load_split, read_metadata, save_split
+from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 
 LOSS = losses.build({"name": "cross_entropy"})
@@ -65,7 +68,7 @@ def data_start(path):
 def test_the_limit_decides_where_images_are(path):
     size = 50 * 3 * 8 * 8 / 1e6
     assert isinstance(load_split(path, resident_mb=size).images, torch.Tensor)
-    assert isinstance(load_split(path, resident_mb=size - 1e-6).images, stored.Stored)
+    assert isinstance(load_split(path, resident_mb=size - 1e-6).images, on_disk.Stored)
     assert isinstance(load_split(path).images, torch.Tensor)
 
 
@@ -75,7 +78,7 @@ def test_what_the_schema_gives_is_the_limit_of_a_look():
 
     schema = yaml.safe_load(SCHEMA_FILE.read_text())
     default = schema["properties"]["execution"]["properties"]["resident_mb"]["default"]
-    assert default == data.RESIDENT_MB
+    assert default == RESIDENT_MB
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_batches_are_the_same_bytes(both):
             found = []
             for split in both:
                 generator = torch.Generator().manual_seed(5)
-                order = data.draw_permutation(split, generator)
+                order = draw_permutation(split, generator)
                 found.append(pairs(epoch_batches(split, order, 16, generator, spec, **options)))
                 found[-1].append(generator.get_state().tolist())
             assert found[0] == found[1]
@@ -118,7 +121,7 @@ def test_batches_are_the_same_bytes(both):
 def test_a_small_subset_is_in_memory_and_a_large_one_in_the_file(path):
     resident = load_split(path)
     mapped = load_split(path, resident_mb=20 * 3 * 8 * 8 / 1e6)
-    for n, kind in ((20, torch.Tensor), (21, stored.Stored), (49, stored.Stored), (50, stored.Stored)):
+    for n, kind in ((20, torch.Tensor), (21, on_disk.Stored), (49, on_disk.Stored), (50, on_disk.Stored)):
         part, wanted = mapped.subset(n, seed=3), resident.subset(n, seed=3)
         assert isinstance(part.images, kind)
         assert pairs(part.batches(16)) == pairs(wanted.batches(16))
@@ -130,12 +133,12 @@ def test_a_small_subset_is_in_memory_and_a_large_one_in_the_file(path):
 
 def test_a_subset_reads_no_other_image(path, monkeypatch):
     mapped, rows = load_split(path, resident_mb=0.005), []
-    fill = stored.Stored._fill
+    fill = on_disk.Stored._fill
     monkeypatch.setattr(
-        stored.Stored, "_fill", lambda self, image, row: rows.append(row) or fill(self, image, row)
+        on_disk.Stored, "_fill", lambda self, image, row: rows.append(row) or fill(self, image, row)
     )
     part = mapped.subset(6)
-    assert rows == data.subset_indices(50, 6).tolist()
+    assert rows == subset_indices(50, 6).tolist()
     list(part.batches(2))
     assert len(rows) == 6  # held now
 
@@ -150,7 +153,8 @@ def as_bytes(value):
 
 @pytest.mark.parametrize("method", ["exact", "streaming"])
 def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkeypatch):
-    from valleys import hessian, loaders
+    from valleys import hessian
+    from valleys.data import loaders
 
     save_split(tmp_path / "test.safetensors", make_split(23, seed=1))
 
@@ -188,7 +192,7 @@ def test_batches_on_a_gpu_are_those_of_a_split_in_its_memory(both):
     found = []
     for split in (resident, mapped):
         generator = torch.Generator().manual_seed(5)
-        order = data.draw_permutation(split, generator)
+        order = draw_permutation(split, generator)
         found.append([x.cpu() for x, _ in epoch_batches(split, order, 16, generator, AUGMENT)])
     assert all(map(torch.equal, *found))
     assert mapped.subset(10).floats(slice(None)).device.type == "cuda"
@@ -206,12 +210,12 @@ def test_the_next_is_read_while_one_is_in_use():
             second.set()
         return 10 * place
 
-    values = stored.ahead(read, range(4))
+    values = on_disk.ahead(read, range(4))
     assert next(values) == 0
     assert second.wait(10)
     assert list(values) == [10, 20, 30]
-    assert list(stored.ahead(read, [])) == []
-    assert list(stored.ahead(read, [7])) == [70]
+    assert list(on_disk.ahead(read, [])) == []
+    assert list(on_disk.ahead(read, [7])) == [70]
 
 
 def test_an_error_while_reading_ahead_comes_where_its_batch_would(both):
@@ -220,12 +224,12 @@ def test_an_error_while_reading_ahead_comes_where_its_batch_would(both):
             raise ValleysError("broken")
         return place
 
-    values = stored.ahead(read, range(5))
+    values = on_disk.ahead(read, range(5))
     assert [next(values), next(values)] == [0, 1]
     with pytest.raises(ValleysError, match="broken"):
         next(values)
     before = threading.active_count()
-    values = stored.ahead(abs, range(5))
+    values = on_disk.ahead(abs, range(5))
     next(values)
     values.close()  # as when training is stopped
     assert threading.active_count() <= before
@@ -238,8 +242,8 @@ def test_a_file_is_checked_whole_once_and_then_image_by_image(path, monkeypatch,
     caplog.set_level(logging.INFO, logger="valleys")
     first = load_split(path, resident_mb=0)
     assert "once" in caplog.text
-    assert stored.digests_file(path).stat().st_size == 32 + 50 * stored.DIGEST + 32
-    monkeypatch.setattr(stored.Stored, "each", lambda self: pytest.fail("was checked again"))
+    assert on_disk.digests_file(path).stat().st_size == 32 + 50 * on_disk.DIGEST + 32
+    monkeypatch.setattr(on_disk.Stored, "each", lambda self: pytest.fail("was checked again"))
     again = load_split(path, resident_mb=0)
     assert torch.equal(again.images[:], first.images[:])
     flip(path, data_start(path) + 8 * 50 + 17 * 192 + 5)
@@ -261,7 +265,7 @@ def test_every_flipped_bit_is_seen(path, kept):
     for at in places:
         flip(path, at)
         if not kept:
-            stored.digests_file(path).unlink(missing_ok=True)
+            on_disk.digests_file(path).unlink(missing_ok=True)
         fails(lambda: load_split(path, resident_mb=0).images[:], path, "rerun prepare_dataset")
         path.write_bytes(whole)
     load_split(path, resident_mb=0).images[:]
@@ -269,7 +273,7 @@ def test_every_flipped_bit_is_seen(path, kept):
 
 def test_damaged_checksums_are_made_again(path):
     load_split(path, resident_mb=0)
-    kept = stored.digests_file(path)
+    kept = on_disk.digests_file(path)
     whole = kept.read_bytes()
     for content in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], whole[:100] + b"x" + whole[101:]):
         kept.write_bytes(content)
@@ -279,10 +283,10 @@ def test_damaged_checksums_are_made_again(path):
 
 def test_checksums_of_another_file_are_not_believed(path):
     load_split(path, resident_mb=0)
-    old = stored.digests_file(path).read_bytes()
+    old = on_disk.digests_file(path).read_bytes()
     save_split(path, make_split(50, seed=4))
     assert torch.equal(load_split(path, resident_mb=0).images[:], make_split(50, seed=4).images)
-    assert stored.digests_file(path).read_bytes() != old
+    assert on_disk.digests_file(path).read_bytes() != old
 
 
 def test_a_split_keeps_to_the_file_it_was_opened_on(path):
@@ -295,10 +299,10 @@ def test_where_nothing_can_be_written_the_file_is_checked_all_the_same(path, mon
     def refuse(path):
         raise ValleysError(f"cannot write {path}: read-only")
 
-    monkeypatch.setattr(stored.files, "atomic", refuse)
+    monkeypatch.setattr(on_disk.files, "atomic", refuse)
     assert torch.equal(load_split(path, resident_mb=0).images[:], make_split(50).images)
     assert "each job will check all of" in caplog.text
-    assert not stored.digests_file(path).exists()
+    assert not on_disk.digests_file(path).exists()
     flip(path, len(path.read_bytes()) - 1)
     fails(lambda: load_split(path, resident_mb=0), path, "checksum")
 
@@ -307,7 +311,7 @@ def test_without_verification_nothing_is_checked(path):
     flip(path, len(path.read_bytes()) - 1)
     split = load_split(path, verify=False, resident_mb=0)
     assert len(split.images[:]) == 50
-    assert not stored.digests_file(path).exists()
+    assert not on_disk.digests_file(path).exists()
 
 
 def test_a_file_cut_short_or_gone_bad_while_it_is_read(path, monkeypatch):
@@ -346,7 +350,7 @@ def test_a_file_larger_than_memory(tmp_path):
     """Sparse: a terabyte that takes no disk. Torch's own view of such a file is refused by the system."""
     path, shape = tmp_path / "train.safetensors", (4_000_000, 3, 300, 300)
     about = {"format": "valleys-split-1", "classes": "2", "mean": "[0, 0, 0]", "std": "[1, 1, 1]"}
-    header = data._header({**about, "checksum": "0" * 64}, shape)
+    header = _header({**about, "checksum": "0" * 64}, shape)
     try:
         with path.open("wb") as file:
             file.write(header)
@@ -355,7 +359,7 @@ def test_a_file_larger_than_memory(tmp_path):
             file.write(b"\7")
     except OSError:
         pytest.skip("no sparse file of a terabyte on this disk")
-    assert data.read_metadata(path)["classes"] == "2"
+    assert read_metadata(path)["classes"] == "2"
     split = load_split(path, verify=False, resident_mb=1000)
     assert len(split) == 4_000_000
     assert int(split.images[-1].max()) == 7

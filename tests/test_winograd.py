@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 from valleys import winograd
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.probe import Evaluator, probe_line
 
 

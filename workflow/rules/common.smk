@@ -2,7 +2,8 @@
 import os
 from dataclasses import replace
 
-from valleys import files, forkserver, orphans, rulegraph, runs
+from valleys import forkserver, orphans, rulegraph, runs
+from valleys.storage import files
 from valleys.costs import Costs
 
 try:

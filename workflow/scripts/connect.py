@@ -11,7 +11,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import connectivity, sgd, solutions
-    from valleys.data import read_metadata
+    from valleys.data.cache import read_metadata
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)

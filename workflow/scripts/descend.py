@@ -13,7 +13,7 @@ with job(snakemake) as log:
     from valleys import sgd, solutions
     from valleys.averaging import refresh_bn
     from valleys.config import Cell
-    from valleys.data import read_metadata
+    from valleys.data.cache import read_metadata
     from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards

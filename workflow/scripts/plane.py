@@ -13,7 +13,7 @@ with job(snakemake) as log:
 
     from valleys import directions, planes, probe, sgd, solutions
     from valleys.config import Cell, Experiment
-    from valleys.data import read_metadata
+    from valleys.data.cache import read_metadata
     from valleys.storage import tables
     from valleys.storage.weights import load_weights
 

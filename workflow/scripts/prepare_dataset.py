@@ -9,8 +9,8 @@ from valleys.jobs import job
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys.data import load_split
-    from valleys.data_sources import write_source
+    from valleys.data.cache import load_split
+    from valleys.data.sources.load import write_source
 
     execution, paths = snakemake.config["execution"], (snakemake.output.train, snakemake.output.test)
     limit = execution["max_data_gb"] * 1e9

@@ -13,7 +13,7 @@ with job(snakemake) as log:
 
     from valleys import probe, sgd, solutions
     from valleys.config import Cell
-    from valleys.data import read_metadata
+    from valleys.data.cache import read_metadata
     from valleys.direction_kinds import COMPUTED
     from valleys.storage import tables
     from valleys.storage.weights import checksum, load_weights

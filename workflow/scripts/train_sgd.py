@@ -14,7 +14,7 @@ with job(snakemake) as log:
 
     from valleys import averaging, factory_costs, sgd, solutions
     from valleys.config import Cell, Experiment
-    from valleys.data import read_metadata
+    from valleys.data.cache import read_metadata
     from valleys.storage import files, tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards

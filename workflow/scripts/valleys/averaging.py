@@ -28,7 +28,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from valleys import factories, loaders, networks, switches
+from valleys import factories, networks, switches
+from valleys.data import loaders
 from valleys.errors import ValleysError
 
 log = logging.getLogger("valleys")

@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys import factories
 from valleys.arch_options import validate_spec
-from valleys.dataset_options import IMAGE_SUFFIXES, image_shape, validate_dataset
+from valleys.data.options import IMAGE_SUFFIXES, image_shape, validate_dataset
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys import networks
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.directions import check_apart
 from valleys.errors import ValleysError
 from valleys.sgd import Trainer

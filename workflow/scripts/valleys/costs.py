@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from valleys import data_costs, factory_costs
+from valleys import factory_costs
 from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
+from valleys.data import counts
 from valleys.direction_kinds import COMPUTED, SINGLE
 
 MB = 1e6
@@ -286,7 +287,7 @@ class Costs:
             side = spec.get("size") or side
             shape = (1 if spec.get("grayscale") else 3, side, side)
             counted = spec["max_train"] is not None and spec["max_test"] is not None
-            if (found := data_costs.count(spec)) is not None:
+            if (found := counts.count(spec)) is not None:
                 train, test, classes = found.train, found.test, found.classes or classes
                 shape, measured = found.shape or shape, found.exact and found.shape is not None
                 counted |= measured

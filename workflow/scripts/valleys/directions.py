@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys import networks
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
 from valleys.losses import Loss, PerImage

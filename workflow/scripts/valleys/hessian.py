@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from valleys import networks
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
 from valleys.losses import Loss, PerImage

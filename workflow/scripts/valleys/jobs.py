@@ -95,11 +95,11 @@ def keep_memory() -> None:
 
 
 def read_split(snakemake: Any, part: str, device: Any) -> Any:
-    """Return a job's input ``train`` or ``test`` as a `valleys.data.Split` whose batches are on `device`.
+    """Return a job's input ``train`` or ``test`` as a `Split` whose batches are on `device`.
 
     Where its images take more than ``execution.resident_mb`` they stay in the file.
     """
-    from valleys.data import load_split
+    from valleys.data.cache import load_split
 
     limit = snakemake.config["execution"]["resident_mb"]
     return load_split(snakemake.input[part], resident_mb=limit).to(device)

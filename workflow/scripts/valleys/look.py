@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
-from valleys.dataset_options import MAX_SEED
+from valleys.data.options import MAX_SEED
 from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
 from valleys.stages import VERSIONS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from valleys.data import Split
+    from valleys.data.split import Split
 
 #: Kinds that need no more than the solution and the train set.
 KINDS = {
@@ -209,7 +209,8 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
     ValleysError
         When the source or its files are not right.
     """
-    from valleys import data, data_sources
+    from valleys.data.cache import RESIDENT_MB, load_split, read_metadata
+    from valleys.data.sources import load
 
     folder = files.expand(text)
     paths = [folder / f"{part}.safetensors" for part in ("train", "test")]
@@ -219,12 +220,12 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
             "workflow prepared, or a source, as in digits:train_size=800"
         )
     if folder.is_dir():
-        checksums = [data.read_metadata(path)["checksum"] for path in paths]
-        train, test = (data.load_split(path, resident_mb=data.RESIDENT_MB) for path in paths)
+        checksums = [read_metadata(path)["checksum"] for path in paths]
+        train, test = (load_split(path, resident_mb=RESIDENT_MB) for path in paths)
         return (train, test), _name(folder.resolve().name), {"prepared": checksums}
     block = parse_block(text, "source", "data")
     name = _name(str(block.get("source", "data")))
-    return data_sources.load_source(block, name, _MAX_BYTES), name, block
+    return load.load_source(block, name, _MAX_BYTES), name, block
 
 
 def read_model(

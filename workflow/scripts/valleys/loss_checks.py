@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from valleys.data.loaders import TRIED, Batches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.loaders import TRIED, Batches
 from valleys.losses import ByName, PerImage, full_outputs, mapped
 
 #: Of outputs that a loss is tried on at once, at most.

@@ -34,16 +34,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import directions, loaders, loss_checks, losses, networks, winograd
+from valleys import directions, loss_checks, losses, networks, winograd
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.spline import finer
 from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
-from valleys.data import Split
+from valleys.data import loaders
+from valleys.data.loaders import Loader
+from valleys.data.split import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.loaders import Loader
 from valleys.losses import Loss
 from valleys.precision import autocast
 from valleys.sgd import vector_norm

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from valleys import losses, networks
 from valleys.averaging import evaluating
 from valleys.compilation import forward_of
-from valleys.data import Split, epoch_batches
+from valleys.data.augment import epoch_batches
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.precision import autocast, full
 from valleys.storage import files

@@ -1,7 +1,7 @@
 """What a data set's entry in the configuration may say. Pure Python: importing this imports no torch.
 
 ``DATASET_OPTIONS`` names the sources and their options; ``validate_dataset`` checks one entry against the
-table and fills in the defaults. Reading the data themselves is the business of ``valleys.data_sources``.
+table and fills in the defaults. Reading the data themselves is the business of `data.sources`.
 """
 
 from __future__ import annotations

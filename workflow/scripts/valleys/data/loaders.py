@@ -1,4 +1,4 @@
-"""Batches to probe on: of a `valleys.data.Split`, or of a user's own loader.
+"""Batches to probe on: of a `valleys.data.split.Split`, or of a user's own loader.
 
 A curve compares losses at many weights, so every pass must see the same images. A loader that shuffles or
 augments gives others each time it is read; it is therefore read once and its batches are kept, as copies:
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from valleys.data import Split
+from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.factories import one_line
 
@@ -316,7 +316,7 @@ def _unambiguous(batch: Any, i: int, name: str) -> tuple[Any, ...] | list[Any]:
     if sum(isinstance(part, Tensor) for part in batch) > 2:
         raise ValleysError(
             f"{name}: batch {i} is {_what(batch)}; which of its tensors are images and labels? Say so, as in "
-            f"valleys.loaders.pick(loader, 0, {len(batch) - 1})"
+            f"valleys.data.loaders.pick(loader, 0, {len(batch) - 1})"
         )
     return batch
 
@@ -338,7 +338,9 @@ def _how_to_pick(batch: Any) -> str:
         at = list(batch)
     else:
         at = [name for name, part in getattr(batch, "__dict__", {}).items() if isinstance(part, Tensor)]
-    return f"; take two, as in valleys.loaders.pick(loader, {at[0]!r}, {at[-1]!r})" if len(at) > 1 else ""
+    return (
+        f"; take two, as in valleys.data.loaders.pick(loader, {at[0]!r}, {at[-1]!r})" if len(at) > 1 else ""
+    )
 
 
 def batches(

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from valleys.dataset_options import IMAGE_SUFFIXES
+from valleys.data.options import IMAGE_SUFFIXES
 from valleys.storage import files
 
 #: After so many names in an image folder no other class is looked at, nor more Parquet files than so many;

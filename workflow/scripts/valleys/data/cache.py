@@ -1,0 +1,314 @@
+"""The cache file of a split: written once by rule prepare_dataset, checked whenever it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from valleys.data import on_disk
+from valleys.data.on_disk import Stored
+from valleys.data.split import Split, Tally, _label_problem, _shape_problem
+from valleys.errors import ValleysError
+from valleys.storage.files import atomic
+
+_FORMAT = "valleys-split-1"
+_RESERVED = ("format", "classes", "mean", "std", "checksum")
+_REMEDY = "delete it and rerun prepare_dataset"
+RESIDENT_MB = 20_000  # ``execution.resident_mb`` where nobody says
+_CHUNK = 1024  # images written at a time
+_BLOCK = 1 << 24  # bytes read at a time for a checksum
+_LONGEST = "-1.7976931348623157e+308"  # no float of 64 bits is longer
+log = logging.getLogger("valleys")
+
+
+# --- the cache file ---------------------------------------------------------------------------------------
+
+
+def _sha(metadata: Mapping[str, str], shape: Sequence[int]) -> Any:
+    """Return the SHA-256 of the metadata (the checksum aside) and the shape; images and labels follow."""
+    described = {key: value for key, value in metadata.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps([described, list(shape)], sort_keys=True).encode())
+
+
+def _checksum(metadata: Mapping[str, str], images: Tensor, labels: Tensor) -> str:
+    """Return the SHA-256 over the metadata (the checksum aside), the shape, and both tensors' bytes."""
+    digest = _sha(metadata, images.shape)
+    digest.update(images.numpy())
+    digest.update(labels.numpy())
+    return digest.hexdigest()
+
+
+def save_split(path: str | Path, split: Split, metadata: Mapping[str, str] | None = None) -> None:
+    """Write ``split`` to one safetensors file, whole or not at all; see `write_split`."""
+    write_split(
+        path,
+        split.labels.cpu(),
+        (part.cpu() for part in split.pixels(slice(i, i + _CHUNK) for i in range(0, len(split), _CHUNK))),
+        split.images.shape,
+        split.classes,
+        (split.mean, split.std),
+        metadata,
+    )
+
+
+def write_split(
+    path: str | Path,
+    labels: Tensor,
+    chunks: Iterable[Tensor],
+    shape: Sequence[int],
+    classes: int,
+    statistics: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Write a split to one safetensors file, whole or not at all, without ever holding all of its images.
+
+    The file is written under a temporary name in the same folder, synced, and renamed into place. The same
+    split and metadata give the same bytes (the library's own writer orders its header at random and leaves
+    the file readable by its owner alone, so the few lines of the format are written here).
+
+    Statistics and checksum come first in the file and are known last. So the images are written behind room
+    for the longest header that may come, then read once more, for the checksum, and moved up to the header.
+
+    Parameters
+    ----------
+    labels
+        int64 (N,), CPU.
+    chunks
+        The images in order, uint8 (n, C, H, W), CPU.
+    shape
+        (N, C, H, W).
+    statistics
+        Mean and std, by channel; what is None is that of these images.
+    metadata
+        Strings to keep beside the tensors, such as the source's options. The keys ``format``, ``classes``,
+        ``mean``, ``std`` and ``checksum`` are ours.
+
+    Returns
+    -------
+    mean, std
+
+    Raises
+    ------
+    ValleysError
+        When a label is out of range or the file cannot be written; whatever ``chunks`` raises.
+    """
+    path, labels = Path(path), labels.contiguous()
+    metadata = dict(metadata or {})
+    for key, value in metadata.items():
+        if key in _RESERVED:
+            raise ValueError(f"the metadata key {key!r} is reserved")
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"metadata must map strings to strings, not {key!r} to {value!r}")
+    problem = _label_problem(labels, classes)
+    if problem:
+        raise ValleysError(f"{path} was not written: {problem}")
+    metadata |= {"format": _FORMAT, "classes": str(classes), "checksum": "0" * 64}
+    expected = ([_LONGEST] * shape[1] if given is None else given for given in statistics)
+    metadata |= {key: json.dumps(value) for key, value in zip(("mean", "std"), expected, strict=True)}
+    room = len(_header(metadata, shape))
+    size, tally, written = math.prod(shape), Tally(), hashlib.sha256()
+
+    with atomic(path) as temporary, temporary.open("w+b", buffering=0) as file:
+        begin = room + labels.nbytes
+        file.seek(begin)
+        for chunk in chunks:
+            chunk = chunk.contiguous()
+            if None in statistics:
+                tally.add(chunk)
+            written.update(chunk.numpy())
+            _write(file, chunk.numpy())
+        if file.tell() != begin + size:
+            raise ValueError(f"{file.tell() - begin} bytes of images were given for the shape {tuple(shape)}")
+        found = tally.statistics() if None in statistics else statistics
+        mean, std = (
+            tuple(by_channel if given is None else given)
+            for by_channel, given in zip(found, statistics, strict=True)
+        )
+        metadata |= {"mean": json.dumps(mean), "std": json.dumps(std)}
+        shift = room - len(_header(metadata, shape))
+        digest, back, at = _sha(metadata, shape), hashlib.sha256(), begin
+        while block := os.pread(file.fileno(), min(_BLOCK, begin + size - at), at):
+            digest.update(block)
+            back.update(block)
+            if shift:
+                file.seek(at - shift)
+                _write(file, block)
+            at += len(block)
+        if back.digest() != written.digest():
+            raise ValleysError(f"{path} was not written: its disk gives back other bytes than it was given")
+        file.truncate(begin + size - shift)
+        digest.update(labels.numpy())
+        metadata["checksum"] = digest.hexdigest()
+        file.seek(0)
+        _write(file, _header(metadata, shape))
+        _write(file, labels.numpy())  # labels first: their bytes are aligned
+    return mean, std
+
+
+def _header(metadata: Mapping[str, str], shape: Sequence[int]) -> bytes:
+    """Return all that precedes the labels in a file."""
+    middle = shape[0] * 8
+    header = json.dumps(
+        {
+            "__metadata__": dict(sorted(metadata.items())),
+            "labels": {"dtype": "I64", "shape": [shape[0]], "data_offsets": [0, middle]},
+            "images": {
+                "dtype": "U8",
+                "shape": list(shape),
+                "data_offsets": [middle, middle + math.prod(shape)],
+            },
+        },
+        separators=(",", ":"),
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
+def _write(file: io.FileIO, content: Any) -> None:
+    """Write all of an array or of bytes: one call of the system writes 2 GB at most, or less."""
+    left = memoryview(content).cast("B")
+    while left:
+        left = left[file.write(left) :]
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int, ...]]]]:
+    """Read a cache file's metadata, and types and shapes; every failure is a ``ValleysError``."""
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise ValleysError(f"{path} {what}; run prepare_dataset to make it")
+    try:
+        # Not for torch, whose view of a file is one it could write to: Linux refuses that of a file larger
+        # than memory.
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            described = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValleysError(
+            f"{path} is not a whole safetensors file, truncated or damaged ({reason}); {_REMEDY}"
+        ) from error
+    if set(described) != {"images", "labels"}:
+        raise ValleysError(
+            f"{path} holds the tensors {sorted(described)}; a split holds exactly images and labels; "
+            f"{_REMEDY}"
+        )
+    if metadata.get("format") != _FORMAT:
+        raise ValleysError(
+            f"{path} has the format {metadata.get('format')!r}, but this version of prepare_dataset writes "
+            f"{_FORMAT!r}; {_REMEDY}"
+        )
+    missing = [key for key in _RESERVED if key not in metadata]
+    if missing:
+        raise ValleysError(f"{path} lacks the metadata {', '.join(missing)}; {_REMEDY}")
+    return metadata, described
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the metadata of a cache file, the keys of ``save_split`` among them, without its tensors."""
+    return _open(Path(path))[0]
+
+
+def _read_resident(path: Path) -> tuple[Tensor, Tensor]:
+    """Read images and labels into memory."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            # Copied out of the mapped file, so that no later change to the file reaches us.
+            return file.get_tensor("images").clone(), file.get_tensor("labels").clone()
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValleysError(
+            f"{path} is not a whole safetensors file, truncated or damaged ({reason}); {_REMEDY}"
+        ) from error
+    except RuntimeError as error:  # torch's word for an allocation that fails
+        size = path.stat().st_size / 1e6
+        raise ValleysError(
+            f"{path} takes {size:.0f} MB, more than there are; lower execution.resident_mb below that, and "
+            "it stays in the file that prepare_dataset wrote"
+        ) from error
+
+
+def _find_stored(path: Path, shape: tuple[int, ...], most: float) -> tuple[Stored, Tensor, bytes]:
+    """Return the images as they lie in the file, the labels, and the SHA-256 of header and labels."""
+    with path.open("rb") as file:
+        size = file.read(8)
+        header = file.read(int.from_bytes(size, "little"))
+        offsets = {name: entry.get("data_offsets") for name, entry in json.loads(header).items()}
+        data = file.tell()
+        file.seek(data + offsets["labels"][0])
+        labels = bytearray(file.read(8 * shape[0]))
+    head = hashlib.sha256(size + header + labels).digest()
+    images = Stored(path, data + offsets["images"][0], shape, most)
+    return images, torch.frombuffer(labels, dtype=torch.int64), head
+
+
+def _check_stored(images: Stored, labels: Tensor, head: bytes, metadata: Mapping[str, str]) -> bool:
+    """Return whether a file is what its checksum says, or was when the checksums of its images were kept.
+
+    Its images are checked by these from now on.
+    """
+    images.digests = on_disk.read_digests(images.path, head, len(labels))
+    if images.digests is None:
+        log.info("checking %s, %d images: once, then each image when it is read", images.path, len(labels))
+        whole, digests = _sha(metadata, images.shape), bytearray()
+        for image in images.each():
+            whole.update(image)
+            digests += on_disk.digest(image)
+        whole.update(labels.numpy())
+        if whole.hexdigest() != metadata["checksum"]:
+            return False
+        images.digests = bytes(digests)
+        on_disk.keep_digests(images.path, head, images.digests)
+    return True
+
+
+def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.inf) -> Split:
+    """Read a cache file and check it.
+
+    Always checked: that the file is whole, the tensors' names, types and shapes, the statistics, and the
+    labels' range. ``verify`` adds the checksum, without which a flipped bit in the images goes unseen.
+
+    Parameters
+    ----------
+    resident_mb
+        Images that take more MB stay in the file, and are checked when they are read (`on_disk`).
+
+    Raises
+    ------
+    ValleysError
+        On any of these; the line names the file, what is wrong, and what to do.
+    """
+    path = Path(path)
+    metadata, described = _open(path)
+    try:
+        classes = int(metadata["classes"])
+        mean, std = (tuple(float(value) for value in json.loads(metadata[key])) for key in ("mean", "std"))
+    except (ValueError, TypeError) as error:
+        raise ValleysError(f"{path} has unreadable classes, mean or std ({error}); {_REMEDY}") from error
+    kind, shape = described["images"]
+    as_ours = kind == "U8" and len(shape) == 4 and described["labels"] == ("I64", shape[:1])
+    if as_ours and math.prod(shape) > resident_mb * 1e6:
+        images, labels, head = _find_stored(path, shape, resident_mb * 1e6)
+        whole = partial(_check_stored, images, labels, head, metadata)
+    else:
+        images, labels = _read_resident(path)
+        whole = lambda: _checksum(metadata, images, labels) == metadata["checksum"]  # noqa: E731
+    problem = _shape_problem(images, labels, classes, mean, std)
+    if not problem and verify and not whole():
+        raise ValleysError(f"{path} is damaged: its contents do not match its SHA-256 checksum; {_REMEDY}")
+    problem = problem or _label_problem(labels, classes)
+    if problem:
+        raise ValleysError(f"{path}: {problem}; {_REMEDY}")
+    return Split(images, labels, classes, mean, std)

@@ -1,0 +1,1 @@
+"""Where original images come from, one file a source; a source's options stand in `data.options`."""

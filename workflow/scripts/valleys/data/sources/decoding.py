@@ -1,0 +1,122 @@
+"""Encoded image files into pixels, with limits on what a file may ask of memory."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.state import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+from valleys.data.sources.base import _in_order, _line, _parts, _progress
+
+# Formats that PIL decodes itself: for others, as EPS, it starts a program.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MAX_PIXELS = 178_956_970  # of one image, before and after it is resized; PIL's own limit
+_TILE = (322, 323)  # TIFF's tags of a tile's width and height, and of the bytes of strips and tiles
+_STRIP_BYTES = (279, 325)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------
+
+
+def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.ndarray:
+    """Decode one encoded image (bytes or a path) to uint8 (C, H, W).
+
+    With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
+    """
+    require("PIL")
+    from PIL import Image, UnidentifiedImageError
+
+    encoded = isinstance(source, bytes)
+    length = len(source) if encoded else files.check_regular(source, wanted="remove it").stat().st_size
+    try:
+        with Image.open(io.BytesIO(source) if encoded else source, formats=_FORMATS) as opened:
+            _check_size(opened, size, length)
+            image = opened
+            deep = image.mode in ("I", "F") or image.mode.startswith("I;")
+            if not deep:
+                image = image.convert("L" if grayscale else "RGB")
+    except Exception as error:  # PIL's decoders raise many types on damaged input
+        reason = _line(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = f"it is none of {', '.join(_FORMATS)}"
+        raise ValleysError(
+            f"{where} cannot be decoded as an image ({reason}); replace or remove it"
+        ) from error
+    if deep:
+        raise ValleysError(f"{where} has pixels of mode {image.mode}; convert it to 8 bits a channel")
+    if size is not None:
+        image = _square(image, size)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if grayscale else pixels.transpose(2, 0, 1)
+
+
+def _check_size(image: Image.Image, size: int | None, length: int) -> None:
+    """Raise when an image, by its header, takes absurdly much memory to decode or to resize."""
+    width, height = image.size
+    needs = {f"{width} x {height} pixels": width * height}
+    if size is not None and min(width, height) > 0:
+        wide, high = (side * size // min(width, height) for side in (width, height))
+        needs[f"{width} x {height} pixels, which become {wide} x {high},"] = wide * high
+    tags = getattr(image, "tag_v2", {})
+    if all(tag in tags for tag in _TILE):
+        needs["tiles of {} x {} pixels".format(*(tags[tag] for tag in _TILE))] = math.prod(
+            float(tags[tag]) for tag in _TILE
+        )
+    for told, pixels in needs.items():
+        if pixels > _MAX_PIXELS:
+            raise ValueError(f"{told} are beyond the limit of {_MAX_PIXELS:,}")
+    for tag in _STRIP_BYTES:
+        counts = tags.get(tag, ())
+        if (most := max(counts if isinstance(counts, tuple) else (counts,), default=0)) > length:
+            raise ValueError(f"it declares a strip of {most:,} bytes, beyond the limit of its {length:,}")
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to ``size`` and crop the centre square, as torchvision's transforms do."""
+    from PIL import Image
+
+    width, height = image.size
+    short = min(width, height)
+    if short != size:
+        width, height = (size if side == short else int(size * side / short) for side in (width, height))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _decoded(
+    encoded: Iterable[tuple[Any, str]], total: int, what: str, spec: Mapping[str, Any]
+) -> Iterator[np.ndarray]:
+    """Decode ``total`` images, each given with its name in messages, and yield them some at a time.
+
+    All have the shape of the first. ``spec``: ``size``, ``grayscale`` and ``workers``, threads that decode.
+    """
+
+    def decode(part: Sequence[tuple[Any, str]]) -> list[np.ndarray]:
+        return [_decode(source, where, spec["size"], spec["grayscale"]) for source, where in part]
+
+    shape, first, done = None, "", 0
+    for part, images in _in_order(decode, _parts(encoded), spec["workers"]):
+        for image, (_, where) in zip(images, part, strict=True):
+            if shape is None:
+                shape, first = image.shape, where
+            if image.shape != shape:
+                (_, height, width), (_, height_0, width_0) = image.shape, shape
+                raise ValleysError(
+                    f"{where} is {width}x{height} pixels but {first} is {width_0}x{height_0}; "
+                    f"all must have the same size: set the option 'size'"
+                )
+        done += len(images)
+        _progress(done, len(images), total, what)
+        yield np.stack(images)
+    if done != total:  # the caller gives exactly `total`
+        raise ValleysError(f"{what} gave {done} of the {total} images asked for; is it being written to?")

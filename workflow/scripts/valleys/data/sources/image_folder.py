@@ -1,0 +1,59 @@
+"""One folder of images for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from valleys.data.sources.base import _line, _Original
+from valleys.data.sources.decoding import _decoded
+from valleys.errors import ValleysError
+from valleys.storage import files
+
+# --- image folders ----------------------------------------------------------------------------------------
+
+
+def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+    """Read folders of image files, the classes in torchvision's order."""
+    from valleys.torchvision_compat import import_torchvision
+
+    image_folder = import_torchvision("datasets").ImageFolder
+    listed = {}
+    for part in ("train", "test"):
+        folder = files.expand(spec[part])
+        if not folder.is_dir():
+            raise ValleysError(
+                f"the {part} folder {folder} does not exist; it must hold one sub-folder per class"
+            )
+        try:
+            listed[part] = image_folder(folder)
+        except OSError as error:  # no class folder, or one without images
+            raise ValleysError(f"the {part} folder {folder} cannot be used: {_line(error)}") from error
+    train, test = listed["train"], listed["test"]
+    if train.classes != test.classes:
+        only = [
+            f"only in {part}: {', '.join(names)}"
+            for part, names in (
+                ("train", sorted(set(train.classes) - set(test.classes))),
+                ("test", sorted(set(test.classes) - set(train.classes))),
+            )
+            if names
+        ]
+        raise ValleysError(
+            f"the class folders of {spec['train']} and {spec['test']} differ ({'; '.join(only)}); "
+            f"both must have the same sub-folders"
+        )
+    return tuple(_files(listed[part].samples, spec, f"the {part} folder {spec[part]}") for part in listed)
+
+
+def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> _Original:
+    """Wrap a list of image files and labels."""
+
+    def take(rows: np.ndarray) -> Iterator[np.ndarray]:
+        encoded = ((samples[row][0], samples[row][0]) for row in rows)
+        return _decoded(encoded, len(rows), what, spec)
+
+    labels = np.array([label for _, label in samples], dtype=np.int64)
+    return _Original(labels, take, lambda row: samples[row][0])

@@ -1,0 +1,230 @@
+"""A split: images and labels in memory or in their file, with the statistics that normalise them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from valleys.data import on_disk
+from valleys.data.on_disk import Place, Stored
+from valleys.errors import ValleysError
+
+# --- the split --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set, the training or the test images, as uint8.
+
+    Attributes
+    ----------
+    images
+        uint8, shape (N, C, H, W): a tensor, or `Stored` where they stay in their file.
+    labels
+        int64, shape (N,), each in ``[0, classes)``.
+    classes
+        Number of classes.
+    mean, std
+        Per channel, of the *training* images scaled to [0, 1]; the test split carries the same numbers.
+    """
+
+    images: Tensor | Stored
+    labels: Tensor
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse tensors of the wrong type or shape (cheap checks only; no value is read)."""
+        problem = _shape_problem(self.images, self.labels, self.classes, self.mean, self.std)
+        if problem:
+            raise ValueError(problem)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return self.images.shape[0]
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: (C, H, W)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """The device that batches are on. It holds the labels, and the images unless they are in a file."""
+        return self.labels.device
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and std as (C, 1, 1) tensors beside the batches."""
+        shape = (-1, 1, 1)
+        return (
+            torch.tensor(self.mean, dtype=torch.float32, device=self.device).view(shape),
+            torch.tensor(self.std, dtype=torch.float32, device=self.device).view(shape),
+        )
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of all that the split holds; its images must be in memory."""
+        about = {"classes": self.classes, "mean": self.mean, "std": self.std}
+        digest = hashlib.sha256(json.dumps([about, self.images.shape]).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+        return digest.hexdigest()
+
+    def subset(self, n: int | None, seed: int = 0) -> Split:
+        """Return a fixed random subset of ``n`` images; self when ``n`` is None or not below the length.
+
+        The choice depends on the length, ``n`` and ``seed`` alone. A larger subset of the same seed
+        contains the smaller one; the images keep their order. Of images in a file, a subset that is small
+        enough for memory is read into it.
+        """
+        _check_subset_size(n)
+        if n is None or n >= len(self):
+            return self
+        chosen = subset_indices(len(self), n, seed)
+        if isinstance(self.images, Stored):
+            images = self.images.subset(chosen)
+        else:
+            images = self.images[chosen.to(self.device)]
+        part = replace(self, images=images, labels=self.labels[chosen.to(self.device)])
+        return part.to(self.device)
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the split with its tensors on ``device``; the tensors are shared if already there.
+
+        Images in a file stay there: their batches will be on ``device``.
+        """
+        images = self.images if isinstance(self.images, Stored) else self.images.to(device)
+        return replace(self, images=images, labels=self.labels.to(device))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn uint8 images (..., C, H, W) into float32: ``(x / 255 - mean) / std``."""
+        mean, std = self._scale
+        return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+
+    def floats(self, index: Place) -> Tensor:
+        """Return the images at ``index`` (a slice, a number or an index tensor), normalised float32."""
+        return self.normalise(self.images[index].to(self.device))
+
+    def pixels(self, places: Iterable[Place]) -> Iterator[Tensor]:
+        """Yield the uint8 images at each place on the split's device.
+
+        From a file to a GPU by way of pinned memory, the next ones read while these are in use.
+        """
+        if isinstance(self.images, Stored) and self.device.type == "cuda":
+            for images in on_disk.ahead(partial(self.images.read, pinned=True), places):
+                yield images.to(self.device, non_blocking=True)
+        else:
+            for at in places:
+                yield self.images[at].to(self.device)
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ``(normalised images, labels)`` in order, the last batch as long as what is left."""
+        places = [slice(start, start + batch_size) for start in range(0, len(self), batch_size)]
+        for at, images in zip(places, self.pixels(places), strict=True):
+            yield self.normalise(images), self.labels[at]
+
+
+def _shape_problem(
+    images: Tensor | Stored, labels: Tensor, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> str | None:
+    """Say what is wrong with the parts of a split, label values aside, or return None."""
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        return f"images are {images.dtype} of shape {tuple(images.shape)}; they must be uint8 (N, C, H, W)"
+    if 0 in images.shape:
+        return f"images have the empty shape {tuple(images.shape)}; at least one image is needed"
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        return (
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; "
+            f"they must be int64 of shape ({images.shape[0]},), one for each image"
+        )
+    if classes < 1:
+        return f"classes is {classes}; it must be at least 1"
+    if len(mean) != images.shape[1] or len(std) != images.shape[1]:
+        return f"mean and std hold {len(mean)} and {len(std)} numbers for {images.shape[1]} channels"
+    if not all(math.isfinite(m) for m in mean) or not all(math.isfinite(s) and s > 0 for s in std):
+        return f"mean {list(mean)} and std {list(std)} must be finite, and std above 0"
+    return None
+
+
+def _label_problem(labels: Tensor, classes: int) -> str | None:
+    """Name the first label outside ``[0, classes)``, or return None."""
+    outside = ((labels < 0) | (labels >= classes)).nonzero()
+    if not len(outside):
+        return None
+    row = int(outside[0])
+    return f"the label of image {row} is {int(labels[row])}; labels must lie in 0..{classes - 1}"
+
+
+def _check_subset_size(n: int | None) -> None:
+    """Raise unless ``n`` can be the size of a subset."""
+    if n is None:
+        return
+    if isinstance(n, bool) or not isinstance(n, int) or n <= 0:
+        raise ValleysError(
+            f"a subset of {n!r} images was asked for; the number must be 1 or more, or null for all"
+        )
+
+
+def subset_indices(total: int, n: int | None, seed: int = 0) -> Tensor:
+    """Return the ascending indices (int64, CPU) of a fixed random subset of ``n`` out of ``total``.
+
+    All indices when ``n`` is None or not below ``total``.
+    """
+    _check_subset_size(n)
+    if n is None or n >= total:
+        return torch.arange(total)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(total, generator=generator)[:n].sort().values
+
+
+class Tally:
+    """How often each value occurs in each channel of uint8 images, for their mean and deviation.
+
+    Counted a few images at a time; counts are exact, whatever the pieces.
+    """
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros((), dtype=torch.int64)
+
+    def add(self, images: Tensor) -> None:
+        """Count images (N, C, H, W)."""
+        channels = images.transpose(0, 1).flatten(1)
+        self.counts = (
+            self.counts + torch.stack([channel.bincount(minlength=256) for channel in channels]).cpu()
+        )
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of each channel, as `channel_statistics` does."""
+        mean, std = [], []
+        for counts in self.counts.tolist():
+            # In integers, so that the difference loses nothing.
+            count, first, second = (sum(n * value**k for value, n in enumerate(counts)) for k in range(3))
+            variance = (count * second - first**2) / count**2
+            mean.append(first / count / 255)
+            std.append(math.sqrt(variance) / 255 if variance > 0 else 1.0)
+        return tuple(mean), tuple(std)
+
+
+def channel_statistics(images: Tensor, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation (of the population) per channel of uint8 images scaled to [0, 1].
+
+    Exact (`Tally`), ``chunk`` images at a time. A channel that is constant gets std 1, so that normalising it
+    gives zeros rather than a division by zero.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            f"images are {images.dtype} {tuple(images.shape)}; non-empty uint8 (N, C, H, W) is needed"
+        )
+    tally = Tally()
+    for part in images.split(chunk):
+        tally.add(part)
+    return tally.statistics()
