@@ -28,8 +28,9 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import arch_costs, averaging, directions, hessian, jobs, losses, precision, probe, sgd, solutions
+from valleys import arch_costs, directions, hessian, jobs, losses, precision, probe, sgd, solutions
 from valleys.data.split import Split
+from valleys.networks import bn_refresh
 
 SPECS = {
     "preresnet-20": {"arch": "preresnet", "depth": 20},
@@ -177,7 +178,7 @@ def refreshing(spec: dict, train: Split, method: str) -> dict[str, Callable[[], 
     model, plain, bare = network(spec), plain_network(spec), network(spec).requires_grad_(False)
     loader, batches = reference.loader(train, BATCH, train=False), ready(train, BATCH)
     return {
-        "ours": lambda: averaging.refresh_bn(model, train.batches(BATCH), method),
+        "ours": lambda: bn_refresh.refresh_bn(model, train.batches(BATCH), method),
         "reference": lambda: update_bn(loader, plain),
         "limit": lambda: forwards(bare, batches),
     }

@@ -27,12 +27,13 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import averaging, directions, jobs, losses, probe, sgd, solutions
+from valleys import directions, jobs, losses, probe, sgd, solutions
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
+from valleys.networks import bn_refresh
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
 OF_A_RUN = 250
@@ -55,7 +56,7 @@ def trained(name: str, train: Split) -> nn.Module:
     trainer = sgd.Trainer(compute.network(compute.SPECS[name]), train, recipe, seed=0)
     for epoch in range(EPOCHS):
         trainer.run_epoch(0.02 if epoch < 2 * EPOCHS // 3 else 0.002, compute._Never())
-    averaging.refresh_bn(trainer.model, train.batches(compute.BATCH))
+    bn_refresh.refresh_bn(trainer.model, train.batches(compute.BATCH))
     return trainer.model.eval()
 
 

@@ -16,9 +16,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from valleys import Evaluator, directions, models, probe_line
-from valleys.averaging import average, batch_norms, refresh_bn, refreshed_logits
 from valleys.errors import ValleysError
-from valleys.switches import Switches
+from valleys.networks.batch_norm import batch_norms
+from valleys.networks.bn_refresh import refresh_bn, refreshed_logits
+from valleys.networks.switches import Switches
+from valleys.training.averaging import average
 
 
 def deep_net(seed=0, depth=20):

@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
-from valleys import averaging, checkpoints, solutions
+from valleys import checkpoints, solutions
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh
 from valleys.storage import tables
 from workflow_runs import planned, snakemake
 
@@ -27,7 +28,7 @@ def network(seed=0, spec=SPEC):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (50, 1, 8, 8), generator=generator).to(torch.uint8)
     split = Split(images, torch.zeros(50, dtype=torch.int64), 10, (0.5,), (0.25,))
-    averaging.refresh_bn(model, split.batches(50))  # statistics that are not those of a fresh layer
+    bn_refresh.refresh_bn(model, split.batches(50))  # statistics that are not those of a fresh layer
     return model.eval()
 
 

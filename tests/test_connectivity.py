@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, connectivity, losses, probe, sgd, solutions
+from valleys import connectivity, losses, probe, sgd, solutions
 from valleys.asymmetry.barriers import barrier
 from valleys.connectivity import CurveNet, WeightPath
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh
+from valleys.networks.batch_norm import batch_norms
 from valleys.storage.weights import checksum
 
 SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
@@ -39,8 +41,8 @@ def make_split(n=72, seed=0):
 
 def make_model(seed=0, spec=SPEC):
     model = solutions.fresh(spec, (1, 8, 8), 4, seed=seed)
-    if averaging.batch_norms(model):
-        averaging.refresh_bn(model, make_split().batches(72))
+    if batch_norms(model):
+        bn_refresh.refresh_bn(model, make_split().batches(72))
     return model.eval()
 
 
@@ -192,7 +194,7 @@ def test_a_step_is_that_of_the_network_at_the_drawn_t(kind, bends):
 def test_the_base_networks_statistics_have_no_part():
     start, stop = make_model(0), make_model(1)
     spoilt = copy.deepcopy(start)
-    for layer in averaging.batch_norms(spoilt):
+    for layer in batch_norms(spoilt):
         layer.running_mean.fill_(7.0)
         layer.running_var.fill_(0.01)
     first, second = (
@@ -229,7 +231,7 @@ def test_training_lowers_the_barrier():
         model = make_model(seed)
         trainer = sgd.Trainer(model, split, {**RECIPE, "lr": 0.1}, seed=seed)
         trainer.run(15, lambda epoch: 0.1, lambda epoch, row: None)
-        averaging.refresh_bn(model, split.batches(72))
+        bn_refresh.refresh_bn(model, split.batches(72))
         ends.append(model.eval())
     line = {"start": "swa", "stop": "swa", "first": 0, "last": 1, "divisions": 10}
     heights = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, factories, factory_costs, models, solutions
+from valleys import factories, factory_costs, models, solutions
 from valleys.arch_costs import measure
 from valleys.arch_options import validate_spec
 from valleys.config import Experiment, with_defaults
@@ -16,6 +16,8 @@ from valleys.costs import Costs
 from valleys.data.sources import load
 from valleys.directions import parameter_group
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh
+from valleys.networks.batch_norm import bn_policy, check_bn
 
 SHAPE, CLASSES = (1, 8, 8), 5
 
@@ -267,14 +269,14 @@ def by_hand():
     )
     net = build(package, "by_hand")
     with pytest.raises(ValleysError, match="layer 1 is a Hand with statistics of its own"):
-        averaging.check_bn(net)
-    assert averaging.bn_policy(net, "frozen") == "frozen"
+        check_bn(net)
+    assert bn_policy(net, "frozen") == "frozen"
 
 
 def test_a_batch_norm_that_also_activates_is_taken(package):
     net = build(package, "other_norm")
     batches = [torch.randn(6, *SHAPE), torch.randn(4, *SHAPE) + 2]
-    found = torch.cat(averaging.refresh_bn(net, batches))
+    found = torch.cat(bn_refresh.refresh_bn(net, batches))
     with torch.no_grad():
         torch.testing.assert_close(found, net.train()(torch.cat(batches)), rtol=1e-4, atol=1e-5)
 

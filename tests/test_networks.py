@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, hessian, losses, models, networks, planes, probe, probe_line, sgd
+from valleys import directions, hessian, losses, models, planes, probe, probe_line, sgd
 from valleys.connectivity import CurveNet, connect
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks import checks, copies, derivatives
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
@@ -424,9 +425,9 @@ def test_an_ordinary_network_passes_and_nothing_is_changed(name):
 @pytest.mark.parametrize("wrap", [lambda t: {"logits": t}, lambda t: (t, t.mean()), lambda t: Outputs(t)])
 def test_outputs_of_any_kind_are_looked_into(wrap):
     images = batches()[0][0]
-    networks.check(networks.standing(Net(lambda net, x: wrap(plain(net, x)))), images)
+    checks.check(copies.standing(Net(lambda net, x: wrap(plain(net, x)))), images)
     with pytest.raises(ValleysError, match="draws random numbers"):
-        networks.check(networks.standing(Net(lambda net, x: wrap(F.dropout(plain(net, x))))), images)
+        checks.check(copies.standing(Net(lambda net, x: wrap(F.dropout(plain(net, x))))), images)
 
 
 class Outputs:
@@ -436,8 +437,8 @@ class Outputs:
 
 def test_one_image_and_whole_numbers_as_input():
     embedding = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3))
-    networks.check(networks.standing(embedding), torch.randint(0, 9, (1, 3)))
-    networks.check(networks.standing(embedding), torch.randint(0, 9, (40, 3)))
+    checks.check(copies.standing(embedding), torch.randint(0, 9, (1, 3)))
+    checks.check(copies.standing(embedding), torch.randint(0, 9, (40, 3)))
 
 
 # ---- copies ------------------------------------------------------------------------------------------------
@@ -550,13 +551,13 @@ def test_what_cannot_be_copied_is_named(tmp_path):
     with (tmp_path / "log").open("w") as file:
         for value in (threading.Lock(), file, (i for i in range(3)), {"a": [threading.Lock()]}):
             with pytest.raises(ValleysError, match=r"attribute 'held' of 1 \(Tanh\).*cannot be copied"):
-                networks.twin(holding(value))
+                copies.twin(holding(value))
     net = behind(nn.Linear(6, 8))
     net[0].register_forward_hook(functools.partial(lambda lock, *_: None, threading.Lock()))
     with pytest.raises(ValleysError, match=r"a hook of 0 \(Linear\) cannot be copied"):
-        networks.twin(net)
+        copies.twin(net)
     with pytest.raises(ValleysError, match=r"returns the same 0\.weight, not a copy"):
-        networks.twin(behind(Same(6, 8)))
+        copies.twin(behind(Same(6, 8)))
 
 
 def test_a_copy_keeps_ties_modes_and_flags():
@@ -564,7 +565,7 @@ def test_a_copy_keeps_ties_modes_and_flags():
     net.tied.weight = net.a.weight
     net.a.eval()
     net.b.weight.requires_grad_(False)
-    made = networks.twin(net)
+    made = copies.twin(net)
     assert made.tied.weight is made.a.weight
     assert made.a.weight.data_ptr() != net.a.weight.data_ptr()
     assert [m.training for m in made.modules()] == [m.training for m in net.modules()]
@@ -724,13 +725,13 @@ def test_a_slope_that_is_not_the_losses_is_refused_and_the_losses_are_not(name, 
 
 def test_one_slope_of_each_line_is_compared(monkeypatch):
     compared = []
-    differs = networks.differs
-    monkeypatch.setattr(networks, "differs", lambda *a: compared.append(a[1]) or differs(*a))
+    differs = derivatives.differs
+    monkeypatch.setattr(derivatives, "differs", lambda *a: compared.append(a[1]) or differs(*a))
     evaluator = probe.Evaluator(Net(), batches(), loss=LOSS)
     lines = [directions.random_direction("gaussian", evaluator.model, k=k)[0] for k in range(3)]
     before = [probe_line(evaluator, u, [-0.5, 0.5], exact=True) for u in lines]
     assert len(compared) == 3
-    monkeypatch.setattr(networks, "differs", lambda *a: None)
+    monkeypatch.setattr(derivatives, "differs", lambda *a: None)
     assert before == [probe_line(evaluator, u, [-0.5, 0.5], exact=True) for u in lines]
 
 
@@ -741,14 +742,14 @@ def test_a_kink_is_no_wrong_slope_and_a_wrong_one_is_found(eps):
 
     smooth = lambda t: rounded(1 + 3 * t + 5 * t * t)  # noqa: E731
     kink = lambda t: rounded(1 + (3 * t if t > 0 else t))  # noqa: E731
-    assert networks.differs(smooth, 3.0, 1.0, eps) is None
-    assert networks.differs(kink, 3.0, 1.0, eps) is None
-    assert networks.differs(kink, 1.0, 1.0, eps) is None
-    assert networks.differs(lambda t: rounded(1.0), 0.0, 1.0, eps) is None
-    assert networks.differs(lambda t: rounded(math.inf), 1.0, 1.0, eps) is None
-    assert networks.differs(smooth, 3.2, 1.0, eps) == pytest.approx(3.0, rel=0.1)
-    assert networks.differs(kink, 4.0, 1.0, eps) is not None
-    assert networks.differs(smooth, 0.0, 1.0, eps) is not None
+    assert derivatives.differs(smooth, 3.0, 1.0, eps) is None
+    assert derivatives.differs(kink, 3.0, 1.0, eps) is None
+    assert derivatives.differs(kink, 1.0, 1.0, eps) is None
+    assert derivatives.differs(lambda t: rounded(1.0), 0.0, 1.0, eps) is None
+    assert derivatives.differs(lambda t: rounded(math.inf), 1.0, 1.0, eps) is None
+    assert derivatives.differs(smooth, 3.2, 1.0, eps) == pytest.approx(3.0, rel=0.1)
+    assert derivatives.differs(kink, 4.0, 1.0, eps) is not None
+    assert derivatives.differs(smooth, 0.0, 1.0, eps) is not None
 
 
 # ---- gradients and the workflow ----------------------------------------------------------------------------
@@ -889,7 +890,7 @@ def test_curvature_where_some_batches_leave_a_part_out():
     data = Split(data.images[order], data.labels[order], 3, (0.5,), (0.25,))
     assert 1 < int(there.sum()) < 30
     _, (value,) = hessian.hessian_eigenvectors(net, data, LOSS, ["1.experts.1.bias"], 1, batch_size=5)
-    logits = networks.twin(net)(images)[there].detach()
+    logits = copies.twin(net)(images)[there].detach()
     p = logits.softmax(1)
     whole = (torch.diag_embed(p) - p[:, :, None] * p[:, None]).sum(0) / 40
     assert value == pytest.approx(float(torch.linalg.eigvalsh(whole)[-1]), rel=1e-4)
@@ -947,7 +948,7 @@ def test_curvature_is_that_of_the_gradient(name):
     names = [n for n, _ in net.named_parameters()]
     (vector,), (value,) = hessian.hessian_eigenvectors(net, split(), LOSS, names, 1)
     assert net.training
-    twin = networks.twin(net).eval().double()
+    twin = copies.twin(net).eval().double()
     images, labels = next(split().batches(40))
     own = {n: p.detach().clone() for n, p in twin.named_parameters()}
     slopes = []

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from test_probe import LOSS, make_split, naive
-from valleys import averaging, directions, planes, probe, sgd, solutions
+from valleys import directions, planes, probe, sgd, solutions
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh
+from valleys.networks.batch_norm import batch_norms
 from valleys.storage import tables
 from valleys.storage.state import load_checkpoint
 from valleys.storage.weights import checksum
@@ -162,7 +164,7 @@ def three_models(norm="batch"):
     for name, seed in (("sgd", 3), ("swa", 9), ("descent", 5)):
         nets[name] = solutions.fresh({"arch": "resnet8", "norm": norm}, (1, 8, 8), 4, seed=seed).eval()
         if norm == "batch":
-            averaging.refresh_bn(nets[name], make_split(60).batches(60))
+            bn_refresh.refresh_bn(nets[name], make_split(60).batches(60))
     return nets
 
 
@@ -215,7 +217,7 @@ def test_solutions_have_their_own_losses_on_the_plane(bn, whole):
 def test_self_check_finds_a_plane_that_misses_a_solution():
     nets, plane, evaluator = plane_and_evaluator()
     broken = copy.deepcopy(nets["descent"])
-    for layer in averaging.batch_norms(broken):
+    for layer in batch_norms(broken):
         layer.running_var.mul_(1.5)  # stored statistics that are not those of the images
     with pytest.raises(
         ValleysError, match=r"self-check failed: descent at \(.*\) has train loss .* on the plane"

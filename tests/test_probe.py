@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import averaging, directions, losses, probe, sgd, solutions
+from valleys import directions, losses, probe, sgd, solutions
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh
+from valleys.networks.batch_norm import batch_norms
 from valleys.storage.state import load_checkpoint
 
 LOSS = losses.build({"name": "cross_entropy"})
@@ -40,7 +42,7 @@ def make_split(n, seed=0):
 def make_model(norm="batch"):
     model = solutions.fresh({"arch": "resnet8", "norm": norm}, (1, 8, 8), 4, seed=3)
     if norm == "batch":
-        averaging.refresh_bn(model, make_split(60).batches(60))
+        bn_refresh.refresh_bn(model, make_split(60).batches(60))
     return model.eval()
 
 
@@ -56,7 +58,7 @@ def naive(model, direction, offset, bn, test=False):
             parameter += offset * direction.get(name, torch.zeros_like(parameter))
     train = make_split(60)
     if bn == "refreshed":
-        averaging.refresh_bn(twin, [train.floats(slice(None))])
+        bn_refresh.refresh_bn(twin, [train.floats(slice(None))])
     split = make_split(30, 1) if test else train
     with torch.no_grad():
         logits = twin.eval()(split.floats(slice(None))).double()
@@ -602,7 +604,7 @@ def test_options_that_are_none_are_refused():
     with pytest.raises(ValleysError, match="precision: 'fp16' is none; choose fp32 or bf16"):
         probe.Evaluator(net, train, precision="fp16")
     with pytest.raises(ValleysError, match="method: 'cumulative' is none; choose exact or streaming"):
-        averaging.refresh_bn(net, train, "cumulative")
+        bn_refresh.refresh_bn(net, train, "cumulative")
     with pytest.raises(ValleysError, match="find_radius: a network is no evaluator"):
         probe.find_radius(net, {"weight": torch.ones(4)}, rise=1.0, first=0.1, cap=9.0)
     for radius, points in ((1.0, 4), (1.0, 1), (math.nan, 5)):
@@ -629,7 +631,7 @@ class Doubles:
 def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
     model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
     if norm == "batch":
-        averaging.refresh_bn(model, make_split(60).batches(60))
+        bn_refresh.refresh_bn(model, make_split(60).batches(60))
     return probe.Evaluator(
         model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
     )
@@ -756,7 +758,7 @@ def test_detection_from_differences_converges_to_that_from_exact_slopes():
     optimiser = torch.optim.Adam(weights, lr=0.01)
     for _ in range(40):  # down the refreshed loss, by reverse mode through the same pass
         optimiser.zero_grad()
-        LOSS(averaging.refreshed_logits(evaluator.model, [images])[0], labels).mean().backward()
+        LOSS(bn_refresh.refreshed_logits(evaluator.model, [images])[0], labels).mean().backward()
         optimiser.step()
     evaluator.load(evaluator.model.requires_grad_(False).state_dict())
     direction = draw(evaluator.model, kind="uniform")
@@ -809,7 +811,7 @@ def test_fixed_and_relative_radius(tmp_path):
 
 def test_self_check_finds_a_line_that_misses_its_solution(tmp_path):
     evaluator = make_evaluator()
-    for layer in averaging.batch_norms(evaluator.model):
+    for layer in batch_norms(evaluator.model):
         layer.running_var.mul_(1.5)  # stored statistics that are not those of the images
     evaluator.load(evaluator.model.state_dict())
     with pytest.raises(ValleysError, match="self-check failed: direction 0 at offset 0"):
@@ -893,13 +895,13 @@ def test_columns_of_some_kinds_are_null_for_the_others():
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 def test_line_between_two_solutions(bn):
     stop = solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)
-    averaging.refresh_bn(stop, make_split(60).batches(60))
+    bn_refresh.refresh_bn(stop, make_split(60).batches(60))
     evaluator = make_evaluator(bn=bn)
     line = {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 4}
     points = probe.line_between(evaluator, stop, line, check_stored_bn=True)
     assert [p["t"] for p in points] == [i / 4 for i in range(-4, 9)]
     broken = copy.deepcopy(stop)
-    for layer in averaging.batch_norms(broken):
+    for layer in batch_norms(broken):
         layer.running_var.mul_(1.5)
     if bn == "refreshed":
         with pytest.raises(ValleysError, match=r"self-check failed: descent \(t = 1\)"):

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 from valleys import losses, sgd, solutions
-from valleys.averaging import refresh_bn
 from valleys.data.augment import epoch_batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks.bn_refresh import refresh_bn
 from valleys.storage import files
 from valleys.storage.state import save_checkpoint
 from valleys.storage.weights import load_weights

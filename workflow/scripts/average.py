@@ -7,9 +7,9 @@ from valleys.jobs import job
 
 with job(snakemake) as log:
     from valleys import sgd, solutions
-    from valleys.averaging import average
     from valleys.config import Experiment
     from valleys.storage.weights import load_weights
+    from valleys.training.averaging import average
 
     epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
     paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)

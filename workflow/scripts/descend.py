@@ -11,9 +11,9 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import sgd, solutions
-    from valleys.averaging import refresh_bn
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
+    from valleys.networks.bn_refresh import refresh_bn
     from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards

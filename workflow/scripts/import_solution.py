@@ -11,8 +11,9 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import checkpoints, factory_costs, solutions
-    from valleys.averaging import batch_norms, refresh_bn
     from valleys.config import Cell
+    from valleys.networks.batch_norm import batch_norms
+    from valleys.networks.bn_refresh import refresh_bn
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))

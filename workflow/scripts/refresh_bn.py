@@ -15,7 +15,8 @@ with job(snakemake) as log:
         log.info("no batch norm")
     else:
         from valleys import solutions
-        from valleys.averaging import batch_norms, refresh_bn
+        from valleys.networks.batch_norm import batch_norms
+        from valleys.networks.bn_refresh import refresh_bn
 
         device = pick_device(snakemake.config)
         train = read_split(snakemake, "train", device)

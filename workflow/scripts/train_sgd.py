@@ -12,9 +12,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import averaging, factory_costs, sgd, solutions
+    from valleys import factory_costs, sgd, solutions
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
+    from valleys.networks.batch_norm import check_bn
     from valleys.storage import files, tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards
@@ -27,7 +28,7 @@ with job(snakemake) as log:
         log.info("starting from %s of %s", begun["solution"], begun["cell"])
     else:
         model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
-    averaging.check_bn(model)  # the statistics of what it makes will be refreshed
+    check_bn(model)  # the statistics of what it makes will be refreshed
     root = Path("results") / snakemake.config["name"]
     factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from valleys.asymmetry.barriers import barrier
     from valleys.asymmetry.definition import Detection, detect
     from valleys.asymmetry.shifts import shift
-    from valleys.averaging import average, refresh_bn
     from valleys.directions import random_direction
     from valleys.errors import ValleysError
+    from valleys.networks.bn_refresh import refresh_bn
     from valleys.probe import Evaluator, Radius, find_radius, line_offsets, probe_line
+    from valleys.training.averaging import average
 
 __version__ = "0.1.0"
 
@@ -42,8 +43,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "asymmetry": ("Detection", "barrier", "detect", "shift"),
-    "averaging": ("average", "refresh_bn"),
+    "asymmetry.definition": ("Detection", "detect"),
+    "asymmetry.barriers": ("barrier",),
+    "asymmetry.shifts": ("shift",),
+    "training.averaging": ("average",),
+    "networks.bn_refresh": ("refresh_bn",),
     "directions": ("directions", "random_direction"),
     "errors": ("ValleysError",),
     "probe": ("Evaluator", "Radius", "find_radius", "line_offsets", "probe_line"),

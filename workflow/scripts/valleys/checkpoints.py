@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import networks
 from valleys.errors import ValleysError, shown
+from valleys.networks import copies
 from valleys.storage import files
 from valleys.storage.state import require
 
@@ -618,7 +618,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
                     f"checkpoint {where} has different values for {there[0]} and {name}, which are one "
                     "tensor of the model; build the model without tying them"
                 )
-    networks.load(model, {**whole, **_filled(place.tensors, tied)})
+    copies.load(model, {**whole, **_filled(place.tensors, tied)})
     return _told(place, _twins(place, fitting), sets)
 
 

@@ -23,7 +23,7 @@ def forward_of(model: nn.Module, compiled: bool) -> Forward:
     Parameters
     ----------
     model
-        Used, not changed. What replaces its layers' ``forward`` (`averaging.refresh_bn`) calls it itself.
+        Used, not changed. What replaces its layers' ``forward`` (`bn_refresh.refresh_bn`) calls it itself.
     compiled
         ``False``: return `model`.
 

@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from valleys import networks
 from valleys.data.split import Split
 from valleys.directions import check_apart
 from valleys.errors import ValleysError
+from valleys.networks import copies
 from valleys.sgd import Trainer
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
@@ -138,7 +138,7 @@ class CurveNet(nn.Module):
     Parameters
     ----------
     base
-        A network of the ends' architecture; copied (`networks.twin`).
+        A network of the ends' architecture; copied (`copies.twin`).
     kind, start, stop
         As of `WeightPath`; the ends are fixed.
     bends
@@ -162,7 +162,7 @@ class CurveNet(nn.Module):
     ) -> None:
         super().__init__()
         # In a tuple, so that it is no submodule: parameters and checkpoint are those of the bends alone.
-        self._base = (networks.twin(base).requires_grad_(False),)
+        self._base = (copies.twin(base).requires_grad_(False),)
         self.kind, self.weight_decay = kind, weight_decay
         self.shapes = {name: tensor.shape for name, tensor in base.named_parameters()}
         ends = [torch.cat([end[name].detach().reshape(-1) for name in self.shapes]) for end in (start, stop)]
@@ -248,7 +248,7 @@ def connect(
         weights.
     """
     ends = [dict(net.named_parameters()) for net in (start, stop)]
-    networks.check_real("connect", ends[0])
+    copies.check_real("connect", ends[0])
     check_apart(*ends, ends[0])
     curve = CurveNet(
         start,

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import networks
 from valleys.data.split import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
 from valleys.losses import Loss, PerImage
 from valleys.models import classifier_name, norm_parameters
+from valleys.networks import checks, copies, derivatives
+from valleys.networks.tensors import movable, norm, real
 from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
@@ -99,13 +100,13 @@ def random_direction(
     """
     if isinstance(weights, nn.Module):
         weights = dict(weights.named_parameters())
-    networks.check_shapes(weights)
+    copies.check_shapes(weights)
     generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
     direction: Direction = {}
     for name, weight in weights.items():
-        if not networks.movable(weight):
+        if not movable(weight):
             continue
-        w = networks.real(weight).cpu().float()
+        w = real(weight).cpu().float()
         if kind == "uniform":
             d = torch.rand(w.shape, generator=generator)
         elif kind == "uniform_symmetric":
@@ -149,17 +150,17 @@ def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
 
 
 def _norm(direction: Mapping[str, Tensor]) -> float:
-    norm = networks.norm(direction.values())
-    if not math.isfinite(norm) or norm == 0.0:
-        raise ValleysError(f"a direction has norm {norm}: it cannot be scaled to unit length")
-    return norm
+    length = norm(direction.values())
+    if not math.isfinite(length) or length == 0.0:
+        raise ValleysError(f"a direction has norm {length}: it cannot be scaled to unit length")
+    return length
 
 
 def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
     """Return the share of entries, among those non-zero in both, whose signs agree; NaN if there are none."""
     same = total = 0
     for name, d in direction.items():
-        product = torch.sign(networks.real(d)) * torch.sign(networks.real(weights[name]).to(d.device))
+        product = torch.sign(real(d)) * torch.sign(real(weights[name]).to(d.device))
         same += int((product > 0).sum())
         total += int((product != 0).sum())
     return same / total if total else math.nan
@@ -168,8 +169,7 @@ def sign_agreement(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor
 def inner(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
     """Return the inner product of a direction with weights, over the direction's entries, in float64."""
     return sum(
-        float((networks.real(d).double() * networks.real(weights[n]).to(d.device).double()).sum())
-        for n, d in direction.items()
+        float((real(d).double() * real(weights[n]).to(d.device).double()).sum()) for n, d in direction.items()
     )
 
 
@@ -186,10 +186,10 @@ def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) 
     ------
     ValleysError
         For a network that is no function of its weights, or whose derivative by torch is not the loss's
-        (`networks.differentiable`).
+        (`derivatives.differentiable`).
     """
     loss = PerImage(loss).on_set([split.labels])
-    net = networks.differentiable(model, split.batches(networks.SOME), loss)
+    net = derivatives.differentiable(model, split.batches(checks.SOME), loss)
     names, parameters = zip(*((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True)
     total = [torch.zeros_like(p) for p in parameters]
     for images, labels in split.batches(batch_size):
@@ -216,7 +216,7 @@ def principal_components(
     states = [{n: s[n] for n in names} for s in iterates]
     if len(states) < k + 1:
         raise ValleysError(f"pca needs at least {k + 1} iterates for {k} components, there are {len(states)}")
-    networks.check_real("pca", states[0])
+    copies.check_real("pca", states[0])
     shapes = {n: states[0][n].shape for n in names}
     sizes = [shape.numel() for shape in shapes.values()]
     rows = torch.empty((len(states), sum(sizes)), dtype=torch.float64)

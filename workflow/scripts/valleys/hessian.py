@@ -16,11 +16,11 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from valleys import networks
 from valleys.data.split import Split
 from valleys.directions import Direction
 from valleys.errors import ValleysError
 from valleys.losses import Loss, PerImage
+from valleys.networks import checks, copies, derivatives
 from valleys.storage.files import stable_seed
 
 log = logging.getLogger("valleys")
@@ -59,7 +59,7 @@ def _products(
     its parameters in a list gets others than its own. There it is differentiated twice backwards.
     """
     count = len(batches.split)
-    some = [next(batches.split.batches(min(batches.batch_size, networks.SOME)))]
+    some = [next(batches.split.batches(min(batches.batch_size, checks.SOME)))]
     found, reasons = [], []
     for make in (_curvlinops, _twice_backwards):
         try:
@@ -68,11 +68,11 @@ def _products(
             raise
         except RuntimeError as error:
             found.append(None)
-            reasons.append(networks.line(error))
+            reasons.append(copies.line(error))
     forwards, backwards = found
     if forwards is None and backwards is None:
         reason = f"torch cannot differentiate it twice ({reasons[1]})"
-        raise ValleysError(f"network: {reason}; {networks.NO_GRADIENT}")
+        raise ValleysError(f"network: {reason}; {derivatives.NO_GRADIENT}")
     if forwards is not None and backwards is not None:
         apart = np.linalg.norm(forwards - backwards)  # not finite: either will say so
         if apart > 0.05 * np.linalg.norm(backwards):
@@ -84,7 +84,7 @@ def _products(
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of another batch, as where experts get no image of it
-            reasons = [networks.line(error)]
+            reasons = [copies.line(error)]
     log.info("Hessian products by differentiating twice backwards (%s)", reasons[0])
     products = _twice_backwards(net, loss, weights, batches, count)
     return products, products @ start
@@ -159,11 +159,11 @@ def hessian_eigenvectors(
     ValleysError
         When k is too large, the Hessian is not finite or zero, or the iteration does not converge; for a
         network that is no function of its weights, or whose derivative by torch is not the loss's
-        (`networks.differentiable`).
+        (`derivatives.differentiable`).
     """
     own = dict(model.named_parameters())
     weights = [own[name] for name in names]
-    networks.check_real("hessian", {name: own[name] for name in names})
+    copies.check_real("hessian", {name: own[name] for name in names})
     entries = sum(w.numel() for w in weights)
     if k >= entries:
         raise ValleysError(
@@ -171,7 +171,7 @@ def hessian_eigenvectors(
             f"not {k}; lower the probe's n or widen its group"
         )
     loss = PerImage(loss).on_set([split.labels])
-    net = networks.differentiable(model, split.batches(networks.SOME), loss, names)
+    net = derivatives.differentiable(model, split.batches(checks.SOME), loss, names)
     own = dict(net.named_parameters())
     weights = [own[name] for name in names]
     start = np.random.default_rng(stable_seed("hessian", entries)).standard_normal(entries)

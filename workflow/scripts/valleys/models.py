@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import averaging, factories, networks
+from valleys import factories
 from valleys.arch_options import (
     ACTIVATIONS,
     ARCHS,
@@ -30,6 +30,9 @@ from valleys.arch_options import (
     validate_spec,
 )
 from valleys.errors import ValleysError
+from valleys.networks import bn_refresh, checks, copies
+from valleys.networks.batch_norm import bn_policy, has_unseen_bn
+from valleys.networks.tensors import random_numbers_kept
 from valleys.torchvision_compat import import_torchvision
 
 __all__ = [
@@ -383,7 +386,7 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
         When the factory cannot be found or raises; when what it returns is no module of float32 parameters
         that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied or is no
         function of its weights and of each image (`valleys.networks`); or when a batch-norm layer is not
-        one whose statistics can be recomputed (`valleys.averaging.refresh_bn`).
+        one whose statistics can be recomputed (`valleys.networks.bn_refresh.refresh_bn`).
     """
     factory = spec["factory"]
     values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
@@ -423,11 +426,11 @@ def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
     Both are needed when it has been trained, and are known before.
     """
     images = torch.rand(4, *in_shape, generator=torch.Generator().manual_seed(0)) - 0.5
-    trained = networks.twin(model).train()
-    with networks.random_numbers_kept(torch.device("cpu")):
+    trained = copies.twin(model).train()
+    with random_numbers_kept(torch.device("cpu")):
         with contextlib.suppress(Exception):  # what is wrong with it, training will say
             trained(images.clone()).sum().backward()
-        networks.check(networks.standing(trained), images, model)
+        checks.check(copies.standing(trained), images, model)
 
 
 def _first_that_fits(
@@ -457,7 +460,7 @@ def _first_that_fits(
 def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
     """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
     images = torch.zeros(2, *in_shape)
-    with torch.random.fork_rng(devices=[]), averaging.evaluating(model):
+    with torch.random.fork_rng(devices=[]), copies.evaluating(model):
         try:
             logits = factories.call(factory, model, {}, images)
         except ValleysError as error:
@@ -477,9 +480,9 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
         )
     with torch.random.fork_rng(devices=[]):
         try:
-            averaging.bn_policy(model, "frozen")
-            if not averaging.has_unseen_bn(model):  # else it may be that statistics stay as they are
-                averaging.refreshed_logits(model, [images])
+            bn_policy(model, "frozen")
+            if not has_unseen_bn(model):  # else it may be that statistics stay as they are
+                bn_refresh.refreshed_logits(model, [images])
         except ValleysError as error:
             raise ValleysError(f"factory {factory!r}: {error}") from error
 

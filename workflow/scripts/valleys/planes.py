@@ -30,8 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import directions, networks, probe
+from valleys import directions, probe
 from valleys.errors import ValleysError
+from valleys.networks.tensors import real, wide
 from valleys.sgd import vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.storage.weights import checksum
@@ -67,7 +68,7 @@ class Plane:
             y += directions.inner(offset, self.y_axis)
         # Of the residual itself: the difference of squared lengths would lose all digits near the plane.
         for name, value in self.at(x, y):
-            square += float(networks.real(weights[name].detach().to(value) - value).square().sum())
+            square += float(real(weights[name].detach().to(value) - value).square().sum())
         return x, y, math.sqrt(square)
 
     def holds(self, distance: float) -> bool:
@@ -101,7 +102,7 @@ def spanned(origin: Weights, first: Weights, second: Weights, what: str = "the t
     ValleysError
         When a direction is zero or not finite, or both are parallel: they span no plane.
     """
-    start = {name: networks.wide(w.detach()) for name, w in origin.items()}
+    start = {name: wide(w.detach()) for name, w in origin.items()}
     x, _ = directions.unit(_whole(first, start))
     y, _ = directions.unit(_whole(second, start))
     for _ in range(2):  # once leaves rounding as large as the part removed; twice is enough
@@ -126,10 +127,7 @@ def through(first: Weights, second: Weights, third: Weights) -> Plane:
     ValleysError
         When two of them are equal or all three are on one line.
     """
-    arms = [
-        {n: networks.wide(w[n].detach()) - networks.wide(s.detach()) for n, s in first.items()}
-        for w in (second, third)
-    ]
+    arms = [{n: wide(w[n].detach()) - wide(s.detach()) for n, s in first.items()} for w in (second, third)]
     for arm, words in zip(arms, ("the first and the second", "the first and the third"), strict=True):
         if not vector_norm(arm) > 0:
             raise ValleysError(f"a plane through three solutions: {words} are the same weights")
@@ -154,7 +152,7 @@ def principal(read: Callable[[], Iterable[Weights]], names: Sequence[str]) -> Pl
     for state in read():
         count += 1
         for name in names:
-            value = networks.wide(state[name])
+            value = wide(state[name])
             total[name] = total[name] + value if name in total else value
     if count < 3:
         raise ValleysError(f"a pca plane needs at least 3 iterates, there are {count}")

@@ -5,7 +5,7 @@ images are accumulated in float64. In float32 on a CPU wide convolutions take fe
 The batch-norm policy is part of every result:
 
 ``refreshed``
-    Statistics recomputed over the probing train images at every point (`averaging.refresh_bn`), as the
+    Statistics recomputed over the probing train images at every point (`bn_refresh.refresh_bn`), as the
     paper's code does; with the ``exact`` method that pass also gives the train loss, so that a point costs
     one pass over train and one over test.
 ``frozen``
@@ -34,10 +34,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import directions, loss_checks, losses, networks, winograd
+from valleys import directions, loss_checks, losses, winograd
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.spline import finer
-from valleys.averaging import Method, bn_policy, refresh_bn, refreshed_logits
 from valleys.compilation import forward_of
 from valleys.data import loaders
 from valleys.data.loaders import Loader
@@ -46,6 +45,10 @@ from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.factories import one_line
 from valleys.losses import Loss
+from valleys.networks import checks, copies, derivatives
+from valleys.networks.batch_norm import bn_policy
+from valleys.networks.bn_refresh import Method, refresh_bn, refreshed_logits
+from valleys.networks.tensors import movable, random_numbers_kept
 from valleys.precision import autocast
 from valleys.sgd import vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
@@ -95,7 +98,7 @@ class Evaluator:
     Parameters
     ----------
     model
-        The solution to start from; copied (`networks.twin`), never changed.
+        The solution to start from; copied (`copies.twin`), never changed.
     train, test
         Probing images: a split, or a loader of ``(images, labels)`` batches, which is read once
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
@@ -119,8 +122,8 @@ class Evaluator:
     ValleysError
         For a loader that yields no pairs of tensors, or has nothing to read again; for a network or a loss
         that raises on the first images, and as `loss_checks.check`; for a network that cannot be copied, or
-        is no function of its weights and of each image (`networks.check`), or whose batch norm cannot be
-        followed (`averaging.bn_policy`).
+        is no function of its weights and of each image (`checks.check`), or whose batch norm cannot be
+        followed (`batch_norm.bn_policy`).
     """
 
     def __init__(
@@ -140,12 +143,12 @@ class Evaluator:
         if bn not in ("refreshed", "frozen"):
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
         self.bn = bn_policy(model, bn)
-        self.model = networks.standing(model)
+        self.model = copies.standing(model)
         self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
         self.parameters = dict(self.model.named_parameters())
-        self.start = networks.snapshot(self.model)
+        self.start = copies.snapshot(self.model)
         self._train = loaders.batches(train, batch_size, own, "train")
         self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
         self.drawn_from = dict(drawn_from or {})
@@ -157,10 +160,10 @@ class Evaluator:
         # the trial of the loss says more.
         refused = None
         try:
-            self._eps = networks.check(self.model, next(iter(self._train))[0], model)
+            self._eps = checks.check(self.model, next(iter(self._train))[0], model)
         except ValleysError as error:
             refused = error
-        with networks.random_numbers_kept(own):
+        with random_numbers_kept(own):
             self.sets = {
                 name: loss_checks.check(
                     self.loss,
@@ -184,8 +187,8 @@ class Evaluator:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
-        networks.load(self.model, state)
-        self.start = networks.snapshot(self.model)
+        copies.load(self.model, state)
+        self.start = copies.snapshot(self.model)
         self._at_start.clear()
         self._checked = None
 
@@ -202,7 +205,7 @@ class Evaluator:
         """Set the weights to ``(1 - t) * start + t * stop``, exact at t = 0 and t = 1."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                if not networks.movable(parameter):
+                if not movable(parameter):
                     continue
                 torch.mul(self.start[name], 1.0 - t, out=parameter.data)
                 parameter.data.add_(stop[name].to(parameter), alpha=t)
@@ -215,7 +218,7 @@ class Evaluator:
 
     def reset(self) -> None:
         """Put the starting weights and batch-norm statistics back."""
-        networks.load(self.model, self.start)
+        copies.load(self.model, self.start)
 
     @torch.no_grad()
     def train_loss(self) -> tuple[float, float]:
@@ -257,7 +260,7 @@ class Evaluator:
         By forward-mode differentiation (dual numbers), which needs no graph: one pass over the train images
         that carries a tangent with each activation. ``frozen`` and ``none``: batch by batch, statistics
         constant. ``refreshed``: the derivative of the refreshed loss itself, in which the statistics of the
-        whole set follow the weights (`averaging.refreshed_logits`); all batches are in memory together, with
+        whole set follow the weights (`bn_refresh.refreshed_logits`); all batches are in memory together, with
         their tangents. Where the loss has a kink (ReLU) the derivative is one of those on its two sides.
 
         A network with an operation that has no forward mode (torch has none for some layers, in some memory
@@ -305,17 +308,17 @@ class Evaluator:
             raise
         except RuntimeError as error:
             raise ValleysError(
-                f"network: torch cannot differentiate it ({networks.line(error)}); {NO_SLOPES}"
+                f"network: torch cannot differentiate it ({copies.line(error)}); {NO_SLOPES}"
             ) from error
         wrong = self._wrong(direction, slope)
         if wrong is not None:
-            raise ValleysError(f"{networks.hidden(*wrong)}; {NO_SLOPES}")
+            raise ValleysError(f"{derivatives.hidden(*wrong)}; {NO_SLOPES}")
         return slope
 
     def _wrong(self, direction: Mapping[str, Tensor], slope: float) -> tuple[float, float] | None:
         """Return a slope along `direction` and the difference that it is not; None where they agree.
 
-        Once for each line. On some images and in float64 (`networks.doubled`), where the network and the loss
+        Once for each line. On some images and in float64 (`doubled`), where the network and the loss
         take that; else on all images as they are, where `slope` is the one.
         """
         if self._checked is direction:
@@ -326,7 +329,7 @@ class Evaluator:
         if self._fine is not self:
             self._fine.backwards = self.backwards
             try:
-                networks.load(self._fine.model, networks.snapshot(self.model))
+                copies.load(self._fine.model, copies.snapshot(self.model))
                 found = self._fine._compared(direction, None)
             except ValleysError:
                 raise
@@ -342,11 +345,11 @@ class Evaluator:
     def _in_double(self) -> Evaluator | None:
         """Return an evaluator of a copy in float64 on some of the train images; None if that cannot be."""
         images, labels = next(iter(self._train))
-        cut, size = isinstance(images, Tensor), networks.SOME // 2
+        cut, size = isinstance(images, Tensor), checks.SOME // 2
         if cut and self.bn == "refreshed" and len(images) > 1:
             # In two batches, as these have one set of statistics, for which they wait for each other.
             size = min(size, len(images)) // 2
-        found = networks.doubled(self.model, images[:size] if cut else images)
+        found = derivatives.doubled(self.model, images[:size] if cut else images)
         if found is None:
             return None
         fine = copy.copy(self)
@@ -365,7 +368,7 @@ class Evaluator:
         """As `_wrong`, with this evaluator's own slope and losses, which are all as they were then."""
         if slope is None:
             slope = self._slope_backwards(direction) if self.backwards else self._slope_forwards(direction)
-        here, by_image, points = networks.snapshot(self.model), dict(self.by_image), self.points
+        here, by_image, points = copies.snapshot(self.model), dict(self.by_image), self.points
         own = {name: self.parameters[name].detach().clone() for name in direction}
 
         def phi(offset: float) -> float:
@@ -381,9 +384,9 @@ class Evaluator:
             eps = max(eps, 1e-4)  # TF32
         try:
             with self.in_precision("fp32"):
-                other = networks.differs(phi, slope, scale, eps) if scale else None
+                other = derivatives.differs(phi, slope, scale, eps) if scale else None
         finally:
-            networks.load(self.model, here)
+            copies.load(self.model, here)
             self.by_image, self.points = by_image, points
         return None if other is None else (slope, other)
 
@@ -480,7 +483,7 @@ def _dtype(model: nn.Module) -> torch.dtype:
 def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within the block, the model computes with these tensors in place of its parameters.
 
-    As `torch.func.functional_call` does, but for passes that are interleaved (`averaging.refreshed_logits`).
+    As `torch.func.functional_call` does, but for passes that are interleaved (`bn_refresh.refreshed_logits`).
     """
     parameters = dict(model.named_parameters())
     new = {id(parameters[name]): value for name, value in values.items()}
@@ -665,7 +668,7 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
                 f"{tuple(parameters[name].shape)}"
             )
         own = parameters[name].dtype
-        if not networks.movable(parameters[name]) or (tensor.is_complex() and not own.is_complex):
+        if not movable(parameters[name]) or (tensor.is_complex() and not own.is_complex):
             raise ValleysError(
                 f"direction: {name!r} is {tensor.dtype} and the parameter {own}, through which there is no "
                 "such line; leave it out"

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import losses, networks
-from valleys.averaging import evaluating
+from valleys import losses
 from valleys.compilation import forward_of
 from valleys.data.augment import epoch_batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.networks import copies
+from valleys.networks.copies import evaluating
+from valleys.networks.tensors import norm
 from valleys.precision import autocast, full
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
@@ -492,7 +494,7 @@ def descend(
     settings = recipe["descent"]
 
     def measure(row: dict[str, Any]) -> None:
-        twin = networks.twin(model)  # the run's own running statistics stay as training left them
+        twin = copies.twin(model)  # the run's own running statistics stay as training left them
         refresh(twin)
         row["train_loss"], row["train_accuracy"] = evaluate(twin, train_split, loss, batch_size)
         row["test_loss"], row["test_accuracy"] = evaluate(twin, test_split, loss, batch_size)
@@ -526,4 +528,4 @@ def state_folder(cell: str | Path, stage: str, key: object) -> Path:
 
 def vector_norm(tensors: Mapping[str, Tensor]) -> float:
     """Return the 2-norm of all entries of `tensors` together, in float64."""
-    return networks.norm(tensors.values())
+    return norm(tensors.values())

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import models, networks
+from valleys import models
 from valleys.errors import ValleysError
+from valleys.networks import copies
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
 
@@ -42,7 +43,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         raise ValleysError(f"weights file {path} has no {', '.join(missing)} in its header; rerun train_sgd")
     model = fresh(about["model"], tuple(about["in_shape"]), about["classes"], device=device)
     try:
-        networks.load(model, state)
+        copies.load(model, state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValleysError(f"weights file {path} does not fit its model: {reason}") from error

@@ -1,0 +1,1 @@
+"""What is done to any network: copies that can be moved, checks, batch norm; building one is for `models`."""
