@@ -28,8 +28,9 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import arch_costs, directions, hessian, jobs, losses, precision, probe, sgd, solutions
+from valleys import directions, hessian, jobs, probe, sgd
 from valleys.data.split import Split
+from valleys.models import losses, precision, size, solutions
 from valleys.networks import bn_refresh
 
 SPECS = {
@@ -261,7 +262,7 @@ def main() -> None:
     print({k: round(v) for k, v in peak.items()}, "GFLOP/s of matrix products", flush=True)
     rows = []
     for name in given.models:
-        flops = arch_costs.measure(SPECS[name], SHAPE, CLASSES).flops
+        flops = size.measure(SPECS[name], SHAPE, CLASSES).flops
         elsewhere = Elsewhere(name, given.images, given.threads)
         for measure, images, passes, ways in measures(name, given.images):
             ways["reference"] = partial(elsewhere.call, measure)

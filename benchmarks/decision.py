@@ -30,7 +30,7 @@ import torch
 from common import document, markdown, save
 from precision import experiment
 from scipy.interpolate import PchipInterpolator
-from valleys import directions, jobs, losses, measured_gain, probe, solutions
+from valleys import directions, jobs, measured_gain, probe
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
@@ -38,6 +38,7 @@ from valleys.asymmetry.spline import finer
 from valleys.config import Experiment
 from valleys.data.cache import load_split
 from valleys.data.split import Split
+from valleys.models import losses, solutions
 from valleys.storage import tables
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]

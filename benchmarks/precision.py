@@ -21,12 +21,13 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from snakemake.utils import validate
-from valleys import directions, jobs, measures, probe, solutions
+from valleys import directions, jobs, measures, probe
 from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect_many
 from valleys.config import SCHEMA_FILE, Experiment
 from valleys.data.cache import load_split
 from valleys.direction_kinds import COMPUTED
+from valleys.models import solutions
 from valleys.storage import tables
 
 

@@ -37,7 +37,8 @@ def one(case: dict[str, Any]) -> None:
     """Probe once; print seconds, peak MB and the number of parameters."""
     import torch
     from compute import RECIPE, split
-    from valleys import directions, jobs, losses, probe, solutions
+    from valleys import directions, jobs, probe
+    from valleys.models import losses, solutions
 
     torch.set_num_threads(1)
     jobs.keep_memory()

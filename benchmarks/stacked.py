@@ -13,7 +13,8 @@ from statistics import median
 import torch
 from common import document, markdown, rounds, save
 from torch.func import functional_call, vmap
-from valleys import jobs, solutions
+from valleys import jobs
+from valleys.models import solutions
 
 CASES = [
     ("mlp, 32 and 32 wide", {"arch": "mlp", "hidden": [32, 32]}, (1, 8, 8), 800),

@@ -27,8 +27,9 @@ SEEDS = (0, 1, 2)
 def measure(threads: int) -> dict[str, Any]:
     """Return the mean train loss (nats) after training by seed and epochs, with the weights' checksums."""
     import torch
-    from valleys import config, losses, sgd, solutions
+    from valleys import config, sgd
     from valleys.data.sources import load
+    from valleys.models import losses, solutions
     from valleys.storage.weights import checksum
 
     torch.set_num_threads(threads)

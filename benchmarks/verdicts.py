@@ -27,12 +27,13 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import directions, jobs, losses, probe, sgd, solutions
+from valleys import directions, jobs, probe, sgd
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
+from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets

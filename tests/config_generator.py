@@ -450,9 +450,9 @@ def give_weights(config: Block) -> None:
     """Write the weights that an accepted config names to the present folder: each of the net that its cell has."""
     import torch
     from safetensors.torch import save_file
-    from valleys import models
     from valleys.config import Experiment, with_defaults
     from valleys.data.sources import load
+    from valleys.models import builder
 
     experiment = Experiment(with_defaults(copy.deepcopy(config)))
     sets: dict[str, Block] = {}
@@ -462,7 +462,7 @@ def give_weights(config: Block) -> None:
             torch.manual_seed(cell.seed % 1000 + 17 * k)
             sys.modules.pop("own_nets", None)
             spec, shape = experiment.models[cell.model], tuple(train.images.shape[1:])
-            state = models.build(spec, in_shape=shape, classes=train.classes).state_dict()
+            state = builder.build(spec, in_shape=shape, classes=train.classes).state_dict()
             path = Path(experiment.checkpoint(cell, name))
             path.parent.mkdir(parents=True, exist_ok=True)
             if choice := experiment.checkpoint_choice(cell, name):

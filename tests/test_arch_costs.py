@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from valleys.arch_costs import measure
-from valleys.models import build
+from valleys.models.builder import build
+from valleys.models.size import measure
 
 IMAGE = (3, 32, 32)
 SPECS = [

@@ -15,8 +15,9 @@ from torch.optim.swa_utils import update_bn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
-from valleys import Evaluator, directions, models, probe_line
+from valleys import Evaluator, directions, probe_line
 from valleys.errors import ValleysError
+from valleys.models import builder
 from valleys.networks.batch_norm import batch_norms
 from valleys.networks.bn_refresh import refresh_bn, refreshed_logits
 from valleys.networks.switches import Switches
@@ -25,7 +26,7 @@ from valleys.training.averaging import average
 
 def deep_net(seed=0, depth=20):
     torch.manual_seed(seed)
-    net = models.build({"arch": "preresnet", "depth": depth, "width": 4}, in_shape=(3, 8, 8), classes=5)
+    net = builder.build({"arch": "preresnet", "depth": depth, "width": 4}, in_shape=(3, 8, 8), classes=5)
     for layer in batch_norms(net):  # statistics that are nobody's
         layer.running_mean.normal_()
         layer.running_var.uniform_(0.5, 2)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
-from valleys import checkpoints, solutions
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import checkpoints, solutions, state_dicts
 from valleys.networks import bn_refresh
 from valleys.storage import tables
 from workflow_runs import planned, snakemake
@@ -155,7 +155,7 @@ def below(state, prefix):
 
 
 def loaded(path, model):
-    return checkpoints.load(model, checkpoints.find(path), str(path))
+    return checkpoints.load(model, state_dicts.find(path), str(path))
 
 
 A, B = (network(seed).state_dict() for seed in (0, 1))
@@ -427,15 +427,15 @@ def test_shards(tmp_path, kind):
     ):
         (folder / index).write_text(json.dumps({"weight_map": there}))
         with pytest.raises(ValleysError, match=message):
-            checkpoints.find(folder / index)
+            state_dicts.find(folder / index)
 
 
 def test_folders_without_weights(tmp_path):
     with pytest.raises(ValleysError, match=r"is a folder without model\.safetensors .*give its file"):
-        checkpoints.find(tmp_path)
+        state_dicts.find(tmp_path)
     (tmp_path / "__0_0.distcp").touch()
     with pytest.raises(ValleysError, match="shards of FSDP or DeepSpeed: gather them"):
-        checkpoints.find(tmp_path)
+        state_dicts.find(tmp_path)
 
 
 def whole(tmp_path):
@@ -468,7 +468,7 @@ def test_what_is_no_checkpoint_is_called_what_it_is(tmp_path, case, suffix):
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(content(tmp_path))
     with pytest.raises(ValleysError, match=message if suffix == "pt" else str(path)) as error:
-        checkpoints.find(path)
+        state_dicts.find(path)
     assert "weights_only" not in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -478,7 +478,7 @@ def test_archives_of_other_kinds(tmp_path):
     torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(tmp_path / "script.pt")
     for name, message in (("x.npz", "npz file of numpy"), ("script.pt", "TorchScript, which is code")):
         with pytest.raises(ValleysError, match=message):
-            checkpoints.find(tmp_path / name)
+            state_dicts.find(tmp_path / name)
 
 
 def test_the_content_tells_the_format_not_the_name(tmp_path):
@@ -499,7 +499,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
         ("/dev/zero", "device"),
     ):
         with pytest.raises(ValleysError, match=f"{path} is a {what}"):
-            checkpoints.find(path)
+            state_dicts.find(path)
 
 
 class Names:
@@ -519,7 +519,7 @@ def test_code_is_named_and_refused(tmp_path, what):
     torch.save({"state_dict": A, "x": Names(*what)}, tmp_path / "x.pt")
     name = f"{what[0].__module__}.{what[0].__name__}"
     with pytest.raises(ValleysError, match=rf"holds more than tensors \({name}\).*only if you trust where"):
-        checkpoints.find(tmp_path / "x.pt")
+        state_dicts.find(tmp_path / "x.pt")
 
 
 def test_names_in_a_file_cannot_steer_the_terminal(tmp_path):

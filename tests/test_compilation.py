@@ -6,8 +6,9 @@ import pytest
 import torch
 from test_sgd import RECIPE, make_split, same
 from torch import nn
-from valleys import compilation, directions, jobs, probe, sgd
+from valleys import directions, jobs, probe, sgd
 from valleys.errors import ValleysError
+from valleys.models import compilation
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 

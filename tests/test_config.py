@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs, directions, models
+from valleys import config, costs, directions
 from valleys.config import Cell, Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
+from valleys.models import builder
 from valleys.storage.weights import save_weights
 
 BASE = load_config("config/smoke.yaml") | {"studies": {}}
@@ -359,7 +360,7 @@ def test_probes_on_groups_that_an_architecture_has_not_are_skipped():
         ("grid.0.model", ["mlp", "linear", "pixels"]),
     )
     for cell in found.cells:
-        net, there = models.build(found.models[cell.model], in_shape=(1, 8, 8), classes=10), []
+        net, there = builder.build(found.models[cell.model], in_shape=(1, 8, 8), classes=10), []
         for group in groups:
             with contextlib.suppress(ValleysError):  # an empty group
                 there += [group] if directions.parameter_group(net, group) else []

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import connectivity, losses, probe, sgd, solutions
+from valleys import connectivity, probe, sgd
 from valleys.asymmetry.barriers import barrier
 from valleys.connectivity import CurveNet, WeightPath
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.weights import checksum

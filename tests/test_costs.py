@@ -310,10 +310,10 @@ def test_iterates_kept():
 
 def test_weights_files_are_as_large_as_told(tmp_path):
     """One weights file of the smoke run's model: the estimate but for the header."""
-    from valleys import models
+    from valleys.models import builder
     from valleys.storage.weights import save_weights
 
-    model = models.build(SMOKE["models"]["mlp"], in_shape=(1, 8, 8), classes=10)
+    model = builder.build(SMOKE["models"]["mlp"], in_shape=(1, 8, 8), classes=10)
     path = tmp_path / "w.safetensors"
     save_weights(path, model.state_dict())
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8

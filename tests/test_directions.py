@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import losses, models
 from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, RANDOM, SINGLE
 from valleys.directions import (
     check_apart,
@@ -24,6 +23,8 @@ from valleys.directions import (
     unit,
 )
 from valleys.errors import ValleysError
+from valleys.models import builder, losses
+from valleys.models.layers import norm_parameters
 
 
 def test_a_direction_from_weights_to_themselves_is_refused():
@@ -41,7 +42,7 @@ CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 
 def net(arch="resnet8", norm="batch", seed=0, **options):
     torch.manual_seed(seed)
-    return models.build({"arch": arch, "norm": norm, **options}, in_shape=(1, 8, 8), classes=3)
+    return builder.build({"arch": arch, "norm": norm, **options}, in_shape=(1, 8, 8), classes=3)
 
 
 def weights(seed=0, **shapes):
@@ -164,7 +165,7 @@ def test_filter_leaves_biases_and_norm_parameters_at_zero():
     w = dict(model.named_parameters())
     direction, _ = random_direction("filter", w, key="key", k=0)
     zero = {n for n, d in direction.items() if not d.any()}
-    assert zero == set(models.norm_parameters(model)) | {"classifier.bias"}
+    assert zero == set(norm_parameters(model)) | {"classifier.bias"}
 
 
 def test_a_filter_of_zeros_stays_zero():

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import factories, factory_costs, models, solutions
-from valleys.arch_costs import measure
-from valleys.arch_options import validate_spec
+from valleys import factories, factory_costs
 from valleys.config import Experiment, with_defaults
 from valleys.costs import Costs
 from valleys.data.sources import load
 from valleys.directions import parameter_group
 from valleys.errors import ValleysError
+from valleys.models import builder, solutions
+from valleys.models.layers import has_batch_norm
+from valleys.models.options import validate_spec
+from valleys.models.size import measure
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import bn_policy, check_bn
 
@@ -112,7 +114,7 @@ def package(tmp_path, monkeypatch, request):
 
 def build(package, attribute, **kwargs):
     spec = {"factory": f"{package.name}.nets:{attribute}", "kwargs": kwargs}
-    return models.build(spec, in_shape=SHAPE, classes=CLASSES)
+    return builder.build(spec, in_shape=SHAPE, classes=CLASSES)
 
 
 def test_the_code_is_named_without_an_import(package):
@@ -246,7 +248,7 @@ def test_what_is_wrong_is_one_line(package, case):
     factory, kwargs, words = WRONG[case]
     spec = {"factory": factory.replace("package", package.name), "kwargs": kwargs}
     with pytest.raises(ValleysError, match=words.replace("package", package.name)) as caught:
-        models.build(spec, in_shape=SHAPE, classes=CLASSES)
+        builder.build(spec, in_shape=SHAPE, classes=CLASSES)
     assert "\n" not in str(caught.value)
 
 
@@ -283,14 +285,14 @@ def test_a_batch_norm_that_also_activates_is_taken(package):
 
 def test_torchvision_networks_are_factories():
     spec = {"factory": "torchvision.models:resnet18", "kwargs": {"num_classes": 5}}
-    model = models.build(spec, in_shape=(3, 32, 32), classes=5)
-    assert models.has_batch_norm(model)
+    model = builder.build(spec, in_shape=(3, 32, 32), classes=5)
+    assert has_batch_norm(model)
     assert parameter_group(model, "classifier") == ["fc.weight", "fc.bias"]
     assert all(model.get_parameter(name).dim() == 4 for name in parameter_group(model, "conv"))
     assert len(parameter_group(model, "bn_weight")) == 20
     wrong = r"resnet18'.*expected input.*to have 3 channels.*; images here have 1 channel of 32 x 32 pixels"
     with pytest.raises(ValleysError, match=wrong) as error:
-        models.build(spec, in_shape=(1, 32, 32), classes=5)
+        builder.build(spec, in_shape=(1, 32, 32), classes=5)
     assert "\n" not in str(error.value)
 
 
@@ -302,7 +304,7 @@ def test_torchvision_networks_get_the_number_of_classes(kwargs):
     assert nets[0].fc.out_features == 5
     assert torch.equal(nets[0].conv1.weight, nets[1].conv1.weight)  # as if it had been written
     with pytest.raises(ValleysError, match=r"Wrong image height.*; images here have 3 channels of 32 x 32"):
-        models.build(
+        builder.build(
             {"factory": "torchvision.models:vit_b_16", "kwargs": {}}, in_shape=(3, 32, 32), classes=5
         )
 
@@ -335,7 +337,7 @@ def test_networks_named_as_timm_does(package, channels):
 
     def made(shape=(channels, 8, 8), **kwargs):
         spec = {"factory": f"{package.name}.timm:create_model", "kwargs": kwargs}
-        return models.build(spec, in_shape=shape, classes=CLASSES)
+        return builder.build(spec, in_shape=shape, classes=CLASSES)
 
     net = made(model_name="small", drop_rate=0.5)
     assert (net.head.out_features, net.body[0].in_channels, net.body[2].p) == (CLASSES, channels, 0.5)
@@ -349,7 +351,7 @@ def test_networks_named_as_timm_does(package, channels):
             with pytest.raises(ValleysError, match=words):
                 made(**kwargs)
     spec = {"factory": f"{package.name}.timm:Net", "kwargs": {"depth": 1}}
-    assert models.build(spec, in_shape=(channels, 8, 8), classes=CLASSES).head.out_features == CLASSES
+    assert builder.build(spec, in_shape=(channels, 8, 8), classes=CLASSES).head.out_features == CLASSES
 
 
 def test_groups_of_other_layers_than_ours():
@@ -506,7 +508,7 @@ def test_the_standard_library_is_refused_before_anything_is_imported(factory, mo
     kwargs = {"command": "touch owned"}
     for take in (
         lambda: validate_spec({"factory": factory, "kwargs": kwargs}),
-        lambda: models.build({"factory": factory, "kwargs": kwargs}, in_shape=SHAPE, classes=CLASSES),
+        lambda: builder.build({"factory": factory, "kwargs": kwargs}, in_shape=SHAPE, classes=CLASSES),
         lambda: load.load_source({"source": "callable", "factory": factory, "kwargs": kwargs}),
     ):
         with pytest.raises(ValleysError, match=r"factory: .* a module of Python's standard library; name"):
@@ -567,7 +569,7 @@ def hidden(package):
 )
 def test_what_leads_to_the_standard_library_is_refused_and_not_called(hidden, attribute, tmp_path):
     with pytest.raises(ValleysError, match=r"in Python's standard library; name a callable of your own"):
-        models.build({"factory": f"{hidden}:{attribute}", "kwargs": {}}, in_shape=SHAPE, classes=CLASSES)
+        builder.build({"factory": f"{hidden}:{attribute}", "kwargs": {}}, in_shape=SHAPE, classes=CLASSES)
     assert not (tmp_path / "owned").exists()
 
 
@@ -588,5 +590,5 @@ def test_internal_attributes_are_refused():
 @pytest.mark.parametrize("attribute", ["build", "narrow", "instance", "cached", "wrapped", "Plain.make"])
 def test_callables_of_the_users_own_are_taken_whatever_they_are_made_of(hidden, attribute):
     spec = {"factory": f"{hidden}:{attribute}", "kwargs": {"classes": CLASSES}}
-    assert models.build(spec, in_shape=SHAPE, classes=CLASSES)(torch.zeros(2, *SHAPE)).shape == (2, CLASSES)
+    assert builder.build(spec, in_shape=SHAPE, classes=CLASSES)(torch.zeros(2, *SHAPE)).shape == (2, CLASSES)
     assert factories.resolve(f"{hidden}:Shell")  # a class of the user's own

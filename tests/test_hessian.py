@@ -8,11 +8,11 @@ import torch
 from conftest import ROOT
 from torch import nn
 from torch.func import functional_call
-from valleys import losses, solutions
 from valleys.data.split import Split, channel_statistics
 from valleys.directions import parameter_group
 from valleys.errors import ValleysError
 from valleys.hessian import hessian_eigenvectors
+from valleys.models import losses, solutions
 
 LOSSES = {
     "cross_entropy": {},

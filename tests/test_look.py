@@ -14,12 +14,13 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import config, directions, look, probe, solutions
+from valleys import config, directions, look, probe
 from valleys.__main__ import main, parser
 from valleys.asymmetry import next_point
 from valleys.data.cache import save_split
 from valleys.data.sources import load
 from valleys.errors import ValleysError
+from valleys.models import solutions
 from valleys.storage import tables
 from valleys.storage.weights import checksum, save_weights
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from valleys.losses import build
+from valleys.models.losses import build
 
 LABELS = [2, 0, 1, 2]
 

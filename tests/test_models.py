@@ -9,10 +9,18 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
-from valleys import models
-from valleys.arch_options import ACTIVATIONS, ARCHS, NORMS, validate_spec
 from valleys.errors import ValleysError
-from valleys.models import build, classifier_name, has_batch_norm, init_norm_weights, norm_parameters
+from valleys.models import builder
+from valleys.models.architectures import PreActBlock
+from valleys.models.builder import build
+from valleys.models.layers import (
+    ACTIVATION_MODULES,
+    classifier_name,
+    has_batch_norm,
+    init_norm_weights,
+    norm_parameters,
+)
+from valleys.models.options import ACTIVATIONS, ARCHS, NORMS, validate_spec
 
 CIFAR = (3, 32, 32)
 
@@ -121,8 +129,8 @@ def test_every_combination_starts_finite(arch, norm, activation):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    activations = {type(m) for m in model.modules()} & set(models.ACTIVATION_MODULES.values())
-    assert activations == {models.ACTIVATION_MODULES[activation]}
+    activations = {type(m) for m in model.modules()} & set(ACTIVATION_MODULES.values())
+    assert activations == {ACTIVATION_MODULES[activation]}
     assert has_batch_norm(model) == (norm == "batch")
     assert bool(norm_parameters(model)) == (norm != "none")
     assert not any(getattr(m, "inplace", False) for m in model.modules())
@@ -162,8 +170,8 @@ def test_deep_network_without_norm_keeps_its_signal(arch):
 def test_gain_keeps_the_second_moment(activation):
     z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
     density = torch.exp(-z * z / 2)
-    second = (models.ACTIVATION_MODULES[activation]()(z) ** 2 * density).sum() / density.sum()
-    assert models.GAINS[activation] ** 2 * second == pytest.approx(1.0, abs=1e-4)
+    second = (ACTIVATION_MODULES[activation]()(z) ** 2 * density).sum() / density.sum()
+    assert builder.GAINS[activation] ** 2 * second == pytest.approx(1.0, abs=1e-4)
 
 
 # ---- normalisation
@@ -259,7 +267,7 @@ def test_caller_seeds_the_weights():
 def test_without_skip_the_branches_are_the_only_path(arch):
     for skip in (True, False):
         model = small(arch, norm="none", skip=skip)
-        blocks = [m for m in model.modules() if isinstance(m, models.PreActBlock)]
+        blocks = [m for m in model.modules() if isinstance(m, PreActBlock)]
         assert any(b.project is not None for b in blocks) == skip
         nn.init.zeros_(blocks[0].branch[-1].weight)
         varies = model(images(arch)).std(dim=0).max() > 1e-6
@@ -397,7 +405,7 @@ def test_auto_block(depth, expansion):
 
 def test_options_import_without_torch():
     code = (
-        "import sys; from valleys.arch_options import validate_spec; validate_spec({'arch': 'resnet50'});"
+        "import sys; from valleys.models.options import validate_spec; validate_spec({'arch': 'resnet50'});"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     scripts = Path(__file__).parents[1] / "workflow" / "scripts"

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, hessian, losses, models, planes, probe, probe_line, sgd
+from valleys import directions, hessian, planes, probe, probe_line, sgd
 from valleys.connectivity import CurveNet, connect
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import builder, losses
 from valleys.networks import checks, copies, derivatives
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
@@ -1021,14 +1022,14 @@ def test_a_factory_is_refused_before_training(name, words, tmp_path, monkeypatch
     (tmp_path / f"nets_{name}.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValleysError, match=rf"factory 'nets_{name}:{name}': network: .*{words}"):
-        models.build({"factory": f"nets_{name}:{name}"}, in_shape=(1, 2, 3), classes=3)
+        builder.build({"factory": f"nets_{name}:{name}"}, in_shape=(1, 2, 3), classes=3)
 
 
 def test_weight_norm_descends_and_connects(tmp_path, monkeypatch):
     (tmp_path / "nets_good.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    net = models.build({"factory": "nets_good:good"}, in_shape=(1, 2, 3), classes=3)
+    net = builder.build({"factory": "nets_good:good"}, in_shape=(1, 2, 3), classes=3)
     recipe = {"batch_size": 20, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "augment": None}
     recipe |= {"loss": {"name": "cross_entropy"}, "descent": {"epochs": 2, "lr": 0.1, "momentum": 0.9}}
     data = (split(), split())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from valleys import checkpoints
 from valleys.data.sources import decoding, load
 from valleys.errors import ValleysError
+from valleys.models import checkpoints
 from valleys.storage import tables
 from valleys.storage.state import LEAST, load_checkpoint, require
 

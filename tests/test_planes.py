@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from test_probe import LOSS, make_split, naive
-from valleys import directions, planes, probe, sgd, solutions
+from valleys import directions, planes, probe, sgd
 from valleys.errors import ValleysError
+from valleys.models import solutions
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage import tables

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import directions, losses, probe, sgd, solutions
+from valleys import directions, probe, sgd
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.state import load_checkpoint

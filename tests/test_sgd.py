@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import losses, sgd, solutions
+from valleys import sgd
 from valleys.data.augment import epoch_batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import losses, solutions
 from valleys.networks.bn_refresh import refresh_bn
 from valleys.storage import files
 from valleys.storage.state import save_checkpoint

@@ -5,12 +5,13 @@ import contextlib
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
-from valleys import forkserver, sgd, solutions
-from valleys.arch_options import validate_spec
+from valleys import forkserver, sgd
 from valleys.config import Experiment
 from valleys.data.cache import save_split
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import solutions
+from valleys.models.options import validate_spec
 from valleys.stages import VERSIONS
 from valleys.storage import files
 from valleys.storage.weights import checksum, relabel, save_weights

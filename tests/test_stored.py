@@ -7,12 +7,13 @@ import weakref
 
 import pytest
 import torch
-from valleys import directions, losses, probe, sgd, solutions
+from valleys import directions, probe, sgd
 from valleys.data import on_disk
 from valleys.data.augment import draw_permutation, epoch_batches
 from valleys.data.cache import RESIDENT_MB, _header, load_split, read_metadata, save_split
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
+from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 
 LOSS = losses.build({"name": "cross_entropy"})

@@ -6,8 +6,9 @@ In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import sgd, solutions
+    from valleys import sgd
     from valleys.config import Experiment
+    from valleys.models import solutions
     from valleys.storage.weights import load_weights
     from valleys.training.averaging import average
 

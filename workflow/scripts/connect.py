@@ -10,8 +10,9 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import connectivity, sgd, solutions
+    from valleys import connectivity, sgd
     from valleys.data.cache import read_metadata
+    from valleys.models import solutions
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)

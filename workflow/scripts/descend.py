@@ -10,9 +10,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import sgd, solutions
+    from valleys import sgd
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
+    from valleys.models import solutions
     from valleys.networks.bn_refresh import refresh_bn
     from valleys.storage import tables
 

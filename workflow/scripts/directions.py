@@ -9,8 +9,9 @@ need no file: seed and number remake them.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import directions, losses, sgd, solutions
+    from valleys import directions, sgd
     from valleys.config import Experiment
+    from valleys.models import losses, solutions
     from valleys.storage.weights import load_weights, save_weights
 
     spec = snakemake.params.spec

@@ -6,9 +6,10 @@ In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import losses, sgd, solutions
+    from valleys import sgd
     from valleys.config import SOLUTIONS, Cell
     from valleys.directions import difference
+    from valleys.models import losses, solutions
     from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards

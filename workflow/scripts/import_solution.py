@@ -10,8 +10,9 @@ from valleys.jobs import job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import checkpoints, factory_costs, solutions
+    from valleys import factory_costs
     from valleys.config import Cell
+    from valleys.models import checkpoints, solutions, state_dicts
     from valleys.networks.batch_norm import batch_norms
     from valleys.networks.bn_refresh import refresh_bn
 
@@ -23,7 +24,7 @@ with job(snakemake) as log:
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     root = Path("results") / snakemake.config["name"]
     factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
-    told = checkpoints.load(model, checkpoints.find(path), path)
+    told = checkpoints.load(model, state_dicts.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):
         policy = "refreshed" if settings else "stored"

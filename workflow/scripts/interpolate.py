@@ -7,8 +7,9 @@ Out: ``table`` (interpolation).
 from valleys.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import connectivity, probe, solutions
+    from valleys import connectivity, probe
     from valleys.config import Cell
+    from valleys.models import solutions
     from valleys.storage import tables
 
     spec, w = snakemake.params.spec, snakemake.wildcards

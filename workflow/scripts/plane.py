@@ -11,9 +11,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import directions, planes, probe, sgd, solutions
+    from valleys import directions, planes, probe, sgd
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
+    from valleys.models import solutions
     from valleys.storage import tables
     from valleys.storage.weights import load_weights
 

@@ -11,10 +11,11 @@ from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import probe, sgd, solutions
+    from valleys import probe, sgd
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
     from valleys.direction_kinds import COMPUTED
+    from valleys.models import solutions
     from valleys.storage import tables
     from valleys.storage.weights import checksum, load_weights
 

@@ -14,7 +14,7 @@ with job(snakemake) as log:
         relabel(snakemake.input.weights, weights, bn_policy="none")
         log.info("no batch norm")
     else:
-        from valleys import solutions
+        from valleys.models import solutions
         from valleys.networks.batch_norm import batch_norms
         from valleys.networks.bn_refresh import refresh_bn
 

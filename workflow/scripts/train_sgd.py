@@ -12,9 +12,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import factory_costs, sgd, solutions
+    from valleys import factory_costs, sgd
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
+    from valleys.models import solutions
     from valleys.networks.batch_norm import check_bn
     from valleys.storage import files, tables
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from valleys import factory_costs
-from valleys.arch_costs import Size, measure
 from valleys.config import Cell, Experiment
 from valleys.data import counts
 from valleys.direction_kinds import COMPUTED, SINGLE
+from valleys.models.size import Size, measure
 
 MB = 1e6
 

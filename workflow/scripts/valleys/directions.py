@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from valleys.data.split import Split
 from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
-from valleys.losses import Loss, PerImage
-from valleys.models import classifier_name, norm_parameters
+from valleys.models.layers import classifier_name, norm_parameters
+from valleys.models.losses import Loss, PerImage
 from valleys.networks import checks, copies, derivatives
 from valleys.networks.tensors import movable, norm, real
 from valleys.storage.files import stable_seed

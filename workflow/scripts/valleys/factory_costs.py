@@ -1,4 +1,4 @@
-"""The `arch_costs.Size` of a user's own network, measured by the first job that builds it and kept in a file.
+"""The `size.Size` of a user's own network, measured by the first job that builds it and kept in a file.
 
 A plan runs none of the user's code: it reads the file (`known`), and takes a network that no job has built
 for `ASSUMED`. `ahead` has another process build and measure it, on torch's meta device, where nothing is
@@ -19,9 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys import arch_costs, factories
-from valleys.arch_costs import Size
+from valleys import factories
 from valleys.errors import ValleysError
+from valleys.models import size
+from valleys.models.size import Size
 from valleys.storage import files
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Shape = tuple[int, int, int]
 
 def assumed(shape: Shape, classes: int) -> Size:
     """Return the size of `ASSUMED`."""
-    return arch_costs.measure(ASSUMED, shape, classes)
+    return size.measure(ASSUMED, shape, classes)
 
 
 def known(
@@ -76,7 +77,7 @@ def _keep(path: Path, size: Size) -> None:
 def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, root: str | Path) -> None:
     """Keep the size of a network that a job has built, if it is a factory's and not known yet.
 
-    The network is left as it was, but for what a pass in eval mode changes (`valleys.models.from_factory`
+    The network is left as it was, but for what a pass in eval mode changes (`builder.from_factory`
     makes one as well).
     """
     if "factory" not in spec:
@@ -116,9 +117,9 @@ def measure(spec: Mapping[str, Any], shape: Shape, classes: int) -> Size:
     Raises
     ------
     ValleysError
-        As `valleys.models.from_factory`.
+        As `valleys.models.builder.from_factory`.
     """
-    from valleys.models import build
+    from valleys.models.builder import build
 
     return count(build(spec, in_shape=shape, classes=classes).to("meta"), shape)
 

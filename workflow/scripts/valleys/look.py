@@ -248,9 +248,10 @@ def read_model(
     ValleysError
         When the file cannot be read, no model is known, or it fits neither the weights nor the images.
     """
-    from valleys import checkpoints, factories, solutions
+    from valleys import factories
+    from valleys.models import checkpoints, solutions, state_dicts
 
-    found, path, about = checkpoints.find(weights), files.split_choice(weights)[0], {}
+    found, path, about = state_dicts.find(weights), files.split_choice(weights)[0], {}
     if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
         about = load_weights(path)[1]  # with its checksum, if it has one
         wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
@@ -347,8 +348,9 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, jobs, losses, sgd, solutions
+    from valleys import detection, figures, jobs, sgd
     from valleys import probe as probing
+    from valleys.models import losses, solutions
     from valleys.storage import tables
 
     if not 0 <= seed <= MAX_SEED:

@@ -34,22 +34,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import directions, loss_checks, losses, winograd
+from valleys import directions, winograd
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.spline import finer
-from valleys.compilation import forward_of
 from valleys.data import loaders
 from valleys.data.loaders import Loader
 from valleys.data.split import Split
 from valleys.direction_kinds import RANDOM
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.losses import Loss
+from valleys.models import loss_checks, losses
+from valleys.models.compilation import forward_of
+from valleys.models.losses import Loss
+from valleys.models.precision import autocast
 from valleys.networks import checks, copies, derivatives
 from valleys.networks.batch_norm import bn_policy
 from valleys.networks.bn_refresh import Method, refresh_bn, refreshed_logits
 from valleys.networks.tensors import movable, random_numbers_kept
-from valleys.precision import autocast
 from valleys.sgd import vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
 

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import losses
-from valleys.compilation import forward_of
 from valleys.data.augment import epoch_batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.models import losses
+from valleys.models.compilation import forward_of
+from valleys.models.precision import autocast, full
 from valleys.networks import copies
 from valleys.networks.copies import evaluating
 from valleys.networks.tensors import norm
-from valleys.precision import autocast, full
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.storage.weights import save_weights

@@ -32,8 +32,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from valleys.arch_options import validate_spec
 from valleys.errors import ValleysError
+from valleys.models.options import validate_spec
 
 NAMED = ("dataset", "model", "recipe")
 DESIGNS = ("one_at_a_time", "full", "sample")

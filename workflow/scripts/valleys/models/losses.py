@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.precision import full
+from valleys.models.precision import full
 
 Loss = Callable[[Any, Tensor], Tensor]
 

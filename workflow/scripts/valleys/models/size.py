@@ -1,6 +1,6 @@
 """Sizes of the networks that ``valleys.models`` builds, worked out on paper, as the Snakefile has no torch.
 
-`measure` walks the layers of an architecture as `models.build` lays them and adds up parameters, buffers, and
+`measure` walks the layers of an architecture as `build` lays them and adds up parameters, buffers, and
 what one image costs on its way forward. A test compares the sums with networks that torch has built.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from valleys.arch_options import blocks_for_depth, preresnet_blocks, validate_spec
+from valleys.models.options import blocks_for_depth, preresnet_blocks, validate_spec
 
 VGG_WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool") + (512, 512, 512, "pool") * 2
 
@@ -143,7 +143,7 @@ def measure(spec: Mapping[str, Any], shape: tuple[int, int, int], classes: int) 
     Parameters
     ----------
     spec
-        ``{"arch": name, option: value, ...}``; see `valleys.arch_options`.
+        ``{"arch": name, option: value, ...}``; see `valleys.models.options`.
     shape
         Channels, height and width of one image.
     classes

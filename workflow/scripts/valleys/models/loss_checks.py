@@ -20,7 +20,7 @@ from torch import Tensor
 from valleys.data.loaders import TRIED, Batches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.losses import ByName, PerImage, full_outputs, mapped
+from valleys.models.losses import ByName, PerImage, full_outputs, mapped
 
 #: Of outputs that a loss is tried on at once, at most.
 NUMBERS = 2**22

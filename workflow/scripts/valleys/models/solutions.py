@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import models
 from valleys.errors import ValleysError
+from valleys.models import builder
 from valleys.networks import copies
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
@@ -109,7 +109,7 @@ def fresh(
     """
     if seed is not None:
         torch.manual_seed(files.stable_seed("init", seed))
-    model = models.build(spec, in_shape=in_shape, classes=classes)
+    model = builder.build(spec, in_shape=in_shape, classes=classes)
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     # Convolutions of 4 channels run at half the speed channels-last on a CPU; wider ones gain from it.
     contiguous = "factory" in spec or (bool(widths) and min(widths) < 8)

@@ -1,0 +1,258 @@
+"""A network from the config's block: one of ours, or what a user's factory returns."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valleys import factories
+from valleys.errors import ValleysError
+from valleys.models.architectures import MLP, VGG16, DenseNetBC, PreActBlock, PreResNet, resnet50
+from valleys.models.layers import Kit, classifier_name, init_norm_weights
+from valleys.models.options import (
+    ARCHS,
+    blocks_for_depth,
+    preresnet_blocks,
+    validate_spec,
+)
+from valleys.networks import bn_refresh, checks, copies
+from valleys.networks.batch_norm import bn_policy, has_unseen_bn
+from valleys.networks.tensors import random_numbers_kept
+
+# The argument of He et al. 2015 ("Delving Deep into Rectifiers") for any activation f: weights of variance
+# gain^2 / fan_in keep the second moment of the pre-activations when gain^2 E[f(z)^2] = 1 for z ~ N(0, 1).
+GAINS = {
+    "relu": math.sqrt(2.0),
+    "gelu": 1.53353,
+    "tanh": 1.59254,
+    "sigmoid": 1.84623,
+    "softplus": 1.04187,
+    "silu": 1.67653,
+}
+
+
+# ---- build -------------------------------------------------------------------------------------------------
+
+
+def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Build the network that `spec` describes, with initial weights from the global random generator.
+
+    Parameters
+    ----------
+    spec
+        Config block of a model, ``{"arch": name, option: value, ...}``; see :data:`ARCHS`. Or
+        ``{"factory": "module:attribute", "kwargs": {...}}``: see :func:`from_factory`.
+    in_shape
+        Channels, height and width of one image; images come as floats (N, C, H, W), already normalised.
+    classes
+        Number of logits.
+
+    Raises
+    ------
+    ValleysError
+        When the spec is wrong or the architecture cannot take images of that size.
+    """
+    spec = validate_spec(spec)
+    if "factory" in spec:
+        return from_factory(spec, in_shape, classes)
+    arch = spec["arch"]
+    _, height, width = in_shape
+    least = ARCHS[arch].min_size
+    if min(height, width) < least:
+        fits = ", ".join(name for name, other in ARCHS.items() if other.min_size <= min(height, width))
+        raise ValleysError(
+            f"model.arch: {arch!r} needs images of at least {least}x{least}, got {height}x{width} "
+            f"(these take them: {fits})"
+        )
+    kit = Kit(spec["norm"], spec["groups"], spec["activation"])
+    model = _make(spec, kit, in_shape, classes)
+    _initialise(model, kit)
+    if spec["norm_init"] != "ones":
+        seed = int(torch.randint(2**63 - 1, ()))  # drawn from the global generator: the caller's seed rules
+        init_norm_weights(model, spec["norm_init"], torch.Generator().manual_seed(seed))
+    return model
+
+
+def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Build a user's own network and check that it maps images to logits.
+
+    The factory is called with its ``kwargs`` and, as far as its signature names them and ``kwargs`` does not
+    set them, ``num_classes`` and ``classes`` (the number of classes), ``in_chans`` and ``in_channels`` (those
+    of an image) and ``in_shape`` (channels, height, width). One that takes ``**kwargs`` is called again with
+    ``num_classes``, and then ``in_chans``, if its network does not fit the images without. What it draws from
+    torch's global generator follows the caller's seed.
+
+    Raises
+    ------
+    ValleysError
+        When the factory cannot be found or raises; when what it returns is no module of float32 parameters
+        that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied or is no
+        function of its weights and of each image (`valleys.networks`); or when a batch-norm layer is not
+        one whose statistics can be recomputed (`valleys.networks.bn_refresh.refresh_bn`).
+    """
+    factory = spec["factory"]
+    values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
+    values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
+    make = factories.resolve(factory)
+    given = factories.offered(make, values, spec["kwargs"])
+    guesses = factories.guesses(make, given, {key: values[key] for key in ("num_classes", "in_chans")})
+    model = _first_that_fits(factory, [(make, arguments) for arguments in guesses], in_shape, classes)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32 or not parameter.requires_grad:
+            what = f"is {parameter.dtype}" if parameter.dtype != torch.float32 else "requires no gradient"
+            raise ValleysError(
+                f"factory {factory!r}: parameter {name} {what}; all must be float32 and trained (what is "
+                "fixed can be a buffer)"
+            )
+    places: dict[tuple[int, int], str] = {}
+    for name, tensor in model.state_dict().items():
+        first = places.setdefault((tensor.data_ptr(), tensor.numel()), name) if tensor.numel() else name
+        if first != name:
+            raise ValleysError(
+                f"factory {factory!r}: {first} and {name} are one tensor; weights files keep no tied weights"
+            )
+    if not any(True for _ in model.parameters()):
+        raise ValleysError(
+            f"factory {factory!r} returns a module without parameters; there is nothing to train"
+        )
+    try:
+        _can_be_probed(model, in_shape)
+    except ValleysError as error:
+        raise ValleysError(f"factory {factory!r}: {error}") from error
+    return model
+
+
+def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
+    """Raise unless a network can be copied after a step of training and is a function of its weights.
+
+    Both are needed when it has been trained, and are known before.
+    """
+    images = torch.rand(4, *in_shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    trained = copies.twin(model).train()
+    with random_numbers_kept(torch.device("cpu")):
+        with contextlib.suppress(Exception):  # what is wrong with it, training will say
+            trained(images.clone()).sum().backward()
+        checks.check(copies.standing(trained), images, model)
+
+
+def _first_that_fits(
+    factory: str, calls: Iterable[tuple[Any, Mapping[str, Any]]], in_shape: tuple[int, int, int], classes: int
+) -> nn.Module:
+    """Make one call (callable, arguments) after the other until its network maps images to logits.
+
+    Each call finds the random state of the first. When none fits, the first one's error is raised.
+    """
+    state, errors = torch.get_rng_state(), []
+    for make, arguments in calls:
+        torch.set_rng_state(state)
+        try:
+            model = factories.call(factory, make, arguments)
+            if not isinstance(model, nn.Module):
+                raise ValleysError(
+                    f"factory {factory!r} returns {type(model).__name__}; it must be a torch.nn.Module"
+                )
+            _dry_run(factory, model, in_shape, classes)
+            return model
+        except ValleysError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+@torch.no_grad()
+def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
+    """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
+    images = torch.zeros(2, *in_shape)
+    with torch.random.fork_rng(devices=[]), copies.evaluating(model):
+        try:
+            logits = factories.call(factory, model, {}, images)
+        except ValleysError as error:
+            channels, height, width = in_shape
+            raise ValleysError(
+                f"{error}; images here have {channels} channel{'s' * (channels > 1)} of {height} x {width} "
+                "pixels: set the network for them in kwargs, or name a function of your own that does"
+            ) from error
+    wanted = f"it must map images {tuple(images.shape)} to logits (2, {classes})"
+    if not isinstance(logits, Tensor):
+        raise ValleysError(f"factory {factory!r}: the network returns {type(logits).__name__}; {wanted}")
+    if tuple(logits.shape) != (2, classes) or not logits.is_floating_point():
+        kind = "" if logits.is_floating_point() else f" of {logits.dtype}"
+        raise ValleysError(
+            f"factory {factory!r}: the network returns the shape {tuple(logits.shape)}{kind}; {wanted}, one "
+            "for each class (kwargs can set the number)"
+        )
+    with torch.random.fork_rng(devices=[]):
+        try:
+            bn_policy(model, "frozen")
+            if not has_unseen_bn(model):  # else it may be that statistics stay as they are
+                bn_refresh.refreshed_logits(model, [images])
+        except ValleysError as error:
+            raise ValleysError(f"factory {factory!r}: {error}") from error
+
+
+def _make(spec: dict[str, Any], kit: Kit, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Return the network of a checked spec; its weights are not ours yet."""
+    channels = in_shape[0]
+    match spec["arch"]:
+        case "mlp":
+            return MLP(kit, math.prod(in_shape), spec["hidden"], classes)
+        case "resnet8":
+            return PreResNet(kit, channels, classes, n=1, width=spec["width"], skip=spec["skip"])
+        case "preresnet":
+            block, n = preresnet_blocks(spec["depth"], spec["block"])
+            expansion = 4 if block == "bottleneck" else 1
+            options = {"width": spec["width"], "expansion": expansion, "skip": spec["skip"]}
+            return PreResNet(kit, channels, classes, n=n, **options)
+        case "wrn":  # Zagoruyko and Komodakis 2016, "Wide Residual Networks"
+            _, n = blocks_for_depth(spec["depth"], "wrn")
+            options = {"widen": spec["widen"], "dropout": spec["dropout"], "preact_project": True}
+            return PreResNet(kit, channels, classes, n=n, width=16, **options)
+        case "vgg16":
+            return VGG16(kit, channels, classes, dropout=spec["dropout"])
+        case "densenet_bc":
+            _, n = blocks_for_depth(spec["depth"], "densenet_bc")
+            options = {"growth": spec["growth"], "compression": spec["compression"]}
+            return DenseNetBC(kit, channels, classes, n=n, **options)
+        case "resnet50":
+            return resnet50(kit, channels, classes)
+    raise AssertionError(f"{spec['arch']} is in ARCHS but not here")
+
+
+@torch.no_grad()
+def _initialise(model: nn.Module, kit: Kit) -> None:
+    """Draw He-normal weights with the activation's gain and zero the biases.
+
+    The classifier keeps torch's own draw, so that first logits are small.
+
+    With normalisation the fan is that of the outputs, as in the published code of these networks. Without it
+    nothing downstream mends the scale of the signal, so the fan of the inputs keeps it.
+    """
+    last = model.get_submodule(classifier_name(model))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if module is not last:
+                by_outputs = isinstance(module, nn.Conv2d) and kit.norm != "none"
+                fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(module.weight)
+                std = GAINS[kit.activation] / math.sqrt(fan_out if by_outputs else fan_in)
+                module.weight.normal_(0.0, std)
+            if module.bias is not None:
+                module.bias.zero_()
+    if kit.norm == "none":
+        # Each residual branch would add a variance as large as its input's, doubling it block by block.
+        # Dividing the branches' last weights by sqrt(blocks) keeps the growth over all blocks below e.
+        # Zeroing them (Fixup) would too, but then the branches' other weights start without a gradient, and
+        # the start is a point that may be probed.
+        ends = _branch_ends(model)
+        for conv in ends:
+            conv.weight.mul_(len(ends) ** -0.5)
+
+
+def _branch_ends(model: nn.Module) -> list[nn.Conv2d]:
+    """Return the last convolution of every residual branch that has a shortcut around it."""
+    ours = [m.branch[-1] for m in model.modules() if isinstance(m, PreActBlock) and m.skip]
+    torchvisions = [m.conv3 for m in model.modules() if hasattr(m, "conv3")]
+    return ours + torchvisions
