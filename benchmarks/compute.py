@@ -28,10 +28,11 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import directions, hessian, jobs, probe, sgd
+from valleys import directions, hessian, jobs, probe
 from valleys.data.split import Split
 from valleys.models import losses, precision, size, solutions
 from valleys.networks import bn_refresh
+from valleys.training.trainer import Trainer
 
 SPECS = {
     "preresnet-20": {"arch": "preresnet", "depth": 20},
@@ -126,7 +127,7 @@ class _Never:
 
 def training(spec: dict, train: Split, kind: str = "fp32") -> dict[str, Callable[[], object]]:
     """Return an epoch in three ways."""
-    trainer = sgd.Trainer(network(spec), train, {**RECIPE, "precision": kind}, seed=0)
+    trainer = Trainer(network(spec), train, {**RECIPE, "precision": kind}, seed=0)
     plain, bare = plain_network(spec), network(spec)
     settings = {k: RECIPE[k] for k in ("lr", "momentum", "nesterov", "weight_decay")}
     plain_optimizer = torch.optim.SGD(plain.parameters(), **settings)

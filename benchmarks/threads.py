@@ -27,10 +27,13 @@ SEEDS = (0, 1, 2)
 def measure(threads: int) -> dict[str, Any]:
     """Return the mean train loss (nats) after training by seed and epochs, with the weights' checksums."""
     import torch
-    from valleys import config, sgd
+    from valleys import config
     from valleys.data.sources import load
     from valleys.models import losses, solutions
     from valleys.storage.weights import checksum
+    from valleys.training.evaluation import evaluate
+    from valleys.training.schedule import learning_rate
+    from valleys.training.trainer import Trainer
 
     torch.set_num_threads(threads)
     raw = yaml.safe_load((common.ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -45,12 +48,12 @@ def measure(threads: int) -> dict[str, Any]:
     for seed in SEEDS:
         spec = experiment.models["resnet8-bn"]
         model = solutions.fresh(spec, train.in_shape, train.classes, seed=seed)
-        first, _ = sgd.evaluate(model, train, loss)
+        first, _ = evaluate(model, train, loss)
         found[f"{seed} 0"] = [first, checksum(model.state_dict())]
-        trainer = sgd.Trainer(model, train, recipe, seed=seed)
+        trainer = Trainer(model, train, recipe, seed=seed)
         for epochs in EPOCHS:
-            trainer.run(epochs, lambda epoch: sgd.learning_rate(epoch, recipe), lambda epoch, row: None)
-            after, _ = sgd.evaluate(model, train, loss)
+            trainer.run(epochs, lambda epoch: learning_rate(epoch, recipe), lambda epoch, row: None)
+            after, _ = evaluate(model, train, loss)
             found[f"{seed} {epochs}"] = [after, checksum(model.state_dict())]
     return found
 

@@ -27,14 +27,15 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import directions, jobs, probe, sgd
+from valleys import directions, jobs, probe
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
 from valleys.models import losses, solutions
-from valleys.networks import bn_refresh
+from valleys.networks import bn_refresh, tensors
+from valleys.training.trainer import Trainer
 
 IMAGES = {"preresnet-20": 100, "vgg-16-bn": 40}  # in each of the two sets
 OF_A_RUN = 250
@@ -54,7 +55,7 @@ def images(folder: Path | None, count: int) -> tuple[Split, Split]:
 def trained(name: str, train: Split) -> nn.Module:
     """Return a network trained on these images, its batch-norm statistics theirs."""
     recipe = compute.RECIPE | {"batch_size": 25, "lr": 0.02}
-    trainer = sgd.Trainer(compute.network(compute.SPECS[name]), train, recipe, seed=0)
+    trainer = Trainer(compute.network(compute.SPECS[name]), train, recipe, seed=0)
     for epoch in range(EPOCHS):
         trainer.run_epoch(0.02 if epoch < 2 * EPOCHS // 3 else 0.002, compute._Never())
     bn_refresh.refresh_bn(trainer.model, train.batches(compute.BATCH))
@@ -149,7 +150,7 @@ def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: in
     loss, rows = losses.build(compute.RECIPE["loss"]), []
     for bn in ("frozen", "refreshed"):
         ours = {p: probe.Evaluator(model, *splits, loss, bn=bn, precision=p) for p in compute.PRECISIONS}
-        norm = sgd.vector_norm(ours["fp32"].parameters)
+        norm = tensors.vector_norm(ours["fp32"].parameters)
         for k in range(rounds):
             direction = direction_of(model, k)
             radius = probe.find_radius(ours["fp32"], direction, rise=1.0, first=norm / 50, cap=2 * norm)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from test_sgd import RECIPE, make_split, same
 from torch import nn
-from valleys import directions, jobs, probe, sgd
+from valleys import directions, jobs, probe
 from valleys.errors import ValleysError
 from valleys.models import compilation
+from valleys.training import sgd
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 

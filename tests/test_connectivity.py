@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import connectivity, probe, sgd
+from valleys import probe
 from valleys.asymmetry.barriers import barrier
-from valleys.connectivity import CurveNet, WeightPath
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.weights import checksum
+from valleys.training import paths
+from valleys.training.paths import CurveNet, WeightPath
+from valleys.training.trainer import Stopped, Trainer
 
 SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
 RECIPE = {
@@ -74,7 +76,7 @@ def test_a_path_begins_and_ends_exactly_in_its_ends(kind, bends):
     assert same(path.at(0.0), points[0])
     assert same(path.at(1.0), points[-1])
     for t in np.linspace(0, 1, 23):
-        assert sum(connectivity.coefficients(kind, bends + 2, t)) == pytest.approx(1)
+        assert sum(paths.coefficients(kind, bends + 2, t)) == pytest.approx(1)
     before = copy.deepcopy(points)
     path.at(0.3)
     assert all(same(a, b) for a, b in zip(points, before, strict=True)), "control points are not written to"
@@ -119,7 +121,7 @@ def test_a_straight_path_goes_on_beyond_its_ends():
 )
 def test_points_that_are_not_on_a_path(kind, points, t, message):
     with pytest.raises(ValleysError, match=message):
-        connectivity.coefficients(kind, points, t)
+        paths.coefficients(kind, points, t)
 
 
 # --- arc length ---
@@ -187,7 +189,7 @@ def test_a_step_is_that_of_the_network_at_the_drawn_t(kind, bends):
     squares = sum(p.square().sum() for p in plain.parameters())
     (nn.functional.cross_entropy(expected, labels) + 0.1 / 2 * squares).backward()
     along = torch.cat([p.grad.reshape(-1) for p in plain.parameters()])
-    shares = connectivity.coefficients(kind, bends + 2, t)[1:-1]
+    shares = paths.coefficients(kind, bends + 2, t)[1:-1]
     for share, gradient in zip(shares, curve.bends.grad, strict=True):
         torch.testing.assert_close(gradient, share * along, rtol=1e-3, atol=1e-4)
 
@@ -199,7 +201,7 @@ def test_the_base_networks_statistics_have_no_part():
         layer.running_mean.fill_(7.0)
         layer.running_var.fill_(0.01)
     first, second = (
-        connectivity.connect(base, stop, make_split(), RECIPE, LINE, seed=0) for base in (start, spoilt)
+        paths.connect(base, stop, make_split(), RECIPE, LINE, seed=0) for base in (start, spoilt)
     )
     assert same(first[0], second[0])
 
@@ -207,7 +209,7 @@ def test_the_base_networks_statistics_have_no_part():
 def test_the_ends_are_neither_trained_nor_changed():
     start, stop = make_model(0), make_model(1)
     before = [copy.deepcopy(model.state_dict()) for model in (start, stop)]
-    bends = connectivity.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
+    bends = paths.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
     assert same(start.state_dict(), before[0])
     assert same(stop.state_dict(), before[1])
     assert not start.training
@@ -219,7 +221,7 @@ def test_the_ends_are_neither_trained_nor_changed():
 
 
 def test_rate_of_garipov_et_al():
-    rates = [connectivity.bend_rate(e, 100, 0.1) for e in range(100)]
+    rates = [paths.bend_rate(e, 100, 0.1) for e in range(100)]
     assert rates[:51] == [0.1] * 51
     assert rates[70] == pytest.approx(0.1 * (1 - 0.99 * 0.5))
     assert rates[90:] == pytest.approx([0.001] * 10)
@@ -230,7 +232,7 @@ def test_training_lowers_the_barrier():
     ends = []
     for seed in (0, 1):
         model = make_model(seed)
-        trainer = sgd.Trainer(model, split, {**RECIPE, "lr": 0.1}, seed=seed)
+        trainer = Trainer(model, split, {**RECIPE, "lr": 0.1}, seed=seed)
         trainer.run(15, lambda epoch: 0.1, lambda epoch, row: None)
         bn_refresh.refresh_bn(model, split.batches(72))
         ends.append(model.eval())
@@ -239,7 +241,7 @@ def test_training_lowers_the_barrier():
     for epochs in (0, 30):
         curve = None
         if epochs:
-            bends = connectivity.connect(*ends, split, RECIPE, {**LINE, "epochs": epochs}, seed=0)
+            bends = paths.connect(*ends, split, RECIPE, {**LINE, "epochs": epochs}, seed=0)
             curve = WeightPath("bezier", [weights(ends[0]), *bends, weights(ends[1])]).at
         evaluator = probe.Evaluator(ends[0], split, split, losses.build(RECIPE["loss"]))
         points = probe.line_between(evaluator, ends[1], line, True, curve)  # checks both ends
@@ -260,7 +262,7 @@ def test_a_stopped_run_resumes_to_identical_bytes(tmp_path, monkeypatch, how, at
     """Without warning (SIGKILL: the last checkpoint counts) and by SIGTERM (the step just done is saved)."""
 
     def run(state):
-        return connectivity.connect(
+        return paths.connect(
             *(make_model(0), make_model(1), make_split(), RECIPE, {**LINE, "bends": 2}),
             seed=0,
             state=state / "checkpoint.pt",
@@ -268,7 +270,7 @@ def test_a_stopped_run_resumes_to_identical_bytes(tmp_path, monkeypatch, how, at
         )
 
     about = {"path": "bezier", "start": "a", "stop": "b"}
-    connectivity.save_bends(tmp_path / "whole.safetensors", run(tmp_path / "whole"), about)
+    paths.save_bends(tmp_path / "whole.safetensors", run(tmp_path / "whole"), about)
     steps, step = 0, torch.optim.SGD.step
 
     def counted(self, *args, **kwargs):
@@ -282,17 +284,17 @@ def test_a_stopped_run_resumes_to_identical_bytes(tmp_path, monkeypatch, how, at
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", counted)
-        with pytest.raises(Interrupt if how == "killed" else sgd.Stopped):
+        with pytest.raises(Interrupt if how == "killed" else Stopped):
             run(tmp_path / "stopped")
     torch.manual_seed(99)  # what another process would have
-    connectivity.save_bends(tmp_path / "stopped.safetensors", run(tmp_path / "stopped"), about)
+    paths.save_bends(tmp_path / "stopped.safetensors", run(tmp_path / "stopped"), about)
     assert (tmp_path / "stopped.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_divergence_names_the_lines_rate():
     plain = [make_model(seed, SPEC | {"norm": "none"}) for seed in (0, 1)]
     with pytest.raises(ValleysError, match=r"training diverged.*; lower the line's lr \(now 1e\+20\)$"):
-        connectivity.connect(*plain, make_split(), RECIPE, {**LINE, "lr": 1e20}, seed=0)
+        paths.connect(*plain, make_split(), RECIPE, {**LINE, "lr": 1e20}, seed=0)
 
 
 # --- stored ---
@@ -302,18 +304,18 @@ def test_bends_are_stored_with_their_ends(tmp_path):
     start, *bends, stop = random_points(4)
     about = {"path": "chain", "start": "one", "stop": "two"}
     file = tmp_path / "bends.safetensors"
-    connectivity.save_bends(file, bends, about)
-    path = connectivity.load_path(file, start, stop, about)
+    paths.save_bends(file, bends, about)
+    path = paths.load_path(file, start, stop, about)
     assert path.kind == "chain"
     assert all(same(a, b) for a, b in zip(path.points, [start, *bends, stop], strict=True))
     for key in about:
         with pytest.raises(ValleysError, match=f"has another {key} than this line; delete it and rerun"):
-            connectivity.load_path(file, start, stop, about | {key: "other"})
+            paths.load_path(file, start, stop, about | {key: "other"})
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValleysError, match="does not match its checksum"):
-        connectivity.load_path(file, start, stop, about)
+        paths.load_path(file, start, stop, about)
     assert checksum(bends[0]) != checksum(bends[1])
 
 
@@ -331,7 +333,7 @@ def test_self_check_finds_a_path_that_misses_its_ends():
 def test_there_is_no_path_from_weights_to_themselves():
     start, stop, line = make_model(), make_model(), {**LINE, "start": "sgd", "stop": "swa", "divisions": 2}
     with pytest.raises(ValleysError, match="start and stop are the same weights"):
-        connectivity.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
+        paths.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
     evaluator = probe.Evaluator(start, make_split(), batch_size=72)
     with pytest.raises(ValleysError, match=r"sgd \(t = 0\) and swa \(t = 1\) are the same weights"):
         probe.line_between(evaluator, stop, {**line, "first": 0, "last": 1}, False)

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, hessian, planes, probe, probe_line, sgd
-from valleys.connectivity import CurveNet, connect
+from valleys import directions, hessian, planes, probe, probe_line
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import builder, losses
 from valleys.networks import checks, copies, derivatives
+from valleys.training import sgd
+from valleys.training.evaluation import evaluate
+from valleys.training.paths import CurveNet, connect
 
 LOSS = nn.CrossEntropyLoss(reduction="none")
 
@@ -1034,7 +1036,7 @@ def test_weight_norm_descends_and_connects(tmp_path, monkeypatch):
     recipe |= {"loss": {"name": "cross_entropy"}, "descent": {"epochs": 2, "lr": 0.1, "momentum": 0.9}}
     data = (split(), split())
     rows = sgd.descend(net, data, recipe, seed=0, refresh=lambda n: None, state_dir=tmp_path)
-    own = sgd.evaluate(net.eval(), data[0], losses.build(recipe["loss"]))
+    own = evaluate(net.eval(), data[0], losses.build(recipe["loss"]))
     assert rows[-1]["train_loss"] == pytest.approx(own[0])
     assert rows[-1]["train_loss"] != rows[0]["train_loss"]
     weights = dict(net.named_parameters())

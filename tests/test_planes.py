@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from test_probe import LOSS, make_split, naive
-from valleys import directions, planes, probe, sgd
+from valleys import directions, planes, probe
 from valleys.errors import ValleysError
 from valleys.models import solutions
-from valleys.networks import bn_refresh
+from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage import tables
 from valleys.storage.state import load_checkpoint
@@ -298,7 +298,7 @@ def test_planes_of_a_cell(finished):
     assert (points["distance"] < 1e-12).all()
     # Two directions of probes, one drawn and one computed, from the weights of sgd outwards.
     grid, points = both(finished, "directions")
-    assert grid["x"].max() == pytest.approx(0.25 * sgd.vector_norm(weights["sgd"]))
+    assert grid["x"].max() == pytest.approx(0.25 * tensors.vector_norm(weights["sgd"]))
     assert (grid["bn_policy"] == "frozen").all()
     drawn = directions.random_direction("uniform", weights["sgd"], key="digits/mlp/quick/seed-0/all", k=0)[0]
     step = directions.difference(weights["sgd"], weights["swa"], list(drawn))

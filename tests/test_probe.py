@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import directions, probe, sgd
+from valleys import directions, probe
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses, solutions
-from valleys.networks import bn_refresh
+from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.state import load_checkpoint
 
@@ -795,16 +795,16 @@ def test_probe_solution_passes_through_the_stored_loss_and_meets_the_rise(tmp_pa
             rises = [curve[i]["train_loss"] - own for i in (0, -1)]
             assert max(rises) == pytest.approx(0.5, rel=0.15)
         assert row["entries"] == sum(p.numel() for p in make_model().parameters())
-        assert row["group_norm"] == pytest.approx(sgd.vector_norm(dict(make_model().named_parameters())))
+        assert row["group_norm"] == pytest.approx(tensors.vector_norm(dict(make_model().named_parameters())))
         assert row["key"] == "cell"
 
 
 def test_fixed_and_relative_radius(tmp_path):
-    norm = sgd.vector_norm(dict(make_model().named_parameters()))
+    norm = tensors.vector_norm(dict(make_model().named_parameters()))
     cases = [({"radius": 0.7}, 0.7), ({"relative": 0.25}, 0.25 * norm)]
     head = {n: p for n, p in make_model().named_parameters() if n.startswith("classifier")}
     part = {"relative": 0.25, "relative_to": "group", "group": "classifier"}
-    for changes, radius in [*cases, (part, 0.25 * sgd.vector_norm(head))]:
+    for changes, radius in [*cases, (part, 0.25 * tensors.vector_norm(head))]:
         (_, row), *_ = solution(make_evaluator(), tmp_path / str(radius), **changes)
         assert row["radius"] == pytest.approx(radius)
         assert row["radius_status"] == "fixed"

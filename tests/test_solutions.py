@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
-from valleys import forkserver, sgd
+from valleys import forkserver
 from valleys.config import Experiment
 from valleys.data.cache import save_split
 from valleys.data.split import Split
@@ -15,6 +15,7 @@ from valleys.models.options import validate_spec
 from valleys.stages import VERSIONS
 from valleys.storage import files
 from valleys.storage.weights import checksum, relabel, save_weights
+from valleys.training import trainer
 
 SPEC = validate_spec({"arch": "resnet8", "width": 2, "norm": "batch"})
 ABOUT = {"model": SPEC, "in_shape": (1, 8, 8), "classes": 3, "solution": "sgd"}
@@ -208,7 +209,7 @@ def key_of(stage, folder, monkeypatch, **changes):
 
     threads = torch.get_num_threads()
     with monkeypatch.context() as patch:
-        patch.setattr(sgd, "state_folder", stop)
+        patch.setattr(trainer, "state_folder", stop)
         patch.delenv(forkserver.VARIABLE, raising=False)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             patch.setenv(variable, "1")

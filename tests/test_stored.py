@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from valleys import directions, probe, sgd
+from valleys import directions, probe
 from valleys.data import on_disk
 from valleys.data.augment import draw_permutation, epoch_batches
 from valleys.data.cache import RESIDENT_MB, _header, load_split, read_metadata, save_split
@@ -15,6 +15,8 @@ from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
+from valleys.training import sgd
+from valleys.training.evaluation import evaluate
 
 LOSS = losses.build({"name": "cross_entropy"})
 AUGMENT = {"shift": 2, "flip": True, "pad_mode": "reflect"}
@@ -167,7 +169,7 @@ def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkey
         net = solutions.fresh({"arch": "resnet8", "norm": "batch", "width": 4}, train.in_shape, 4, seed=0)
         rows = sgd.train(net, (train, test), RECIPE, seed=0, state_dir=tmp_path / name, batch_size=13)
         bn_refresh.refresh_bn(net, train.batches(20), method)
-        found = [rows, net.state_dict(), sgd.evaluate(net, train, LOSS, 17)]
+        found = [rows, net.state_dict(), evaluate(net, train, LOSS, 17)]
         block = {"train_images": 30, "test_images": None, "bn": "refreshed"}
         spec = {"loss": {"name": "cross_entropy"}, "bn_refresh": {"method": method, "batch_size": 9}}
         evaluator = probe.evaluator_for(net, (train, test), block, spec)

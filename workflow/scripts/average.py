@@ -6,14 +6,15 @@ In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys import sgd
     from valleys.config import Experiment
     from valleys.models import solutions
     from valleys.storage.weights import load_weights
     from valleys.training.averaging import average
+    from valleys.training.iterates import iterate_files
+    from valleys.training.schedule import kept_epochs
 
-    epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
-    paths = sgd.iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)
+    epochs = kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
+    paths = iterate_files(snakemake.input.iterates, snakemake.params.spec["window"], epochs)
     log.info("averaging %d iterates, %s to %s", len(paths), paths[0].stem, paths[-1].stem)
     model, about = solutions.load(snakemake.input.sgd)  # knows which tensors are parameters
     state = average((load_weights(path, ours=True)[0] for path in paths), model)

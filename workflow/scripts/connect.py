@@ -10,9 +10,10 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import connectivity, sgd
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
+    from valleys.training import paths
+    from valleys.training.trainer import state_folder
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
@@ -23,8 +24,8 @@ with job(snakemake) as log:
     data = [read_metadata(snakemake.input.train)["checksum"]]
     key = solutions.state_key(spec, [first, last], data, arithmetic(device))
     cell = Path(snakemake.output.bends).parents[1]
-    state = sgd.state_folder(cell, f"connect-{w.line}", key)
-    bends = connectivity.connect(
+    state = state_folder(cell, f"connect-{w.line}", key)
+    bends = paths.connect(
         start,
         stop,
         train,
@@ -34,5 +35,5 @@ with job(snakemake) as log:
         state=state / "checkpoint.pt",
         checkpoint_every=snakemake.config["execution"]["checkpoint_every"],
     )
-    connectivity.save_bends(snakemake.output.bends, bends, ends)
+    paths.save_bends(snakemake.output.bends, bends, ends)
     shutil.rmtree(state, ignore_errors=True)

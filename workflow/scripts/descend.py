@@ -10,12 +10,13 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import sgd
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.networks.bn_refresh import refresh_bn
     from valleys.storage import tables
+    from valleys.training import sgd
+    from valleys.training.trainer import state_folder
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     settings = spec["bn_refresh"]
@@ -26,7 +27,7 @@ with job(snakemake) as log:
 
     data = [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]
     key = solutions.state_key(spec, [about], data, arithmetic(device, compiles(snakemake.config)))
-    state = sgd.state_folder(Path(snakemake.output.table).parent, "descent", key)
+    state = state_folder(Path(snakemake.output.table).parent, "descent", key)
     rows = sgd.descend(
         model,
         (train, test),

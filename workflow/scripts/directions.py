@@ -9,10 +9,12 @@ need no file: seed and number remake them.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import directions, sgd
+    from valleys import directions
     from valleys.config import Experiment
     from valleys.models import losses, solutions
     from valleys.storage.weights import load_weights, save_weights
+    from valleys.training.iterates import iterate_files
+    from valleys.training.schedule import kept_epochs
 
     spec = snakemake.params.spec
     kind, n = spec["probe"]["kind"], spec["probe"]["n"]
@@ -33,8 +35,8 @@ with job(snakemake) as log:
             found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
-            epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
-            paths = sgd.iterate_files(snakemake.input.iterates, epochs=epochs)
+            epochs = kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
+            paths = iterate_files(snakemake.input.iterates, epochs=epochs)
             found = directions.principal_components((load_weights(p, ours=True)[0] for p in paths), names, n)
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}

@@ -6,11 +6,12 @@ In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import sgd
     from valleys.config import SOLUTIONS, Cell
     from valleys.directions import difference
     from valleys.models import losses, solutions
+    from valleys.networks import tensors
     from valleys.storage import tables
+    from valleys.training.evaluation import evaluate
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
@@ -23,12 +24,12 @@ with job(snakemake) as log:
     rows = []
     for name, (model, about) in loaded.items():
         row = {**cell.columns(), "solution": name}
-        row["train_loss"], row["train_accuracy"] = sgd.evaluate(model, train, loss)
-        row["test_loss"], row["test_accuracy"] = sgd.evaluate(model, test, loss)
-        row["weight_norm"] = sgd.vector_norm(weights[name])
+        row["train_loss"], row["train_accuracy"] = evaluate(model, train, loss)
+        row["test_loss"], row["test_accuracy"] = evaluate(model, test, loss)
+        row["weight_norm"] = tensors.vector_norm(weights[name])
         for other in SOLUTIONS:
             row[f"distance_to_{other}"] = (
-                sgd.vector_norm(difference(weights[name], weights[other], list(weights[name])))
+                tensors.vector_norm(difference(weights[name], weights[other], list(weights[name])))
                 if other in weights
                 else None
             )

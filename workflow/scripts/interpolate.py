@@ -7,10 +7,11 @@ Out: ``table`` (interpolation).
 from valleys.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import connectivity, probe
+    from valleys import probe
     from valleys.config import Cell
     from valleys.models import solutions
     from valleys.storage import tables
+    from valleys.training import paths
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     line = spec["line"]
@@ -20,10 +21,10 @@ with job(snakemake) as log:
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
     weights = [{n: p.detach() for n, p in net.named_parameters()} for net in (start, stop)]
     bends = snakemake.input.get("bends")
-    path = connectivity.WeightPath("linear", weights)
+    path = paths.WeightPath("linear", weights)
     if bends:
         ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
-        path = connectivity.load_path(bends, *weights, ends)
+        path = paths.load_path(bends, *weights, ends)
     evaluator = probe.evaluator_for(start, splits, line, spec, compiles(snakemake.config))
     whole = line["train_images"] is None and "stored" not in (first["bn_policy"], last["bn_policy"])
     points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)

@@ -11,12 +11,16 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import directions, planes, probe, sgd
+    from valleys import directions, planes, probe
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
+    from valleys.networks import tensors
     from valleys.storage import tables
     from valleys.storage.weights import load_weights
+    from valleys.training.iterates import iterate_files
+    from valleys.training.schedule import kept_epochs
+    from valleys.training.trainer import state_folder
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     block = spec["plane"]
@@ -31,8 +35,8 @@ with job(snakemake) as log:
 
     def read():
         """Yield epoch and state dict of each iterate."""
-        epochs = sgd.kept_epochs(Experiment(snakemake.config).recipe(cell.recipe))
-        for path in sgd.iterate_files(snakemake.input.iterates, epochs=epochs):
+        epochs = kept_epochs(Experiment(snakemake.config).recipe(cell.recipe))
+        for path in iterate_files(snakemake.input.iterates, epochs=epochs):
             state, header = load_weights(path, ours=True)
             yield header["epoch"], state
 
@@ -60,7 +64,7 @@ with job(snakemake) as log:
         plane = planes.spanned(weights[where], *pair)
 
     points = planes.describe(plane, weights, iterates)
-    xs, ys = planes.sides(block, points, sgd.vector_norm(weights[where]))
+    xs, ys = planes.sides(block, points, tensors.vector_norm(weights[where]))
     evaluator = probe.evaluator_for(nets[where], splits, block, spec, compiles(snakemake.config))
     foreign = any(about["bn_policy"] == "stored" for _, about in loaded.values())
     whole = block["train_images"] is None and not foreign
@@ -74,7 +78,7 @@ with job(snakemake) as log:
         plane=plane.checksum(),
         sides=[list(map(float, side)) for side in (xs, ys)],
     )
-    state = sgd.state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
+    state = state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
     rows = planes.surface(evaluator, plane, xs, ys, state=state / "rows.pt")
     label = {**cell.columns(), "plane": w.plane}
     about = {**label, "bn_policy": evaluator.bn}

@@ -11,13 +11,14 @@ from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import probe, sgd
+    from valleys import probe
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
     from valleys.direction_kinds import COMPUTED
     from valleys.models import solutions
     from valleys.storage import tables
     from valleys.storage.weights import checksum, load_weights
+    from valleys.training.trainer import state_folder
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
@@ -46,7 +47,7 @@ with job(snakemake) as log:
                 arithmetic(device, compiles(snakemake.config)),
                 stored=checksum(stored),
             )
-            state = sgd.state_folder(folder, f"probe-{probe_name}-{name}", key)
+            state = state_folder(folder, f"probe-{probe_name}-{name}", key)
             for curve, row in probe.probe_solution(
                 evaluator,
                 block,

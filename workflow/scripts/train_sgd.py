@@ -12,12 +12,15 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import factory_costs, sgd
+    from valleys import factory_costs
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.networks.batch_norm import check_bn
     from valleys.storage import files, tables
+    from valleys.training import sgd
+    from valleys.training.iterates import note_dropped
+    from valleys.training.trainer import state_folder
 
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
@@ -38,7 +41,7 @@ with job(snakemake) as log:
     key = solutions.state_key(
         spec, [begun] if begun else [], data, arithmetic(device, compiles(snakemake.config))
     )
-    state = sgd.state_folder(Path(snakemake.output.table).parent, "train", key)
+    state = state_folder(Path(snakemake.output.table).parent, "train", key)
     execution, last = snakemake.config["execution"], None
     if execution["keep"] != "all":  # has no part in the weights, hence none in the params
         last = Experiment(snakemake.config).written_iterates(cell)
@@ -56,7 +59,7 @@ with job(snakemake) as log:
     about |= {"code": spec["code"]} if "code" in spec else {}
     solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
-    sgd.note_dropped(state / "iterates", spec["recipe"])
+    note_dropped(state / "iterates", spec["recipe"])
     # First the checkpoint: one without the iterates that it has behind it must not be resumed from.
     (state / "checkpoint.pt").unlink(missing_ok=True)
     files.publish_folder(state / "iterates", Path(snakemake.output.iterates))

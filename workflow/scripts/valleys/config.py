@@ -1278,7 +1278,7 @@ class Experiment:
         return self.recipe(cell.recipe)["swa"]["window"] or made
 
     def all_iterates(self, recipe: str) -> int:
-        """Return how many iterates the averaging phase of a recipe has (`valleys.sgd.kept_epochs`)."""
+        """Return how many iterates the averaging phase of a recipe has (`schedule.kept_epochs`)."""
         if self.is_given(recipe):
             return 0
         full = self.recipe(recipe)

@@ -348,10 +348,11 @@ def probe(
     ValleysError
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
-    from valleys import detection, figures, jobs, sgd
+    from valleys import detection, figures, jobs
     from valleys import probe as probing
     from valleys.models import losses, solutions
     from valleys.storage import tables
+    from valleys.training.trainer import state_folder
 
     if not 0 <= seed <= MAX_SEED:
         raise ValleysError(f"--seed: {seed} is out of range; it must be 0 to {MAX_SEED}")
@@ -383,7 +384,7 @@ def probe(
         key=f"{cell.path}/{block['group']}",
         stored=stored,
         check_stored_bn=False,  # the network may have got its statistics anywhere
-        state=sgd.state_folder(folder, f"probe-{name}-{solution}", key) / "curves.pt",
+        state=state_folder(folder, f"probe-{name}-{solution}", key) / "curves.pt",
         constants=wanted.asymmetry,
     )
     curves, rows = [], []
@@ -437,13 +438,14 @@ def _solution_row(
     net: nn.Module, about: Mapping[str, Any], splits: tuple[Split, Split], loss: Any, bn: str
 ) -> dict[str, Any]:
     """Return the solution's row of the ``solutions`` table, without its names: as its weights are stored."""
-    from valleys import sgd
+    from valleys.networks import tensors
+    from valleys.training.evaluation import evaluate
 
     row: dict[str, Any] = {}
     for part, split in zip(("train", "test"), splits, strict=True):
-        row[f"{part}_loss"], row[f"{part}_accuracy"] = sgd.evaluate(net, split, loss)
+        row[f"{part}_loss"], row[f"{part}_accuracy"] = evaluate(net, split, loss)
         row[f"n_{part}"] = len(split)
-    row["weight_norm"] = sgd.vector_norm(dict(net.named_parameters()))
+    row["weight_norm"] = tensors.vector_norm(dict(net.named_parameters()))
     row |= dict.fromkeys(("distance_to_sgd", "distance_to_swa", "distance_to_descent"))
     row["parameters"] = sum(p.numel() for p in net.parameters())
     policy = about.get("bn_policy", "none" if bn == "none" else "stored")

@@ -32,8 +32,7 @@ from torch import Tensor, nn
 
 from valleys import directions, probe
 from valleys.errors import ValleysError
-from valleys.networks.tensors import real, wide
-from valleys.sgd import vector_norm
+from valleys.networks.tensors import real, vector_norm, wide
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.storage.weights import checksum
 

@@ -50,8 +50,7 @@ from valleys.models.precision import autocast
 from valleys.networks import checks, copies, derivatives
 from valleys.networks.batch_norm import bn_policy
 from valleys.networks.bn_refresh import Method, refresh_bn, refreshed_logits
-from valleys.networks.tensors import movable, random_numbers_kept
-from valleys.sgd import vector_norm
+from valleys.networks.tensors import movable, random_numbers_kept, vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
 
 log = logging.getLogger("valleys")
@@ -1190,7 +1189,7 @@ def line_between(
     check_stored_bn
         As in `probe_solution`.
     at
-        Gives the weights at t on a path with trained bends (`connectivity.WeightPath.at`); ``None``: the
+        Gives the weights at t on a path with trained bends (`paths.WeightPath.at`); ``None``: the
         straight line.
 
     Raises

@@ -70,7 +70,7 @@ def identity(about: Mapping[str, Any]) -> dict[str, Any]:
 def state_key(
     spec: Any, about: Iterable[Mapping[str, Any]], data: Iterable[str], arithmetic: str, **more: Any
 ) -> dict[str, Any]:
-    """Return the key of state that a job may resume from (`valleys.sgd.state_folder`): all that it goes by.
+    """Return the key of state that a job may resume from (`state_folder`): all that it goes by.
 
     Parameters
     ----------

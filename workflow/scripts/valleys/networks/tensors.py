@@ -171,3 +171,8 @@ def random_numbers_kept(device: torch.device) -> Iterator[None]:
             torch.cuda.set_rng_state(own, device)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def vector_norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the 2-norm of all entries of `tensors` together, in float64."""
+    return norm(tensors.values())

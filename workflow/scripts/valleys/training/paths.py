@@ -33,9 +33,9 @@ from valleys.data.split import Split
 from valleys.directions import check_apart
 from valleys.errors import ValleysError
 from valleys.networks import copies
-from valleys.sgd import Trainer
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
+from valleys.training.trainer import Trainer
 
 log = logging.getLogger("valleys")
 
@@ -130,7 +130,7 @@ class WeightPath:
 class CurveNet(nn.Module):
     """A path whose bends are its parameters; its output is that of the network at a random t.
 
-    In train mode each call draws t ~ U(0, 1) from torch's CPU generator, which `sgd.Trainer` seeds for every
+    In train mode each call draws t ~ U(0, 1) from torch's CPU generator, which `Trainer` seeds for every
     epoch and keeps in its checkpoint. Batch norm then uses the batch's own statistics, so the buffers that
     the base network came with have no part in what is trained. `forward` is for training alone: the loss
     along a finished path is measured by `probe.line_between`, with statistics refreshed at every point.
@@ -237,14 +237,14 @@ def connect(
     seed
         Names the random stream of t, data order and augmentation.
     state, checkpoint_every
-        As of `sgd.Trainer`.
+        As of `trainer.Trainer`.
     after_epoch
-        As of `sgd.Trainer.run`.
+        As of `trainer.Trainer.run`.
 
     Raises
     ------
     Stopped, ValleysError
-        See `sgd.Trainer`; a path that diverges says to lower the line's rate. When both ends are the same
+        See `trainer.Trainer`; a path that diverges says to lower the line's rate. When both ends are the same
         weights.
     """
     ends = [dict(net.named_parameters()) for net in (start, stop)]

@@ -1,21 +1,16 @@
-"""The training loop: SGD with momentum, the SWA schedule, cached iterates, resumable at any step.
-
-Read top to bottom: `learning_rate` is the schedule, `Trainer` the loop with its checkpoints, `train` one
-cell from seed to weights, `descend` SGD continued from the SWA solution.
-"""
+"""A loop that trains, saves itself, and ends the same when it was stopped on the way; no recipe here."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from valleys.data.augment import epoch_batches
 from valleys.data.split import Split
@@ -23,82 +18,11 @@ from valleys.errors import ValleysError
 from valleys.models import losses
 from valleys.models.compilation import forward_of
 from valleys.models.precision import autocast, full
-from valleys.networks import copies
 from valleys.networks.copies import evaluating
-from valleys.networks.tensors import norm
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
-from valleys.storage.weights import save_weights
 
 log = logging.getLogger("valleys")
-
-
-def learning_rate(epoch: int, recipe: Mapping[str, Any]) -> float:
-    """Return the rate of 0-based `epoch` (Izmailov et al. 2018, released code).
-
-    With t = epoch / swa.start: `lr` while t <= 0.5, then linear in t down to `swa.lr` at t = 0.9, and
-    `swa.lr` from there to the end.
-    """
-    t = epoch / max(recipe["swa"]["start"], 1)
-    if t <= 0.5:
-        return recipe["lr"]
-    ratio = recipe["swa"]["lr"] / recipe["lr"]
-    return (
-        recipe["lr"] * max(1.0 - (1.0 - ratio) * (t - 0.5) / 0.4, ratio) if t < 0.9 else recipe["swa"]["lr"]
-    )
-
-
-def kept_epochs(recipe: Mapping[str, Any]) -> list[int]:
-    """Return the 1-based epochs after which the iterate is kept for averaging."""
-    start, every = recipe["swa"]["start"], recipe["swa"]["every"]
-    return list(range(start + every, recipe["epochs"] + 1, every))
-
-
-DROPPED = "dropped.json"
-
-
-def note_dropped(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Leave a note in a folder of iterates that lacks some of a recipe's, for `iterate_files` to find."""
-    lacking = [epoch for epoch in kept_epochs(recipe) if not (folder / _iterate(epoch)).exists()]
-    if lacking:
-        files.write_text(folder / DROPPED, json.dumps({"epochs": lacking}) + "\n")
-
-
-def iterate_files(
-    folder: str | Path, window: int | None = None, epochs: Sequence[int] | None = None
-) -> list[Path]:
-    """Return the files of the iterates, in order of their epochs.
-
-    Parameters
-    ----------
-    folder
-        As `train` filled it.
-    window
-        The last so many; ``None``: all of the recipe's.
-    epochs
-        The epochs of the recipe's iterates (`kept_epochs`), to check that none of those wanted is missing.
-
-    Raises
-    ------
-    ValleysError
-        When the folder was thinned (``execution.keep``) to fewer than that, or has lost one.
-    """
-    folder = Path(folder)
-    paths = sorted(folder.glob("epoch-*.safetensors"))
-    if (folder / DROPPED).exists() and (window is None or window > len(paths)):
-        raise ValleysError(
-            f"iterates folder {folder} keeps the last {len(paths)} iterates (execution.keep) and "
-            f"{'all' if window is None else window} are wanted; delete it to train again"
-        )
-    wanted = list(epochs or ())[-window:] if window else list(epochs or ())
-    lacking = [name for name in map(_iterate, wanted) if not (folder / name).is_file()]
-    if lacking:
-        raise ValleysError(f"iterates folder {folder} lacks {lacking[0]}; delete the folder to train again")
-    return paths[-window:] if window else paths
-
-
-def _iterate(epoch: int) -> str:
-    return f"epoch-{epoch:05d}.safetensors"
 
 
 class Stopped(SystemExit):
@@ -374,148 +298,6 @@ def _progress(row: Mapping[str, Any], epochs: int) -> str:
     return text
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000
-) -> tuple[float, float]:
-    """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
-    total = torch.zeros((), dtype=torch.float64, device=split.device)
-    hits = torch.zeros((), dtype=torch.int64, device=split.device)
-    with evaluating(model):
-        for images, labels in split.batches(batch_size):
-            logits = model(images)
-            total += loss(logits, labels).sum(dtype=torch.float64)
-            hits += (logits.argmax(1) == labels).sum()
-    return float(total) / len(split), int(hits) / len(split)
-
-
-def train(
-    model: nn.Module,
-    splits: tuple[Split, Split],
-    recipe: Mapping[str, Any],
-    *,
-    seed: int,
-    state_dir: Path,
-    checkpoint_every: int = 10,
-    batch_size: int = 1000,
-    keep_last: int | None = None,
-    compiled: bool = False,
-) -> list[dict[str, Any]]:
-    """Train one cell; iterates of the averaging phase go to ``state_dir/iterates``.
-
-    Parameters
-    ----------
-    model
-        Freshly initialised; holds the final weights (the *sgd* solution) afterwards.
-    splits
-        Training and test images.
-    recipe
-        A checked recipe; see ``config.schema.yaml``.
-    batch_size
-        Images at a time in evaluation passes; has no part in the result but rounding.
-    keep_last
-        Write this many iterates, the last ones; ``None``: all of the averaging phase.
-    compiled
-        As in `Trainer`.
-
-    Returns
-    -------
-    One row an epoch: ``epoch, phase, lr, train_loss, train_accuracy`` (seen while training, augmented) and
-    ``test_loss, test_accuracy`` (every `eval_every` epochs, with the running BN statistics; else ``None``).
-
-    Raises
-    ------
-    Stopped, ValleysError
-        See `Trainer.run_epoch` and `Trainer.resume`.
-    """
-    train_split, test_split = splits
-    loss = losses.build(recipe["loss"])
-    keep = set(kept_epochs(recipe)[-keep_last:] if keep_last else kept_epochs(recipe))
-
-    def after_epoch(epoch: int, row: dict[str, Any]) -> None:
-        row["phase"] = "swa" if epoch > recipe["swa"]["start"] else "sgd"
-        row["test_loss"] = row["test_accuracy"] = None
-        if epoch % recipe["eval_every"] == 0 or epoch == recipe["epochs"]:
-            row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
-        if epoch in keep:
-            save_weights(
-                state_dir / "iterates" / _iterate(epoch),
-                model.state_dict(),
-                {"epoch": epoch},
-            )
-
-    trainer = Trainer(
-        model,
-        train_split,
-        recipe,
-        seed=seed,
-        state=state_dir / "checkpoint.pt",
-        checkpoint_every=checkpoint_every,
-        compiled=compiled,
-    )
-    trainer.run(recipe["epochs"], lambda epoch: learning_rate(epoch, recipe), after_epoch)
-    return trainer.rows
-
-
-def descend(
-    model: nn.Module,
-    splits: tuple[Split, Split],
-    recipe: Mapping[str, Any],
-    *,
-    seed: int,
-    refresh: Callable[[nn.Module], None],
-    state_dir: Path,
-    checkpoint_every: int = 10,
-    batch_size: int = 1000,
-    compiled: bool = False,
-) -> list[dict[str, Any]]:
-    """Continue SGD from the SWA solution at a constant low rate (the paper's "SGD after SWA", section 3.2).
-
-    The number of epochs is fixed in advance: no epoch is chosen by its test loss. Each row records train
-    and test loss with refreshed BN on the un-augmented sets, so that a reader can see where the train loss
-    first falls below that of `swa` (epoch 0), and what the paper's own selection would have taken.
-
-    Parameters
-    ----------
-    model
-        Holds the SWA weights (changed in place to the *descent* solution).
-    refresh
-        Refreshes the BN statistics of the model it is given.
-    compiled
-        As in `Trainer`.
-
-    Returns
-    -------
-    Rows ``epoch, phase="descent", lr, train_loss, train_accuracy, test_loss, test_accuracy``; epoch 0 is
-    the SWA solution itself.
-    """
-    train_split, test_split = splits
-    loss = losses.build(recipe["loss"])
-    settings = recipe["descent"]
-
-    def measure(row: dict[str, Any]) -> None:
-        twin = copies.twin(model)  # the run's own running statistics stay as training left them
-        refresh(twin)
-        row["train_loss"], row["train_accuracy"] = evaluate(twin, train_split, loss, batch_size)
-        row["test_loss"], row["test_accuracy"] = evaluate(twin, test_split, loss, batch_size)
-        row["phase"] = "descent"
-
-    trainer = Trainer(
-        model,
-        train_split,
-        {**recipe, "lr": settings["lr"], "momentum": settings["momentum"]},
-        seed=files.stable_seed("descent", seed),
-        state=state_dir / "checkpoint.pt",
-        checkpoint_every=checkpoint_every,
-        compiled=compiled,
-    )
-    first: dict[str, Any] = {"epoch": 0, "lr": settings["lr"]}
-    measure(first)
-    trainer.rows = [first]
-    trainer.run(settings["epochs"], lambda epoch: settings["lr"], lambda epoch, row: measure(row))
-    return trainer.rows
-
-
 def state_folder(cell: str | Path, stage: str, key: object) -> Path:
     """Return where a stage keeps resumable state: beside the outputs, but no declared output.
 
@@ -524,8 +306,3 @@ def state_folder(cell: str | Path, stage: str, key: object) -> Path:
     """
     # `stage` may have two names of the config in it, and a file system allows 255 bytes; the key decides.
     return Path(cell) / "state" / f"{stage[:200]}-{files.fingerprint(key)}"
-
-
-def vector_norm(tensors: Mapping[str, Tensor]) -> float:
-    """Return the 2-norm of all entries of `tensors` together, in float64."""
-    return norm(tensors.values())
