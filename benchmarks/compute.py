@@ -28,8 +28,11 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import directions, hessian, jobs, probe
+from valleys import jobs
 from valleys.data.split import Split
+from valleys.landscape import directions, hessian
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import probe_line
 from valleys.models import losses, precision, size, solutions
 from valleys.networks import bn_refresh
 from valleys.training.trainer import Trainer
@@ -158,7 +161,7 @@ def probing(
     model = network(spec).eval()
     weights = dict(model.named_parameters())
     direction, _ = directions.random_direction("uniform", weights, key="benchmark", k=0)
-    evaluator = probe.Evaluator(model, train, test, losses.build(RECIPE["loss"]), bn=bn, precision=kind)
+    evaluator = Evaluator(model, train, test, losses.build(RECIPE["loss"]), bn=bn, precision=kind)
     plain, bare = plain_network(spec), copy.deepcopy(model).requires_grad_(False)
     loaders = [reference.loader(s, BATCH, train=False) for s in (train, test)]
     batches = [*ready(train, BATCH), *ready(test, BATCH)]
@@ -169,7 +172,7 @@ def probing(
                 forwards(bare, batches)
 
     return {
-        "ours": lambda: probe.probe_line(evaluator, direction, POINTS),
+        "ours": lambda: probe_line(evaluator, direction, POINTS),
         "reference": lambda: reference.line(plain, direction, POINTS, *loaders, refresh=bn == "refreshed"),
         "limit": limit,
     }

@@ -30,7 +30,7 @@ import torch
 from common import document, markdown, save
 from precision import experiment
 from scipy.interpolate import PchipInterpolator
-from valleys import directions, jobs, measured_gain, probe
+from valleys import jobs, measured_gain
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
@@ -38,6 +38,10 @@ from valleys.asymmetry.spline import finer
 from valleys.config import Experiment
 from valleys.data.cache import load_split
 from valleys.data.split import Split
+from valleys.landscape import directions
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import line_offsets, probe_line
+from valleys.landscape.subsets import with_errors
 from valleys.models import losses, solutions
 from valleys.storage import tables
 
@@ -204,7 +208,7 @@ def images(given: Experiment, folder: Path, points: int, subsets: int) -> list[d
         for bn, radius in chosen.groupby("bn_policy")["radius"].first().items():
             if bn == "none":
                 bn = "frozen"
-            offsets = probe.line_offsets(radius, points)
+            offsets = line_offsets(radius, points)
             some = {"bn": bn, "offsets": offsets, "constants": given.config["asymmetry"]}
             spread = deviation(model, train, loss, direction, radius)
             full = line(model, train, loss, direction, **some)
@@ -234,10 +238,8 @@ def line(
 ) -> tuple[float, Detection, bool]:
     """Return the larger rise of the train loss, the verdict, and whether it is certain on a subset."""
     drawn_from = {} if whole is None else {"train": whole}
-    evaluator = probe.Evaluator(
-        model, split, part(split, 1, 0), loss, bn=bn, batch_size=250, drawn_from=drawn_from
-    )
-    curve = probe.with_errors(probe.probe_line(evaluator, direction, offsets), drawn_from)
+    evaluator = Evaluator(model, split, part(split, 1, 0), loss, bn=bn, batch_size=250, drawn_from=drawn_from)
+    curve = with_errors(probe_line(evaluator, direction, offsets), drawn_from)
     values = [row["train_loss"] for row in curve]
     middle = values[len(values) // 2]
     parts = (
@@ -252,7 +254,7 @@ def line(
 @torch.no_grad()
 def deviation(model, split, loss, direction, radius: float) -> float:
     """Return the standard deviation over images of the larger rise, relative to its mean (BN frozen)."""
-    evaluator = probe.Evaluator(model, split, part(split, 1, 0), loss, bn="frozen", batch_size=250)
+    evaluator = Evaluator(model, split, part(split, 1, 0), loss, bn="frozen", batch_size=250)
     by_image = []
     for offset in (0.0, radius, -radius):
         evaluator.move(direction, offset)

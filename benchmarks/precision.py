@@ -5,7 +5,7 @@
 The first directions of each drawn probe (no Hessian eigenvectors and the like) at each solution of the first
 seeds of each model and recipe are measured in both precisions, in turns, at all points of the probe's grid.
 The error is that of the train loss at one point; verdicts are Definition 1's with the config's constants.
-``flagged`` are the curves that a probing job would measure again in fp32 (`probe.settle`): of those whose
+``flagged`` are the curves that a probing job would measure again in fp32 (`adaptive.settle`): of those whose
 verdict differs, all should be.
 """
 
@@ -21,12 +21,17 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from snakemake.utils import validate
-from valleys import directions, jobs, measures, probe
+from valleys import jobs, measures
 from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect_many
 from valleys.config import SCHEMA_FILE, Experiment
 from valleys.data.cache import load_split
-from valleys.direction_kinds import COMPUTED
+from valleys.landscape import directions
+from valleys.landscape.adaptive import checked_points
+from valleys.landscape.evaluator import Evaluator, evaluator_for
+from valleys.landscape.kinds import COMPUTED
+from valleys.landscape.lines import probe_line
+from valleys.landscape.probing import TOLERANCE
 from valleys.models import solutions
 from valleys.storage import tables
 
@@ -40,11 +45,11 @@ def experiment(path: Path) -> Experiment:
     return Experiment(config)
 
 
-def curve(evaluator: probe.Evaluator, direction: Any, offsets: list[float], precision: str) -> Any:
+def curve(evaluator: Evaluator, direction: Any, offsets: list[float], precision: str) -> Any:
     """Return train losses and seconds of one curve."""
     begin = time.perf_counter()
     with evaluator.in_precision(precision):
-        rows = probe.probe_line(evaluator, direction, offsets)
+        rows = probe_line(evaluator, direction, offsets)
     return np.array([row["train_loss"] for row in rows]), time.perf_counter() - begin
 
 
@@ -68,7 +73,7 @@ def measure(given: Experiment, folder: Path, cells: int, count: int) -> list[dic
                     continue
                 for solution in block["solutions"]:
                     model, _ = solutions.load(where / f"{solution}.safetensors")
-                    evaluator = probe.evaluator_for(model, splits, block, spec)
+                    evaluator = evaluator_for(model, splits, block, spec)
                     names = directions.parameter_group(evaluator.model, block["group"])
                     weights = {n: evaluator.parameters[n].detach() for n in names}
                     some = dict(block, n=min(count, block["n"]))
@@ -84,18 +89,16 @@ def measure(given: Experiment, folder: Path, cells: int, count: int) -> list[dic
     return rows
 
 
-def compare(
-    evaluator: probe.Evaluator, direction: Any, stored: pd.DataFrame, constants: Any
-) -> dict[str, Any]:
+def compare(evaluator: Evaluator, direction: Any, stored: pd.DataFrame, constants: Any) -> dict[str, Any]:
     """Return one direction's row."""
     offsets = measures.on_all_points(stored)["offset"].tolist()
     fp32, slow = curve(evaluator, direction, offsets, "fp32")
     bf16, fast = curve(evaluator, direction, offsets, "bf16")
     own, given = fp32[np.isin(offsets, stored["offset"])], stored["train_loss"]
-    within = max(1e-4, probe.TOLERANCE[evaluator.precision])  # it may be in bf16
+    within = max(1e-4, TOLERANCE[evaluator.precision])  # it may be in bf16
     assert np.allclose(own, given, rtol=within, atol=0.1 * within), "the stored curve is another's"
     exact, rounded = detect_many(offsets, np.stack([fp32, bf16]), **constants)
-    at = probe.checked_points(len(offsets))
+    at = checked_points(len(offsets))
     errors = robustness.errors_like(bf16, at, (bf16 - fp32)[at])
     return {
         "points": len(offsets),

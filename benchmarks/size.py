@@ -37,7 +37,10 @@ def one(case: dict[str, Any]) -> None:
     """Probe once; print seconds, peak MB and the number of parameters."""
     import torch
     from compute import RECIPE, split
-    from valleys import directions, jobs, probe
+    from valleys import jobs
+    from valleys.landscape import directions
+    from valleys.landscape.evaluator import Evaluator
+    from valleys.landscape.lines import line_offsets, probe_line
     from valleys.models import losses, solutions
 
     torch.set_num_threads(1)
@@ -47,10 +50,10 @@ def one(case: dict[str, Any]) -> None:
     model = solutions.fresh(case["spec"], shape, train.classes, seed=0).eval()
     weights = {name: p.detach() for name, p in model.named_parameters()}
     begin = time.perf_counter()
-    evaluator = probe.Evaluator(model, train, test, losses.build(RECIPE["loss"]), batch_size=250)
+    evaluator = Evaluator(model, train, test, losses.build(RECIPE["loss"]), batch_size=250)
     block = {"kind": "uniform", "n": case["directions"], "share": 0.0}
     for _, direction, _ in directions.draw(block, weights, "benchmark"):
-        probe.probe_line(evaluator, direction, probe.line_offsets(1.0, case["points"]))
+        probe_line(evaluator, direction, line_offsets(1.0, case["points"]))
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * resource_unit() / 1e6
     count = sum(w.numel() for w in weights.values())

@@ -3,7 +3,7 @@
     python benchmarks/verdicts.py [--data FOLDER] [--run RESULTS ...] [--rounds 5] [--points 31] [--threads N]
 
 A round takes one U(0, 1) direction at a trained net, to where the loss has risen by 1 nat, and judges it by
-Definition 1: by ``ours`` (`valleys.probe.probe_adaptively`, in fp32 and in bf16) and by the ``reference``
+Definition 1: by ``ours`` (`probe_adaptively`, in fp32 and in bf16) and by the ``reference``
 (`reference.line` at all points, fp32, in a process of its own), in turns. Weights are trained on the images
 that are probed, those of CIFAR-10 where FOLDER has its ``train.parquet`` and ``test.parquet``, else random
 ones. With RESULTS, folders of finished runs, minima are their SGD solutions instead, on 250 images of each of
@@ -27,12 +27,16 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import directions, jobs, probe
+from valleys import jobs
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
+from valleys.landscape import directions
+from valleys.landscape.adaptive import measured_at, probe_adaptively
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import find_radius, line_offsets, probe_line
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh, tensors
 from valleys.training.trainer import Trainer
@@ -138,7 +142,7 @@ def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
 
 def judged(curve: list, offsets: list[float]) -> Detection:
     """Return the verdict on an adaptive curve."""
-    at = probe.measured_at(offsets, curve)
+    at = measured_at(offsets, curve)
     losses, _ = finer(offsets, at, [row["train_loss"] for row in curve])
     return detect(offsets, losses, **CONSTANTS)
 
@@ -149,21 +153,21 @@ def measure(minimum: Minimum, number: int, rounds: int, points: int, threads: in
     plain = Reference(minimum, threads)
     loss, rows = losses.build(compute.RECIPE["loss"]), []
     for bn in ("frozen", "refreshed"):
-        ours = {p: probe.Evaluator(model, *splits, loss, bn=bn, precision=p) for p in compute.PRECISIONS}
+        ours = {p: Evaluator(model, *splits, loss, bn=bn, precision=p) for p in compute.PRECISIONS}
         norm = tensors.vector_norm(ours["fp32"].parameters)
         for k in range(rounds):
             direction = direction_of(model, k)
-            radius = probe.find_radius(ours["fp32"], direction, rise=1.0, first=norm / 50, cap=2 * norm)
-            offsets = probe.line_offsets(radius.radius, points)
+            radius = find_radius(ours["fp32"], direction, rise=1.0, first=norm / 50, cap=2 * norm)
+            offsets = line_offsets(radius.radius, points)
             if not k:  # neither way pays for what is done once
                 plain.line(k, offsets[:1], bn)
                 for evaluator in ours.values():
-                    probe.probe_line(evaluator, direction, offsets[:1])
+                    probe_line(evaluator, direction, offsets[:1])
             values, seconds = plain.line(k, offsets, bn)
             wanted = detect(offsets, values, **CONSTANTS).status
             for precision, evaluator in ours.items():
                 begin = time.perf_counter()
-                curve, about = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
+                curve, about = probe_adaptively(evaluator, direction, offsets, CONSTANTS)
                 found = judged(curve, offsets)
                 taken = time.perf_counter() - begin
                 row = {"model": name, "bn": bn, "precision": precision, "minimum": number, "k": k}

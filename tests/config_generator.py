@@ -231,7 +231,7 @@ class Generator:
 
     def probe(self) -> tuple[str, Block]:
         """Directions of any kind with any options."""
-        from valleys.direction_kinds import GROUPS, KINDS
+        from valleys.landscape.kinds import GROUPS, KINDS
 
         block: Block = {"kind": self.r.choice([*KINDS, "uniform", "gaussian", "sign"])}
         block |= {"n": self.r.choice([1, 2, 3]), "points": self.r.choice([9, 11, 21])}

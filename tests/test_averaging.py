@@ -15,8 +15,9 @@ from torch.optim.swa_utils import update_bn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
-from valleys import Evaluator, directions, probe_line
+from valleys import Evaluator, probe_line
 from valleys.errors import ValleysError
+from valleys.landscape import directions
 from valleys.models import builder
 from valleys.networks.batch_norm import batch_norms
 from valleys.networks.bn_refresh import refresh_bn, refreshed_logits

@@ -6,8 +6,11 @@ import pytest
 import torch
 from test_sgd import RECIPE, make_split, same
 from torch import nn
-from valleys import directions, jobs, probe
+from valleys import jobs
 from valleys.errors import ValleysError
+from valleys.landscape import directions
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import probe_line
 from valleys.models import compilation
 from valleys.training import sgd
 
@@ -61,8 +64,8 @@ def test_a_compiled_line_is_that_of_the_network(monkeypatch):
     shapes = counted(monkeypatch)
     for bn in ("frozen", "refreshed"):
         lines = [
-            probe.probe_line(
-                probe.Evaluator(net, train, test, bn=bn, batch_size=20, compiled=compiled),
+            probe_line(
+                Evaluator(net, train, test, bn=bn, batch_size=20, compiled=compiled),
                 direction,
                 [-0.5, 0.0, 0.5],
             )

@@ -12,10 +12,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs, directions
+from valleys import config, costs
 from valleys.config import Cell, Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
+from valleys.landscape import directions
 from valleys.models import builder
 from valleys.storage.weights import save_weights
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import probe
 from valleys.asymmetry.barriers import barrier
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.probing import line_between
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 from valleys.networks.batch_norm import batch_norms
@@ -243,8 +244,8 @@ def test_training_lowers_the_barrier():
         if epochs:
             bends = paths.connect(*ends, split, RECIPE, {**LINE, "epochs": epochs}, seed=0)
             curve = WeightPath("bezier", [weights(ends[0]), *bends, weights(ends[1])]).at
-        evaluator = probe.Evaluator(ends[0], split, split, losses.build(RECIPE["loss"]))
-        points = probe.line_between(evaluator, ends[1], line, True, curve)  # checks both ends
+        evaluator = Evaluator(ends[0], split, split, losses.build(RECIPE["loss"]))
+        points = line_between(evaluator, ends[1], line, True, curve)  # checks both ends
         heights.append(barrier([p["t"] for p in points], [p["train_loss"] for p in points]).height)
     assert heights[1] < 0.5 * heights[0]
 
@@ -324,16 +325,16 @@ def test_self_check_finds_a_path_that_misses_its_ends():
     other = weights(make_model(2))
     line = {"start": "swa", "stop": "sgd", "first": 0, "last": 1, "divisions": 2}
     for ends, place in (((other, weights(stop)), "t = 0"), ((weights(start), other), "t = 1")):
-        evaluator = probe.Evaluator(start, make_split(), make_split(30, 1), losses.build(RECIPE["loss"]))
+        evaluator = Evaluator(start, make_split(), make_split(30, 1), losses.build(RECIPE["loss"]))
         curve = WeightPath("bezier", [ends[0], weights(start), ends[1]])
         with pytest.raises(ValleysError, match=f"self-check failed: .*{place}"):
-            probe.line_between(evaluator, stop, line, True, curve.at)
+            line_between(evaluator, stop, line, True, curve.at)
 
 
 def test_there_is_no_path_from_weights_to_themselves():
     start, stop, line = make_model(), make_model(), {**LINE, "start": "sgd", "stop": "swa", "divisions": 2}
     with pytest.raises(ValleysError, match="start and stop are the same weights"):
         paths.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
-    evaluator = probe.Evaluator(start, make_split(), batch_size=72)
+    evaluator = Evaluator(start, make_split(), batch_size=72)
     with pytest.raises(ValleysError, match=r"sgd \(t = 0\) and swa \(t = 1\) are the same weights"):
-        probe.line_between(evaluator, stop, {**line, "first": 0, "last": 1}, False)
+        line_between(evaluator, stop, {**line, "first": 0, "last": 1}, False)

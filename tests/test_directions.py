@@ -8,23 +8,22 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, RANDOM, SINGLE
-from valleys.directions import (
-    check_apart,
+from valleys.errors import ValleysError
+from valleys.landscape.computed import gradient, principal_components
+from valleys.landscape.directions import (
     difference,
     draw,
-    gradient,
     parameter_group,
-    principal_components,
     random_direction,
     restrict,
     sign_agreement,
     towards,
     unit,
 )
-from valleys.errors import ValleysError
+from valleys.landscape.kinds import COMPUTED, GROUPS, KINDS, RANDOM, SINGLE
 from valleys.models import builder, losses
 from valleys.models.layers import norm_parameters
+from valleys.networks.tensors import check_apart
 
 
 def test_a_direction_from_weights_to_themselves_is_refused():

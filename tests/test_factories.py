@@ -12,8 +12,8 @@ from valleys import factories, factory_costs
 from valleys.config import Experiment, with_defaults
 from valleys.costs import Costs
 from valleys.data.sources import load
-from valleys.directions import parameter_group
 from valleys.errors import ValleysError
+from valleys.landscape.directions import parameter_group
 from valleys.models import builder, solutions
 from valleys.models.layers import has_batch_norm
 from valleys.models.options import validate_spec

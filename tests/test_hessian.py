@@ -9,9 +9,9 @@ from conftest import ROOT
 from torch import nn
 from torch.func import functional_call
 from valleys.data.split import Split, channel_statistics
-from valleys.directions import parameter_group
 from valleys.errors import ValleysError
-from valleys.hessian import hessian_eigenvectors
+from valleys.landscape.directions import parameter_group
+from valleys.landscape.hessian import hessian_eigenvectors
 from valleys.models import losses, solutions
 
 LOSSES = {
@@ -183,5 +183,5 @@ def test_a_hessian_that_is_zero_or_not_finite_is_an_error(tiny_split):
 
 
 def test_only_who_asks_for_a_hessian_imports_curvlinops():
-    code = "import sys, valleys.directions, valleys.probe; assert 'curvlinops' not in sys.modules"
+    code = "import sys, valleys.landscape.directions, valleys.landscape.probing; assert 'curvlinops' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "workflow/scripts")

@@ -13,9 +13,10 @@ import valleys
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from valleys import Evaluator, ValleysError, average, directions, probe_line, refresh_bn
+from valleys import Evaluator, ValleysError, average, probe_line, refresh_bn
 from valleys.data import loaders
 from valleys.data.split import Split
+from valleys.landscape import directions
 from valleys.models import losses
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-from valleys import Evaluator, ValleysError, directions, probe_line, refresh_bn
+from valleys import Evaluator, ValleysError, probe_line, refresh_bn
 from valleys.data import loaders
 from valleys.data.split import Split
+from valleys.landscape import directions
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)

@@ -14,12 +14,14 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import config, directions, look, probe
+from valleys import config, look
 from valleys.__main__ import main, parser
 from valleys.asymmetry import next_point
 from valleys.data.cache import save_split
 from valleys.data.sources import load
 from valleys.errors import ValleysError
+from valleys.landscape import directions, probing
+from valleys.landscape.evaluator import Evaluator
 from valleys.models import solutions
 from valleys.storage import tables
 from valleys.storage.weights import checksum, save_weights
@@ -93,7 +95,7 @@ def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_pa
     row = read["directions"].iloc[1]
     direction, _ = directions.random_direction("uniform", net, key=row["key"], k=1)
     curve = read["curves"][read["curves"]["k"] == 1]
-    ours = probe.probe_line(probe.Evaluator(net, train, batch_size=250), direction, curve["offset"])
+    ours = probe_line(Evaluator(net, train, batch_size=250), direction, curve["offset"])
     assert [p["train_loss"] for p in ours] == curve["train_loss"].tolist()
 
 
@@ -128,21 +130,21 @@ def test_the_tables_say_what_made_them(trained, tmp_path):
 def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch):
     assert run(trained[0], out=tmp_path) == 0
     first = pq.read_table(tmp_path / "tables" / "curves.parquet").to_pandas()
-    lines, engine = [], probe.probe_line
+    measured, engine = [], probing.probe_line
 
     def counted(*given, **options):
-        lines.append(1)
+        measured.append(1)
         return engine(*given, **options)
 
-    monkeypatch.setattr(probe, "probe_line", counted)
+    monkeypatch.setattr(probing, "probe_line", counted)
     assert run(trained[0], "--n", "3", out=tmp_path) == 0
-    assert len(lines) == 1
+    assert len(measured) == 1
     again = pq.read_table(tmp_path / "tables" / "curves.parquet").to_pandas()
     assert len(again) == 33
     assert again[again["k"] < 2].reset_index(drop=True).equals(first)
-    lines.clear()
+    measured.clear()
     assert run(trained[0], "--c", "3", out=tmp_path) == 0  # judged again, not probed
-    assert lines == []
+    assert measured == []
 
 
 def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys, monkeypatch):

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from valleys import Evaluator, ValleysError, directions, hessian, probe_line, refresh_bn
+from valleys import Evaluator, ValleysError, probe_line, refresh_bn
 from valleys.data.split import Split
+from valleys.landscape import computed, directions, hessian
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)
@@ -123,7 +124,7 @@ def test_gradient_and_hessian_are_those_of_the_weighted_mean():
     images = torch.randint(0, 256, (50, 1, 2, 3), generator=generator).to(torch.uint8)
     split = Split(images, torch.randint(0, 3, (50,), generator=generator), 3, (0.5,), (0.25,))
     net, loss = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), nn.CrossEntropyLoss(weight=WEIGHT)
-    found = directions.gradient(net, split, loss, 20)
+    found = computed.gradient(net, split, loss, 20)
     loss(net(split.floats(slice(None))), split.labels).backward()
     torch.testing.assert_close(found["1.weight"], net[1].weight.grad, rtol=1e-5, atol=1e-6)
     whole, cut = (hessian.hessian_eigenvectors(net, split, loss, ["1.bias"], 1, n)[1] for n in (50, 7))

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils.checkpoint import checkpoint
-from valleys import directions, hessian, planes, probe, probe_line
+from valleys import probe_line
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.landscape import computed, directions, hessian, planes
+from valleys.landscape.evaluator import Evaluator
 from valleys.models import builder, losses
 from valleys.networks import checks, copies, derivatives
 from valleys.training import sgd
@@ -318,14 +320,14 @@ def test_what_is_no_function_of_the_weights_is_one_line(name):
     random.seed(0)
     net = make()
     with pytest.raises(ValleysError, match=words) as caught:
-        probe.Evaluator(net, batches(), loss=LOSS)
+        Evaluator(net, batches(), loss=LOSS)
     assert "\n" not in str(caught.value)
 
 
 def test_weights_kept_by_a_context_are_found():
     net = behind(parametrizations.weight_norm(nn.Linear(6, 8)))
     with parametrize.cached(), pytest.raises(ValleysError, match=r"a copy of 0\.parametrizations"):
-        probe.Evaluator(net, batches(), loss=LOSS)
+        Evaluator(net, batches(), loss=LOSS)
 
 
 # ---- what is one -------------------------------------------------------------------------------------------
@@ -414,7 +416,7 @@ def test_an_ordinary_network_passes_and_nothing_is_changed(name):
     drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     modes = [m.training for m in net.modules()]
     trained = [p.requires_grad for p in net.parameters()]
-    evaluator = probe.Evaluator(net, data, loss=LOSS)
+    evaluator = Evaluator(net, data, loss=LOSS)
     assert torch.equal(drawn[0], torch.get_rng_state())
     assert drawn[1:] == (random.getstate(), np.random.get_state()[1].tolist())
     assert all(torch.equal(a, b) for a, (b, _) in zip(seen, data, strict=True))
@@ -667,7 +669,7 @@ def test_exact_slopes_are_those_of_the_losses(name, bn):
     torch.manual_seed(0)
     net, h = RIGHT[name]().double(), 1e-5
     direction = directions.random_direction("gaussian", net)[0]
-    evaluator = probe.Evaluator(net, batches(torch.float64), loss=LOSS, bn=bn)
+    evaluator = Evaluator(net, batches(torch.float64), loss=LOSS, bn=bn)
     low, at, high = probe_line(evaluator, direction, [0.5 - h, 0.5, 0.5 + h], exact=True)
     difference = (high["train_loss"] - low["train_loss"]) / (2 * h)
     assert at["train_slope"] == pytest.approx(difference, rel=1e-5, abs=1e-9)
@@ -730,7 +732,7 @@ def test_one_slope_of_each_line_is_compared(monkeypatch):
     compared = []
     differs = derivatives.differs
     monkeypatch.setattr(derivatives, "differs", lambda *a: compared.append(a[1]) or differs(*a))
-    evaluator = probe.Evaluator(Net(), batches(), loss=LOSS)
+    evaluator = Evaluator(Net(), batches(), loss=LOSS)
     lines = [directions.random_direction("gaussian", evaluator.model, k=k)[0] for k in range(3)]
     before = [probe_line(evaluator, u, [-0.5, 0.5], exact=True) for u in lines]
     assert len(compared) == 3
@@ -791,7 +793,7 @@ def test_complex_parameters_move_in_both_parts_and_integers_stay(backwards):
     assert u.keys() == {"a", "b.weight", "b.bias", "none"}
     assert directions.inner(u, u) == pytest.approx(1)
     assert float(u["a"].imag.abs().max()) > 0
-    evaluator = probe.Evaluator(net, batches(), loss=LOSS)
+    evaluator = Evaluator(net, batches(), loss=LOSS)
     evaluator.backwards = backwards
 
     def loss(offset):
@@ -814,12 +816,12 @@ def test_complex_parameters_move_in_both_parts_and_integers_stay(backwards):
     assert plane.project(other) == pytest.approx((1, 0, 0), abs=1e-6)
     evaluator.place(plane.at(0.5, 0.0))
     assert evaluator.train_loss()[0] == pytest.approx(loss(0.5), abs=1e-6)
-    found = directions.gradient(flat(net), split(), LOSS)
+    found = computed.gradient(flat(net), split(), LOSS)
     assert found.keys() == {f"1.{name}" for name in u}
     for refused in (
         lambda: hessian.hessian_eigenvectors(flat(net), split(), LOSS, ["1.a"], 1),
         lambda: connect(net, net, None, {}, {}, seed=0),
-        lambda: directions.principal_components([own] * 3, ["a"], 1),
+        lambda: computed.principal_components([own] * 3, ["a"], 1),
     ):
         with pytest.raises(
             ValleysError, match=r"parameter (1\.)?a is torch.complex64; it takes those of real"
@@ -855,7 +857,7 @@ class Unsaved(nn.BatchNorm1d):
 def test_a_line_ends_where_it_began_whatever_the_state_dict_says(make):
     torch.manual_seed(0)
     net = make()
-    evaluator = probe.Evaluator(net, batches(), loss=LOSS)
+    evaluator = Evaluator(net, batches(), loss=LOSS)
     stored = evaluator.stored()
     probe_line(evaluator, directions.random_direction("gaussian", net)[0], [-1.0, 0.0, 1.0])
     assert evaluator.stored() == stored
@@ -903,7 +905,7 @@ def test_a_gradient_is_zero_in_unused_layers_and_leaves_the_network_alone():
     torch.manual_seed(0)
     net = flat(Net(c=nn.Linear(2, 2)))
     net[1].b.requires_grad_(False)
-    found = directions.gradient(net, split(), LOSS)
+    found = computed.gradient(net, split(), LOSS)
     assert not found["1.c.weight"].any()
     assert found["1.b.weight"].any()
     assert net.training
@@ -915,15 +917,15 @@ def test_a_gradient_is_zero_in_unused_layers_and_leaves_the_network_alone():
 def test_a_gradient_that_is_not_the_losses_is_refused(name):
     torch.manual_seed(0)
     with pytest.raises(ValleysError, match="no gradient or eigenvector"):
-        directions.gradient(flat(HIDDEN[name]()), split(), LOSS)
+        computed.gradient(flat(HIDDEN[name]()), split(), LOSS)
 
 
 def test_a_gradient_that_passes_a_part_by_is_refused():
     torch.manual_seed(0)
     with pytest.raises(ValleysError, match=r"no gradient for 1\.a\.weight, but outputs depend"):
-        directions.gradient(flat(Net(without_graph)), split(), LOSS)
+        computed.gradient(flat(Net(without_graph)), split(), LOSS)
     with pytest.raises(ValleysError, match="draws random numbers"):
-        directions.gradient(flat(DEFECTS["gumbel"][0]()), split(), LOSS)
+        computed.gradient(flat(DEFECTS["gumbel"][0]()), split(), LOSS)
 
 
 def test_gradients_are_those_of_tied_weights():
@@ -932,8 +934,8 @@ def test_gradients_are_those_of_tied_weights():
     data = split()
     images = torch.cat([x for x, _ in data.batches(40)])
     with pytest.raises(ValleysError, match="given images"):  # the split's are float32
-        directions.gradient(net, data, LOSS)
-    found = directions.gradient(net.float(), data, LOSS)
+        computed.gradient(net, data, LOSS)
+    found = computed.gradient(net.float(), data, LOSS)
     twin = copy.deepcopy(net)
     LOSS(twin(images), data.labels).mean().backward()
     for name, parameter in twin.named_parameters():
@@ -1049,9 +1051,9 @@ def test_weight_norm_descends_and_connects(tmp_path, monkeypatch):
 def test_gradients_are_found_where_the_caller_has_them_switched_off(mode):
     torch.manual_seed(0)
     net, data = flat(Net()), split()
-    found = directions.gradient(net, data, LOSS)
+    found = computed.gradient(net, data, LOSS)
     value = hessian.hessian_eigenvectors(net, data, LOSS, ["1.a.bias"], 1)[1]
     with mode():
-        again = directions.gradient(net, data, LOSS)
+        again = computed.gradient(net, data, LOSS)
         assert hessian.hessian_eigenvectors(net, data, LOSS, ["1.a.bias"], 1)[1] == value
     assert all(torch.equal(found[name], again[name]) for name in found)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from test_probe import LOSS, make_split, naive
-from valleys import directions, planes, probe
 from valleys.errors import ValleysError
+from valleys.landscape import directions, planes
+from valleys.landscape.evaluator import Evaluator
 from valleys.models import solutions
 from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
@@ -176,7 +177,7 @@ def weights_of(nets):
 def plane_and_evaluator(norm="batch", **options):
     nets = three_models(norm)
     plane = planes.through(*weights_of(nets).values())
-    return nets, plane, probe.Evaluator(nets["sgd"], make_split(60), make_split(30, 1), LOSS, **options)
+    return nets, plane, Evaluator(nets["sgd"], make_split(60), make_split(30, 1), LOSS, **options)
 
 
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])

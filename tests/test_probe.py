@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from valleys import directions, probe
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.landscape import directions
+from valleys.landscape.adaptive import checked_points, probe_adaptively, settle
+from valleys.landscape.evaluator import Evaluator, Point, evaluator_for
+from valleys.landscape.lines import Radius, check_against, find_radius, line_offsets, probe_line
+from valleys.landscape.probing import line_between, probe_solution, stored_columns, stored_directions
+from valleys.landscape.subsets import ERRORS, with_errors
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
@@ -48,7 +53,7 @@ def make_model(norm="batch"):
 
 
 def make_evaluator(norm="batch", **options):
-    return probe.Evaluator(make_model(norm), make_split(60), make_split(30, 1), LOSS, **options)
+    return Evaluator(make_model(norm), make_split(60), make_split(30, 1), LOSS, **options)
 
 
 def naive(model, direction, offset, bn, test=False):
@@ -78,7 +83,7 @@ def draw(model, k=0, kind="gaussian"):
 def test_line_against_a_naive_reference(norm, bn, batch_size):
     evaluator = make_evaluator(norm, bn=bn, batch_size=batch_size)
     direction = draw(make_model(norm))
-    rows = probe.probe_line(evaluator, direction, [-2.0, 0.0, 1.5])
+    rows = probe_line(evaluator, direction, [-2.0, 0.0, 1.5])
     for row in rows:
         loss, accuracy = naive(make_model(norm), direction, row["offset"], bn)
         assert row["train_loss"] == pytest.approx(loss, rel=2e-5)
@@ -100,7 +105,7 @@ def test_streaming_refresh_is_used_when_asked():
 def test_bf16_rounds_the_passes_and_not_the_weights(bn):
     fp32, bf16 = (make_evaluator(bn=bn, precision=name) for name in ("fp32", "bf16"))
     direction, offsets = draw(make_model()), [-2.0, 0.0, 1.5]
-    exact, rounded = (probe.probe_line(evaluator, direction, offsets) for evaluator in (fp32, bf16))
+    exact, rounded = (probe_line(evaluator, direction, offsets) for evaluator in (fp32, bf16))
     for a, b in zip(exact, rounded, strict=True):
         assert b["train_loss"] != a["train_loss"]
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.02)
@@ -111,7 +116,7 @@ def test_bf16_rounds_the_passes_and_not_the_weights(bn):
         assert torch.equal(weights, fp32.parameters[name])
     assert bf16.stored() == fp32.stored()  # what solutions are compared with is never rounded
     with bf16.in_precision("fp32"):
-        assert probe.probe_line(bf16, direction, offsets) == exact
+        assert probe_line(bf16, direction, offsets) == exact
     assert bf16.precision == "bf16"
 
 
@@ -120,11 +125,11 @@ CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25
 
 def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     """And is measured again in fp32 where errors as large as those found could change it."""
-    direction, offsets = draw(make_model()), probe.line_offsets(2.0, 9)
+    direction, offsets = draw(make_model()), line_offsets(2.0, 9)
     evaluator = make_evaluator(precision="bf16")
-    rounded = probe.probe_line(evaluator, direction, offsets)
-    exact = probe.probe_line(make_evaluator(), direction, offsets)
-    at = probe.checked_points(9)
+    rounded = probe_line(evaluator, direction, offsets)
+    exact = probe_line(make_evaluator(), direction, offsets)
+    at = checked_points(9)
     assert at == [0, 4, 8]
     differences = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in at]
     size = math.sqrt(sum(d * d for d in differences) / 3)
@@ -136,11 +141,11 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
 
     monkeypatch.setattr(robustness, "holds", holds)
     verdict = True
-    curve, columns = probe.settle(evaluator, direction, rounded, CONSTANTS)
+    curve, columns = settle(evaluator, direction, rounded, CONSTANTS)
     assert curve == rounded
     assert columns == {"precision": "bf16", "precision_error": pytest.approx(size)}
     verdict = False
-    curve, columns = probe.settle(evaluator, direction, rounded, CONSTANTS)
+    curve, columns = settle(evaluator, direction, rounded, CONSTANTS)
     assert curve == exact
     assert columns == {"precision": "fp32", "precision_error": pytest.approx(size)}
     losses = [row["train_loss"] for row in rounded]
@@ -169,12 +174,12 @@ FIRST = [0, 3, 6, 8, 10, 12, 14, 17, 20]  # of 21
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
     answers, asked = asks
-    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
-    whole = probe.probe_line(make_evaluator(bn=bn), direction, offsets, exact)
+    direction, offsets = draw(make_model()), line_offsets(1.5, 21)
+    whole = probe_line(make_evaluator(bn=bn), direction, offsets, exact)
     for given in ([None], [4, 15, None]):
         answers[:], asked[:] = given, []
         evaluator = make_evaluator(bn=bn)
-        curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS, exact)
+        curve, columns = probe_adaptively(evaluator, direction, offsets, CONSTANTS, exact)
         at = sorted([*FIRST, *given[:-1]])
         assert curve == [whole[i] for i in at]  # to the last bit
         assert columns == {"precision": "fp32", "precision_error": None}
@@ -189,12 +194,12 @@ def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
 def test_an_adaptive_curve_ends_when_nothing_is_wanted():
     """By the real rule: what it has is what it would ask for, and the verdict that of all points."""
     for k in range(6):
-        direction, offsets = draw(make_model(), k=k), probe.line_offsets(2.0, 31)
-        curve, _ = probe.probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
+        direction, offsets = draw(make_model(), k=k), line_offsets(2.0, 31)
+        curve, _ = probe_adaptively(make_evaluator(), direction, offsets, CONSTANTS)
         losses, test = ([row[key] for row in curve] for key in ("train_loss", "test_loss"))
         at = [i for i, offset in enumerate(offsets) if offset in {row["offset"] for row in curve}]
         assert next_point.next_point(offsets, at, losses, beside=test, **CONSTANTS) is None
-        whole = [row["train_loss"] for row in probe.probe_line(make_evaluator(), direction, offsets)]
+        whole = [row["train_loss"] for row in probe_line(make_evaluator(), direction, offsets)]
         between = finer(offsets, at, losses)[0]
         one, other = detect_many(offsets, [between, whole], **CONSTANTS)
         assert one.status == other.status
@@ -208,7 +213,7 @@ def test_lines_share_their_point_at_offset_0(bn, precision):
     model, offsets = make_model(), [-1.0, 0.0, 1.0]
     evaluator = make_evaluator(bn=bn, precision=precision, drawn_from={"train": 100})
     alone = make_evaluator(bn=bn, precision=precision, drawn_from={"train": 100})
-    curves = [probe.probe_line(evaluator, draw(model, k), offsets) for k in range(3)]
+    curves = [probe_line(evaluator, draw(model, k), offsets) for k in range(3)]
     assert evaluator.points == 7
     for k, curve in enumerate(curves):
         alone.move(draw(model, k), 0.0)
@@ -219,7 +224,7 @@ def test_lines_share_their_point_at_offset_0(bn, precision):
     with torch.no_grad():
         other.classifier.weight.mul_(2)
     evaluator.load(other.state_dict())
-    again = probe.probe_line(evaluator, draw(model), [0.0])
+    again = probe_line(evaluator, draw(model), [0.0])
     assert again[0]["train_loss"] != curves[0][1]["train_loss"]
 
 
@@ -238,8 +243,8 @@ def test_lines_that_did_not_begin_at_one_start_are_found_out(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
-    direction, offsets = draw(make_model("none"), kind="uniform"), probe.line_offsets(1e12, 21)
-    curve, _ = probe.probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
+    direction, offsets = draw(make_model("none"), kind="uniform"), line_offsets(1e12, 21)
+    curve, _ = probe_adaptively(make_evaluator("none"), direction, offsets, CONSTANTS)
     assert len(curve) == 9
     assert not all(math.isfinite(row["train_loss"]) for row in curve)
     assert asks[1] == []
@@ -248,9 +253,9 @@ def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
 def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
     """Where it goes back to fp32, it is asked once more what it needs, as fp32 has it."""
     answers, asked = asks
-    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 21)
-    exact = probe.probe_line(make_evaluator(), direction, offsets)
-    rounded = probe.probe_line(make_evaluator(precision="bf16"), direction, offsets)
+    direction, offsets = draw(make_model()), line_offsets(1.5, 21)
+    exact = probe_line(make_evaluator(), direction, offsets)
+    rounded = probe_line(make_evaluator(precision="bf16"), direction, offsets)
     cases = [  # verdict holds against rounding, points asked for: the curve
         (True, [None], rounded, FIRST),
         (True, [7, None], rounded, [*FIRST, 7]),
@@ -267,7 +272,7 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
         monkeypatch.setattr(robustness, "holds", stands)
         answers[:] = given
         evaluator = make_evaluator(precision="bf16")
-        curve, columns = probe.probe_adaptively(evaluator, direction, offsets, CONSTANTS)
+        curve, columns = probe_adaptively(evaluator, direction, offsets, CONSTANTS)
         assert (answers, curve) == ([], [points[i] for i in sorted(at)])
         assert columns["precision"] == ("bf16" if holds else "fp32")
         assert evaluator.precision == "bf16"
@@ -287,11 +292,11 @@ def subset_evaluator(**options):
 
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 def test_errors_of_a_subset_are_those_of_a_mean_of_paired_differences(bn):
-    direction, offsets = draw(make_model()), probe.line_offsets(1.5, 7)
-    rows = probe.probe_line(subset_evaluator(bn=bn), direction, offsets)
-    plain = probe.probe_line(make_evaluator(bn=bn), direction, offsets)
+    direction, offsets = draw(make_model()), line_offsets(1.5, 7)
+    rows = probe_line(subset_evaluator(bn=bn), direction, offsets)
+    plain = probe_line(make_evaluator(bn=bn), direction, offsets)
     losses = {name: [row["by_image"][name].double() for row in rows] for name in ("train", "test")}
-    found = probe.with_errors(rows, {"train": 100, "test": 40})
+    found = with_errors(rows, {"train": 100, "test": 40})
     for i, row in enumerate(found):
         for name, n, whole in (("train", 60, 100), ("test", 30, 40)):
             change = losses[name][i] - losses[name][3]
@@ -301,8 +306,8 @@ def test_errors_of_a_subset_are_those_of_a_mean_of_paired_differences(bn):
             expected = change.std().item() / math.sqrt(n) * math.sqrt(1 - n / whole)
             assert row[f"{name}_error"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert {key: row[key] for key in plain[i]} == plain[i]  # no other value changes
-        assert set(row) == {*plain[i], *probe.ERRORS}
-    assert [found[3][key] for key in probe.ERRORS] == pytest.approx([0.0] * 5, abs=1e-9)
+        assert set(row) == {*plain[i], *ERRORS}
+    assert [found[3][key] for key in ERRORS] == pytest.approx([0.0] * 5, abs=1e-9)
     assert found[0]["train_error"] > 0
 
 
@@ -311,7 +316,7 @@ def test_the_parts_of_the_errors_are_their_covariance():
     shapes = torch.tensor([[2.0, 1.0, 0.0, 1.0, 3.0], [1.0, 0.5, 0.0, -0.5, -1.0]], dtype=torch.float64)
     changes = shapes.T @ torch.randn(2, 500, dtype=torch.float64, generator=generator)  # points, images
     curve = [{"offset": x, "by_image": {"train": changes[i]}} for i, x in enumerate((-2, -1, 0, 1, 2))]
-    found = probe.with_errors(curve, {"train": 2000})
+    found = with_errors(curve, {"train": 2000})
     parts = torch.tensor([[row[f"train_error_{k}"] for row in found] for k in (1, 2, 3)], dtype=torch.float64)
     expected = torch.cov(changes) / 500 * 0.75
     assert torch.allclose(parts.T @ parts, expected, atol=1e-12)
@@ -325,13 +330,11 @@ def test_the_parts_of_the_errors_are_their_covariance():
 def test_the_error_of_a_subset_is_about_that_against_all_images():
     """On many subsets of one set, in units of what is given for each."""
     whole, direction = make_split(240), draw(make_model())
-    full = probe.probe_line(probe.Evaluator(make_model(), whole, bn="frozen"), direction, [-1.0, 0.0, 1.0])
+    full = probe_line(Evaluator(make_model(), whole, bn="frozen"), direction, [-1.0, 0.0, 1.0])
     z = []
     for seed in range(40):
-        evaluator = probe.Evaluator(
-            make_model(), whole.subset(80, seed), bn="frozen", drawn_from={"train": 240}
-        )
-        rows = probe.with_errors(probe.probe_line(evaluator, direction, [-1.0, 0.0, 1.0]), {"train": 240})
+        evaluator = Evaluator(make_model(), whole.subset(80, seed), bn="frozen", drawn_from={"train": 240})
+        rows = with_errors(probe_line(evaluator, direction, [-1.0, 0.0, 1.0]), {"train": 240})
         for i in (0, 2):
             rise, true = (c[i]["train_loss"] - c[1]["train_loss"] for c in (rows, full))
             z.append((rise - true) / rows[i]["train_error"])
@@ -341,18 +344,18 @@ def test_the_error_of_a_subset_is_about_that_against_all_images():
 def test_errors_where_a_loss_is_not_finite_or_one_image_was_taken():
     values = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0], [1.0, math.inf, 2.0]])
     curve = [{"offset": x, "by_image": {"train": values[i]}} for i, x in enumerate((-1, 0, 1))]
-    found = probe.with_errors(curve, {"train": 9})
+    found = with_errors(curve, {"train": 9})
     assert [row["train_error"] for row in found[:2]] == [pytest.approx(0.72, abs=0.01), 0.0]
     assert math.isnan(found[2]["train_error"])
     assert all(row["train_error_1"] is None for row in found)
     one = [{"offset": 0.0, "by_image": {"train": torch.ones(1)}}]
-    assert probe.with_errors(one, {"train": 9}) == [{"offset": 0.0, **dict.fromkeys(probe.ERRORS)}]
+    assert with_errors(one, {"train": 9}) == [{"offset": 0.0, **dict.fromkeys(ERRORS)}]
 
 
 def test_without_a_subset_a_curve_stays_as_it_is():
-    curve = probe.probe_line(make_evaluator(), draw(make_model()), [0.0])
+    curve = probe_line(make_evaluator(), draw(make_model()), [0.0])
     assert "by_image" not in curve[0]
-    assert probe.with_errors(curve, {}) is curve
+    assert with_errors(curve, {}) is curve
 
 
 @pytest.mark.parametrize(
@@ -367,14 +370,14 @@ def test_without_a_subset_a_curve_stays_as_it_is():
 def test_an_evaluator_knows_what_its_images_are_drawn_from(block, expected):
     spec = {"loss": {"name": "cross_entropy"}, "bn_refresh": {"method": "exact", "batch_size": 50}}
     splits = make_split(60), make_split(30, 1)
-    assert probe.evaluator_for(make_model(), splits, {"bn": "frozen", **block}, spec).drawn_from == expected
+    assert evaluator_for(make_model(), splits, {"bn": "frozen", **block}, spec).drawn_from == expected
 
 
 def test_a_curve_in_fp32_is_compared_with_nothing():
     evaluator = make_evaluator()
-    curve = probe.probe_line(evaluator, draw(make_model()), [-1.0, 0.0, 1.0])
+    curve = probe_line(evaluator, draw(make_model()), [-1.0, 0.0, 1.0])
     points = evaluator.points
-    assert probe.settle(evaluator, {}, curve, CONSTANTS) == (
+    assert settle(evaluator, {}, curve, CONSTANTS) == (
         curve,
         {"precision": "fp32", "precision_error": None},
     )
@@ -384,10 +387,10 @@ def test_a_curve_in_fp32_is_compared_with_nothing():
 def test_the_callers_model_never_changes():
     model = make_model().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS)
+    evaluator = Evaluator(model, make_split(60), make_split(30, 1), LOSS)
     direction = draw(model)
-    probe.probe_line(evaluator, direction, [-1.0, 1.0])
-    probe.find_radius(evaluator, direction, rise=0.5, first=0.1, cap=100.0)
+    probe_line(evaluator, direction, [-1.0, 1.0])
+    find_radius(evaluator, direction, rise=0.5, first=0.1, cap=100.0)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
@@ -402,13 +405,13 @@ def test_the_evaluator_is_back_at_its_start_even_after_an_error():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        probe.probe_line(evaluator, draw(make_model()), offsets())
+        probe_line(evaluator, draw(make_model()), offsets())
     assert evaluator.stored() == before
 
 
 def test_a_direction_in_a_group_moves_that_group_only():
     model = make_model()
-    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS)
+    evaluator = Evaluator(model, make_split(60), make_split(30, 1), LOSS)
     names = directions.parameter_group(model, "classifier")
     direction = directions.restrict(draw(model), names)
     evaluator.move(draw(model, 1), 1.0)  # leave it elsewhere first
@@ -420,7 +423,7 @@ def test_a_direction_in_a_group_moves_that_group_only():
 
 def test_interpolation_is_exact_at_both_ends():
     start, stop = make_model(), solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)
-    evaluator = probe.Evaluator(start, make_split(60), make_split(30, 1), LOSS)
+    evaluator = Evaluator(start, make_split(60), make_split(30, 1), LOSS)
     for t, model in ((0.0, start), (1.0, stop)):
         evaluator.between(stop.state_dict(), t)
         assert all(
@@ -432,7 +435,7 @@ def test_interpolation_is_exact_at_both_ends():
 
 
 def test_line_offsets_contain_an_exact_zero_and_are_symmetric():
-    offsets = probe.line_offsets(0.7, 41)
+    offsets = line_offsets(0.7, 41)
     assert len(offsets) == 41
     assert offsets[20] == 0.0
     assert offsets == [-o for o in reversed(offsets)]
@@ -454,7 +457,7 @@ class Curve:
 
     def at_start(self):
         self.points += 1
-        return probe.Point(self.phi(0.0), 0.0, math.nan, math.nan)
+        return Point(self.phi(0.0), 0.0, math.nan, math.nan)
 
     def reset(self):
         self.at = 0.0
@@ -463,7 +466,7 @@ class Curve:
 @pytest.mark.parametrize(("first", "points"), [(1.0, 3), (0.97, 3), (1.04, 3), (0.5, 5), (2.0, 5)])
 def test_a_radius_that_meets_the_rise_is_not_looked_for_further(first, points):
     curve = Curve(lambda x: x * x)
-    found = probe.find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
+    found = find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
     assert found.radius == pytest.approx(1.0, abs=0.05)
     assert curve.points == points
 
@@ -481,7 +484,7 @@ def test_a_radius_that_meets_the_rise_is_not_looked_for_further(first, points):
 )
 def test_radius_meets_the_rise(phi, radius, first):
     curve = Curve(phi)
-    found = probe.find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
+    found = find_radius(curve, {}, rise=1.0, first=first, cap=100.0)
     assert found.status == "found"
     larger = max(phi(found.radius), phi(-found.radius)) - phi(0.0)
     assert 0.88 <= larger <= 1.12
@@ -491,10 +494,8 @@ def test_radius_meets_the_rise(phi, radius, first):
 
 
 def test_radius_is_capped_where_the_rise_is_never_met():
-    assert probe.find_radius(Curve(lambda x: 0.5), {}, rise=1.0, first=1.0, cap=7.0) == probe.Radius(
-        7.0, "capped"
-    )
-    assert probe.find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
+    assert find_radius(Curve(lambda x: 0.5), {}, rise=1.0, first=1.0, cap=7.0) == Radius(7.0, "capped")
+    assert find_radius(Curve(lambda x: -abs(x)), {}, rise=1.0, first=9.0, cap=7.0).status == "capped"
 
 
 @pytest.mark.parametrize(
@@ -502,8 +503,8 @@ def test_radius_is_capped_where_the_rise_is_never_met():
 )
 def test_a_rise_that_is_near_enough_at_the_cap_is_found(at_cap, status):
     curve = Curve(lambda x: at_cap * (x / 4) ** 2)
-    assert probe.find_radius(curve, {}, rise=1.0, first=4.0, cap=4.0) == probe.Radius(4.0, status)
-    assert probe.find_radius(curve, {}, rise=1.0, first=1.0, cap=4.0).status == status
+    assert find_radius(curve, {}, rise=1.0, first=4.0, cap=4.0) == Radius(4.0, status)
+    assert find_radius(curve, {}, rise=1.0, first=1.0, cap=4.0).status == status
 
 
 @pytest.mark.parametrize("first", [1e-3, 1.0, 6.0])
@@ -527,7 +528,7 @@ def test_a_rise_that_is_near_enough_at_the_cap_is_found(at_cap, status):
     ],
 )
 def test_the_status_of_a_radius_is_true(phi, status, reach, first):
-    found = probe.find_radius(Curve(phi), {}, rise=1.0, first=first, cap=7.0)
+    found = find_radius(Curve(phi), {}, rise=1.0, first=first, cap=7.0)
     assert found.status == status
     assert reach[0] <= found.radius <= reach[1]
     if status == "found":
@@ -538,10 +539,10 @@ def test_the_status_of_a_radius_is_true(phi, status, reach, first):
 def test_no_radius_about_a_loss_that_is_no_number(loss):
     curve = Curve(lambda x: loss if x == 0 else x * x)
     with pytest.raises(ValleysError, match=f"the train loss at the solution is {loss}"):
-        probe.find_radius(curve, {}, rise=1.0, first=1.0, cap=7.0)
+        find_radius(curve, {}, rise=1.0, first=1.0, cap=7.0)
     assert curve.at == 0.0
     with pytest.raises(ValleysError, match=f"the train loss at direction 0 is {loss}"):
-        probe.check_against("direction 0", loss, loss)
+        check_against("direction 0", loss, loss)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -550,11 +551,11 @@ def test_no_line_through_weights_whose_loss_is_no_number(value):
     direction = {name: torch.ones_like(p) for name, p in model.named_parameters()}
     with torch.no_grad():
         model[1].bias[0] = value
-    evaluator = probe.Evaluator(model, make_split(60), make_split(30, 1), LOSS, bn="frozen")
+    evaluator = Evaluator(model, make_split(60), make_split(30, 1), LOSS, bn="frozen")
     with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
-        probe.probe_line(evaluator, direction, [-1.0, 0.0, 1.0])
+        probe_line(evaluator, direction, [-1.0, 0.0, 1.0])
     with pytest.raises(ValleysError, match="the train loss at the solution is nan"):
-        probe.probe_line(evaluator, direction)
+        probe_line(evaluator, direction)
 
 
 @pytest.mark.parametrize("key", ["rise", "first", "cap"])
@@ -562,7 +563,7 @@ def test_no_line_through_weights_whose_loss_is_no_number(value):
 def test_a_radius_is_looked_for_between_positive_numbers(key, value):
     given = {"rise": 1.0, "first": 1.0, "cap": 7.0} | {key: value}
     with pytest.raises(ValleysError, match=f"find_radius: {key}: "):
-        probe.find_radius(Curve(lambda x: x * x), {}, **given)
+        find_radius(Curve(lambda x: x * x), {}, **given)
 
 
 NO_DIRECTION = {
@@ -582,10 +583,10 @@ NO_DIRECTION = {
 def test_a_direction_must_fit_at_each_door(words):
     """A direction that moves nothing would be ``capped``, one of NaN a ``jump``."""
     net, direction = torch.nn.Linear(4, 3), NO_DIRECTION[words]
-    evaluator = probe.Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
+    evaluator = Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
     for door in (
-        lambda: probe.find_radius(evaluator, direction, rise=1.0, first=0.1, cap=9.0),
-        lambda: probe.probe_line(evaluator, direction),
+        lambda: find_radius(evaluator, direction, rise=1.0, first=0.1, cap=9.0),
+        lambda: probe_line(evaluator, direction),
     ):
         with pytest.raises(ValleysError, match=f"direction: .*{words}"):
             door()
@@ -594,23 +595,23 @@ def test_a_direction_must_fit_at_each_door(words):
 @pytest.mark.parametrize("offsets", [[0.0, math.nan], [math.inf], [1e39], ["a"], [None], 0.5])
 def test_offsets_must_be_numbers(offsets):
     net = torch.nn.Linear(4, 3)
-    evaluator = probe.Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
+    evaluator = Evaluator(net, [(torch.randn(8, 4), torch.arange(8) % 3)])
     with pytest.raises(ValleysError, match=r"^offsets: "):
-        probe.probe_line(evaluator, {"weight": torch.ones(3, 4)}, offsets)
+        probe_line(evaluator, {"weight": torch.ones(3, 4)}, offsets)
 
 
 def test_options_that_are_none_are_refused():
     net, images = torch.nn.BatchNorm1d(4), torch.randn(8, 4)
     train = [(images, torch.arange(8) % 4)]
     with pytest.raises(ValleysError, match="precision: 'fp16' is none; choose fp32 or bf16"):
-        probe.Evaluator(net, train, precision="fp16")
+        Evaluator(net, train, precision="fp16")
     with pytest.raises(ValleysError, match="method: 'cumulative' is none; choose exact or streaming"):
         bn_refresh.refresh_bn(net, train, "cumulative")
     with pytest.raises(ValleysError, match="find_radius: a network is no evaluator"):
-        probe.find_radius(net, {"weight": torch.ones(4)}, rise=1.0, first=0.1, cap=9.0)
+        find_radius(net, {"weight": torch.ones(4)}, rise=1.0, first=0.1, cap=9.0)
     for radius, points in ((1.0, 4), (1.0, 1), (math.nan, 5)):
         with pytest.raises(ValleysError, match="line_offsets: "):
-            probe.line_offsets(radius, points)
+            line_offsets(radius, points)
 
 
 # --- exact slopes ---
@@ -633,7 +634,7 @@ def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
     model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
     if norm == "batch":
         bn_refresh.refresh_bn(model, make_split(60).batches(60))
-    return probe.Evaluator(
+    return Evaluator(
         model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
     )
 
@@ -735,8 +736,8 @@ def test_asking_for_slopes_changes_no_other_value_and_no_weight(bn):
     evaluator, direction, offsets = make_evaluator(bn=bn), draw(make_model()), [-1.0, 0.0, 0.5]
     before = {name: tensor.clone() for name, tensor in evaluator.model.state_dict().items()}
     parameters = dict(evaluator.model.named_parameters())
-    plain = probe.probe_line(evaluator, direction, offsets)
-    exact = probe.probe_line(evaluator, direction, offsets, exact=True)
+    plain = probe_line(evaluator, direction, offsets)
+    exact = probe_line(evaluator, direction, offsets, exact=True)
     assert [row.pop("train_slope") for row in plain] == [None] * 3
     assert all(isinstance(row.pop("train_slope"), float) for row in exact)
     assert plain == exact
@@ -763,7 +764,7 @@ def test_detection_from_differences_converges_to_that_from_exact_slopes():
         optimiser.step()
     evaluator.load(evaluator.model.requires_grad_(False).state_dict())
     direction = draw(evaluator.model, kind="uniform")
-    rows = probe.probe_line(evaluator, direction, probe.line_offsets(2.0, 129), exact=True)
+    rows = probe_line(evaluator, direction, line_offsets(2.0, 129), exact=True)
     x, y, slope = ([row[key] for row in rows] for key in ("offset", "train_loss", "train_slope"))
     apart = []
     for step in (8, 4, 2, 1):
@@ -778,7 +779,7 @@ def test_detection_from_differences_converges_to_that_from_exact_slopes():
 def solution(evaluator, tmp_path, n=3, **changes):
     block = {**BLOCK, "n": n, **changes}
     state = tmp_path / "curves.pt"
-    found = probe.probe_solution(evaluator, block, key="cell", stored=[], check_stored_bn=True, state=state)
+    found = probe_solution(evaluator, block, key="cell", stored=[], check_stored_bn=True, state=state)
     return list(found)
 
 
@@ -836,11 +837,11 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     whole = solution(make_evaluator(), tmp_path / "whole")
     block, state = dict(BLOCK), tmp_path / "killed.pt"
     options = {"key": "cell", "stored": [], "check_stored_bn": True, "state": state, "save_every_s": 0.0}
-    killed = probe.probe_solution(make_evaluator(), block, **options)
+    killed = probe_solution(make_evaluator(), block, **options)
     next(killed), next(killed)
     killed.close()
     assert sorted(load_checkpoint(state)) == [0, 1]
-    assert list(probe.probe_solution(make_evaluator(), block, **options)) == whole
+    assert list(probe_solution(make_evaluator(), block, **options)) == whole
 
 
 def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
@@ -849,13 +850,13 @@ def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     options = {"key": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
     block = {**BLOCK, "points": 21, "adaptive": True}
     first, state = make_evaluator(), tmp_path / "curves.pt"
-    found = list(probe.probe_solution(first, {**block, "n": 2}, state=state, **options))
+    found = list(probe_solution(first, {**block, "n": 2}, state=state, **options))
     assert [(len(curve), row["points"]) for curve, row in found] == [(9, 9), (11, 11)]
-    again = list(probe.probe_solution(make_evaluator(), block, state=state, **options))
+    again = list(probe_solution(make_evaluator(), block, state=state, **options))
     assert again[:2] == found
     assert again[2][1]["points"] == 9
     whole = list(
-        probe.probe_solution(make_evaluator(), block | {"adaptive": False}, state=tmp_path / "x", **options)
+        probe_solution(make_evaluator(), block | {"adaptive": False}, state=tmp_path / "x", **options)
     )
     for (curve, _), (points, _), at in zip(again, whole, (FIRST, [0, 1, 2, *FIRST[1:]], FIRST), strict=True):
         assert curve == [points[i] | {"grid_points": 21} for i in at]
@@ -870,9 +871,7 @@ def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path,
             next_point, "next_point", lambda x, at, *_, **__: min(set(range(len(x))) - set(at), default=None)
         )
         given = block | {"adaptive": adaptive}
-        ((curve, _),) = probe.probe_solution(
-            subset_evaluator(), given, state=tmp_path / str(adaptive), **options
-        )
+        ((curve, _),) = probe_solution(subset_evaluator(), given, state=tmp_path / str(adaptive), **options)
         curves.append(curve)
     assert curves[0] == [row | {"grid_points": 21} for row in curves[1]]
     assert all(row["train_error"] > 0 for row in curves[0] if row["offset"])
@@ -880,17 +879,17 @@ def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path,
 
 def test_stored_directions_are_picked_by_solution_and_number():
     stored = {f"{s}/{k}/w.x": torch.tensor([float(k)]) for s in ("sgd", "swa") for k in range(11)}
-    found = probe.stored_directions(stored, "swa")
+    found = stored_directions(stored, "swa")
     assert [d["w.x"].item() for d in found] == list(range(11))
-    assert probe.stored_directions(stored, "descent") == []
+    assert stored_directions(stored, "descent") == []
 
 
 def test_columns_of_some_kinds_are_null_for_the_others():
     header = {"columns": {"swa": [{"eigenvalue": 3.5}, {"to_seed": 4}]}}
-    assert probe.stored_columns(header, "swa", 0) == {"eigenvalue": 3.5, "to_seed": None}
-    assert probe.stored_columns(header, "swa", 1) == {"eigenvalue": None, "to_seed": 4}
+    assert stored_columns(header, "swa", 0) == {"eigenvalue": 3.5, "to_seed": None}
+    assert stored_columns(header, "swa", 1) == {"eigenvalue": None, "to_seed": 4}
     null = {"eigenvalue": None, "to_seed": None}
-    assert probe.stored_columns(header, "sgd", 0) == probe.stored_columns({}, "sgd", 0) == null
+    assert stored_columns(header, "sgd", 0) == stored_columns({}, "sgd", 0) == null
 
 
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
@@ -899,11 +898,11 @@ def test_line_between_two_solutions(bn):
     bn_refresh.refresh_bn(stop, make_split(60).batches(60))
     evaluator = make_evaluator(bn=bn)
     line = {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 4}
-    points = probe.line_between(evaluator, stop, line, check_stored_bn=True)
+    points = line_between(evaluator, stop, line, check_stored_bn=True)
     assert [p["t"] for p in points] == [i / 4 for i in range(-4, 9)]
     broken = copy.deepcopy(stop)
     for layer in batch_norms(broken):
         layer.running_var.mul_(1.5)
     if bn == "refreshed":
         with pytest.raises(ValleysError, match=r"self-check failed: descent \(t = 1\)"):
-            probe.line_between(make_evaluator(), broken, line, check_stored_bn=True)
+            line_between(make_evaluator(), broken, line, check_stored_bn=True)

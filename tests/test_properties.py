@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_asymmetry import brute_force
 from valleys import config as valleys_config
-from valleys import directions
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.next_point import first_points, next_point
 from valleys.asymmetry.spline import finer
 from valleys.errors import ValleysError
+from valleys.landscape import directions
 from valleys.storage import tables
 
 # The same examples each time: a test that fails on one machine in a thousand runs says nothing of a change.

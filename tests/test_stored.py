@@ -7,12 +7,14 @@ import weakref
 
 import pytest
 import torch
-from valleys import directions, probe
 from valleys.data import on_disk
 from valleys.data.augment import draw_permutation, epoch_batches
 from valleys.data.cache import RESIDENT_MB, _header, load_split, read_metadata, save_split
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
+from valleys.landscape import computed, directions
+from valleys.landscape.evaluator import evaluator_for
+from valleys.landscape.lines import probe_line
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 from valleys.training import sgd
@@ -157,8 +159,8 @@ def as_bytes(value):
 
 @pytest.mark.parametrize("method", ["exact", "streaming"])
 def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkeypatch):
-    from valleys import hessian
     from valleys.data import loaders
+    from valleys.landscape import hessian
 
     save_split(tmp_path / "test.safetensors", make_split(23, seed=1))
 
@@ -172,10 +174,10 @@ def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkey
         found = [rows, net.state_dict(), evaluate(net, train, LOSS, 17)]
         block = {"train_images": 30, "test_images": None, "bn": "refreshed"}
         spec = {"loss": {"name": "cross_entropy"}, "bn_refresh": {"method": method, "batch_size": 9}}
-        evaluator = probe.evaluator_for(net, (train, test), block, spec)
+        evaluator = evaluator_for(net, (train, test), block, spec)
         u, _ = directions.random_direction("uniform", dict(net.named_parameters()), key="k", k=0)
-        found.append(probe.probe_line(evaluator, u, [-0.5, 0.0, 0.5]))
-        found.append(directions.gradient(net, train, LOSS, 11))
+        found.append(probe_line(evaluator, u, [-0.5, 0.0, 0.5]))
+        found.append(computed.gradient(net, train, LOSS, 11))
         names = [name for name, _ in net.named_parameters()][-2:]
         found.append(hessian.hessian_eigenvectors(net, train.subset(20), LOSS, names, 1, 8))
         return as_bytes(found)

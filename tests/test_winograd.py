@@ -10,7 +10,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from valleys import winograd
 from valleys.data.split import Split
-from valleys.probe import Evaluator, probe_line
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import probe_line
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ need no file: seed and number remake them.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import directions
     from valleys.config import Experiment
+    from valleys.landscape import computed, directions
     from valleys.models import losses, solutions
     from valleys.storage.weights import load_weights, save_weights
     from valleys.training.iterates import iterate_files
@@ -28,16 +28,16 @@ with job(snakemake) as log:
     for name in snakemake.params.solutions:
         names = directions.parameter_group(loaded[name], spec["probe"]["group"])
         if kind == "gradient":
-            found = [directions.restrict(directions.gradient(loaded[name], train, loss), names)]
+            found = [directions.restrict(computed.gradient(loaded[name], train, loss), names)]
         elif kind == "hessian":
-            from valleys import hessian  # imports curvlinops, which no other kind needs
+            from valleys.landscape import hessian  # imports curvlinops, which no other kind needs
 
             found, values = hessian.hessian_eigenvectors(loaded[name], train, loss, names, n)
             columns[name] = [{"eigenvalue": value} for value in values]
         elif kind == "pca":
             epochs = kept_epochs(Experiment(snakemake.config).recipe(snakemake.wildcards.recipe))
             paths = iterate_files(snakemake.input.iterates, epochs=epochs)
-            found = directions.principal_components((load_weights(p, ours=True)[0] for p in paths), names, n)
+            found = computed.principal_components((load_weights(p, ours=True)[0] for p in paths), names, n)
         elif kind == "to_seed":
             own = {m: weights[name][m].cpu() for m in names}
             paths = [snakemake.input[f"{name}_of_seed_{seed}"] for seed in snakemake.params.seeds]

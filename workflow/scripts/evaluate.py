@@ -7,7 +7,7 @@ from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.config import SOLUTIONS, Cell
-    from valleys.directions import difference
+    from valleys.landscape.directions import difference
     from valleys.models import losses, solutions
     from valleys.networks import tensors
     from valleys.storage import tables

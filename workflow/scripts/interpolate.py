@@ -7,8 +7,9 @@ Out: ``table`` (interpolation).
 from valleys.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys import probe
     from valleys.config import Cell
+    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape.probing import line_between
     from valleys.models import solutions
     from valleys.storage import tables
     from valleys.training import paths
@@ -25,9 +26,9 @@ with job(snakemake) as log:
     if bends:
         ends = {"path": line["path"], "start": first["checksum"], "stop": last["checksum"]}
         path = paths.load_path(bends, *weights, ends)
-    evaluator = probe.evaluator_for(start, splits, line, spec, compiles(snakemake.config))
+    evaluator = evaluator_for(start, splits, line, spec, compiles(snakemake.config))
     whole = line["train_images"] is None and "stored" not in (first["bn_policy"], last["bn_policy"])
-    points = probe.line_between(evaluator, stop, line, whole, path.at if bends else None)
+    points = line_between(evaluator, stop, line, whole, path.at if bends else None)
     keys = ("path", "start", "stop", "stop_recipe", "stop_seed")
     about = {"line": w.line, "bn_policy": evaluator.bn, **{key: line[key] for key in keys}}
     lengths = path.lengths([point["t"] for point in points])

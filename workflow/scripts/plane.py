@@ -11,9 +11,11 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import directions, planes, probe
     from valleys.config import Cell, Experiment
     from valleys.data.cache import read_metadata
+    from valleys.landscape import directions, planes
+    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape.probing import stored_directions
     from valleys.models import solutions
     from valleys.networks import tensors
     from valleys.storage import tables
@@ -54,7 +56,7 @@ with job(snakemake) as log:
             path = snakemake.input.get(f"directions_{axis}")
             if path:
                 stored, _ = load_weights(path, ours=True)
-                found = directions.restrict(probe.stored_directions(stored, where)[chosen["k"]], names)
+                found = directions.restrict(stored_directions(stored, where)[chosen["k"]], names)
             else:
                 key = f"{cell.path}/{chosen['group']}"
                 found, _ = directions.random_direction(
@@ -65,7 +67,7 @@ with job(snakemake) as log:
 
     points = planes.describe(plane, weights, iterates)
     xs, ys = planes.sides(block, points, tensors.vector_norm(weights[where]))
-    evaluator = probe.evaluator_for(nets[where], splits, block, spec, compiles(snakemake.config))
+    evaluator = evaluator_for(nets[where], splits, block, spec, compiles(snakemake.config))
     foreign = any(about["bn_policy"] == "stored" for _, about in loaded.values())
     whole = block["train_images"] is None and not foreign
     held = planes.check_solutions(evaluator, plane, nets, check_stored_bn=whole)

@@ -11,10 +11,11 @@ from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import probe
     from valleys.config import Cell
     from valleys.data.cache import read_metadata
-    from valleys.direction_kinds import COMPUTED
+    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape.kinds import COMPUTED
+    from valleys.landscape.probing import probe_solution, stored_columns, stored_directions
     from valleys.models import solutions
     from valleys.storage import tables
     from valleys.storage.weights import checksum, load_weights
@@ -35,7 +36,7 @@ with job(snakemake) as log:
         stored, header = load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
         for name in block["solutions"]:
             model, about = solutions.load(named[name], device)
-            evaluator = probe.evaluator_for(model, splits, block, spec, compiles(snakemake.config))
+            evaluator = evaluator_for(model, splits, block, spec, compiles(snakemake.config))
             del model  # the evaluator has a copy
             log.info("probe %s at %s", probe_name, name)
             judged = evaluator.precision != "fp32" or block.get("adaptive")
@@ -48,11 +49,11 @@ with job(snakemake) as log:
                 stored=checksum(stored),
             )
             state = state_folder(folder, f"probe-{probe_name}-{name}", key)
-            for curve, row in probe.probe_solution(
+            for curve, row in probe_solution(
                 evaluator,
                 block,
                 key=f"{cell.path}/{block['group']}",
-                stored=probe.stored_directions(stored, name),
+                stored=stored_directions(stored, name),
                 check_stored_bn=block["train_images"] is None and about["bn_policy"] != "stored",
                 state=state / "curves.pt",
                 constants=spec.get("asymmetry"),
@@ -60,7 +61,7 @@ with job(snakemake) as log:
                 label = {**cell.columns(), "solution": name, "probe": probe_name}
                 label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
                 curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
-                row |= probe.stored_columns(header, name, row["k"])
+                row |= stored_columns(header, name, row["k"])
                 rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
     tables.write(snakemake.output.curves, "curves", curves, spec)
     tables.write(snakemake.output.directions, "directions", rows, spec)

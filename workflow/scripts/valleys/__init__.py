@@ -9,58 +9,43 @@ These names are imported when they are first used: importing the package imports
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from valleys.lazy import names_of
 
 if TYPE_CHECKING:
-    from valleys import directions
     from valleys.asymmetry.barriers import barrier
     from valleys.asymmetry.definition import Detection, detect
     from valleys.asymmetry.shifts import shift
-    from valleys.directions import random_direction
+    from valleys.data import loaders
     from valleys.errors import ValleysError
+    from valleys.landscape import directions, hessian
+    from valleys.landscape.directions import random_direction
+    from valleys.landscape.evaluator import Evaluator
+    from valleys.landscape.lines import Radius, find_radius, line_offsets, probe_line
+    from valleys.models import checkpoints, losses
     from valleys.networks.bn_refresh import refresh_bn
-    from valleys.probe import Evaluator, Radius, find_radius, line_offsets, probe_line
+    from valleys.training import sgd
     from valleys.training.averaging import average
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Detection",
-    "Evaluator",
-    "Radius",
-    "ValleysError",
-    "average",
-    "barrier",
-    "detect",
-    "directions",
-    "find_radius",
-    "line_offsets",
-    "probe_line",
-    "random_direction",
-    "refresh_bn",
-    "shift",
-]
-
-_HOME = {
-    "asymmetry.definition": ("Detection", "detect"),
-    "asymmetry.barriers": ("barrier",),
-    "asymmetry.shifts": ("shift",),
-    "training.averaging": ("average",),
-    "networks.bn_refresh": ("refresh_bn",),
-    "directions": ("directions", "random_direction"),
-    "errors": ("ValleysError",),
-    "probe": ("Evaluator", "Radius", "find_radius", "line_offsets", "probe_line"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            home = importlib.import_module(f"valleys.{module}")
-            return home if name == module else getattr(home, name)
-    raise AttributeError(f"module 'valleys' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = names_of(
+    __name__,
+    {
+        "asymmetry.barriers": ("barrier",),
+        "asymmetry.definition": ("Detection", "detect"),
+        "asymmetry.shifts": ("shift",),
+        "data.loaders": ("loaders",),
+        "errors": ("ValleysError",),
+        "landscape.directions": ("directions", "random_direction"),
+        "landscape.evaluator": ("Evaluator",),
+        "landscape.hessian": ("hessian",),
+        "landscape.lines": ("Radius", "find_radius", "line_offsets", "probe_line"),
+        "models.checkpoints": ("checkpoints",),
+        "models.losses": ("losses",),
+        "networks.bn_refresh": ("refresh_bn",),
+        "training.averaging": ("average",),
+        "training.sgd": ("sgd",),
+    },
+)

@@ -265,7 +265,7 @@ def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool
 def options() -> str:
     """Return the tables of data sources, architectures and direction kinds as Markdown."""
     from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS
-    from valleys.direction_kinds import GROUPS, KINDS
+    from valleys.landscape.kinds import GROUPS, KINDS
     from valleys.models.options import ACTIVATIONS, ARCHS, NORM_INITS, NORMS
 
     lines = ["# Options", "", "Made by `python -m valleys options`; every other key is described in"]

@@ -25,8 +25,8 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 
 from valleys import factories
 from valleys.data.options import IMAGE_SUFFIXES, image_shape, validate_dataset
-from valleys.direction_kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.errors import ValleysError
+from valleys.landscape.kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.models.options import validate_spec
 from valleys.stages import VERSIONS
 from valleys.storage import files, schemas

@@ -22,7 +22,7 @@ from typing import Any
 from valleys import factory_costs
 from valleys.config import Cell, Experiment
 from valleys.data import counts
-from valleys.direction_kinds import COMPUTED, SINGLE
+from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure
 
 MB = 1e6
@@ -67,7 +67,7 @@ GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb
 BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
 BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
-BF16_CHECKED = 2  # points of a curve that are measured in fp32 too, beside offset 0: `probe.settle`
+BF16_CHECKED = 2  # points of a curve that are measured in fp32 too, beside offset 0: `adaptive.settle`
 #: Share of curves that are then measured again in fp32, by BN policy: 17 of 108, 17 of 176, 110 of 372 of the
 #: default run's networks.
 BF16_AGAIN = {"refreshed": 0.16, "frozen": 0.10, "none": 0.30}
@@ -77,7 +77,7 @@ IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that 
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
-RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `probe.find_radius`
+RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `lines.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
 ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (docs/performance.md)
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector

@@ -32,7 +32,7 @@ def judge(
     """Return one row of the ``asymmetry`` table for each direction.
 
     Slopes are the exact ones where a curve has a finite one at every point, else differences. ``certain`` is
-    there for curves with errors (`probe.with_errors`).
+    there for curves with errors (`subsets.with_errors`).
 
     Parameters
     ----------

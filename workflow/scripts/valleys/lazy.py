@@ -17,14 +17,16 @@ def names_of(
     package
         Its ``__name__``.
     homes
-        The public names by the module that has them, as it is named within the package.
+        The public names by the module that has them, as it is named within the package. A name that is the
+        module's own stands for the module.
     """
     where = {name: module for module, names in homes.items() for name in names}
 
     def get(name: str) -> Any:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{where[name]}"), name)
+        module = importlib.import_module(f"{package}.{where[name]}")
+        return module if where[name].rpartition(".")[2] == name else getattr(module, name)
 
     def known() -> list[str]:
         return sorted({*vars(importlib.import_module(package)), *where})

@@ -20,8 +20,8 @@ import yaml
 
 from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
 from valleys.data.options import MAX_SEED
-from valleys.direction_kinds import COMPUTED, RANDOM, SINGLE
 from valleys.errors import ValleysError
+from valleys.landscape.kinds import COMPUTED, RANDOM, SINGLE
 from valleys.stages import VERSIONS
 from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights
@@ -349,7 +349,8 @@ def probe(
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
     from valleys import detection, figures, jobs
-    from valleys import probe as probing
+    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape.probing import probe_solution
     from valleys.models import losses, solutions
     from valleys.storage import tables
     from valleys.training.trainer import state_folder
@@ -367,7 +368,7 @@ def probe(
     cell = _cell(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
     block, loss = wanted.block, losses.build(wanted.loss)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
-    evaluator = probing.evaluator_for(net, splits, block, settings)
+    evaluator = evaluator_for(net, splits, block, settings)
     stored, columns = _computed(net, splits[0].subset(block["train_images"]), loss, block)
     name, solution = block["kind"], _name(str(about["solution"]))
     judged = evaluator.precision != "fp32" or block.get("adaptive")
@@ -378,7 +379,7 @@ def probe(
         jobs.arithmetic(where),
         stored=checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
     )
-    found = probing.probe_solution(
+    found = probe_solution(
         evaluator,
         block,
         key=f"{cell.path}/{block['group']}",
@@ -421,14 +422,14 @@ def _computed(
     net: nn.Module, train: Split, loss: Any, block: Mapping[str, Any]
 ) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
     """Return directions that are not drawn from a seed, and the columns that belong to them."""
-    from valleys import directions
+    from valleys.landscape import computed, directions
 
     if block["kind"] in RANDOM:
         return [], []
     names = directions.parameter_group(net, block["group"])
     if block["kind"] == "gradient":
-        return [directions.restrict(directions.gradient(net, train, loss), names)], []
-    from valleys import hessian
+        return [directions.restrict(computed.gradient(net, train, loss), names)], []
+    from valleys.landscape import hessian
 
     found, values = hessian.hessian_eigenvectors(net, train, loss, names, block["n"])
     return found, [{"eigenvalue": value} for value in values]

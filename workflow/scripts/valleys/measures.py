@@ -20,7 +20,7 @@ DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
 SOLUTIONS = ("sgd", "swa", "descent")
 """The workflow's own; other names are those that the user gave weights."""
 ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
-"""Independent parts of the error of a train curve that a subset of images brings (`probe.with_errors`)."""
+"""Independent parts of the error of a train curve that a subset of images brings (`subsets.with_errors`)."""
 POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
 

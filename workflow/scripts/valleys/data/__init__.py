@@ -5,22 +5,16 @@ from typing import TYPE_CHECKING
 from valleys.lazy import names_of
 
 if TYPE_CHECKING:
-    from valleys.data.augment import augment as augment
-    from valleys.data.augment import epoch_batches as epoch_batches
-    from valleys.data.cache import load_split as load_split
-    from valleys.data.cache import read_metadata as read_metadata
-    from valleys.data.cache import save_split as save_split
-    from valleys.data.cache import write_split as write_split
-    from valleys.data.sources.load import load_source as load_source
-    from valleys.data.split import Split as Split
-    from valleys.data.split import channel_statistics as channel_statistics
-    from valleys.data.split import subset_indices as subset_indices
+    from valleys.data.augment import epoch_batches
+    from valleys.data.cache import load_split, read_metadata, save_split, write_split
+    from valleys.data.sources.load import load_source
+    from valleys.data.split import Split, channel_statistics, subset_indices
 
 __getattr__, __dir__, __all__ = names_of(
     __name__,
     {
         "split": ("Split", "channel_statistics", "subset_indices"),
-        "augment": ("augment", "epoch_batches"),
+        "augment": ("epoch_batches",),
         "cache": ("load_split", "read_metadata", "save_split", "write_split"),
         "sources.load": ("load_source",),
     },

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from valleys.errors import ValleysError
+
 _HELD = {"_parameters", "_buffers", "_modules"}
 
 
@@ -176,3 +178,30 @@ def random_numbers_kept(device: torch.device) -> Iterator[None]:
 def vector_norm(tensors: Mapping[str, Tensor]) -> float:
     """Return the 2-norm of all entries of `tensors` together, in float64."""
     return norm(tensors.values())
+
+
+def check_apart(
+    start: Mapping[str, Tensor],
+    stop: Mapping[str, Tensor],
+    names: Iterable[str],
+    what: str = "start and stop",
+) -> None:
+    """Check that a line between two sets of weights has a length.
+
+    Parameters
+    ----------
+    names
+        The parameters in which the line runs.
+    what
+        Names the two in the error.
+
+    Raises
+    ------
+    ValleysError
+        When they have the same value in each of these parameters.
+    """
+    if all(torch.equal(start[n].detach(), stop[n].detach().to(start[n])) for n in names):
+        raise ValleysError(
+            f"{what} are the same weights: the line between them has length zero; give two that differ "
+            "(of a checkpoint with several sets of weights, file.pt#key chooses one)"
+        )

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from valleys.data.split import Split
-from valleys.directions import check_apart
 from valleys.errors import ValleysError
 from valleys.networks import copies
+from valleys.networks.tensors import check_apart
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
 from valleys.training.trainer import Trainer
@@ -133,7 +133,7 @@ class CurveNet(nn.Module):
     In train mode each call draws t ~ U(0, 1) from torch's CPU generator, which `Trainer` seeds for every
     epoch and keeps in its checkpoint. Batch norm then uses the batch's own statistics, so the buffers that
     the base network came with have no part in what is trained. `forward` is for training alone: the loss
-    along a finished path is measured by `probe.line_between`, with statistics refreshed at every point.
+    along a finished path is measured by `probing.line_between`, with statistics refreshed at every point.
 
     Parameters
     ----------

@@ -30,8 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys import directions, probe
 from valleys.errors import ValleysError
+from valleys.landscape import computed, directions
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.lines import check_against
+from valleys.landscape.probing import TOLERANCE
 from valleys.networks.tensors import real, vector_norm, wide
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.storage.weights import checksum
@@ -155,7 +158,7 @@ def principal(read: Callable[[], Iterable[Weights]], names: Sequence[str]) -> Pl
             total[name] = total[name] + value if name in total else value
     if count < 3:
         raise ValleysError(f"a pca plane needs at least 3 iterates, there are {count}")
-    axes = directions.principal_components(read(), list(names), 2)
+    axes = computed.principal_components(read(), list(names), 2)
     return spanned({name: value / count for name, value in total.items()}, *axes)
 
 
@@ -218,7 +221,7 @@ def sides(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]], norm: fl
 
 
 def check_solutions(
-    evaluator: probe.Evaluator, plane: Plane, solutions: Mapping[str, nn.Module], check_stored_bn: bool
+    evaluator: Evaluator, plane: Plane, solutions: Mapping[str, nn.Module], check_stored_bn: bool
 ) -> list[str]:
     """Check that each solution on the plane has its own train loss at its coordinates; return their names.
 
@@ -228,7 +231,7 @@ def check_solutions(
     Raises
     ------
     ValleysError
-        When a loss differs: see `probe.check_against`.
+        When a loss differs: see `lines.check_against`.
     """
     start, found = evaluator.start, []
     try:
@@ -247,8 +250,8 @@ def check_solutions(
             else:
                 evaluator.place(weights.items())
                 own = evaluator.train_loss()[0]
-            tolerance = probe.TOLERANCE[evaluator.precision]
-            probe.check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, tolerance, on="plane")
+            tolerance = TOLERANCE[evaluator.precision]
+            check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, tolerance, on="plane")
             found.append(name)
     finally:
         evaluator.load(start)
@@ -256,7 +259,7 @@ def check_solutions(
 
 
 def surface(
-    evaluator: probe.Evaluator,
+    evaluator: Evaluator,
     plane: Plane,
     xs: Sequence[float],
     ys: Sequence[float],
@@ -264,7 +267,7 @@ def surface(
     state: Path,
     save_every_s: float = 5.0,
 ) -> list[dict[str, float]]:
-    """Return ``x, y`` and the values of `probe.Point` on a grid, row by row, resuming from `state`.
+    """Return ``x, y`` and the values of `evaluator.Point` on a grid, row by row, resuming from `state`.
 
     Parameters
     ----------

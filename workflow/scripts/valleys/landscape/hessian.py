@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from valleys.data.split import Split
-from valleys.directions import Direction
 from valleys.errors import ValleysError
+from valleys.landscape.directions import Direction
 from valleys.models.losses import Loss, PerImage
 from valleys.networks import checks, copies, derivatives
 from valleys.storage.files import stable_seed

@@ -1,9 +1,4 @@
-"""Directions in weight space: random kinds regenerated from a seed, computed kinds kept as tensors.
-
-A direction is a dict from parameter name to tensor, of unit 2-norm over its parameter group. Random kinds
-are named by (key, k): each has a generator of its own on the CPU, so direction 7 is the same whether 8 or
-800 are drawn and whatever the device, and a table row with key, k and norm is enough to make it again.
-"""
+"""Directions in weight space: random ones made anew from a seed, differences of solutions, norms, signs."""
 
 from __future__ import annotations
 
@@ -14,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys.data.split import Split
-from valleys.direction_kinds import COMPUTED, GROUPS, RANDOM
 from valleys.errors import ValleysError
+from valleys.landscape.kinds import COMPUTED, GROUPS, RANDOM
 from valleys.models.layers import classifier_name, norm_parameters
-from valleys.models.losses import Loss, PerImage
-from valleys.networks import checks, copies, derivatives
-from valleys.networks.tensors import movable, norm, real
+from valleys.networks import copies
+from valleys.networks.tensors import check_apart, movable, norm, real
 from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
@@ -173,73 +166,6 @@ def inner(direction: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> flo
     )
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
-def gradient(model: nn.Module, split: Split, loss: Loss, batch_size: int = 500) -> Direction:
-    """Return the gradient of the mean loss over a split at the model's weights, not normalised.
-
-    Batch norm in eval mode: the statistics stored with the solution. Accumulated batch by batch, so that one
-    batch's graph is alive at a time. Parameters without use have a gradient of 0, integers none. The model is
-    left as it is.
-
-    Raises
-    ------
-    ValleysError
-        For a network that is no function of its weights, or whose derivative by torch is not the loss's
-        (`derivatives.differentiable`).
-    """
-    loss = PerImage(loss).on_set([split.labels])
-    net = derivatives.differentiable(model, split.batches(checks.SOME), loss)
-    names, parameters = zip(*((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True)
-    total = [torch.zeros_like(p) for p in parameters]
-    for images, labels in split.batches(batch_size):
-        part = loss(net(images), labels).sum() / len(split)
-        for into, g in zip(total, torch.autograd.grad(part, parameters, allow_unused=True), strict=True):
-            if g is not None:
-                into += g
-    return dict(zip(names, total, strict=True))
-
-
-def principal_components(
-    iterates: Iterable[Mapping[str, Tensor]], names: list[str], k: int
-) -> list[Direction]:
-    """Return the first `k` principal components of a trajectory's weights, by decreasing variance.
-
-    The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which takes the memory of
-    the n iterates three times over and never a matrix of the size of the weights squared.
-
-    Raises
-    ------
-    ValleysError
-        When the trajectory has fewer than k + 1 iterates, or spans fewer than k dimensions.
-    """
-    states = [{n: s[n] for n in names} for s in iterates]
-    if len(states) < k + 1:
-        raise ValleysError(f"pca needs at least {k + 1} iterates for {k} components, there are {len(states)}")
-    copies.check_real("pca", states[0])
-    shapes = {n: states[0][n].shape for n in names}
-    sizes = [shape.numel() for shape in shapes.values()]
-    rows = torch.empty((len(states), sum(sizes)), dtype=torch.float64)
-    for row in rows:
-        state = states.pop(0)  # lets go of it
-        torch.cat([state[n].double().reshape(-1) for n in names], out=row)
-    for columns in rows.split(sizes, dim=1):
-        columns -= columns.contiguous().mean(0)
-    values, vectors = torch.linalg.eigh(rows @ rows.T)
-    components = []
-    for i in range(k):
-        if (
-            values[-1 - i] <= 1e-13 * values[-1]
-        ):  # rounding: scaled to unit length it would pass for a direction
-            raise ValleysError(f"pca needs a trajectory of {k} dimensions, this one has {i}")
-        flat = vectors[:, -1 - i] @ rows
-        # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
-        flat = flat * torch.sign(flat[flat.abs().argmax()])
-        pieces = flat.split(sizes)
-        components.append({n: p.view(shapes[n]).float() for n, p in zip(names, pieces, strict=True)})
-    return components
-
-
 def difference(start: Mapping[str, Tensor], stop: Mapping[str, Tensor], names: list[str]) -> Direction:
     """Return ``stop - start`` over the named parameters, not normalised."""
     return {n: stop[n] - start[n] for n in names}
@@ -251,33 +177,6 @@ def towards(
     """Return the `difference` as a direction: it has a length (`check_apart`, which raises otherwise)."""
     check_apart(start, stop, names, what)
     return difference(start, stop, names)
-
-
-def check_apart(
-    start: Mapping[str, Tensor],
-    stop: Mapping[str, Tensor],
-    names: Iterable[str],
-    what: str = "start and stop",
-) -> None:
-    """Check that a line between two sets of weights has a length.
-
-    Parameters
-    ----------
-    names
-        The parameters in which the line runs.
-    what
-        Names the two in the error.
-
-    Raises
-    ------
-    ValleysError
-        When they have the same value in each of these parameters.
-    """
-    if all(torch.equal(start[n].detach(), stop[n].detach().to(start[n])) for n in names):
-        raise ValleysError(
-            f"{what} are the same weights: the line between them has length zero; give two that differ "
-            "(of a checkpoint with several sets of weights, file.pt#key chooses one)"
-        )
 
 
 def restrict(direction: Mapping[str, Tensor], names: Iterable[str]) -> Direction:

@@ -1,0 +1,1 @@
+"""Looking around a solution: directions, curves, planes, curvature, as measured on fixed images."""

@@ -1,0 +1,215 @@
+"""What the rules probe and interpolate run: all curves of a solution, as rows of a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from valleys.landscape import directions
+from valleys.landscape.adaptive import probe_adaptively, settle
+from valleys.landscape.evaluator import Evaluator, check_finite, log
+from valleys.landscape.kinds import RANDOM
+from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
+from valleys.landscape.subsets import with_errors
+from valleys.networks import tensors
+from valleys.networks.tensors import vector_norm
+from valleys.storage.state import load_checkpoint, save_checkpoint
+
+#: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
+
+
+def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[str, Tensor]]:
+    """Pick a solution's directions, in order, out of tensors named ``<solution>/<k>/<parameter>``."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in stored.items():
+        owner, k, parameter = name.split("/", 2)
+        if owner == solution:
+            found.setdefault(int(k), {})[parameter] = tensor
+    return [found[k] for k in sorted(found)]
+
+
+def stored_columns(header: Mapping[str, Any], solution: str, k: int) -> dict[str, Any]:
+    """Return the columns that just some computed kinds have, out of a direction file's header; else null."""
+    rows = header.get("columns", {}).get(solution, [])
+    return {"eigenvalue": None, "to_seed": None} | (rows[k] if k < len(rows) else {})
+
+
+def probe_solution(
+    evaluator: Evaluator,
+    block: Mapping[str, Any],
+    *,
+    key: str,
+    stored: list[dict[str, Tensor]],
+    check_stored_bn: bool,
+    state: Path,
+    constants: Mapping[str, float] | None = None,
+    save_every_s: float = 5.0,
+) -> Iterator[tuple[list[dict[str, float]], dict[str, Any]]]:
+    """Probe a solution along the directions of one probe, resuming from `state`.
+
+    Every curve is checked to pass through the solution's own loss.
+
+    Parameters
+    ----------
+    evaluator
+        Starts at the solution.
+    block
+        A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``, and
+        ``adaptive`` if it is.
+    key
+        Name of the random stream.
+    stored
+        Directions of computed kinds.
+    check_stored_bn
+        Whether the stored BN statistics are those of the probing set, so that the solution as stored must
+        have the curve's loss at 0. Otherwise (refreshed on a subset) it is compared after a refresh.
+    state
+        File that keeps finished directions, by number.
+    constants
+        Of Definition 1, for an evaluator in bf16 (`settle`) and for adaptive probes (`probe_adaptively`).
+
+    Yields
+    ------
+    curve, row
+        Points of the line, and the direction's columns of the ``directions`` table (without the names).
+    """
+    model = evaluator.model
+    names = directions.parameter_group(model, block["group"])
+    weights = {name: evaluator.parameters[name].detach() for name in names}
+    weight_norm, group_norm = vector_norm(evaluator.parameters), vector_norm(weights)
+    random = block["kind"] in RANDOM
+    done: dict[int, Any] = load_checkpoint(state) if state.exists() else {}
+    saved_at = time.monotonic()
+    # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat. Later
+    # directions start from the radius of direction 0, which is the same however many are asked for.
+    first = done[0][1]["radius"] if 0 in done else weight_norm / 50
+    with evaluator.in_precision("fp32"):
+        own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.at_start()
+    check_finite("the solution", own.train_loss)
+    resumed = len(done)
+    for k, direction, norm in directions.draw(block, weights, key, stored):
+        if k not in done:
+            if block["radius"] is not None:
+                radius = Radius(float(block["radius"]), "fixed")
+            elif block["relative"] is not None:
+                norm_of = group_norm if block["relative_to"] == "group" else weight_norm
+                radius = Radius(block["relative"] * norm_of, "fixed")
+            else:
+                radius = find_radius(
+                    evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm
+                )
+                first = radius.radius if k == 0 else first
+            offsets = line_offsets(radius.radius, block["points"])
+            exact = block["slopes"] == "exact"
+            if block.get("adaptive"):
+                curve, measured = probe_adaptively(evaluator, direction, offsets, constants or {}, exact)
+                measured["points"] = len(curve)
+                curve = [{**row, "grid_points": len(offsets)} for row in curve]
+            else:
+                curve = probe_line(evaluator, direction, offsets, exact=exact)
+            check_against(
+                f"direction {k} at offset 0",
+                next(row["train_loss"] for row in curve if row["offset"] == 0),
+                own.train_loss,
+                TOLERANCE[evaluator.precision],
+            )
+            if not block.get("adaptive"):
+                curve, measured = settle(evaluator, direction, curve, constants or {})
+            curve = with_errors(curve, evaluator.drawn_from)
+            row = {
+                "k": k,
+                "key": key if random else "",
+                "norm": norm,
+                "entries": sum(w.numel() for w in weights.values()),
+                "group_norm": group_norm,
+                "projection": directions.inner(direction, weights),
+                "sign_agreement": directions.sign_agreement(direction, weights),
+                "radius": radius.radius,
+                "radius_status": radius.status,
+                **measured,
+            }
+            done[k] = [curve, row]
+            if time.monotonic() - saved_at > save_every_s:
+                save_checkpoint(state, done)
+                saved_at = time.monotonic()
+            log.info(
+                "direction %d of %d: R %.4g (%s), loss %.4f | %.4f | %.4f at -R, 0, R, %d points, %s",
+                k + 1,
+                block["n"],
+                radius.radius,
+                radius.status,
+                curve[0]["train_loss"],
+                own.train_loss,
+                curve[-1]["train_loss"],
+                len(curve),
+                measured["precision"],
+            )
+        yield tuple(done[k])
+    if len(done) > resumed:
+        # Curves share their point at offset 0; that all began there shows when it is measured again.
+        evaluator.reset()
+        again = evaluator.point().train_loss
+        check_against(
+            "the start after the last direction", again, own.train_loss, TOLERANCE[evaluator.precision]
+        )
+        evaluator.reset()
+    save_checkpoint(state, done)
+
+
+def line_between(
+    evaluator: Evaluator,
+    stop: nn.Module,
+    line: Mapping[str, Any],
+    check_stored_bn: bool,
+    at: Callable[[float], Mapping[str, Tensor]] | None = None,
+) -> list[dict[str, float]]:
+    """Return the points of a line or path between two stored solutions, checked at both ends.
+
+    Parameters
+    ----------
+    evaluator
+        Starts at the solution of t = 0.
+    stop
+        The solution of t = 1.
+    line
+        A line's config block: ``first, last, divisions``; t runs in steps of 1/divisions.
+    check_stored_bn
+        As in `probe_solution`.
+    at
+        Gives the weights at t on a path with trained bends (`paths.WeightPath.at`); ``None``: the
+        straight line.
+
+    Raises
+    ------
+    ValleysError
+        When the two ends are the same weights, or a loss at an end is not that of its solution.
+    """
+    state = stop.state_dict()
+    names = f"{line['start']} (t = 0) and {line['stop']} (t = 1)"
+    tensors.check_apart(evaluator.start, state, evaluator.parameters, names)
+    d = line["divisions"]
+    ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
+
+    def report(count: int) -> None:
+        if count % 20 == 0 or count == len(ts):
+            log.info("%d of %d points", count, len(ts))
+
+    def move(t: float) -> None:
+        if at is None:
+            evaluator.between(state, t)
+        else:
+            evaluator.place(at(t).items())
+
+    points = interpolate(evaluator, move, ts, report)
+    if check_stored_bn or evaluator.bn != "refreshed":
+        by_t = {point["t"]: point["train_loss"] for point in points}
+        check_against(f"{line['start']} (t = 0)", by_t[0.0], evaluator.stored().train_loss)
+        if evaluator.bn != "frozen":  # a frozen line carries the statistics of its start
+            evaluator.load(state)
+            check_against(f"{line['stop']} (t = 1)", by_t[1.0], evaluator.stored().train_loss)
+    return points
