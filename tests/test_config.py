@@ -1066,7 +1066,7 @@ def test_a_probe_on_a_subset_of_images_is_told_so(key):
 def test_every_slice_carries_its_stages_version(monkeypatch):
     old = slices(experiment())
     for name in {name.split()[0].replace("figure", "figures") for name in old}:
-        monkeypatch.setitem(config.VERSIONS, name, 99)
+        monkeypatch.setitem(stages.VERSIONS, name, 99)
     assert all(params["version"] == 99 for params in slices(experiment()).values())
     assert all(params["version"] != 99 for params in old.values())
 

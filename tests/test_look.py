@@ -95,7 +95,7 @@ def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_pa
     row = read["directions"].iloc[1]
     direction, _ = directions.random_direction("uniform", net, key=row["key"], k=1)
     curve = read["curves"][read["curves"]["k"] == 1]
-    ours = probe_line(Evaluator(net, train, batch_size=250), direction, curve["offset"])
+    ours = probing.probe_line(Evaluator(net, train, batch_size=250), direction, curve["offset"])
     assert [p["train_loss"] for p in ours] == curve["train_loss"].tolist()
 
 

@@ -17,6 +17,7 @@ import torch
 import yaml
 from conftest import fill_defaults
 from valleys import config as valleys_config
+from valleys import stages
 from valleys import rulegraph
 from valleys.__main__ import main
 from valleys.asymmetry import next_point
@@ -240,7 +241,7 @@ def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):
     """Params carry the algorithm version: what depends on the stage is remade, what it depends on is not."""
     config = valleys_config.Experiment(_filled(SMOKE))
     before = config.detect()
-    monkeypatch.setitem(valleys_config.VERSIONS, "detect", valleys_config.VERSIONS["detect"] + 1)
+    monkeypatch.setitem(stages.VERSIONS, "detect", stages.VERSIONS["detect"] + 1)
     assert config.detect() != before
 
 
