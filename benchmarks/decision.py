@@ -35,7 +35,7 @@ from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
 from valleys.asymmetry.spline import finer
-from valleys.config import Experiment
+from valleys.config.experiment import Experiment
 from valleys.data.cache import load_split
 from valleys.data.split import Split
 from valleys.landscape import directions

@@ -24,7 +24,8 @@ from snakemake.utils import validate
 from valleys import jobs, measures
 from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect_many
-from valleys.config import SCHEMA_FILE, Experiment
+from valleys.config.experiment import Experiment
+from valleys.config.schema import SCHEMA_FILE
 from valleys.data.cache import load_split
 from valleys.landscape import directions
 from valleys.landscape.adaptive import checked_points

@@ -27,7 +27,8 @@ SEEDS = (0, 1, 2)
 def measure(threads: int) -> dict[str, Any]:
     """Return the mean train loss (nats) after training by seed and epochs, with the weights' checksums."""
     import torch
-    from valleys import config
+    from valleys.config.experiment import Experiment
+    from valleys.config.schema import SCHEMA_FILE, check
     from valleys.data.sources import load
     from valleys.models import losses, solutions
     from valleys.storage.weights import checksum
@@ -39,9 +40,9 @@ def measure(threads: int) -> dict[str, Any]:
     raw = yaml.safe_load((common.ROOT / "config.yaml").read_text(encoding="utf-8"))
     from snakemake.utils import validate
 
-    config.check(raw)
-    validate(raw, os.fspath(config.SCHEMA_FILE))
-    experiment = config.Experiment(raw)
+    check(raw)
+    validate(raw, os.fspath(SCHEMA_FILE))
+    experiment = Experiment(raw)
     train, _ = load.load_source(experiment.datasets["digits"])
     recipe, loss = experiment.recipe("swa"), losses.build({"name": "cross_entropy"})
     found: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}

@@ -375,7 +375,8 @@ def take_back(config: Block, line: str) -> bool:
 
 def refused(config: Block) -> str | None:
     """Check a config in every way that a plan does; return the line that refuses it, None where none does."""
-    from valleys.config import Experiment, check, with_defaults
+    from valleys.config.experiment import Experiment
+    from valleys.config.schema import check, with_defaults
     from valleys.costs import Costs
     from valleys.errors import ValleysError
 
@@ -450,7 +451,8 @@ def give_weights(config: Block) -> None:
     """Write the weights that an accepted config names to the present folder: each of the net that its cell has."""
     import torch
     from safetensors.torch import save_file
-    from valleys.config import Experiment, with_defaults
+    from valleys.config.experiment import Experiment
+    from valleys.config.schema import with_defaults
     from valleys.data.sources import load
     from valleys.models import builder
 

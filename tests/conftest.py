@@ -23,11 +23,11 @@ def load_config(name):
 def fill_defaults(raw):
     """Check a config and fill in its defaults, as workflow/rules/common.smk does."""
     from snakemake.utils import validate
-    from valleys import config
+    from valleys.config.schema import SCHEMA_FILE, check
 
     filled = copy.deepcopy(raw)
-    config.check(filled)
-    validate(filled, os.fspath(config.SCHEMA_FILE))
+    check(filled)
+    validate(filled, os.fspath(SCHEMA_FILE))
     return filled
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import config, costs
-from valleys.config import Cell, Experiment
+from valleys import costs
+from valleys.config import versions
+from valleys.config.experiment import CELL_TABLES, RULES, Cell, Experiment, load
+from valleys.config.schema import check, check_files, input_path, read_yaml
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 from valleys.landscape import directions
@@ -670,7 +672,7 @@ def test_a_recipe_starts_from_cells_that_nobody_else_wants(start, execution):
 def test_studies_may_be_named_as_methods_of_snakemakes_lists():
     names = {name: STUDY | {"factors": {"model.norm": ["none"]}} for name in ("items", "get", "keys", "x")}
     assert list(experiment(("studies", names)).studies) == list(names)
-    assert set(costs.RULES) == set(config.RULES)
+    assert set(costs.RULES) == set(RULES)
 
 
 def test_checkpoints_have_no_other_places_than_those_filled_in():
@@ -685,19 +687,19 @@ def test_paths_below_a_folder_with_braces_are_made_relative(tmp_path, monkeypatc
     folder = tmp_path / "a{seed}b"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    assert config.input_path(str(folder / "x" / "a.npz")) == "x/a.npz"
-    assert config.input_path(str(tmp_path / "a.npz")) == str(tmp_path / "a.npz")
-    assert config.input_path("{x.npz") == "{x.npz"
+    assert input_path(str(folder / "x" / "a.npz")) == "x/a.npz"
+    assert input_path(str(tmp_path / "a.npz")) == str(tmp_path / "a.npz")
+    assert input_path("{x.npz") == "{x.npz"
     for path in (str(folder / "{x}.npz"), str(tmp_path / "{y}" / "a.npz")):
         with pytest.raises(ValleysError, match="in a path for a wildcard"):
-            config.input_path(path)
+            input_path(path)
 
 
 def test_blocks_that_hold_themselves_are_refused():
     loop = {}
     loop["a"] = [loop]
     with pytest.raises(ValleysError, match="more than 50 deep"):
-        config.check(BASE | {"models": {"m": {"factory": "a:b", "kwargs": loop}}})
+        check(BASE | {"models": {"m": {"factory": "a:b", "kwargs": loop}}})
 
 
 def test_training_starts_from_no_given_weights():
@@ -1066,7 +1068,7 @@ def test_a_probe_on_a_subset_of_images_is_told_so(key):
 def test_every_slice_carries_its_stages_version(monkeypatch):
     old = slices(experiment())
     for name in {name.split()[0].replace("figure", "figures") for name in old}:
-        monkeypatch.setitem(stages.VERSIONS, name, 99)
+        monkeypatch.setitem(versions.VERSIONS, name, 99)
     assert all(params["version"] == 99 for params in slices(experiment()).values())
     assert all(params["version"] != 99 for params in old.values())
 
@@ -1079,7 +1081,7 @@ def test_results_leave_out_style_and_execution():
 
 def test_provenance_of_a_table_is_what_decides_it():
     found = experiment(("figures.dpi", 77))
-    for table in config.CELL_TABLES:
+    for table in CELL_TABLES:
         about = found.provenance(table)
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
         assert ("probes" in about) == (
@@ -1321,10 +1323,10 @@ TWICE = {
 def test_a_key_that_is_there_twice_is_refused_with_its_line(text, tmp_path):
     line, words = TWICE[text]
     with pytest.raises(ValleysError, match=f"^c.yaml, line {line}: {re.escape(words)}.* drop one"):
-        config.read_yaml(text, "c.yaml")
+        read_yaml(text, "c.yaml")
     (tmp_path / "c").write_text(text)
     with pytest.raises(ValleysError, match=f"^config file .*c, line {line}: "):
-        config.check_files([tmp_path / "c"])
+        check_files([tmp_path / "c"])
 
 
 @pytest.mark.parametrize(
@@ -1341,18 +1343,18 @@ def test_a_key_that_is_there_twice_is_refused_with_its_line(text, tmp_path):
     ],
 )
 def test_other_yaml_is_read_as_ever(text, tmp_path):
-    assert repr(config.read_yaml(text, "c.yaml")) == repr(yaml.safe_load(text))
+    assert repr(read_yaml(text, "c.yaml")) == repr(yaml.safe_load(text))
     (tmp_path / "c").write_text(text)
-    config.check_files([tmp_path / "c"])
+    check_files([tmp_path / "c"])
 
 
 def test_json_is_read_as_snakemake_does(tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{\n\t"rate": 1e-3,\n\t"name": "a\\tb", "on": [true, null]\n}')
-    assert config.load(path) == {"rate": 0.001, "name": "a\tb", "on": [True, None]}
+    assert load(path) == {"rate": 0.001, "name": "a\tb", "on": [True, None]}
 
 
 def test_json_with_tabs_is_looked_at_too(tmp_path):
     (tmp_path / "c.json").write_text('{\n\t"a": 1,\n\t"a": 2\n}')
     with pytest.raises(ValleysError, match=r"c\.json, line 3: a is there twice"):
-        config.check_files([tmp_path / "c.json"])
+        check_files([tmp_path / "c.json"])

@@ -15,7 +15,7 @@ import pytest
 from conftest import fill_defaults, load_config
 from snakemake.iocontainers import Wildcards
 from valleys import costs
-from valleys.config import Experiment
+from valleys.config.experiment import Experiment
 from valleys.costs import Costs, Work
 from valleys.data import counts
 from workflow_runs import changed, snakemake

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 from valleys import factories, factory_costs
-from valleys.config import Experiment, with_defaults
+from valleys.config.experiment import Experiment
+from valleys.config.schema import with_defaults
 from valleys.costs import Costs
 from valleys.data.sources import load
 from valleys.errors import ValleysError

@@ -144,7 +144,7 @@ def test_names_are_not_read_as_mathematics(tmp_path):
 
 
 def test_every_figure_of_the_config_is_known(experiment_config):
-    from valleys.config import Experiment
+    from valleys.config.experiment import Experiment
 
     experiment = Experiment(experiment_config)
     for name in experiment.figures():

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from valleys import config as valleys_config
 from valleys import errors, jobs, plan
 from valleys.__main__ import main, show_claims
+from valleys.config.schema import check
 from valleys.data.sources.load import load_source
 from valleys.errors import ValleysError
 from workflow_runs import ROOT, changed, load, snakemake
@@ -95,7 +95,7 @@ def test_names_that_leave_their_folder_or_mean_something_to_a_shell_are_refused(
     bad += [changed(SMOKE, grid=[SMOKE["grid"][0] | {key: name}]) for key in ("dataset", "model", "recipe")]
     for config in bad:
         with pytest.raises(ValleysError, match="config: ") as caught:
-            valleys_config.check(config)
+            check(config)
         assert "\n" not in str(caught.value)
 
 

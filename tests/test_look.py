@@ -14,9 +14,10 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import config, look
+from valleys import look
 from valleys.__main__ import main, parser
 from valleys.asymmetry import next_point
+from valleys.config.schema import SCHEMA_FILE
 from valleys.data.cache import save_split
 from valleys.data.sources import load
 from valleys.errors import ValleysError
@@ -265,7 +266,7 @@ def test_help_names_the_defaults_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["probe", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    schema = yaml.safe_load(config.SCHEMA_FILE.read_text())
+    schema = yaml.safe_load(SCHEMA_FILE.read_text())
     properties = schema["$defs"]["probe"]["properties"]
     for key in look.PROBE_KEYS:
         option, default = f"--{key.replace('_', '-')}", properties[key].get("default")
@@ -350,7 +351,7 @@ def test_defaults_are_those_that_snakemake_fills_in(name):
 
     raw = load_config(name)
     theirs = copy.deepcopy(raw)
-    validate(theirs, str(config.SCHEMA_FILE))
+    validate(theirs, str(SCHEMA_FILE))
     assert look.with_defaults(copy.deepcopy(raw)) == theirs
 
 

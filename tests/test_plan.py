@@ -10,7 +10,7 @@ import yaml
 from conftest import fill_defaults, load_config
 from valleys import plan
 from valleys.__main__ import main
-from valleys.config import Experiment
+from valleys.config.experiment import Experiment
 from valleys.costs import Costs
 from valleys.errors import ValleysError
 from valleys.plan import Job

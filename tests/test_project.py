@@ -78,7 +78,7 @@ def test_every_config_is_described(path):
 
 def test_the_smallest_config_is_one():
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "config" / "README.md").read_text(), re.S)
-    from valleys.config import Experiment
+    from valleys.config.experiment import Experiment
 
     assert len(Experiment(fill_defaults(yaml.safe_load(block))).cells) == 6
 

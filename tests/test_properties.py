@@ -13,10 +13,11 @@ from conftest import fill_defaults, load_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_asymmetry import brute_force
-from valleys import config as valleys_config
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.next_point import first_points, next_point
 from valleys.asymmetry.spline import finer
+from valleys.config.experiment import Experiment
+from valleys.config.schema import check
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.storage import tables
@@ -57,7 +58,7 @@ def test_a_config_with_anything_anywhere_is_taken_or_refused_in_one_line(place, 
     block[place[-1]] = value
     message = "config"
     try:
-        valleys_config.Experiment(fill_defaults(config))
+        Experiment(fill_defaults(config))
     except ValleysError as error:
         message = str(error)
     assert "config" in message
@@ -68,7 +69,7 @@ def test_a_config_with_anything_anywhere_is_taken_or_refused_in_one_line(place, 
 @given(st.text(max_size=12))
 def test_a_name_that_is_taken_is_one_harmless_word(name):
     try:
-        valleys_config.check(SMOKE | {"name": name})
+        check(SMOKE | {"name": name})
     except ValleysError:
         assert not re.fullmatch("[a-z0-9]+", name)
     else:

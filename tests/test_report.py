@@ -156,7 +156,7 @@ def test_captions_are_those_of_the_figures(page, frames, config):
 
 
 def test_figure_spec_is_the_figures_own(experiment_config):
-    from valleys.config import Experiment
+    from valleys.config.experiment import Experiment
 
     own = {key: next(iter(experiment_config[f"{key}s"])) for key in ("dataset", "model", "recipe")}
     experiment_config["studies"] = {

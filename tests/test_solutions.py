@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
 from valleys import forkserver
-from valleys.config import Experiment
+from valleys.config.experiment import Experiment
+from valleys.config.versions import VERSIONS
 from valleys.data.cache import save_split
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import solutions
 from valleys.models.options import validate_spec
-from valleys.stages import VERSIONS
 from valleys.storage import files
 from valleys.storage.weights import checksum, relabel, save_weights
 from valleys.training import trainer

@@ -1,8 +1,8 @@
 """A stage whose code has changed must have had its version looked at.
 
 Snakemake does not see changes in the library that a rule's script imports. Each stage therefore has a version
-in its params (valleys.stages). This test keeps a hash of the code each stage uses, docstrings and comments
-left out; when one differs, either raise the stage's version (its results change: it and all downstream are
+in its params (config/versions.py). This test keeps a hash of the code each stage uses, docstrings and
+comments left out; when one differs, either raise the stage's version (its results change: it and all downstream are
 remade) or leave it (they do not), and then record the new hash with ``make stamp``.
 """
 
@@ -82,13 +82,13 @@ def stage_hash(stage, scripts=None):
 
 
 def present():
-    from valleys.stages import VERSIONS
+    from valleys.config.versions import VERSIONS
 
     return {stage: {"version": version, "code": stage_hash(stage)} for stage, version in VERSIONS.items()}
 
 
 def test_every_stage_has_a_script_and_a_version():
-    from valleys.stages import VERSIONS
+    from valleys.config.versions import VERSIONS
 
     scripts = {path.stem for path in SCRIPTS.glob("*.py")}
     assert scripts == set(VERSIONS)
@@ -172,7 +172,7 @@ def test_no_stage_changed_unnoticed():
         )
     changed = [stage for stage, now in present().items() if recorded["stages"].get(stage) != now]
     assert not changed, (
-        f"code of {', '.join(changed)} changed: raise VERSIONS in valleys/stages.py for those whose results "
+        f"code of {', '.join(changed)} changed: raise VERSIONS in config/versions.py for those whose results "
         "change, then run 'make stamp'"
     )
 

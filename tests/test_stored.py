@@ -80,7 +80,7 @@ def test_the_limit_decides_where_images_are(path):
 
 def test_what_the_schema_gives_is_the_limit_of_a_look():
     import yaml
-    from valleys.config import SCHEMA_FILE
+    from valleys.config.schema import SCHEMA_FILE
 
     schema = yaml.safe_load(SCHEMA_FILE.read_text())
     default = schema["properties"]["execution"]["properties"]["resident_mb"]["default"]

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
-from valleys import detection, outcomes, studies
-from valleys.config import SCHEMA_FILE, Experiment
+from valleys import detection, outcomes
+from valleys.config import studies
+from valleys.config.experiment import Experiment
+from valleys.config.schema import SCHEMA_FILE
 from valleys.errors import ValleysError
 
 FACTORS = {"model.activation": ["relu", "tanh", "gelu"], "recipe.loss.name": ["cross_entropy", "mse"]}
@@ -146,7 +148,7 @@ def test_long_names_are_cut_and_stay_apart():
 def test_names_that_differ_in_case_are_refused_where_a_disk_takes_them_for_one(monkeypatch):
     probes = {"Uniform": {"kind": "uniform"}}
     named(probes=probes)
-    monkeypatch.setattr("valleys.config.ignores_case", lambda folder: True)
+    monkeypatch.setattr("valleys.config.schema.ignores_case", lambda folder: True)
     with pytest.raises(ValleysError, match="probes: 'uniform' and 'Uniform' are one file name on this disk"):
         named(probes=probes)
 

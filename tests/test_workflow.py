@@ -16,11 +16,11 @@ import pytest
 import torch
 import yaml
 from conftest import fill_defaults
-from valleys import config as valleys_config
-from valleys import stages
 from valleys import rulegraph
 from valleys.__main__ import main
 from valleys.asymmetry import next_point
+from valleys.config import versions
+from valleys.config.experiment import Experiment
 from valleys.storage import tables
 from valleys.storage.weights import load_weights
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
 def test_end_to_end(finished):
     folder, _ = finished
     results = folder / "results" / "smoke"
-    for name in valleys_config.Experiment(_filled(SMOKE)).tables():
+    for name in Experiment(_filled(SMOKE)).tables():
         path = results / "tables" / f"{name}.parquet"
         table = tables.read(path, tables.name_in(path))
         assert table.num_rows > 0, name
@@ -239,9 +239,9 @@ def test_a_theory_setting_reruns_the_simulations_only(finished):
 
 def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):
     """Params carry the algorithm version: what depends on the stage is remade, what it depends on is not."""
-    config = valleys_config.Experiment(_filled(SMOKE))
+    config = Experiment(_filled(SMOKE))
     before = config.detect()
-    monkeypatch.setitem(stages.VERSIONS, "detect", stages.VERSIONS["detect"] + 1)
+    monkeypatch.setitem(versions.VERSIONS, "detect", versions.VERSIONS["detect"] + 1)
     assert config.detect() != before
 
 
@@ -295,7 +295,7 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
 def test_grids_for_a_cluster_pass_a_dry_run(tmp_path, name, cells):
     """Their data need not be there; training asks for a GPU and for hours."""
     config = load(f"config/{name}.yaml")
-    experiment = valleys_config.Experiment(_filled(config))
+    experiment = Experiment(_filled(config))
     assert len(experiment.cells) == cells
     found, text = plan_of(tmp_path, config)
     assert found["train_sgd"] == (len(experiment.all_cells), 0)
@@ -357,13 +357,13 @@ def test_iterates_of_the_window_are_kept(tmp_path):
 
 def test_all_iterates_are_written_where_a_plane_needs_them():
     config = changed(SMOKE, recipes__quick__swa__window=2, execution__keep="window", seeds=[0, 1])
-    found = valleys_config.Experiment(_filled(config))
+    found = Experiment(_filled(config))
     first, second = found.cells
     assert [found.iterates_of(cell) for cell in (first, second)] == [3, 2]  # the plane is of one seed
     assert [found.iterates_of(cell, "none") for cell in (first, second)] == [0, 0]
     assert [found.written_iterates(cell, "none") for cell in (first, second)] == [3, 2]
     config = changed(config, probes__pca={"kind": "pca", "n": 2, "points": 21})
-    assert valleys_config.Experiment(_filled(config)).iterates_of(second) == 3
+    assert Experiment(_filled(config)).iterates_of(second) == 3
 
 
 def _filled(config):

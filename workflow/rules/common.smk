@@ -4,14 +4,15 @@ from dataclasses import replace
 
 from valleys import forkserver, orphans, rulegraph, runs
 from valleys.storage import files
+from valleys.config.experiment import CELL_TABLES, SOLUTIONS, Cell, Experiment, no_such_weights
 from valleys.costs import Costs
 
 try:
-    valleys_config.check_files(workflow.configfiles)
-    valleys_config.check(config)
+    schema.check_files(workflow.configfiles)
+    schema.check(config)
     validate(config, "../schemas/config.schema.yaml")
-    experiment = valleys_config.Experiment(config)
-    valleys_config.check_writable(experiment.root)
+    experiment = Experiment(config)
+    schema.check_writable(experiment.root)
 except ValleysError as error:
     raise WorkflowError(str(error))
 
@@ -38,7 +39,7 @@ wildcard_constraints:
     model=r"[^/]+",
     recipe=r"[^/]+",
     seed=r"\d+",
-    solution=any_of([*valleys_config.SOLUTIONS, *experiment.own_names]),
+    solution=any_of([*SOLUTIONS, *experiment.own_names]),
     probe=r"[^/]+",
     bundle=r"[^/]+",
     study="|".join(experiment.studies) or "none",
@@ -120,7 +121,7 @@ def cell_folder(cell):
 
 def cell_of(wildcards):
     """The cell that a job works on."""
-    return valleys_config.Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+    return Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
 
 
 def iterates_folder(path):
@@ -161,8 +162,8 @@ def given_weights(wildcards):
     if not (os.path.exists(path) or os.path.exists(made) or is_made(path)):
         key = f"checkpoints.{cell.recipe}.solutions.{name}"
         written = experiment.checkpoints[cell.recipe]["solutions"][name]
-        raise WorkflowError(valleys_config.no_such_weights(key, written, path))
-    return valleys_config.input_path(path)
+        raise WorkflowError(no_such_weights(key, written, path))
+    return schema.input_path(path)
 
 
 def import_spec(wildcards):

@@ -2,7 +2,7 @@
 rule prepare_dataset:
     input:
         # Originals that are files: replacing one makes the data set anew. An absent one is reported by the job.
-        lambda w: [valleys_config.input_path(path) for path in experiment.source_files(w.dataset)],
+        lambda w: [schema.input_path(path) for path in experiment.source_files(w.dataset)],
     output:
         train=f"{ROOT}/data/{{dataset}}/train.safetensors",
         test=f"{ROOT}/data/{{dataset}}/test.safetensors",

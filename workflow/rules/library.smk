@@ -6,13 +6,13 @@ SCRIPTS = (Path(str(workflow.current_basedir)) / "../scripts").resolve()
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
-from valleys import config as valleys_config
+from valleys.config import schema
 from valleys.errors import ValleysError
 
 # Files of --configfile have been read by now. Part of another workflow, this one reads none.
 if not workflow.modifier.skip_configfile:
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
         try:
-            valleys_config.check_plain(path)
+            schema.check_plain(path)
         except ValleysError as error:
             raise WorkflowError(str(error))

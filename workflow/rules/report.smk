@@ -9,7 +9,7 @@ rule aggregate:
     benchmark:
         f"{ROOT}/benchmarks/aggregate-{{table}}.tsv"
     wildcard_constraints:
-        table="|".join([*valleys_config.CELL_TABLES, r"[a-z0-9_]+_lines"]),
+        table="|".join([*CELL_TABLES, r"[a-z0-9_]+_lines"]),
     conda:
         "../envs/valleys.yaml"
     threads: 1

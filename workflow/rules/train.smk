@@ -82,7 +82,7 @@ rule import_solution:
     input:
         checkpoint=given_weights,
         shards=lambda w: [
-            valleys_config.input_path(path) for path in experiment.checkpoint_shards(cell_of(w), w.solution)
+            schema.input_path(path) for path in experiment.checkpoint_shards(cell_of(w), w.solution)
         ],
         train=rules.prepare_dataset.output.train,
     output:

@@ -6,7 +6,7 @@ In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 from valleys.jobs import job
 
 with job(snakemake) as log:
-    from valleys.config import Experiment
+    from valleys.config.experiment import Experiment
     from valleys.models import solutions
     from valleys.storage.weights import load_weights
     from valleys.training.averaging import average

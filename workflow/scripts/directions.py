@@ -9,7 +9,7 @@ need no file: seed and number remake them.
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys.config import Experiment
+    from valleys.config.experiment import Experiment
     from valleys.landscape import computed, directions
     from valleys.models import losses, solutions
     from valleys.storage.weights import load_weights, save_weights

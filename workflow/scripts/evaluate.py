@@ -6,7 +6,7 @@ In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (
 from valleys.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys.config import SOLUTIONS, Cell
+    from valleys.config.experiment import SOLUTIONS, Cell
     from valleys.landscape.directions import difference
     from valleys.models import losses, solutions
     from valleys.networks import tensors

@@ -11,7 +11,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import factory_costs
-    from valleys.config import Cell
+    from valleys.config.experiment import Cell
     from valleys.models import checkpoints, solutions, state_dicts
     from valleys.networks.batch_norm import batch_norms
     from valleys.networks.bn_refresh import refresh_bn

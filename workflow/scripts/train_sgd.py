@@ -13,7 +13,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys import factory_costs
-    from valleys.config import Cell, Experiment
+    from valleys.config.experiment import Cell, Experiment
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.networks.batch_norm import check_bn

@@ -176,7 +176,8 @@ def show_look(arguments: argparse.Namespace) -> int:
     """Probe given weights; print the verdict and where tables and figure are."""
     from functools import partial
 
-    from valleys import config, jobs, look
+    from valleys import jobs, look
+    from valleys.config.schema import check_writable
 
     given = {key: getattr(arguments, key) for key in look.PROBE_KEYS}
     refresh = {"method": arguments.bn_method, "batch_size": arguments.batch_size}
@@ -193,7 +194,7 @@ def show_look(arguments: argparse.Namespace) -> int:
         if not 1 <= arguments.threads <= 4096:
             raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1 (at most 4096)")
         jobs.set_threads(arguments.threads)
-    config.check_writable(arguments.out)
+    check_writable(arguments.out)
     from tqdm import tqdm
 
     # On a terminal only: a log would get a line for each state of the bar.
@@ -217,7 +218,7 @@ def show_look(arguments: argparse.Namespace) -> int:
 def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     from valleys import claims
-    from valleys.config import load
+    from valleys.config.experiment import load
     from valleys.storage import tables
 
     name = load(config).get("name")

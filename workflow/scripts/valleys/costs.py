@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from valleys import factory_costs
-from valleys.config import Cell, Experiment
+from valleys.config.experiment import Cell, Experiment
 from valleys.data import counts
 from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure

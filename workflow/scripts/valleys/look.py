@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config import Cell, Experiment, check, read_yaml, with_algorithms, with_defaults
+from valleys.config.experiment import Cell, Experiment, with_algorithms
+from valleys.config.schema import check, read_yaml, with_defaults
+from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, RANDOM, SINGLE
-from valleys.stages import VERSIONS
 from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights
 
@@ -114,7 +115,7 @@ class Request:
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
-        Spec of the figure (`valleys.config.Experiment.figure`).
+        Spec of the figure (`valleys.config.experiment.Experiment.figure`).
     """
 
     block: dict[str, Any]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valleys.config.studies import Json, factor_name, hashable, level_name
 from valleys.errors import ValleysError
-from valleys.studies import Json, factor_name, hashable, level_name
 
 CELL = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
@@ -43,7 +43,7 @@ class Study:
         As in the config.
     factors : dict
         Factors that vary in it, each with its levels in order. They are as
-        `valleys.studies.hashable` returns them.
+        `valleys.config.studies.hashable` returns them.
     design : str
         ``none`` (no factor varies), ``one_at_a_time`` (each variant differs from the base in one factor at
         most, and variants share seeds) or ``crossed`` (anything else: full and sampled designs).

@@ -31,7 +31,8 @@ from typing import Any
 
 import yaml
 
-from valleys.config import SCHEMA_FILE, Experiment, check, load
+from valleys.config.experiment import Experiment, load
+from valleys.config.schema import SCHEMA_FILE, check
 from valleys.costs import MB, RULES, Cost, Costs
 from valleys.errors import ValleysError
 

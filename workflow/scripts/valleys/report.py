@@ -116,7 +116,7 @@ def render(
     pictures
         SVG text by figure name, in the order they are shown.
     config
-        The experiment's config without style and execution (`valleys.config.Experiment.results`).
+        The experiment's config without style and execution (`valleys.config.experiment.Experiment.results`).
     versions
         Package versions by name.
     kinds
@@ -187,7 +187,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what captions need of `valleys.config.Experiment.figure`, from the config itself."""
+    """Return what captions need of `valleys.config.experiment.Experiment.figure`, from the config itself."""
     return {
         "style": {},
         "swa_start": {name: recipe["swa"]["start"] for name, recipe in config.get("recipes", {}).items()},

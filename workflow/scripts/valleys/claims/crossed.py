@@ -12,7 +12,7 @@ from valleys import outcomes, stats
 from valleys.claims.minima import left_out
 from valleys.claims.rows import Row, joined
 from valleys.claims.rules import INCONCLUSIVE, SUPPORTED
-from valleys.studies import factor_name
+from valleys.config.studies import factor_name
 
 
 def judge(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

@@ -66,13 +66,13 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     Parameters
     ----------
     name
-        As listed by `valleys.config.Experiment.figures`: "training", "prevalence", "sensitivity",
+        As listed by `valleys.config.experiment.Experiment.figures`: "training", "prevalence", "sensitivity",
         "curves-<probe>", "line-<line>", "plane-<plane>", "shift", "sign", "toy-surface", "toy-curves",
         "theory-average", "theory-gain", "theory-measured" or "study-<study>".
     data
-        The tables named by `valleys.config.Experiment.figure_tables`.
+        The tables named by `valleys.config.experiment.Experiment.figure_tables`.
     spec
-        As returned by `valleys.config.Experiment.figure`.
+        As returned by `valleys.config.experiment.Experiment.figure`.
 
     Raises
     ------

@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from valleys import outcomes
+from valleys.config.studies import factor_name
 from valleys.figures.frames import CELL, Data, Spec, finite_of
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, INK, Look, style_of
 from valleys.figures.wording import LISTED, interval_of, listed, percent
 from valleys.stats import mean_interval, wilson
-from valleys.studies import factor_name
 
 _MEASURES = {
     "index": "|asymmetry index|",
