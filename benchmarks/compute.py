@@ -6,7 +6,7 @@ Each measure has three ways, run in turns: ``ours``, the functions that the work
 the same work as plain research code does it (`reference.py`), in fp32 also where the measure is in bf16;
 ``limit``, the network alone on tensors that are ready (its forward pass, or forward, backward and optimiser
 step), as many images as the measure needs. The reference has a process of its own, since
-`valleys.jobs.keep_memory` would speed it up too. Images are random: no way is faster on others. Rates are
+`jobs.keep_memory` would speed it up too. Images are random: no way is faster on others. Rates are
 images a second through the measure's *useful* passes, so that the ratio to the limit is 1 where nothing but
 the network takes time.
 """
@@ -28,8 +28,8 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-from valleys import jobs
 from valleys.data.split import Split
+from valleys.execution import jobs
 from valleys.landscape import directions, hessian
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import probe_line

@@ -30,7 +30,6 @@ import torch
 from common import document, markdown, save
 from precision import experiment
 from scipy.interpolate import PchipInterpolator
-from valleys import jobs, measured_gain
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
@@ -38,11 +37,13 @@ from valleys.asymmetry.spline import finer
 from valleys.config.experiment import Experiment
 from valleys.data.cache import load_split
 from valleys.data.split import Split
+from valleys.execution import jobs
 from valleys.landscape import directions
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import line_offsets, probe_line
 from valleys.landscape.subsets import with_errors
 from valleys.models import losses, solutions
+from valleys.results import measured_gain
 from valleys.storage import tables
 
 DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]

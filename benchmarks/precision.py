@@ -21,12 +21,12 @@ import pandas as pd
 import torch
 from common import document, markdown, save
 from snakemake.utils import validate
-from valleys import jobs, measures
 from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect_many
 from valleys.config.experiment import Experiment
 from valleys.config.schema import SCHEMA_FILE
 from valleys.data.cache import load_split
+from valleys.execution import jobs
 from valleys.landscape import directions
 from valleys.landscape.adaptive import checked_points
 from valleys.landscape.evaluator import Evaluator, evaluator_for
@@ -34,6 +34,7 @@ from valleys.landscape.kinds import COMPUTED
 from valleys.landscape.lines import probe_line
 from valleys.landscape.probing import TOLERANCE
 from valleys.models import solutions
+from valleys.results import measures
 from valleys.storage import tables
 
 

@@ -37,7 +37,7 @@ def one(case: dict[str, Any]) -> None:
     """Probe once; print seconds, peak MB and the number of parameters."""
     import torch
     from compute import RECIPE, split
-    from valleys import jobs
+    from valleys.execution import jobs
     from valleys.landscape import directions
     from valleys.landscape.evaluator import Evaluator
     from valleys.landscape.lines import line_offsets, probe_line

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from common import document, markdown, rounds, save
 from torch.func import functional_call, vmap
-from valleys import jobs
+from valleys.execution import jobs
 from valleys.models import solutions
 
 CASES = [

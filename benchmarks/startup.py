@@ -20,19 +20,23 @@ from statistics import median
 
 import yaml
 from common import LIBRARY, ROOT, document, markdown, save
-from valleys import forkserver
+from valleys.execution import forkserver
 
 PREAMBLE = f"import sys; sys.path.append({str(LIBRARY)!r}); import pickle, os; import snakemake.script\n"
 HAND_OVER = """
-from valleys import forkserver
+from valleys.execution import forkserver
 if os.environ.get(forkserver.VARIABLE):
     forkserver.submit(os.environ[forkserver.VARIABLE])
 """
 JOBS = {
-    "average": "import torch\nfrom valleys import averaging, files, sgd, solutions",
-    "train": "import torch\nfrom valleys import data, files, models, sgd, tables\n"
+    "average": "import torch\nfrom valleys.models import solutions\n"
+    "from valleys.training import averaging, sgd",
+    "train": "import torch\nfrom valleys.data import cache\nfrom valleys.models import builder\n"
+    "from valleys.storage import tables\n"
+    "from valleys.training import sgd\n"
     "torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1).step()",
-    "probe": "import torch\nfrom valleys import data, files, probe, sgd, solutions, tables\nimport pyarrow",
+    "probe": "import torch\nfrom valleys.landscape import probing\nfrom valleys.models import solutions\n"
+    "from valleys.storage import tables\nimport pyarrow",
     "figures": "from valleys import figures\nimport matplotlib.figure, scipy.stats",
 }
 

@@ -27,12 +27,12 @@ import reference
 import torch
 from common import document, markdown, save
 from torch import nn
-from valleys import jobs
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import finer
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
+from valleys.execution import jobs
 from valleys.landscape import directions
 from valleys.landscape.adaptive import measured_at, probe_adaptively
 from valleys.landscape.evaluator import Evaluator

@@ -377,7 +377,7 @@ def refused(config: Block) -> str | None:
     """Check a config in every way that a plan does; return the line that refuses it, None where none does."""
     from valleys.config.experiment import Experiment
     from valleys.config.schema import check, with_defaults
-    from valleys.costs import Costs
+    from valleys.costs.jobs import Costs
     from valleys.errors import ValleysError
 
     try:
@@ -507,7 +507,7 @@ def verdict(done: subprocess.CompletedProcess[str]) -> str:
 
 def planned(path: Path) -> str | None:
     """Have Snakemake build the graph of jobs, in this process; return the line that says why it cannot."""
-    from valleys import plan
+    from valleys.costs import plan
     from valleys.errors import ValleysError
 
     try:

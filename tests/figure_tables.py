@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from valleys.stats import wilson
+from valleys.results.stats import wilson
 from valleys.storage import tables
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]

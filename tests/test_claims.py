@@ -27,8 +27,9 @@ from claim_tables import (
 )
 from study_claims import LEVELS, SIX, TWICE, norms, recipes, sample
 from study_tables import table, variants
-from valleys import claims, stats
+from valleys import claims
 from valleys.errors import ValleysError
+from valleys.results import stats
 from valleys.storage import tables
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from study_claims import FACTORS, judge, only, sample
 from study_tables import table
-from valleys import stats
+from valleys.results import stats
 
 
 def test_the_factor_that_matters_is_found():

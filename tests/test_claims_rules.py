@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 from claim_tables import judge, toy
-from valleys import stats
 from valleys.claims import rules
+from valleys.results import stats
 
 
 def test_paired_verdict_takes_the_majoritys_sign():

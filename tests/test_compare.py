@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 from browser import CHROMIUM, browser
-from valleys import compare, stats
-from valleys.__main__ import main
+from valleys.cli.commands import main
 from valleys.errors import ValleysError
+from valleys.report import compare
+from valleys.results import stats
 from valleys.storage import tables
 
 CONFIG = {"claims": {"level": 0.95}, "recipes": {"short": {"lr": 0.1, "epochs": 5}}}

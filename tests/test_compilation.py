@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_sgd import RECIPE, make_split, same
 from torch import nn
-from valleys import jobs
 from valleys.errors import ValleysError
+from valleys.execution import jobs
 from valleys.landscape import directions
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import probe_line

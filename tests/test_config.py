@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, fill_defaults, load_config
-from valleys import costs
 from valleys.config import versions
 from valleys.config.experiment import CELL_TABLES, RULES, Cell, Experiment, load
 from valleys.config.schema import check, check_files, input_path, read_yaml
-from valleys.costs import Costs
+from valleys.costs.jobs import RULES as COSTS
+from valleys.costs.jobs import Costs
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.models import builder
@@ -672,7 +672,7 @@ def test_a_recipe_starts_from_cells_that_nobody_else_wants(start, execution):
 def test_studies_may_be_named_as_methods_of_snakemakes_lists():
     names = {name: STUDY | {"factors": {"model.norm": ["none"]}} for name in ("items", "get", "keys", "x")}
     assert list(experiment(("studies", names)).studies) == list(names)
-    assert set(costs.RULES) == set(RULES)
+    assert set(COSTS) == set(RULES)
 
 
 def test_checkpoints_have_no_other_places_than_those_filled_in():

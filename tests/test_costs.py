@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from conftest import fill_defaults, load_config
 from snakemake.iocontainers import Wildcards
-from valleys import costs
 from valleys.config.experiment import Experiment
-from valleys.costs import Costs, Work
+from valleys.costs import machine
+from valleys.costs.jobs import ASSUMED, DECODERS, ON_GPU, RULES, Costs
+from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU, Machine, bf16_gain
+from valleys.costs.work import Data, Work
 from valleys.data import counts
 from workflow_runs import changed, snakemake
 
@@ -37,7 +39,7 @@ def test_every_rule_that_makes_something_has_a_model():
         for path in (ROOT / "workflow" / "rules").glob("*.smk")
         for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
     ]
-    assert set(rules) - set(targets) == set(costs.RULES)
+    assert set(rules) - set(targets) == set(RULES)
     with pytest.raises(KeyError, match="no cost model of rule brew"):
         of()("brew", {})
 
@@ -48,8 +50,8 @@ def test_rules_ask_by_the_model_of_their_own_name():
         for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", path.read_text(), re.M | re.S):
             asked = re.findall(r'costs\.(\w+)\("(\w+)"', body)
             assert {rule for _, rule in asked} <= {name}
-            assert name not in costs.RULES or {"runtime", "mem_mb"} <= {what for what, _ in asked}
-            assert ("gpus" in {what for what, _ in asked}) == (name in costs.ON_GPU)
+            assert name not in RULES or {"runtime", "mem_mb"} <= {what for what, _ in asked}
+            assert ("gpus" in {what for what, _ in asked}) == (name in ON_GPU)
 
 
 def test_the_snakefile_needs_no_torch():
@@ -58,7 +60,7 @@ def test_the_snakefile_needs_no_torch():
 
 
 def test_work_adds_up():
-    machine = costs.Machine(flops=100, traffic=10, layer_s=0.5, start_s=1, memory_mb=1)
+    machine = Machine(flops=100, traffic=10, layer_s=0.5, start_s=1, memory_mb=1)
     work = Work(flops=200, bytes=30, layers=2) + 2 * Work(layers=1)
     assert work.seconds(machine) == pytest.approx(2 + 3 + 2)
 
@@ -93,20 +95,18 @@ def test_training_time_is_that_measured_before_the_start():
 def test_time_follows_the_config(rule, path, value, wildcards, factor):
     cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0"} | wildcards
     raw = changed(PAPER, grid=[{**PAPER["grid"][0], "model": "vgg16"}])
-    before, after = (
-        found(rule, cell).seconds - costs.GPU.start_s for found in (of(raw), of(raw, **{path: value}))
-    )
+    before, after = (found(rule, cell).seconds - GPU.start_s for found in (of(raw), of(raw, **{path: value})))
     assert after / before == pytest.approx(factor, rel=0.12)
 
 
 def machine_with(monkeypatch, gain):
-    monkeypatch.setattr(costs, "bf16_gain", lambda: gain)
+    monkeypatch.setattr(machine, "bf16_gain", lambda: gain)
 
 
 @pytest.mark.parametrize("model", [{"arch": "preresnet", "depth": 20}, {"arch": "vgg16"}])
 def test_bf16_gains_on_wide_networks_what_was_measured(monkeypatch, model):
     """docs/performance.md: 1.4 and 1.8 times the images a second in training, 1.7 along lines."""
-    machine_with(monkeypatch, costs.BF16_GAIN)
+    machine_with(monkeypatch, BF16_GAIN)
     cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
     raw = changed(PAPER, models__preresnet110=model, execution__device="cpu")
     seconds = [
@@ -125,7 +125,7 @@ def test_bf16_gains_on_wide_networks_what_was_measured(monkeypatch, model):
 def test_bf16_gains_nothing_on_small_networks_without_instructions_or_on_a_gpu(monkeypatch):
     half = {"recipes__quick__precision": "bf16", "probes__uniform__precision": "bf16"}
     cell = CELL | {"bundle": "uniform"}
-    for gain, more in ((costs.BF16_GAIN, {}), (1.0, {}), (costs.BF16_GAIN, {"execution__device": "cuda"})):
+    for gain, more in ((BF16_GAIN, {}), (1.0, {}), (BF16_GAIN, {"execution__device": "cuda"})):
         machine_with(monkeypatch, gain)
         for rule in ("train_sgd", "probe"):
             fp32, bf16 = (of(**more, **paths)(rule, cell).seconds for paths in ({}, half))
@@ -134,7 +134,7 @@ def test_bf16_gains_nothing_on_small_networks_without_instructions_or_on_a_gpu(m
 
 def test_a_curve_in_bf16_costs_its_points_three_in_fp32_and_its_share_of_repeats(monkeypatch):
     machine_with(monkeypatch, 1.0)
-    monkeypatch.setattr(costs, "BF16_CASTS", 0.0)  # so that a point costs the same in both
+    monkeypatch.setattr(machine, "BF16_CASTS", 0.0)  # so that a point costs the same in both
     # Of frozen BN, without a search for the radius and without drawing directions, which cost the same.
     block = {"kind": "uniform", "n": 100, "points": 41, "radius": 1.0, "bn": "frozen"}
     seconds = {
@@ -145,30 +145,30 @@ def test_a_curve_in_bf16_costs_its_points_three_in_fp32_and_its_share_of_repeats
         for precision in ("fp32", "bf16")
     }
     each = {p: (seconds[200, p] - seconds[100, p]) / 300 for p in ("fp32", "bf16")}  # three solutions
-    drawn = 20 * 4 * 1210 / costs.CPU.traffic + 10 * 6 * costs.CPU.layer_s
+    drawn = 20 * 4 * 1210 / CPU.traffic + 10 * 6 * CPU.layer_s
     ratio = (each["bf16"] - drawn) / (each["fp32"] - drawn)
-    assert ratio == pytest.approx((41 + 3 + costs.BF16_AGAIN["frozen"] * 38) / 41, rel=0.02)
+    assert ratio == pytest.approx((41 + 3 + BF16_AGAIN["frozen"] * 38) / 41, rel=0.02)
 
 
 def test_a_plane_is_priced_in_its_precision(monkeypatch):
     cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0", "plane": "solutions"}
     raw = changed(PAPER, grid=[{**PAPER["grid"][0], "model": "vgg16"}], execution__device="cpu")
-    machine_with(monkeypatch, costs.BF16_GAIN)
+    machine_with(monkeypatch, BF16_GAIN)
     fp32, bf16 = (of(raw, planes__solutions__precision=p)("plane", cell).seconds for p in ("fp32", "bf16"))
     assert 1.5 < fp32 / bf16 < 1.9
 
 
 def test_a_cpu_says_whether_it_has_instructions_for_bf16(tmp_path):
     for text, gain in (
-        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 amx_bf16\n", costs.BF16_GAIN),
-        ("processor : 0\nFeatures\t: fp asimd bf16\n", costs.BF16_GAIN),
+        ("processor : 0\nflags\t\t: fpu avx512f avx512_bf16 amx_bf16\n", BF16_GAIN),
+        ("processor : 0\nFeatures\t: fp asimd bf16\n", BF16_GAIN),
         ("processor : 0\nflags\t\t: fpu avx2 avx512f\n", 1.0),
         ("", 1.0),
     ):
         path = tmp_path / f"cpuinfo-{len(text)}"
         path.write_text(text)
-        assert costs.bf16_gain(str(path)) == gain, text
-    assert costs.bf16_gain(str(tmp_path / "none")) == 1.0
+        assert bf16_gain(str(path)) == gain, text
+    assert bf16_gain(str(tmp_path / "none")) == 1.0
 
 
 def test_memory_follows_the_bn_method_and_the_batch():
@@ -212,7 +212,7 @@ def test_images_that_stay_in_their_file_take_no_memory():
 def test_decoding_takes_threads_and_little_memory():
     large = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER})
     small = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER | {"max_train": 1000, "max_test": 100}})
-    assert [found.decoders("folder") for found in (large, small)] == [costs.DECODERS, 1]
+    assert [found.decoders("folder") for found in (large, small)] == [DECODERS, 1]
     assert large.decoders("cifar10") == 1  # comes as arrays
     prepare = large("prepare_dataset", {"dataset": "folder"})
     assert prepare.disk > 200e9
@@ -273,11 +273,11 @@ def test_data_are_known_limited_counted_or_assumed(tmp_path, monkeypatch):
             | {"max_train": 500, "max_test": 50, "grayscale": True},
         },
     )
-    assert found.data("stl10") == costs.Data(5_000, 8_000, (3, 96, 96), 10)
+    assert found.data("stl10") == Data(5_000, 8_000, (3, 96, 96), 10)
     assert found.data("some").train == 100
     assert found.data("some").test == 26_032
-    assert found.data("mine") == costs.Data(50_000, 10_000, (3, 48, 48), 7, counted=False)
-    assert found.data("part") == costs.Data(500, 50, (1, 64, 64), 1000)
+    assert found.data("mine") == Data(50_000, 10_000, (3, 48, 48), 7, counted=False)
+    assert found.data("part") == Data(500, 50, (1, 64, 64), 1000)
 
 
 def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
@@ -292,7 +292,7 @@ def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
         images = torch.zeros(n, 3, 5, 4, dtype=torch.uint8)
         labels = torch.arange(n) % 4
         save_split(folder / f"{part}.safetensors", Split(images, labels, 4, (0.0,) * 3, (1.0,) * 3))
-    assert of().data("digits") == costs.Data(30, 9, (3, 5, 4), 4)
+    assert of().data("digits") == Data(30, 9, (3, 5, 4), 4)
     (folder / "test.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     assert of().data("digits").train == 200  # as the config has it
 
@@ -364,13 +364,13 @@ def test_images_of_a_folder_are_counted_before_the_run(tmp_path, monkeypatch):
     (tmp_path / "train" / "a" / "notes.txt").touch()
     (tmp_path / "train" / "beside.png").touch()
     found = with_data(TREE)
-    assert found.data("digits") == costs.Data(241, 60, (3, 8, 8), 2)
+    assert found.data("digits") == Data(241, 60, (3, 8, 8), 2)
     assert found.mem_mb("prepare_dataset", CELL) < 2_000
     assert found.mem_mb("train_sgd", CELL) < 2_000
     assert found.runtime("train_sgd", CELL) <= 12
     assert found.decoders("digits") == 1
     limited = with_data({**TREE, "max_train": 100, "grayscale": True})
-    assert limited.data("digits") == costs.Data(100, 60, (1, 8, 8), 2)
+    assert limited.data("digits") == Data(100, 60, (1, 8, 8), 2)
 
 
 def test_a_large_folder_is_counted_in_part(tmp_path, monkeypatch):
@@ -390,7 +390,7 @@ def test_the_header_of_an_npz_file_is_read_and_not_its_arrays(tmp_path, monkeypa
         np.savez_compressed(f"{part}.npz", images=np.zeros(shape, np.uint8), labels=np.zeros(n, np.int64))
     spec = {"source": "numpy", "train": "train.npz", "test": "test.npz", "classes": 4}
     monkeypatch.setattr(np, "load", None)
-    assert with_data(spec).data("digits") == costs.Data(30, 7, (channels or 1, 5, 6), 4)
+    assert with_data(spec).data("digits") == Data(30, 7, (channels or 1, 5, 6), 4)
 
 
 def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
@@ -401,7 +401,7 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
     for k, n in enumerate((10, 20, 5)):
         pq.write_table(pa.table({"img": [b"x"] * n, "label": [0] * n}), f"part-{k}.parquet")
     spec = {"source": "parquet", "train": "part-[01].parquet", "test": ["part-2.parquet"]}
-    assert with_data({**spec, "size": 16}).data("digits") == costs.Data(30, 5, (3, 16, 16), 10)
+    assert with_data({**spec, "size": 16}).data("digits") == Data(30, 5, (3, 16, 16), 10)
     unknown = with_data(spec).data("digits")
     assert (unknown.train, unknown.test, unknown.counted) == (
         30,
@@ -409,7 +409,7 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
         False,
     )  # of what size?
     monkeypatch.setattr(counts, "MOST_FILES", 1)
-    assert with_data({**spec, "size": 16}).data("digits") == costs.Data(20, 5, (3, 16, 16), 10, False)
+    assert with_data({**spec, "size": 16}).data("digits") == Data(20, 5, (3, 16, 16), 10, False)
 
 
 @pytest.mark.parametrize("source", ["image_folder", "numpy", "parquet"])
@@ -429,9 +429,9 @@ def test_files_that_cannot_be_counted_are_left_to_their_job(tmp_path, monkeypatc
     elif kind != "absent":
         path.write_bytes(b"" if kind == "empty" else b"PK\x03\x04 PAR1 \x93NUMPY")
     spec = {"source": source, "train": "x", "test": "x"} | ({"size": 8} if source == "image_folder" else {})
-    train, test, side, classes = costs.ASSUMED[source]
+    train, test, side, classes = ASSUMED[source]
     side = spec.get("size", side)
-    assert with_data(spec).data("digits") == costs.Data(train, test, (3, side, side), classes, False)
+    assert with_data(spec).data("digits") == Data(train, test, (3, side, side), classes, False)
 
 
 def test_requests_are_those_of_the_data_once_they_are_prepared(tmp_path, monkeypatch):
@@ -449,9 +449,9 @@ def test_requests_are_those_of_the_data_once_they_are_prepared(tmp_path, monkeyp
         assert found(rule, CELL).seconds < before.seconds
         assert found.mem_mb(rule, CELL) < 1.5 * before.memory_mb + 500
     assert found.net("digits", "mlp") == known.net("digits", "mlp")
-    assert found.data("digits") == costs.Data(24, 6, (3, 8, 8), 2)
+    assert found.data("digits") == Data(24, 6, (3, 8, 8), 2)
     prepared(2400, 6, shape=(1, 16, 16))  # and of other data, made later
-    assert found.data("digits") == costs.Data(2400, 6, (1, 16, 16), 2)
+    assert found.data("digits") == Data(2400, 6, (1, 16, 16), 2)
     assert found.net("digits", "mlp") == with_data(spec).net("digits", "mlp")
 
 
@@ -461,7 +461,7 @@ def test_originals_that_changed_count_before_what_was_prepared_from_them(tmp_pat
     images(tmp_path / "test", 5)
     prepared(10, 4)
     found = with_data(TREE)
-    assert found.data("digits") == costs.Data(100, 10, (3, 8, 8), 2)
+    assert found.data("digits") == Data(100, 10, (3, 8, 8), 2)
     assert found("prepare_dataset", CELL).disk == found.data("digits").bytes
     prepared(99, 10)  # by this run: then the files say it
     assert found.data("digits").train == 99

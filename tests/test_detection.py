@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from valleys import detection
 from valleys.errors import ValleysError
+from valleys.results import detection
 from valleys.storage import tables
 
 CONSTANTS = {"c": 2.0, "zeta_max": 0.25, "min_span": 0.25, "noise": 1e-6}

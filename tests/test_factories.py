@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from valleys import factories, factory_costs
+from valleys import factories
 from valleys.config.experiment import Experiment
 from valleys.config.schema import with_defaults
-from valleys.costs import Costs
+from valleys.costs import sizes
+from valleys.costs.jobs import Costs
 from valleys.data.sources import load
 from valleys.errors import ValleysError
 from valleys.landscape.directions import parameter_group
@@ -374,7 +375,7 @@ def test_groups_of_other_layers_than_ours():
 
 def test_sizes_measured_are_those_worked_out_on_paper():
     kwargs = {"spec": {"arch": "preresnet", "depth": 20}, "in_shape": (3, 32, 32), "classes": 10}
-    found = factory_costs.measure({"factory": "valleys.models:build", "kwargs": kwargs}, (3, 32, 32), 10)
+    found = sizes.measure({"factory": "valleys.models:build", "kwargs": kwargs}, (3, 32, 32), 10)
     paper = measure(kwargs["spec"], (3, 32, 32), 10)
     for key in ("parameters", "buffers", "flops", "tensors", "widest"):
         assert getattr(found, key) == getattr(paper, key), key
@@ -386,14 +387,14 @@ def test_a_size_is_measured_ahead_once_in_another_process(package, tmp_path, mon
     spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
     code = factories.code(spec["factory"])
     asked = (spec, code, SHAPE, CLASSES, tmp_path)
-    assert factory_costs.known(*asked) is None
-    factory_costs.ahead(*asked)
-    found = factory_costs.known(*asked)
+    assert sizes.known(*asked) is None
+    sizes.ahead(*asked)
+    found = sizes.known(*asked)
     assert found.parameters == 3 * 9 + 3 + 6 + 36 * 3 * 5 + 5
     assert f"{package.name}.nets" not in sys.modules
     assert len(list((tmp_path / "state").iterdir())) == 1
-    monkeypatch.setattr(factory_costs.subprocess, "run", lambda *a, **k: pytest.fail("measured again"))
-    factory_costs.ahead(*asked)
+    monkeypatch.setattr(sizes.subprocess, "run", lambda *a, **k: pytest.fail("measured again"))
+    sizes.ahead(*asked)
 
 
 def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(package, tmp_path):
@@ -403,15 +404,13 @@ def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(packa
     model[0][1].eval()  # one layer in another mode than the rest
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    factory_costs.note(model, spec | {"code": code}, SHAPE, CLASSES, tmp_path)
+    sizes.note(model, spec | {"code": code}, SHAPE, CLASSES, tmp_path)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert [m.training for m in model.modules()] == [m is not model[0][1] for m in model.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert factory_costs.known(spec, code, SHAPE, CLASSES, tmp_path) == factory_costs.measure(
-        spec, SHAPE, CLASSES
-    )
-    assert factory_costs.known(spec, "edited", SHAPE, CLASSES, tmp_path) is None
-    factory_costs.note(model, {"arch": "mlp"}, SHAPE, CLASSES, tmp_path)
+    assert sizes.known(spec, code, SHAPE, CLASSES, tmp_path) == sizes.measure(spec, SHAPE, CLASSES)
+    assert sizes.known(spec, "edited", SHAPE, CLASSES, tmp_path) is None
+    sizes.note(model, {"arch": "mlp"}, SHAPE, CLASSES, tmp_path)
     assert len(list((tmp_path / "state").iterdir())) == 1
 
 
@@ -431,7 +430,7 @@ def test_the_size_of_an_installed_network_is_found_again(tmp_path, monkeypatch):
     experiment = Experiment(config)
     assert Costs(experiment).guessed() == ["m"]
     model = solutions.fresh(experiment.models["m"], (3, 32, 32), 10, seed=0)
-    factory_costs.note(model, experiment.models["m"], (3, 32, 32), 10, experiment.root)
+    sizes.note(model, experiment.models["m"], (3, 32, 32), 10, experiment.root)
     assert Costs(experiment).guessed() == []
     parameters = sum(p.numel() for p in model.parameters())
     assert Costs(experiment).net("d", "m").parameters == parameters
@@ -439,16 +438,16 @@ def test_the_size_of_an_installed_network_is_found_again(tmp_path, monkeypatch):
 
 def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
     spec = {"factory": f"{package.name}.nets:fails", "kwargs": {}}
-    factory_costs.ahead(spec, "code", (3, 32, 32), 10, tmp_path)
-    assert factory_costs.known(spec, "code", (3, 32, 32), 10, tmp_path) is None
-    assert factory_costs.assumed((3, 32, 32), 10) == measure(factory_costs.ASSUMED, (3, 32, 32), 10)
+    sizes.ahead(spec, "code", (3, 32, 32), 10, tmp_path)
+    assert sizes.known(spec, "code", (3, 32, 32), 10, tmp_path) is None
+    assert sizes.assumed((3, 32, 32), 10) == measure(sizes.ASSUMED, (3, 32, 32), 10)
 
     class Broken(nn.Linear):
         def forward(self, x):
             raise KeyError("x")
 
     own = {"factory": f"{package.name}.nets:build", "kwargs": {}}
-    factory_costs.note(Broken(64, 5), own, SHAPE, CLASSES, tmp_path)  # no reason to end a job
+    sizes.note(Broken(64, 5), own, SHAPE, CLASSES, tmp_path)  # no reason to end a job
     assert not (tmp_path / "state").exists()
 
 

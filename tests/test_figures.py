@@ -68,7 +68,8 @@ def test_same_bytes_in_another_process(tmp_path):
     """Nothing in a file hangs on hash seeds or addresses."""
     code = (
         "import sys; sys.path[:0] = [{scripts!r}]\n"
-        "from valleys import figures, tables\n"
+        "from valleys import figures\n"
+        "from valleys.storage import tables\n"
         "data = {{'training': tables.read({table!r}, 'training').to_pandas()}}\n"
         "figure = figures.draw('training', data, {spec!r})\n"
         "figures.save(figure, {out!r} + '.png', {out!r} + '.svg', {style!r})\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from valleys.figures import frames
-from valleys.stats import mean_interval
+from valleys.results.stats import mean_interval
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

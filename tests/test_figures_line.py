@@ -5,7 +5,7 @@ from figure_checks import overlaps, texts
 from figure_tables import BETWEEN, MANY, SPEC, make_between, make_rows, through_parquet
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from valleys import figures
-from valleys.stats import mean_interval
+from valleys.results.stats import mean_interval
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 from figure_tables import SPEC, make_rows, through_parquet, with_signs
-from valleys import figures, measures
-from valleys.stats import wilson
+from valleys import figures
+from valleys.results import measures
+from valleys.results.stats import wilson
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 

@@ -12,7 +12,7 @@ from study_tables import FILTER, GAUSSIAN, HESSIAN, UNIFORM, minimum, variants
 from valleys import figures
 from valleys.figures import study as study_figure
 from valleys.figures import style
-from valleys.stats import mean_interval, wilson
+from valleys.results.stats import mean_interval, wilson
 from valleys.storage import tables
 
 DECAY, NORM, INIT = "recipe.weight_decay", "model.norm", "model.norm_init"

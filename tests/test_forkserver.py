@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from valleys import forkserver
+from valleys.execution import forkserver
 from workflow_runs import ROOT, changed, load, snakemake
 
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -47,7 +47,7 @@ def client(folder, body, address=None, **options):
     head = f"""
         import os, signal, sys, time
         sys.path.append({str(SCRIPTS)!r})
-        from valleys import forkserver
+        from valleys.execution import forkserver
         if address := os.environ.get(forkserver.VARIABLE):
             forkserver.submit(address)
         """

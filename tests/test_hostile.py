@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from valleys import errors, jobs, plan
-from valleys.__main__ import main, show_claims
+from valleys import errors
+from valleys.cli.commands import main, show_claims
 from valleys.config.schema import check
+from valleys.costs import plan
 from valleys.data.sources.load import load_source
 from valleys.errors import ValleysError
+from valleys.execution import jobs
 from workflow_runs import ROOT, changed, load, snakemake
 
 SMOKE = load("config/smoke.yaml")
@@ -289,7 +291,7 @@ def test_a_command_that_is_denied_says_so_in_one_line(monkeypatch, capsys):
     def denied(*_):
         raise PermissionError(13, "Permission denied", "theirs/claims.parquet")
 
-    monkeypatch.setattr("valleys.__main__.show_claims", denied)
+    monkeypatch.setattr("valleys.cli.commands.show_claims", denied)
     assert main(["claims", "config.yaml"]) == 1
     text = capsys.readouterr().err
     assert text.startswith("error: theirs/claims.parquet: Permission denied; give this user")

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from valleys import jobs
 from valleys.errors import ValleysError
+from valleys.execution import jobs
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -14,10 +14,11 @@ import torch
 import yaml
 from conftest import load_config
 from safetensors.torch import save_file
-from valleys import look
-from valleys.__main__ import main, parser
 from valleys.asymmetry import next_point
-from valleys.config.schema import SCHEMA_FILE
+from valleys.cli.commands import main, parser
+from valleys.cli.probe import images_for, probe
+from valleys.cli.requests import PROBE_KEYS, parse_block
+from valleys.config.schema import SCHEMA_FILE, with_defaults
 from valleys.data.cache import save_split
 from valleys.data.sources import load
 from valleys.errors import ValleysError
@@ -68,7 +69,7 @@ def test_a_seed_that_tables_cannot_hold_is_refused(trained, tmp_path, seed):
     with pytest.raises(
         ValleysError, match=rf"--seed: {seed} is out of range; it must be 0 to 9007199254740991"
     ):
-        look.probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
+        probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
 
 
 def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_path, capsys):
@@ -193,9 +194,9 @@ def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_p
 def test_images_that_an_error_takes():
     """n of N images have the error s sqrt(1/n - 1/N): with s of 1 and N of 1000, 0.05 takes 286."""
     error = (1 / 100 - 1 / 1000) ** 0.5
-    assert look.images_for(0.05, error, 100, 1000) == 286
-    assert look.images_for(error, error, 100, 1000) == 100
-    assert look.images_for(1e-9, error, 100, 1000) == 1000
+    assert images_for(0.05, error, 100, 1000) == 286
+    assert images_for(error, error, 100, 1000) == 100
+    assert images_for(1e-9, error, 100, 1000) == 1000
 
 
 @pytest.mark.parametrize("kind", ["gradient", "hessian"])
@@ -268,14 +269,14 @@ def test_help_names_the_defaults_there_are(capsys):
     text = " ".join(capsys.readouterr().out.split())
     schema = yaml.safe_load(SCHEMA_FILE.read_text())
     properties = schema["$defs"]["probe"]["properties"]
-    for key in look.PROBE_KEYS:
+    for key in PROBE_KEYS:
         option, default = f"--{key.replace('_', '-')}", properties[key].get("default")
         assert option in text
         if key == "adaptive":  # a switch
             continue
         told = text.split(f"{option} {key.upper()} ")[1].split(" --")[0]
         assert default is None or f"({default})" in told, key
-    assert set(look.PROBE_KEYS) == set(properties) - {"kind", "solutions"}
+    assert set(PROBE_KEYS) == set(properties) - {"kind", "solutions"}
     refresh = schema["properties"]["bn_refresh"]["properties"]
     assert f"({refresh['method']['default']})" in text
     assert f"({refresh['batch_size']['default']})" in text
@@ -336,13 +337,13 @@ def test_weights_name_no_code_to_run_and_no_folder_to_write_to(trained, tmp_path
     ],
 )
 def test_blocks_are_written_in_three_ways(tmp_path, text, block):
-    assert look.parse_block(text, "arch", "model") == block
+    assert parse_block(text, "arch", "model") == block
     path = tmp_path / "block.json"
     path.write_text(json.dumps(block))
-    assert look.parse_block(str(path), "arch", "model") == block
+    assert parse_block(str(path), "arch", "model") == block
     path.write_text("[1]")
     with pytest.raises(ValleysError, match="holds list; it must be a mapping"):
-        look.parse_block(str(path), "arch", "model")
+        parse_block(str(path), "arch", "model")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/paper.yaml"])
@@ -352,7 +353,7 @@ def test_defaults_are_those_that_snakemake_fills_in(name):
     raw = load_config(name)
     theirs = copy.deepcopy(raw)
     validate(theirs, str(SCHEMA_FILE))
-    assert look.with_defaults(copy.deepcopy(raw)) == theirs
+    assert with_defaults(copy.deepcopy(raw)) == theirs
 
 
 def curves_of(folder):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from valleys.__main__ import main, options
+from valleys.cli.commands import main, options
 from valleys.storage import tables
 
 ROOT = Path(__file__).parents[1]

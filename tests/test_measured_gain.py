@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from scipy.integrate import quad
 from scipy.interpolate import PchipInterpolator
-from valleys import measured_gain
 from valleys.errors import ValleysError
+from valleys.results import measured_gain
 from valleys.simulations import theory
 from valleys.storage import tables
 

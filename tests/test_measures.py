@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from valleys import detection, measured_gain, measures, sensitivity
-from valleys.stats import wilson
+from valleys.results import detection, measured_gain, measures, sensitivity
+from valleys.results.stats import wilson
 from valleys.storage import tables
 
 pytestmark = pytest.mark.usefixtures("no_warnings")

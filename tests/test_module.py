@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from valleys import rulegraph
+from valleys.report import rulegraph
 from valleys.storage import tables
 from workflow_runs import ROOT, load
 

@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 from test_runs import SCRIPTS, record
-from valleys import orphans, runs
 from valleys.errors import ValleysError
+from valleys.execution import runs, slurm_queue
 from valleys.storage import files
 
 OWN = "valleys_00000000-0000-0000-0000-000000000000"
@@ -49,7 +49,7 @@ def site(tmp_path, monkeypatch):
         (where / name).chmod(0o755 | stat.S_IXUSR)
     (where / "queue").touch()
     monkeypatch.setenv("PATH", f"{where}:{os.environ['PATH']}")
-    monkeypatch.setattr(orphans, "POLL_S", 0.01)
+    monkeypatch.setattr(slurm_queue, "POLL_S", 0.01)
     return where
 
 
@@ -85,7 +85,7 @@ def left(folder):
 
 def settle(run, wait_s=10.0):
     said, warned = [], []
-    orphans.settle(run, ["results/mine/a"], said.append, warned.append, wait_s)
+    slurm_queue.settle(run, ["results/mine/a"], said.append, warned.append, wait_s)
     return said, warned
 
 
@@ -94,7 +94,7 @@ def another(folder, name, queued, body="time.sleep(600)"):
     code = f"""
         import sys, time
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from valleys import runs
+        from valleys.execution import runs
         run = runs.Run({name!r}, {str(folder)!r})
         run.begin()
         run.clear_dead()
@@ -179,7 +179,7 @@ def test_what_reaches_the_queue_late_is_cancelled_too(site, folder, run, monkeyp
     """An sbatch may outlive its Snakemake by a moment."""
     killed(folder)
     put(site, (4, OLD, "RUNNING", "/w"))
-    ended, cancel = [], orphans.cancel
+    ended, cancel = [], slurm_queue.cancel
 
     def cancel_and_submit(ids):
         cancel(ids)
@@ -188,7 +188,7 @@ def test_what_reaches_the_queue_late_is_cancelled_too(site, folder, run, monkeyp
                 stream.write(f"7|{OLD}|PENDING|/w\n")
         ended.extend(ids)
 
-    monkeypatch.setattr(orphans, "cancel", cancel_and_submit)
+    monkeypatch.setattr(slurm_queue, "cancel", cancel_and_submit)
     settle(run)
     assert ended == cancelled(site) == ["4", "7"]
 
@@ -277,7 +277,7 @@ def test_where_nothing_can_be_locked_nothing_is_cancelled(site, folder, monkeypa
 
 
 def test_no_node_is_called_none_assigned(site):
-    nodes = orphans.NodeNames({"node3"})
+    nodes = slurm_queue.NodeNames({"node3"})
     for name in ("None assigned", ""):
         nodes.add(name)
     assert nodes == {"node3"}
@@ -285,7 +285,7 @@ def test_no_node_is_called_none_assigned(site):
 
 
 def test_only_nodes_that_are_broken_are_avoided(site):
-    nodes = orphans.NodeNames()
+    nodes = slurm_queue.NodeNames()
     (site / "nodes").write_text("node1|down*\nnode2|mixed\nnode3|draining\nnode4|idle*\nnode5|allocated\n")
     nodes.add("node[1-5]")
     assert nodes == {"node1", "node3", "node4"}
@@ -300,7 +300,7 @@ def test_where_slurm_does_not_say_which_is_broken_all_are_avoided(site, answer):
     (site / "nodes").touch()
     if answer == "broken":
         (site / "broken").touch()
-    nodes = orphans.NodeNames()
+    nodes = slurm_queue.NodeNames()
     nodes.add("node[1-2]")
     assert nodes == {"node[1-2]"}
 

@@ -4,28 +4,28 @@ import math
 
 import pytest
 from study_tables import FILTER, GAUSSIAN, UNIFORM, minimum, table, variants
-from valleys import outcomes
 from valleys.errors import ValleysError
+from valleys.results import study_outcomes
 
 A, B = "model.activation", "model.norm"
 NAN = math.nan
 
 
 def one(rows, **order):
-    (found,) = outcomes.studies(table(rows), {"mine": order} if order else None)
+    (found,) = study_outcomes.studies(table(rows), {"mine": order} if order else None)
     return found
 
 
 def test_no_studies():
-    assert outcomes.studies(None) == []
-    assert outcomes.studies(table(minimum({}, 0, (1.0,))).iloc[:0]) == []
+    assert study_outcomes.studies(None) == []
+    assert study_outcomes.studies(table(minimum({}, 0, (1.0,))).iloc[:0]) == []
 
 
 def test_each_study_of_a_stack_is_one():
     import pandas as pd
 
     stack = pd.concat([table(minimum({}, 0, (1.0,)), name) for name in ("b", "a")])
-    assert [study.name for study in outcomes.studies(stack)] == ["a", "b"]
+    assert [study.name for study in study_outcomes.studies(stack)] == ["a", "b"]
 
 
 def test_designs():
@@ -60,10 +60,10 @@ def test_levels_that_are_lists_and_a_factor_named_as_a_column():
     assert study.factors == {"model.hidden": [(16, 8), (8, 8)]}
     there = study.at(study.minima, "model.hidden", (16, 8))
     assert there["index"].tolist() == pytest.approx([2 + 0.001 * seed for seed in range(6)])
-    assert outcomes.label("model.hidden", (16, 8)) == "hidden 16x8"
+    assert study_outcomes.label("model.hidden", (16, 8)) == "hidden 16x8"
     rows = variants([({"recipe": "wide"}, 1), ({"recipe": "sharp"}, 2)])
     assert len(one(rows).at(one(rows).minima, "recipe", "sharp")) == 6
-    assert outcomes.label("recipe", "sharp") == "sharp"
+    assert study_outcomes.label("recipe", "sharp") == "sharp"
 
 
 def test_other_factors_are_held_at_the_base():
@@ -114,9 +114,9 @@ def test_pairs_by_seed():
     study = one(variants([({A: "relu"}, [1, 2, 3]), ({A: "tanh"}, [3, 3, 3])], seeds=range(3)))
     first, second = (study.at(study.minima, A, level) for level in ("relu", "tanh"))
     second = second.assign(trained=second["seed"] != 1)
-    assert outcomes.by_seed(first, second, "index").to_dict() == {0: -2.0, 2: 0.0}
+    assert study_outcomes.by_seed(first, second, "index").to_dict() == {0: -2.0, 2: 0.0}
     with pytest.raises(ValleysError, match="two minima"):
-        outcomes.by_seed(study.minima, second, "index")
+        study_outcomes.by_seed(study.minima, second, "index")
 
 
 def test_swa_that_another_made_is_left_out():

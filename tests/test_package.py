@@ -51,10 +51,11 @@ def installed(tmp_path_factory):
 def test_the_installed_package_has_its_schemas_types_and_version(installed, tmp_path):
     code = """
 import importlib.metadata, pathlib, valleys
-from valleys import config, tables
+from valleys.config import schema
+from valleys.storage import tables
 print(valleys.__file__)
 print(importlib.metadata.version("valleys"), valleys.__version__)
-print(len(tables.declared()) > 10, config.SCHEMA_FILE.is_file())
+print(len(tables.declared()) > 10, schema.SCHEMA_FILE.is_file())
 print((pathlib.Path(valleys.__file__).parent / "py.typed").is_file())
 """
     done = run(code, tmp_path, installed)
@@ -74,14 +75,14 @@ def test_the_installed_package_has_every_module(installed):
 
 
 def test_the_installed_command_runs_and_says_what_needs_a_clone(installed, tmp_path):
-    code = "import sys\nfrom valleys.__main__ import main\nsys.exit(main(sys.argv[1:] or ['options']))"
+    code = "import sys\nfrom valleys.cli.commands import main\nsys.exit(main(sys.argv[1:] or ['options']))"
     done = run(code, tmp_path, installed)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (ROOT / "docs" / "options.md").read_text()
     script = (installed / "bin" / "valleys").read_text()
-    assert "from valleys.__main__ import main" in script
+    assert "from valleys.cli.commands import main" in script
     (tmp_path / "c.yaml").write_text("name: x\n")
-    code = "import sys\nfrom valleys.__main__ import main\nsys.exit(main(['plan', 'c.yaml']))"
+    code = "import sys\nfrom valleys.cli.commands import main\nsys.exit(main(['plan', 'c.yaml']))"
     done = run(code, tmp_path, installed)
     assert done.returncode == 1
     assert "needs a clone" in done.stderr

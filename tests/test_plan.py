@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
-from valleys import plan
-from valleys.__main__ import main
+from valleys.cli.commands import main
 from valleys.config.experiment import Experiment
-from valleys.costs import Costs
+from valleys.costs import plan
+from valleys.costs.jobs import Costs
+from valleys.costs.plan import Job
 from valleys.errors import ValleysError
-from valleys.plan import Job
 from workflow_runs import ROOT, changed, planned, snakemake
 
 SMOKE = load_config("config/smoke.yaml")

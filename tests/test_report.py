@@ -14,8 +14,10 @@ import pytest
 import yaml
 from conftest import fill_defaults, load_config
 from figure_tables import NAMES, fill, make_rows, through_parquet
-from valleys import claims, figures, report, rulegraph
-from valleys.stats import mean_interval
+from valleys import claims, figures
+from valleys.report import html_tables, rulegraph
+from valleys.report.page import EXPERIMENTS, MAIN_CLAIMS, SCRIPT, figure_spec, render
+from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="504pt" height="252pt"><text>{}</text></svg>'
@@ -93,7 +95,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def page(frames, config):
     pictures = {name: SVG.format(name) for name in NAMES}
-    return report.render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"})
+    return render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"})
 
 
 def test_is_whole(page):
@@ -107,7 +109,7 @@ def test_is_whole(page):
 
 
 def test_asks_for_nothing(page):
-    bare = page.replace(report.SCRIPT.read_text(), "").replace("http://www.w3.org/2000/svg", "")
+    bare = page.replace(SCRIPT.read_text(), "").replace("http://www.w3.org/2000/svg", "")
     for tag, attrs in Page(page).tags:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for key in ("src", "href", "srcset", "poster", "action", "data", "style", "background"):
@@ -117,7 +119,7 @@ def test_asks_for_nothing(page):
     assert set(re.findall(r"url\([^)]*\)", page)) <= {"url(#arrow)"}
     assert not re.search(r"https?://", bare)
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "eval(", "innerHTML"):
-        assert word not in report.SCRIPT.read_text()
+        assert word not in SCRIPT.read_text()
 
 
 def test_policy_allows_its_own_script_and_style_alone(page):
@@ -150,7 +152,7 @@ def test_pictures_are_embedded_in_order(page, pictures):
 def test_captions_are_those_of_the_figures(page, frames, config):
     words = Page(page).words()
     for name in NAMES:
-        said = figures.caption(name, frames, report.figure_spec(config))
+        said = figures.caption(name, frames, figure_spec(config))
         assert " ".join(said.split()) in words
         assert figures.title(name) in words
 
@@ -165,7 +167,7 @@ def test_figure_spec_is_the_figures_own(experiment_config):
     experiment = Experiment(fill_defaults(experiment_config))
     for name in ("training", "study-decay", "study-other"):
         drawn = {k: v for k, v in experiment.figure(name).items() if k not in ("style", "version")}
-        told = report.figure_spec(experiment.config)
+        told = figure_spec(experiment.config)
         study = name.removeprefix("study-")
         order = {"factors": {study: told["factors"][study]}} if study in STUDIES else {}
         assert drawn == {k: v for k, v in told.items() if k not in ("style", "factors")} | order
@@ -184,7 +186,7 @@ def test_studies_have_meanings_and_captions(frames, config, pictures):
     kinds = dict.fromkeys(more, "study") | {"decay_lines": "interpolation"}
     more["decay_lines"] = frames["interpolation"].assign(model="of-the-study")
     pictures = pictures | {"study-decay": SVG.format("study")}
-    page = report.render(frames | more, pictures, config, {}, kinds)
+    page = render(frames | more, pictures, config, {}, kinds)
     words = Page(page).words()
     assert "Study: decay" in words
     assert "weight decay, uniform-far: 0 1 (1 to 1), 0 of 12 asymmetric; 0.5 1 (1 to 1)" in words
@@ -242,7 +244,7 @@ def test_main_claims_come_first(frames, config):
         claim(**share, scope="digits/mlp/quick/gradient", verdict="supported"),
         claim(**share, scope="digits/mlp/quick/uniform", verdict="inconclusive"),
     ]
-    page = report.render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
+    page = render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
     top = page[page.index('id="all-claims"') : page.index('<h2 id="experiment-1">')]
     # The paper's own direction, whatever its verdict; a control is not.
     assert re.findall(r'<span class="scope">([^<]*)', top) == [
@@ -258,8 +260,8 @@ def test_main_claims_come_first(frames, config):
 def test_main_claims_are_claims():
     known = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
     known += "".join(path.read_text(encoding="utf-8") for path in Path(claims.__file__).parent.glob("*.py"))
-    assert all(re.search(f'[`"]{name}[`"]', known) for _, name in report.MAIN_CLAIMS)
-    assert {experiment for experiment, _ in report.MAIN_CLAIMS} <= set(report.EXPERIMENTS)
+    assert all(re.search(f'[`"]{name}[`"]', known) for _, name in MAIN_CLAIMS)
+    assert {experiment for experiment, _ in MAIN_CLAIMS} <= set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -267,13 +269,13 @@ def test_no_claims(frames, pictures, config, missing):
     frames = frames | {"claims": frames["claims"].iloc[:0]}
     if missing:
         del frames["claims"]
-    words = Page(report.render(frames, pictures, config, {})).words()
+    words = Page(render(frames, pictures, config, {})).words()
     assert "No claim was judged" in words
 
 
 def test_no_rows_at_all(tmp_path, pictures, config):
     frames = through_parquet(tmp_path, {name: [] for name in tables.declared()})
-    words = Page(report.render(frames, pictures, config, {})).words()
+    words = Page(render(frames, pictures, config, {})).words()
     assert words.count("Nothing to draw") == len(NAMES)
     assert "training 0 rows" in words
 
@@ -296,7 +298,7 @@ def test_previews(page, frames):
     for name, frame in frames.items():
         assert f"results/smoke/tables/{name}.parquet" in words
         assert f"{name} {len(frame):,} row" in words
-    shown = report.PREVIEW_ROWS
+    shown = html_tables.PREVIEW_ROWS
     assert f"First {shown} of {len(frames['curves'])} rows" in words
     body = page[page.index("<code>curves</code>") :]
     assert body[: body.index("</table>")].count("<tr>") == 1 + shown
@@ -307,10 +309,14 @@ def test_previews(page, frames):
 def test_tables_can_be_saved(tmp_path, frames, config, monkeypatch):
     path = tmp_path / "training.parquet"
     tables.write(path, "training", make_rows()["training"])
-    data = {"training": path.read_bytes(), "curves": b"x" * (report.PARQUET_LIMIT + 1), "solutions": b"y" * 9}
-    for limit, kept in ((report.CSV_LIMIT, {"solutions.csv.gz", "training.csv.gz"}), (0, set())):
-        monkeypatch.setattr(report, "CSV_LIMIT", limit)
-        page = report.render(frames, {}, config, {}, parquet=data)
+    data = {
+        "training": path.read_bytes(),
+        "curves": b"x" * (html_tables.PARQUET_LIMIT + 1),
+        "solutions": b"y" * 9,
+    }
+    for limit, kept in ((html_tables.CSV_LIMIT, {"solutions.csv.gz", "training.csv.gz"}), (0, set())):
+        monkeypatch.setattr(html_tables, "CSV_LIMIT", limit)
+        page = render(frames, {}, config, {}, parquet=data)
         links = [attrs for tag, attrs in Page(page).tags if tag == "a" and "download" in attrs]
         found = {a["download"]: base64.b64decode(a["href"].split(",", 1)[1]) for a in links}
         assert set(found) == {"training.parquet", "solutions.parquet"} | kept
@@ -325,10 +331,10 @@ def test_tables_can_be_saved(tmp_path, frames, config, monkeypatch):
 
 def test_graph_of_rules(frames, config):
     graph = rulegraph.RuleGraph({"a": 1, "b": 1200}, [("a", "b")], {"a": 0, "b": 1})
-    words = Page(report.render(frames, {}, config, {}, graph=graph)).words()
+    words = Page(render(frames, {}, config, {}, graph=graph)).words()
     assert "a 1 job b 1,200 jobs" in words
     assert "Dashed" not in words
-    words = Page(report.render(frames, {}, config, {})).words()
+    words = Page(render(frames, {}, config, {})).words()
     assert "The graph of rules is not here" in words
 
 
@@ -349,14 +355,14 @@ def test_escapes_hostile_names(tmp_path, pictures, config):
     config = config | {"name": HOSTILE}
     pictures[f"curves-{HOSTILE}"] = SVG.format(HOSTILE)
     graph = rulegraph.RuleGraph({HOSTILE: 1}, [], {HOSTILE: 0})
-    page = report.render(frames, pictures, config, {HOSTILE: HOSTILE}, parquet={HOSTILE: b"x"}, graph=graph)
+    page = render(frames, pictures, config, {HOSTILE: HOSTILE}, parquet={HOSTILE: b"x"}, graph=graph)
     assert page.lower().count("<script") == 1  # the page's own, which its policy names
     assert 'class="badge"' in page  # an unknown verdict gets no class of its own
     assert HOSTILE in Page(page).words()
 
 
 def test_same_bytes(frames, pictures, config, page):
-    assert report.render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"}) == page
+    assert render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"}) == page
 
 
 def test_schemes_and_widths(page):
@@ -377,4 +383,4 @@ def test_schemes_and_widths(page):
     ],
 )
 def test_plus_minus(values, text):
-    assert report._plus_minus(pd.Series(values, dtype=float), 0.95) == text
+    assert html_tables._plus_minus(pd.Series(values, dtype=float), 0.95) == text

@@ -9,7 +9,9 @@ from browser import CHROMIUM, browser
 from conftest import fill_defaults, load_config
 from figure_tables import make_rows, through_parquet
 from test_report import HOSTILE, claim
-from valleys import figures, report, rulegraph
+from valleys import figures
+from valleys.report import rulegraph
+from valleys.report.page import FIRST_CLAIMS, figure_spec, render
 from valleys.storage import tables
 
 pytestmark = pytest.mark.skipif(
@@ -37,7 +39,7 @@ def shown(tmp_path_factory):
     config = {k: v for k, v in config.items() if k not in ("figures", "execution")}
     rows = make_rows() | {"claims": CLAIMS}
     frames = through_parquet(folder, rows)
-    spec = report.figure_spec(config)
+    spec = figure_spec(config)
     pictures = {}
     for name in NAMES:
         figures.save(figures.draw(name, frames, spec), folder / "f.png", folder / "f.svg", {})
@@ -47,7 +49,7 @@ def shown(tmp_path_factory):
         tables.write(folder / "t.parquet", name, rows[name])
         parquet[name] = (folder / "t.parquet").read_bytes()
     graph = rulegraph.RuleGraph({"train": 2, "report": 1}, [("train", "report")], {"train": 0, "report": 1})
-    page = report.render(frames, pictures, config, tables.versions(), parquet=parquet, graph=graph)
+    page = render(frames, pictures, config, tables.versions(), parquet=parquet, graph=graph)
     (folder / "report.html").write_text(page, encoding="utf-8")
     with browser() as opened:
         opened.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder / "saved"))
@@ -121,9 +123,9 @@ def test_claims_are_those_of_the_table(page):
 
 def test_first_claims_then_all(page):
     first = rows_of(page, "#all-claims", [1])
-    assert len(first) == report.FIRST_CLAIMS
+    assert len(first) == FIRST_CLAIMS
     status = "document.querySelector('.found span').innerText"
-    assert page.run(status) == f"{report.FIRST_CLAIMS} of {len(CLAIMS)} verdicts shown."
+    assert page.run(status) == f"{FIRST_CLAIMS} of {len(CLAIMS)} verdicts shown."
     page.run("document.querySelector('.found button').click()")
     assert page.run(status) == f"{len(CLAIMS)} of {len(CLAIMS)} verdicts shown."
     page.run("document.querySelector('.found button').click()")
@@ -152,7 +154,7 @@ def test_filter_by_experiment_verdict_and_words(page):
     assert rows_of(page, "#all-claims", [0]) == []
     page.run("document.querySelector('.filter button[type=reset]').click()")
     page.until("document.querySelectorAll('#all-claims tbody tr:not([hidden])').length > 0")
-    assert len(rows_of(page, "#all-claims", [0])) == report.FIRST_CLAIMS
+    assert len(rows_of(page, "#all-claims", [0])) == FIRST_CLAIMS
 
 
 @pytest.mark.parametrize(("column", "key"), [(2, "effect"), (3, "low"), (5, "p_value"), (4, "n")])
@@ -270,7 +272,7 @@ def test_hostile_names_are_inert(shown, tmp_path):
     )
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt">{HOSTILE}</svg>'
     graph = rulegraph.RuleGraph({EVIL: 1}, [], {EVIL: 0})
-    page = report.render(
+    page = render(
         frames | {EVIL: frames["claims"]}, {f"curves-{EVIL}": svg}, config, {EVIL: EVIL},
         parquet={EVIL: b"x"}, graph=graph,
     )  # fmt: skip

@@ -4,8 +4,8 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from valleys import rulegraph
 from valleys.errors import ValleysError
+from valleys.report import rulegraph
 
 
 def jobs(**needs):

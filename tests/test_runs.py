@@ -10,8 +10,8 @@ import textwrap
 import time
 
 import pytest
-from valleys import runs
 from valleys.errors import ValleysError
+from valleys.execution import runs
 from valleys.storage import files
 from workflow_runs import ROOT
 
@@ -38,7 +38,7 @@ def another(folder, body="time.sleep(600)", name="mine"):
     code = f"""
         import sys, time
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from valleys import runs
+        from valleys.execution import runs
         run = runs.Run({name!r}, {str(folder)!r})
         run.begin()
         run.claim(["results/{name}/b"], ["results/{name}/a"])
@@ -93,7 +93,7 @@ def test_one_living_run_of_the_experiment_keeps_the_lists_of_a_dead_one(folder, 
     code = f"""
         import sys, time
         sys.path.insert(0, {str(SCRIPTS)!r})
-        from valleys import runs
+        from valleys.execution import runs
         run = runs.Run("mine", {str(folder)!r})
         run.begin()
         print("ready", flush=True)
@@ -184,7 +184,7 @@ def test_this_disk_is_told_from_a_shared_one(tmp_path):
 WATCHED = f"""
 import sys, time
 sys.path.insert(0, {str(SCRIPTS)!r})
-from valleys import runs
+from valleys.execution import runs
 runs.end_with_run()
 print("ready", flush=True)
 time.sleep(20)

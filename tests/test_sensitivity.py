@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from valleys import sensitivity, stats
 from valleys.asymmetry.definition import detect
+from valleys.results import sensitivity, stats
 from valleys.storage import tables
 
 CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-9}

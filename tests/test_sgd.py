@@ -247,8 +247,8 @@ import test_sgd
 from pathlib import Path
 recipe = {{**test_sgd.RECIPE, "epochs": 30, "swa": {{"start": 15, "lr": 0.05, "every": 1}}}}
 weights, rows = test_sgd.train(Path({state!r}), recipe, checkpoint_every=2)
-from valleys import files
-files.save_weights({out!r}, weights)
+from valleys.storage.weights import save_weights
+save_weights({out!r}, weights)
 """
 
 

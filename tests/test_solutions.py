@@ -5,12 +5,12 @@ import contextlib
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
-from valleys import forkserver
 from valleys.config.experiment import Experiment
 from valleys.config.versions import VERSIONS
 from valleys.data.cache import save_split
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.execution import forkserver
 from valleys.models import solutions
 from valleys.models.options import validate_spec
 from valleys.storage import files

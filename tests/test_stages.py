@@ -2,8 +2,8 @@
 
 Snakemake does not see changes in the library that a rule's script imports. Each stage therefore has a version
 in its params (config/versions.py). This test keeps a hash of the code each stage uses, docstrings and
-comments left out; when one differs, either raise the stage's version (its results change: it and all downstream are
-remade) or leave it (they do not), and then record the new hash with ``make stamp``.
+comments left out; when one differs, either raise the stage's version (its results change: it and all
+downstream are remade) or leave it (they do not), and then record the new hash with ``make stamp``.
 """
 
 import ast

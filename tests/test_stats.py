@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from valleys.errors import ValleysError
-from valleys.stats import (
+from valleys.results.stats import (
     bootstrap_interval,
     factor_test,
     holm,

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
-from valleys import detection, outcomes
 from valleys.config import studies
 from valleys.config.experiment import Experiment
 from valleys.config.schema import SCHEMA_FILE
 from valleys.errors import ValleysError
+from valleys.results import detection, study_outcomes
 
 FACTORS = {"model.activation": ["relu", "tanh", "gelu"], "recipe.loss.name": ["cross_entropy", "mse"]}
 
@@ -96,7 +96,7 @@ def test_different_levels_have_different_names_that_are_safe_anywhere():
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels_come_back_from_their_table(level):
     read = studies.hashable(json.loads(json.dumps(level)))
-    assert outcomes.text_of(read) == studies.level_name(level)
+    assert study_outcomes.text_of(read) == studies.level_name(level)
     equal = [one for one in LEVELS if studies.hashable(one) == read]
     assert level in equal
     assert all(type(one) is type(level) or {type(one), type(level)} == {int, float} for one in equal)
@@ -229,9 +229,11 @@ def test_arguments_of_an_own_network_keep_their_types(tmp_path, monkeypatch):
 
 
 def test_rows_of_levels_that_python_takes_for_equal_stay_apart():
-    found = outcomes._ordered([studies.hashable(v) for v in (1, True, "true", 2)], [])
+    found = study_outcomes._ordered([studies.hashable(v) for v in (1, True, "true", 2)], [])
     assert len(found) == 4
-    assert list(map(outcomes.text_of, outcomes._ordered(list(map(studies.hashable, (True, False))), []))) == [
+    assert list(
+        map(study_outcomes.text_of, study_outcomes._ordered(list(map(studies.hashable, (True, False))), []))
+    ) == [
         "no",
         "yes",
     ]

@@ -16,11 +16,11 @@ import pytest
 import torch
 import yaml
 from conftest import fill_defaults
-from valleys import rulegraph
-from valleys.__main__ import main
 from valleys.asymmetry import next_point
+from valleys.cli.commands import main
 from valleys.config import versions
 from valleys.config.experiment import Experiment
+from valleys.report import rulegraph
 from valleys.storage import tables
 from valleys.storage.weights import load_weights
 from workflow_runs import ROOT, changed, command, load, planned, snakemake

@@ -2,10 +2,11 @@
 import os
 from dataclasses import replace
 
-from valleys import forkserver, orphans, rulegraph, runs
+from valleys.execution import forkserver, runs, slurm_queue
+from valleys.report import rulegraph
 from valleys.storage import files
 from valleys.config.experiment import CELL_TABLES, SOLUTIONS, Cell, Experiment, no_such_weights
-from valleys.costs import Costs
+from valleys.costs.jobs import Costs
 
 try:
     schema.check_files(workflow.configfiles)
@@ -49,7 +50,7 @@ wildcard_constraints:
     figure=r"[A-Za-z0-9_.-]+",
 
 
-# A dead run's lock goes by itself (valleys/runs.py). Jobs of this process end when it does.
+# A dead run's lock goes by itself (valleys/execution/runs.py). Jobs of this process end when it does.
 run = runs.Run(experiment.name)
 if workflow.is_main_process and run.begin():
     if run.clear_dead():
@@ -62,17 +63,17 @@ runs.announce()
 def claim_files():
     """Refuse to run beside another run of the same files, even one that started in the same instant.
 
-    Jobs that a dead run has left on a cluster are ended first (valleys/orphans.py).
+    Jobs that a dead run has left on a cluster are ended first (valleys/execution/slurm_queue.py).
     """
     if workflow.is_main_process:
         files = workflow.persistence
         inputs, outputs = ({str(f) for f in of()} for of in (files.all_inputfiles, files.all_outputfiles))
         try:
             run.claim(inputs, outputs, queued=name_in_queue())
-            orphans.settle(run, outputs, logger.info, logger.warning)
+            slurm_queue.settle(run, outputs, logger.info, logger.warning)
             executor = workflow.scheduler._executor
             if hasattr(executor, "_failed_nodes"):
-                executor._failed_nodes = orphans.NodeNames(executor._failed_nodes)
+                executor._failed_nodes = slurm_queue.NodeNames(executor._failed_nodes)
         except ValleysError as error:
             raise WorkflowError(str(error))
 

@@ -1,6 +1,6 @@
 """Stack the tables of all cells into one. In: ``parts``. Out: ``table``."""
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     from valleys.storage import tables

@@ -3,7 +3,7 @@
 In: ``iterates``, ``sgd`` (for its network). Out: ``weights``.
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     from valleys.config.experiment import Experiment

@@ -1,6 +1,6 @@
 """Judge each claim from the tables. In: the tables by name. Out: ``table`` (claims)."""
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     from valleys import claims

@@ -4,7 +4,7 @@ In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any 
 the last checkpoint.
 """
 
-from valleys.jobs import arithmetic, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil

@@ -4,7 +4,7 @@ In: ``swa``, ``train``, ``test``. Out: ``weights`` (descent, BN not yet refreshe
 of phase ``descent``).
 """
 
-from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil

@@ -4,10 +4,10 @@ In: ``curves`` (of all probes), ``directions``, ``solutions`` (table). Out: ``ta
 ``shift`` (the shift curves). Fails when a curve was measured from other weights than those stored.
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
-    from valleys import detection
+    from valleys.results import detection
     from valleys.storage import tables
 
     curves = tables.concat(snakemake.input.curves, "curves")

@@ -6,7 +6,7 @@ not normalised; ``columns`` in the header has what the ``directions`` table says
 need no file: seed and number remake them.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.execution.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.config.experiment import Experiment

@@ -3,7 +3,7 @@
 In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (solutions).
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.execution.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.config.experiment import SOLUTIONS, Cell

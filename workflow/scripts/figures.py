@@ -1,6 +1,6 @@
 """Draw one figure. In: the tables it is drawn from. Out: ``png``, ``svg``."""
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     from valleys import figures

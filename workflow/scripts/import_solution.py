@@ -5,13 +5,13 @@ In: ``checkpoint`` (safetensors or torch.save) and, where that is an index, its 
 refreshed ones.
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.execution.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys import factory_costs
     from valleys.config.experiment import Cell
+    from valleys.costs import sizes
     from valleys.models import checkpoints, solutions, state_dicts
     from valleys.networks.batch_norm import batch_norms
     from valleys.networks.bn_refresh import refresh_bn
@@ -23,7 +23,7 @@ with job(snakemake) as log:
     path = snakemake.input.checkpoint + spec.get("choice", "")
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     root = Path("results") / snakemake.config["name"]
-    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
+    sizes.note(model, spec["model"], train.in_shape, train.classes, root)
     told = checkpoints.load(model, state_dicts.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):

@@ -4,7 +4,7 @@ In: ``train``, ``test``, ``start``, ``stop`` (of the same cell or another) and, 
 Out: ``table`` (interpolation).
 """
 
-from valleys.jobs import compiles, job, pick_device, read_split
+from valleys.execution.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.config.experiment import Cell

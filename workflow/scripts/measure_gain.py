@@ -3,10 +3,10 @@
 In: ``curves`` (of all probes), ``asymmetry`` (table). Out: ``table`` (theory_measured).
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
-    from valleys import measured_gain
+    from valleys.results import measured_gain
     from valleys.storage import tables
 
     curves = tables.concat(snakemake.input.curves, "curves")

@@ -5,7 +5,7 @@ computed directions ``directions_x``, ``directions_y``. Out: ``planes``, ``plane
 rows of the grid are kept beside the outputs: a killed job goes on where it was.
 """
 
-from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil

@@ -4,7 +4,7 @@ Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W) and int64 lab
 Beside a file that is not to be held in memory, the checksums of its images.
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     from pathlib import Path

@@ -6,7 +6,7 @@ outputs: a killed job goes on where it was, and asking for more directions, or f
 job, probes only the new ones.
 """
 
-from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     from pathlib import Path

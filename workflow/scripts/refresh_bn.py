@@ -4,7 +4,7 @@ In: ``weights``, ``train``. Out: ``weights`` (the same but for running statistic
 no batch norm).
 """
 
-from valleys.jobs import job, pick_device, read_split
+from valleys.execution.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.storage.weights import relabel

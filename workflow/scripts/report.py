@@ -1,12 +1,13 @@
 """Write the self-contained HTML report. In: ``tables``, ``figures`` (PNG and SVG). Out: the report."""
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     import io
     from pathlib import Path
 
-    from valleys import report, rulegraph
+    from valleys.report import rulegraph
+    from valleys.report.page import render
     from valleys.storage import files, tables
 
     kinds = {Path(path).stem: tables.name_in(path) for path in snakemake.input.tables}
@@ -19,7 +20,7 @@ with job(snakemake) as log:
     pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
     # Written when the run began (common.smk): no input, as it tells of the jobs and not of their results.
     graph = rulegraph.read(Path(snakemake.output[0]).with_name(rulegraph.FILE))
-    page = report.render(
+    page = render(
         data, pictures, snakemake.params.config, tables.versions(), kinds, parquet=parquet, graph=graph
     )
     files.write_text(snakemake.output[0], page)

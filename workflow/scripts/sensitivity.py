@@ -1,9 +1,9 @@
 """Judge all curves at a grid of constants of Definition 1. In: ``curves``. Out: ``table`` (sensitivity)."""
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
-    from valleys import sensitivity
+    from valleys.results import sensitivity
     from valleys.storage import tables
 
     spec = snakemake.params.spec

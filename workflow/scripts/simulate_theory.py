@@ -3,7 +3,7 @@
 Out: ``theory_average``, ``theory_gain`` (tables).
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     import pyarrow as pa

@@ -3,10 +3,10 @@
 In: ``curves``, ``directions``, ``solutions`` (of all its cells). Out: ``table`` (study).
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
-    from valleys import detection
+    from valleys.results import detection
     from valleys.storage import tables
 
     inputs = snakemake.input

@@ -3,7 +3,7 @@
 Out: ``toy_2d``, ``toy_2d_curves``, ``toy_2d_surface`` (tables).
 """
 
-from valleys.jobs import job
+from valleys.execution.jobs import job
 
 with job(snakemake) as log:
     import pyarrow as pa

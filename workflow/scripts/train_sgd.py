@@ -6,14 +6,14 @@ or of the last ones only: ``execution.keep``), ``table`` (training). Killed at a
 from the last checkpoint.
 """
 
-from valleys.jobs import arithmetic, compiles, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys import factory_costs
     from valleys.config.experiment import Cell, Experiment
+    from valleys.costs import sizes
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.networks.batch_norm import check_bn
@@ -34,7 +34,7 @@ with job(snakemake) as log:
         model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     check_bn(model)  # the statistics of what it makes will be refreshed
     root = Path("results") / snakemake.config["name"]
-    factory_costs.note(model, spec["model"], train.in_shape, train.classes, root)
+    sizes.note(model, spec["model"], train.in_shape, train.classes, root)
     log.info("%s on %s: %d parameters", cell.path, device, sum(p.numel() for p in model.parameters()))
 
     data = [read_metadata(path)["checksum"] for path in (snakemake.input.train, snakemake.input.test)]

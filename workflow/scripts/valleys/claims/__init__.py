@@ -18,7 +18,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from valleys import measures, outcomes
 from valleys.claims import (
     basin,
     measured_gain,
@@ -33,6 +32,7 @@ from valleys.claims import (
 )
 from valleys.claims.rows import Row
 from valleys.claims.rules import INCONCLUSIVE, REFUTED, SUPPORTED, share_verdict
+from valleys.results import measures, study_outcomes
 
 __all__ = ["INCONCLUSIVE", "REFUTED", "SUPPORTED", "Row", "as_text", "judge", "share_verdict"]
 
@@ -46,7 +46,7 @@ def judge(
     alpha: float = 0.05,
     level: float = 0.95,
     barrier: float = 0.1,
-    factors: outcomes.Order | None = None,
+    factors: study_outcomes.Order | None = None,
 ) -> list[Row]:
     """Return the rows of the ``claims`` table.
 

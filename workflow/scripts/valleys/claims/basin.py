@@ -25,11 +25,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import measures, stats
 from valleys.asymmetry.definition import reaches
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
-from valleys.measures import CELL
+from valleys.results import measures, stats
+from valleys.results.measures import CELL
 
 _JOINED = {  # claim, whether it says that there is a barrier, statement; by `measures.kind_of_line`
     "recipe": (

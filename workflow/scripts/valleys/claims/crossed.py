@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import outcomes, stats
 from valleys.claims.minima import left_out
 from valleys.claims.rows import Row, joined
 from valleys.claims.rules import INCONCLUSIVE, SUPPORTED
 from valleys.config.studies import factor_name
+from valleys.results import stats, study_outcomes
 
 
-def judge(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+def judge(study: study_outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 11: factors of a full or sampled design, each with its p adjusted over all of them."""
     for probe, everything in plain.groupby("probe", sort=True):
         trained = everything[everything["trained"]]
         rows = trained[np.isfinite(trained["index"])]
-        at = {factor: rows[outcomes.column(factor)].tolist() for factor in study.factors}
+        at = {factor: rows[study_outcomes.column(factor)].tolist() for factor in study.factors}
         tests = {
             factor: stats.factor_test(
                 rows["index"].rank(), own, [at[other] for other in at if other != factor]
@@ -34,11 +34,11 @@ def judge(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float
             spread = stats.spread_of_means(list(samples.values()), level=level)
             name = factor_name(factor)
             means = ", ".join(
-                f"{outcomes.text_of(one)} {values.mean():.3g} ({len(values)})"
+                f"{study_outcomes.text_of(one)} {values.mean():.3g} ({len(values)})"
                 for one, values in samples.items()
                 if len(values)
             )
-            absent = [outcomes.text_of(one) for one, values in samples.items() if not len(values)]
+            absent = [study_outcomes.text_of(one) for one, values in samples.items() if not len(values)]
             yield {
                 "claim": f"{name.replace(' ', '_')}_changes_asymmetry",
                 "experiment": 11,

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import outcomes, stats
 from valleys.claims.minima import exists, left_out, without_index
 from valleys.claims.rows import Row, joined, paired_row, share_row
 from valleys.claims.rules import unchanged_verdict
+from valleys.results import stats, study_outcomes
 
 
 def judge(
-    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+    study: study_outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
 ) -> Iterator[Row]:
     """Experiment 9: whether weight decay takes the asymmetry away or changes it."""
     factor = "recipe.weight_decay"
@@ -30,7 +30,7 @@ def judge(
             study,
             plain,
             {"factor": factor, "level": one},
-            outcomes.label(factor, one),
+            study_outcomes.label(factor, one),
             9,
             level,
             claim="asymmetry_survives_l2",
@@ -76,25 +76,25 @@ def judge(
     yield from _penalty(study, level)
 
 
-def _penalty(study: outcomes.Study, level: float) -> Iterator[Row]:
+def _penalty(study: study_outcomes.Study, level: float) -> Iterator[Row]:
     """Experiment 9: verdicts of Definition 1 with the penalty in the probed loss and without."""
     rows = study.directions[study.directions["trained"]]
-    names = [*outcomes.CELL, "probe", "kind", "group", "k"]
+    names = [*study_outcomes.CELL, "probe", "kind", "group", "k"]
     factor = "recipe.weight_decay"
-    own = [*names, "status", outcomes.column(factor)]
+    own = [*names, "status", study_outcomes.column(factor)]
     both = rows.loc[rows["penalty"], own].merge(
         rows.loc[~rows["penalty"], [*names, "status"]],
         on=names,
         suffixes=("", "_plain"),
         validate="one_to_one",
     )
-    for (one, probe), part in both.groupby([outcomes.column(factor), "probe"], sort=True):
+    for (one, probe), part in both.groupby([study_outcomes.column(factor), "probe"], sort=True):
         same = part["status"] == part["status_plain"]
         moves = (part["status_plain"] + " to " + part["status"])[~same].value_counts()
         yield share_row(
             "penalty_leaves_verdicts",
             9,
-            f"{study.name}/{outcomes.label(factor, one)}/{probe}",
+            f"{study.name}/{study_outcomes.label(factor, one)}/{probe}",
             "a direction's verdict is mostly the same whether or not the probed loss has the L2 penalty",
             int(same.sum()),
             len(part),

@@ -2,7 +2,7 @@
 
 ``bias_gains_on_measured_curves``, ``bias_lowers_test_loss``
     A direction's value is what a bias of R/8 to its flat side gains: of the measured train curve, in
-    expectation under a shift uniform on +-R/4 (`valleys.measured_gain`), or of the measured test loss,
+    expectation under a shift uniform on +-R/4 (`results.measured_gain`), or of the measured test loss,
     unshifted. A minimum's is the mean over its asymmetric directions of one probe; minima without any are
     left out. Paired rule against 0. The note has the same of symmetric directions, a control.
 """
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys import measures
 from valleys.claims.rows import Row, count_of, paired_row
-from valleys.measures import CELL
+from valleys.results import measures
+from valleys.results.measures import CELL
 
 
 def judge(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import outcomes
 from valleys.claims.rows import Row, joined, paired_row, share_row
+from valleys.results import study_outcomes
 
 
 def left_out(minima: pd.DataFrame) -> str:
     """Say how many minima of some rows count as untrained."""
-    cells = minima.drop_duplicates(outcomes.CELL)
+    cells = minima.drop_duplicates(study_outcomes.CELL)
     lost = int((~cells["trained"]).sum())
     if not lost:
         return ""
-    return f"{lost} of {len(cells)} minima left out: train accuracy below {outcomes.TRAINED:g}"
+    return f"{lost} of {len(cells)} minima left out: train accuracy below {study_outcomes.TRAINED:g}"
 
 
 def without_index(minima: pd.DataFrame) -> str:
@@ -27,9 +27,9 @@ def without_index(minima: pd.DataFrame) -> str:
 
 
 def exists(
-    study: outcomes.Study,
+    study: study_outcomes.Study,
     plain: pd.DataFrame,
-    where: outcomes.Levels,
+    where: study_outcomes.Levels,
     name: str,
     experiment: int,
     level: float,
@@ -55,7 +55,7 @@ def exists(
 
 def contrast(
     claim: str,
-    study: outcomes.Study,
+    study: study_outcomes.Study,
     scope: str,
     statement: str,
     first: pd.DataFrame,
@@ -72,7 +72,7 @@ def contrast(
 ) -> Row:
     """Return a row of the paired rule for ``first - second``, claimed to be above 0."""
     both = pd.concat([first, second])
-    differences = outcomes.by_seed(first, second, measure)
+    differences = study_outcomes.by_seed(first, second, measure)
     notes = []
     if measure == "index":
         shares = []

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from valleys import outcomes
 from valleys.claims.minima import contrast
 from valleys.claims.rows import Row
+from valleys.results import study_outcomes
 
 
 def judge(
-    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+    study: study_outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
 ) -> Iterator[Row]:
     """Experiment 10: batch norm against other norms, along directions over all parameters."""
     others = [one for one in levels if one != "batch"]
@@ -33,19 +33,19 @@ def judge(
             yield contrast(
                 "bn_makes_asymmetric",
                 study,
-                f"batch against {outcomes.text_of(other)}/{probe}",
+                f"batch against {study_outcomes.text_of(other)}/{probe}",
                 "minima of nets with batch norm are more asymmetric than those without",
                 batch,
                 study.at(rows, "model.norm", other),
                 comparisons=comparisons,
-                names=("batch", outcomes.text_of(other)),
+                names=("batch", study_outcomes.text_of(other)),
                 alpha=alpha,
                 level=level,
             )
 
 
 def judge_init(
-    study: outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
+    study: study_outcomes.Study, plain: pd.DataFrame, levels: list[Any], alpha: float, level: float
 ) -> Iterator[Row]:
     """Experiment 10: scales that begin at one against scales that begin Gaussian."""
     if not {"ones", "gaussian"} <= set(levels):
@@ -66,7 +66,9 @@ def judge_init(
         )
 
 
-def judge_directions(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+def judge_directions(
+    study: study_outcomes.Study, plain: pd.DataFrame, alpha: float, level: float
+) -> Iterator[Row]:
     """Experiment 10: directions in the norm's parameters against those in all others, within a minimum.
 
     Probes are compared with those of the same kind, in the order of their names.

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys import stats
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import INCONCLUSIVE
-from valleys.measures import CELL
+from valleys.results import stats
+from valleys.results.measures import CELL
 
 _SELECTED = "epochs chosen by their test loss, as the paper's code does: biased towards the claim"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys import measures
 from valleys.claims.rows import Row, joined, share_row
-from valleys.measures import CELL
+from valleys.results import measures
+from valleys.results.measures import CELL
 
 
 def judge(

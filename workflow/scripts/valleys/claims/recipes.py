@@ -11,14 +11,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import outcomes
 from valleys.claims.minima import contrast
 from valleys.claims.rows import Row
+from valleys.results import study_outcomes
 
 
-def judge(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+def judge(study: study_outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 6: whether the first of two recipes ends in the sharper minimum."""
-    names = tuple(outcomes.text_of(one) for one in study.factors["recipe"])
+    names = tuple(study_outcomes.text_of(one) for one in study.factors["recipe"])
     measures_of = (
         ("width", "width: R / |w|, mean over directions", "share of the norm", -1),
         ("eigenvalue", "greatest Hessian eigenvalue", "nats per squared 2-norm", 1),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import stats
 from valleys.claims.rules import bound_verdict, grid_verdict, paired_verdict, share_verdict
+from valleys.results import stats
 
 Row = dict[str, Any]
 

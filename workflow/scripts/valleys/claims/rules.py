@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from valleys import stats
+from valleys.results import stats
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 _ROUNDING = 1e-12  # of a simulated number that equals its bound in every draw

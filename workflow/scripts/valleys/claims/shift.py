@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import measures, stats
 from valleys.claims.rows import Row, count_of, paired_row, share_row
 from valleys.claims.rules import SUPPORTED, symmetric_verdict
-from valleys.measures import CELL
+from valleys.results import measures, stats
+from valleys.results.measures import CELL
 
 
 def judge(shift: pd.DataFrame, asymmetry: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

@@ -21,21 +21,21 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import outcomes
 from valleys.claims import crossed, decay, norm, prevalence, recipes
 from valleys.claims.minima import exists, left_out
 from valleys.claims.rows import Row, joined, paired_row
+from valleys.results import study_outcomes
 
 
 def judge(
     table: pd.DataFrame | None,
-    factors: outcomes.Order | None,
+    factors: study_outcomes.Order | None,
     c: float,
     alpha: float,
     level: float,
 ) -> Iterator[Row]:
     """Experiments 6 and 8 to 11: what studies show, by their factors."""
-    for study in outcomes.studies(table, factors):
+    for study in study_outcomes.studies(table, factors):
         plain = study.minima[~study.minima["penalty"]]
         if study.design == "none":
             rows = study.directions[study.directions["trained"] & ~study.directions["penalty"]]
@@ -58,15 +58,17 @@ def judge(
                     number = 11 if factor.startswith(("model", "recipe.loss")) else 1
                     for one in levels:
                         where = {"factor": factor, "level": one}
-                        yield from exists(study, plain, where, outcomes.label(factor, one), number, level)
+                        yield from exists(
+                            study, plain, where, study_outcomes.label(factor, one), number, level
+                        )
             if {"model.norm", "model.norm_init"} & set(study.factors):
                 yield from norm.judge_directions(study, plain, alpha, level)
         yield from _study_swa(study, plain, alpha, level)
 
 
-def _study_swa(study: outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
+def _study_swa(study: study_outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """SWA against descent in a study that has both, by level."""
-    cells = plain.drop_duplicates(outcomes.CELL)
+    cells = plain.drop_duplicates(study_outcomes.CELL)
     cells = cells[np.isfinite(cells["swa_gain"])]
     experiment = 9 if "recipe.weight_decay" in study.factors else 2
     groups = [(name, where) for name, where in study.groups() if len(study.take(cells, where))]

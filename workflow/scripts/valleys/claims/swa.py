@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys import measures
 from valleys.claims.rows import Row, paired_row
-from valleys.measures import CELL
+from valleys.results import measures
+from valleys.results.measures import CELL
 
 
 def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:

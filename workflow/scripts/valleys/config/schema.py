@@ -1,4 +1,4 @@
-"""A config file: read, checked against its schema, defaults filled in; `experiment` says what it stands for."""
+"""A config file: read, checked against its schema, defaults filled in; `experiment` says what it means."""
 
 from __future__ import annotations
 

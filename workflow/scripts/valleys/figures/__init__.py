@@ -15,7 +15,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from valleys import measures
 from valleys.errors import ValleysError
 from valleys.figures import (
     curves,
@@ -36,6 +35,7 @@ from valleys.figures.kind import Kind
 from valleys.figures.layout import empty_figure
 from valleys.figures.style import STYLE, Look, rc, style_of
 from valleys.figures.wording import number
+from valleys.results import measures
 from valleys.storage import files
 
 __all__ = ["CAPTIONS", "CELL", "KINDS", "STYLE", "Data", "Spec", "caption", "draw", "number", "save", "title"]

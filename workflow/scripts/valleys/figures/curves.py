@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from valleys import measures
 from valleys.figures.frames import DIRECTION, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import (
@@ -22,6 +21,7 @@ from valleys.figures.layout import (
 )
 from valleys.figures.style import GREY, SHADE, SPLITS, Look
 from valleys.figures.wording import LISTED, listed, number, range_of, recipe_note
+from valleys.results import measures
 
 EXPLODES = 1000.0  # nats: rises beyond are drawn on a logarithmic axis, where the flat side shows
 

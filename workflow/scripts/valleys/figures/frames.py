@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from valleys.measures import CELL, SOLUTIONS
+from valleys.results.measures import CELL, SOLUTIONS
 
 Data = Mapping[str, pd.DataFrame]
 Spec = Mapping[str, Any]

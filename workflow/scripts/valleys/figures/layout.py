@@ -24,7 +24,7 @@ from matplotlib.ticker import (
 from valleys.figures.frames import by_cell
 from valleys.figures.style import FAINT, GREY, INK, SHADE, SPLITS, Look
 from valleys.figures.wording import number
-from valleys.stats import Interval
+from valleys.results.stats import Interval
 
 STEPS = [1, 2, 5, 10]  # between ticks
 _WIDE = 4  # panels in a row

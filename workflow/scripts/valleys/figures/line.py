@@ -15,12 +15,12 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox, ScaledTranslation, TransformedBbox
 from numpy.typing import NDArray
 
-from valleys import measures
 from valleys.figures.frames import Data, Floats, Spec, by_cell, finite_of, mean_band
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid, split_handles
 from valleys.figures.style import GREY, PALE, SHADE, SPLITS, Look
 from valleys.figures.wording import counted, interval_of, listed, percent, recipe_note
+from valleys.results import measures
 
 
 @dataclass(frozen=True)

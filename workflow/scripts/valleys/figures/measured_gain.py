@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from valleys import measures
 from valleys.figures.frames import Data, Spec, at_first, by_cell, finite_of, mean_band
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_legend, by_probe, corner_note, linear_axis
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, interval_of, listed, percent, recipe_note
+from valleys.results import measures
 
 _STATUSES = ("asymmetric", "symmetric")
 _DRAWN = ("uniform", 0.25)  # shift law and scale

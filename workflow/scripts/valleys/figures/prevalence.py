@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from valleys import measures
 from valleys.figures.frames import CELL, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, listed, percent, recipe_note
-from valleys.stats import Interval, wilson
+from valleys.results import measures
+from valleys.results.stats import Interval, wilson
 
 
 def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from valleys import measures
 from valleys.figures.frames import DIRECTION, Data, Spec, at_first, by_cell, finite_of
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_legend, by_probe, corner_note, draw_spread
 from valleys.figures.style import GREY, SHADE, Look
 from valleys.figures.wording import LISTED, listed, number, percent, recipe_note
+from valleys.results import measures
 
 _CUT = 1.5
 _POLICIES = {"fixed": ("-", "b = 0"), "free": ("--", "b free")}

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from valleys import measures
 from valleys.figures.frames import Data, Spec, at_first, by_cell
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, interval_of, listed, number, percent, recipe_note
-from valleys.stats import Interval, mean_interval
+from valleys.results import measures
+from valleys.results.stats import Interval, mean_interval
 
 
 def _points(data: Data) -> tuple[str, pd.DataFrame]:

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from valleys import outcomes
 from valleys.config.studies import factor_name
 from valleys.figures.frames import CELL, Data, Spec, finite_of
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, INK, Look, style_of
 from valleys.figures.wording import LISTED, interval_of, listed, percent
-from valleys.stats import mean_interval, wilson
+from valleys.results import study_outcomes
+from valleys.results.stats import mean_interval, wilson
 
 _MEASURES = {
     "index": "|asymmetry index|",
@@ -56,15 +56,15 @@ class _Series:
         return {"color": self.colour, "marker": self.marker, "mfc": "white" if self.penalty else self.colour}
 
 
-def _one_study(name: str, data: Data, spec: Spec) -> outcomes.Study | None:
+def _one_study(name: str, data: Data, spec: Spec) -> study_outcomes.Study | None:
     table = data.get("study")
     if table is None or table.empty:
         return None
-    found = outcomes.studies(table[table["study"] == name], spec.get("factors"))
+    found = study_outcomes.studies(table[table["study"] == name], spec.get("factors"))
     return found[0] if found else None
 
 
-def _series(study: outcomes.Study, look: Look) -> list[_Series]:
+def _series(study: study_outcomes.Study, look: Look) -> list[_Series]:
     """Return the probes in the order of the table, each followed by itself with the penalty."""
     found = []
     for i, probe in enumerate(dict.fromkeys(study.minima["probe"])):
@@ -76,26 +76,26 @@ def _series(study: outcomes.Study, look: Look) -> list[_Series]:
     return found
 
 
-def _rows_of(study: outcomes.Study) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+def _rows_of(study: study_outcomes.Study) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
     """Return what stands in each row of panels: a heading, and its lines with arguments for `Study.take`."""
     if not study.factors:
         return [(" / ".join(map(str, study.minima.loc[0, CELL])), [("", {})])]
     return [
-        (factor_name(f), [(outcomes.text_of(v), {"factor": f, "level": v}) for v in levels])
+        (factor_name(f), [(study_outcomes.text_of(v), {"factor": f, "level": v}) for v in levels])
         for f, levels in study.factors.items()
     ]
 
 
-def _held(study: outcomes.Study) -> list[str]:
+def _held(study: study_outcomes.Study) -> list[str]:
     """Return the measures a study's table holds, in the order of `_MEASURES`."""
     good = study.minima[study.minima["trained"]]
     return ["index", "share", *(m for m in list(_MEASURES)[2:] if np.isfinite(good[m]).any())]
 
 
-def _shown(study: outcomes.Study, series: Sequence[_Series], measure: str) -> list[_Series]:
+def _shown(study: study_outcomes.Study, series: Sequence[_Series], measure: str) -> list[_Series]:
     """Return the series that a panel shows: one for what no probe changes, else those that have values."""
     if measure in _OF_CELLS:
-        cells = study.minima.drop_duplicates(outcomes.CELL)
+        cells = study.minima.drop_duplicates(study_outcomes.CELL)
         return [_Series("", False, INK, "o", cells)]
     if measure in ("index", "share"):
         return list(series)
@@ -134,7 +134,7 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
 
 def _panel(
     axes: Axes,
-    study: outcomes.Study,
+    study: study_outcomes.Study,
     measure: str,
     lines: Sequence[tuple[str, dict[str, Any]]],
     shown: Sequence[_Series],
@@ -205,13 +205,13 @@ def _same_scale(panels: Sequence[Axes], measure: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
 
 
-def _handles(study: outcomes.Study, series: Sequence[_Series], shown: Sequence[str]) -> list[Line2D]:
+def _handles(study: study_outcomes.Study, series: Sequence[_Series], shown: Sequence[str]) -> list[Line2D]:
     handles = [Line2D([], [], ms=4.5, lw=1.2, label=one.text, **one.style) for one in series]
     if set(shown) & set(_OF_CELLS):
         handles.append(Line2D([], [], color=INK, marker="o", ms=4.5, lw=1.2, label="swa, descent"))
     handles.append(Line2D([], [], color=GREY, marker="o", ms=2.5, alpha=0.5, ls="", label="one minimum"))
     if not study.minima["trained"].all():
-        text = f"train accuracy < {percent(outcomes.TRAINED)}"
+        text = f"train accuracy < {percent(study_outcomes.TRAINED)}"
         handles.append(Line2D([], [], color=GREY, marker="x", ms=4, mew=0.8, ls="", label=text))
     return handles
 
@@ -245,13 +245,13 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
                         parts.append(f"{text} {interval_of(values, level)}".strip())
                 what = ", ".join(x for x in (heading, _MEASURES[measure], one.name) if x)
                 told.append((what, "; ".join(parts)))
-    cells = study.minima.drop_duplicates(outcomes.CELL)
+    cells = study.minima.drop_duplicates(study_outcomes.CELL)
     lost = int((~cells["trained"]).sum())
     about = f"{len(cells)} {'minimum' if len(cells) == 1 else 'minima'} at {study.solution}"
     if lost:
-        about += f", {lost} of them below {percent(outcomes.TRAINED)} train accuracy and left out"
+        about += f", {lost} of them below {percent(study_outcomes.TRAINED)} train accuracy and left out"
         about += " (crosses, where they lie within the axis)"
-    held = ", ".join(outcomes.label(f, v) for f, v in study.base.items())
+    held = ", ".join(study_outcomes.label(f, v) for f, v in study.base.items())
     held = f" Other factors are held at {held}." if held else ""
     if study.design == "crossed":
         held = " Means at a level are over all levels of the other factors."

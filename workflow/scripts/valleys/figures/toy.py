@@ -16,7 +16,7 @@ from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, panel_grid
 from valleys.figures.style import GREY, PALE_TO_DARK, Look
 from valleys.figures.wording import listed, number, percent
-from valleys.stats import wilson
+from valleys.results.stats import wilson
 
 
 def _draw_surface(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from valleys.figures.frames import finite_of
-from valleys.stats import mean_interval
+from valleys.results.stats import mean_interval
 
 LISTED = 6  # findings told one by one in a caption; more are told as a range
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from valleys import winograd
 from valleys.data import loaders
 from valleys.data.loaders import Loader
 from valleys.data.split import Split
@@ -149,8 +148,6 @@ class Evaluator:
             }
         if refused is not None:
             raise refused
-        if not compiled:
-            winograd.install(self.model)
         self.forward = forward_of(self.model, compiled)
         self._checked: Mapping[str, Tensor] | None = None  # the direction whose slope was last compared
         self._fine: Evaluator | None = None  # where that is done

@@ -81,7 +81,7 @@ def state_key(
     data
         Checksum of each part of the data set that is read.
     arithmetic
-        What the last bits hang on (`valleys.jobs.arithmetic`).
+        What the last bits hang on (`valleys.execution.jobs.arithmetic`).
     more
         What else is read.
     """

@@ -1,20 +1,13 @@
-"""The report: one HTML file that holds claims, figures, tables, config and versions, and asks for no other.
-
-Pictures are embedded as ``data:`` images, so that ids in one SVG cannot meet those in another and nothing in
-an SVG can run. Every value passes through Jinja2's autoescape, and the page's policy (CSP) lets nothing run
-but its own script, known by its hash, and nothing be loaded. No times: same tables, same bytes.
-"""
+"""The report: one HTML file that holds claims, figures and tables, made of the tables alone."""
 
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +17,32 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from valleys import figures, measures, rulegraph
+from valleys import figures
 from valleys.errors import shown
-from valleys.stats import mean_interval
-from valleys.storage.tables import declared, stack
+from valleys.report import rulegraph
+from valleys.report.html_tables import (
+    _DASH,
+    CSV_LIMIT,
+    PARQUET_LIMIT,
+    Frames,
+    _bytes,
+    _carried,
+    _cell,
+    _number,
+    _p_value,
+    _percent,
+    _prevalence,
+    _preview,
+    _solutions,
+)
+from valleys.results import measures
+from valleys.storage.tables import stack
 
-TEMPLATE = Path(__file__).parents[2] / "report" / "report.html.j2"
+TEMPLATE = Path(__file__).parents[3] / "report" / "report.html.j2"
 STYLE = TEMPLATE.with_name("report.css")
 SCRIPT = TEMPLATE.with_name("report.js")
-PREVIEW_ROWS = 10
 FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
-PARQUET_LIMIT, CSV_LIMIT = 1_000_000, 250_000
 """Bytes of a table's Parquet file up to which the page carries it, and its CSV too."""
 VERDICTS = ("supported", "refuted", "inconclusive")
 EXPERIMENTS = {
@@ -79,22 +86,6 @@ _FIGURES_OF = {
     "toy-curves": 7,
     "sign": 12,
 }
-
-Frames = Mapping[str, pd.DataFrame]
-Table = dict[str, Any]
-
-_DASH = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell: what is read, and what it is sorted by where that is another ("" comes last)."""
-
-    text: str
-    number: bool = False
-    sort: str | None = None
-
-
 _TEXTS = ("measure", "test", "rule", "note")
 
 
@@ -305,12 +296,6 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _p_value(p: float | None) -> Cell:
-    if p is None or np.isnan(p):
-        return Cell(_DASH, True, "")
-    return Cell("< 0.0001" if p < 1e-4 else f"{p:.2g}", True, repr(float(p)))
-
-
 def _ranked(sections: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of all claims, the paper's own first: of probes, those along its U(0, 1) directions."""
     probes = config.get("probes", {})
@@ -370,168 +355,6 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
         "seeds": int(solutions["seed"].nunique()),
         "cells": solutions.groupby(figures.CELL).ngroups,
     }
-
-
-def _table(
-    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], **more: Any
-) -> Table:
-    """Return a table for the template; a column is its name and what it means, numbers stand to the right."""
-    heads = []
-    for i, (column, meaning) in enumerate(columns):
-        kinds = {row[i].number for row in rows}
-        heads.append({"name": column, "meaning": meaning, "number": kinds == {True}})
-    return {"title": title, "columns": heads, "rows": rows, **more}
-
-
-def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
-    """Return mean and t interval over seeds of each solution's measures."""
-    measures = [
-        ("train loss [nats]", "train_loss", 1.0),
-        ("test loss [nats]", "test_loss", 1.0),
-        ("train accuracy [%]", "train_accuracy", 100.0),
-        ("test accuracy [%]", "test_accuracy", 100.0),
-        ("norm of weights", "weight_norm", 1.0),
-        ("distance to swa", "distance_to_swa", 1.0),
-    ]
-    columns = [(name, "") for name in (*figures.CELL, "solution", "seeds")]
-    columns += [
-        (name, f"mean over seeds ± half of the {_percent(level)} t interval") for name, _, _ in measures
-    ]
-    rows = []
-    if frame is not None:
-        for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
-            row = [_cell(value) for value in (*key, part["seed"].nunique())]
-            row += [_mean(scale * part[column], level) for _, column, scale in measures]
-            rows.append(row)
-    policies = [] if frame is None else [p for p in frame["bn_policy"].unique() if p != "none"]
-    text = f"Each solution: mean over seeds ± half of the {_percent(level)} t interval."
-    text += f" BN statistics {' or '.join(policies)}." if policies else ""
-    return _table("Solutions", columns, rows, text=text)
-
-
-def _mean(values: pd.Series, level: float) -> Cell:
-    mean = float(values[np.isfinite(values)].mean())
-    return Cell(_plus_minus(values, level), True, "" if np.isnan(mean) else repr(mean))
-
-
-def _plus_minus(values: pd.Series, level: float) -> str:
-    values = values.to_numpy(dtype=np.float64)
-    good = values[np.isfinite(values)]
-    found = mean_interval(good, level)
-    if not found.n:
-        return _DASH
-    text = _number(found.estimate)
-    if np.isfinite(found.low):
-        half = (found.high - found.low) / 2
-        if half > 1e-9 * abs(found.estimate):  # else rounding is all there is
-            # As many decimals as show two digits of the half width.
-            decimals = min(max(1 - int(np.floor(np.log10(half))), 0), 12)
-            text = f"{found.estimate:.{decimals}f} ± {half:.{decimals}f}".replace("-", "−")
-        else:
-            text += " ± 0"
-    lost = len(values) - len(good)
-    return f"{text} ({lost} not finite)" if lost else text
-
-
-def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
-    """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
-    level, c = spec["level"], spec["c"]
-    counts = pd.DataFrame() if frame is None or frame.empty else measures.prevalence(frame, level, c)
-    cell = [*figures.CELL, "probe", "solution", "n"]
-    verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
-    columns = [(name, "") for name in cell]
-    columns += [
-        ("asymmetric [%]", f"share, with its {_percent(level)} Wilson interval"),
-        ("uneven", f"directions whose rises at -R and R differ by a factor of {c:g} or more"),
-        ("median c*", "over directions that have one"),
-        ("median index", "asymmetry index: log of the rise at -R over the rise at +R; 0 is symmetric"),
-    ]
-    columns += [(name.replace("_", " "), "directions") for name in verdicts]
-    rows = []
-    for row in counts.to_dict("records"):
-        share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
-        cells = [_cell(row[name]) for name in cell]
-        cells += [
-            Cell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
-            _cell(row["uneven"]),
-            _cell(row["c_star"]),
-            _cell(row["asymmetry_index"]),
-        ]
-        rows.append(cells + [_cell(row[name]) for name in verdicts])
-    text = "Verdicts of Definition 1 on every probed direction, seeds together."
-    return _table("Prevalence", columns, rows, text=text)
-
-
-def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet: bytes | None) -> Table:
-    about = declared().get(kind, {"meaning": "", "columns": []})
-    meanings = {
-        c["name"]: c["meaning"] + (f" [{c['unit']}]" if "unit" in c else "") for c in about["columns"]
-    }
-    columns = [(str(column), meanings.get(column, "")) for column in frame.columns]
-    head = frame.head(PREVIEW_ROWS)
-    rows = [
-        [_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
-        for row in head.to_numpy(dtype=object)
-    ]
-    return _table(
-        name,
-        columns,
-        rows,
-        text=about["meaning"],
-        path=f"results/{experiment}/tables/{name}.parquet",
-        total=len(frame),
-        shown=len(head),
-        size=_bytes(len(parquet)) if parquet else "",
-    )
-
-
-def _carried(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict[str, str]]:
-    """Return what of a table can be saved from the page: file name, label, size and ``data:`` URI of each."""
-    if not parquet or len(parquet) > PARQUET_LIMIT:
-        return []
-    found = [(f"{name}.parquet", "Parquet", "application/vnd.apache.parquet", parquet)]
-    if len(parquet) <= CSV_LIMIT:
-        # Numbers as Python's repr has them, which reads back as the same float64.
-        csv = gzip.compress(frame.to_csv(index=False).encode("utf-8"), mtime=0)
-        found.append((f"{name}.csv.gz", "CSV (gzip)", "application/gzip", csv))
-    return [
-        {
-            "file": file,
-            "label": label,
-            "size": _bytes(len(data)),
-            "uri": f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}",
-        }
-        for file, label, kind, data in found
-    ]
-
-
-def _cell(value: Any, column: str = "") -> Cell:
-    if isinstance(value, (bool, np.bool_)):
-        return Cell("yes" if value else "no")
-    if isinstance(value, (int, np.integer)):
-        return Cell(str(value).replace("-", "−"), True, str(value))
-    if value is None or isinstance(value, (float, np.floating)):
-        known = value is not None and not np.isnan(value)
-        sort = repr(float(value)).replace("inf", "Infinity") if known else ""
-        return Cell(_number(value), True, sort)
-    text = str(value)
-    return Cell(text[:12] + "…" if column in ("checksum", "by_seed") and len(text) > 12 else text)
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 1e6:.1f} MB" if n >= 999_500 else f"{max(n / 1e3, 1):.0f} kB"
-
-
-def _number(value: float | None) -> str:
-    if value is None or np.isnan(value):
-        return _DASH
-    if np.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return figures.number(float(value))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:g} %"
 
 
 # Rules ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from valleys.errors import ValleysError
-from valleys.measures import DIRECTION, on_all_points
+from valleys.results.measures import DIRECTION, on_all_points
 
 Floats = NDArray[np.float64]
 

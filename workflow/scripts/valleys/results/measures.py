@@ -12,7 +12,7 @@ from scipy import stats as sps
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
 from valleys.asymmetry.spline import finer
-from valleys.stats import wilson
+from valleys.results.stats import wilson
 from valleys.storage.tables import filled
 
 CELL = ["dataset", "model", "recipe"]

@@ -33,10 +33,12 @@ import yaml
 
 from valleys.config.experiment import Experiment, load
 from valleys.config.schema import SCHEMA_FILE, check
-from valleys.costs import MB, RULES, Cost, Costs
+from valleys.costs.jobs import RULES, Costs
+from valleys.costs.machine import MB
+from valleys.costs.work import Cost
 from valleys.errors import ValleysError
 
-SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
+SNAKEFILE = Path(__file__).resolve().parents[4] / "Snakefile"
 PROFILE = SNAKEFILE.parent / "profiles" / "default" / "config.yaml"
 KEPT = ("all", "window", "none")
 HOUR = 3600.0

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys import stats
 from valleys.errors import ValleysError
+from valleys.results import stats
 from valleys.storage import files, tables
 
 FORMATS = (".parquet", ".csv", ".html")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from valleys import forkserver, runs
 from valleys.errors import ValleysError, shown
+from valleys.execution import forkserver, runs
 
 log = logging.getLogger("valleys")
 

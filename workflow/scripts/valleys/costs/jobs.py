@@ -1,79 +1,31 @@
-"""What each job will cost: time, memory and disk, before anything has run.
-
-Imported by the Snakefile (rules ask for resources by it) and by ``valleys plan``, so nothing here imports
-torch. A job's work is counted from the config: passes over images, each with the floating-point operations,
-memory traffic and layers of its network (`arch_costs`). A `Machine` turns work into seconds. The machine
-constants are all in this module; ``execution.cpu_speed`` and ``execution.gpu_speed`` scale them.
-
-These are estimates, meant to be right within a factor of about two: enough to choose a walltime and to see
-which part of a grid is dear. ``valleys plan`` replaces them by what finished jobs took, where there are some.
-"""
+"""What each job of an experiment will cost: time, memory and disk, before anything runs."""
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from valleys import factory_costs
 from valleys.config.experiment import Cell, Experiment
+from valleys.costs import machine, sizes
+from valleys.costs.machine import (
+    BF16_AGAIN,
+    BF16_CHECKED,
+    CPU,
+    FORKED_S,
+    GPU,
+    IMPORTS_S,
+    MB,
+    _faster,
+)
+from valleys.costs.work import Cost, Data, Work
 from valleys.data import counts
 from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure
 
-MB = 1e6
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One core, or one GPU with the core that feeds it.
-
-    Attributes
-    ----------
-    flops
-        Floating-point operations a second that convolutions reach.
-    traffic
-        Bytes a second read or written by everything else.
-    layer_s
-        Seconds to start one operation, whatever its size (Python, dispatch, kernel launch).
-    start_s
-        Seconds from start to the first image: Python, torch, the device.
-    memory_mb
-        Main memory of a process that has done so.
-    bf16
-        Times as fast at convolutions and matrix products in bfloat16; what else there is to do stays.
-    """
-
-    flops: float
-    traffic: float
-    layer_s: float
-    start_s: float
-    memory_mb: float
-    bf16: float = 1.0
-
-
-#: One core of a 2020s server, all cores busy: fitted to the jobs of the default run.
-CPU = Machine(flops=58e9, traffic=13e9, layer_s=38e-6, start_s=2.0, memory_mb=350)
-#: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one. So bf16 is priced
-#: as float32 there.
-GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
-
-#: Of a CPU with instructions for it: fitted to docs/performance.md, where wide networks are 1.7 times as
-#: fast, and networks of a few channels no faster.
-BF16_GAIN = 1.9
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
-BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
-BF16_CHECKED = 2  # points of a curve that are measured in fp32 too, beside offset 0: `adaptive.settle`
-#: Share of curves that are then measured again in fp32, by BN policy: 17 of 108, 17 of 176, 110 of 372 of the
-#: default run's networks.
-BF16_AGAIN = {"refreshed": 0.16, "frozen": 0.10, "none": 0.30}
-
-FORKED_S = 0.3  # seconds to start a job that is forked (`valleys.forkserver`), imports included
-IMPORTS_S = 1.0  # of the seconds of a job on tables, what goes to imports that a fork has
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 BACKWARD = 3  # forward and backward, in forward passes
@@ -88,7 +40,6 @@ STORED_BYTES = 32  # of memory for each image that stays in its file: label, row
 DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
 ENCODED = ("image_folder", "parquet")  # sources whose images are decoded
 SMALL_FILE = 20e3  # a table of one cell, a log
-
 #: Images (train, test), shape and classes of data that are the same for everyone.
 KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
     "cifar10": (50_000, 10_000, (3, 32, 32), 10),
@@ -104,74 +55,6 @@ ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
     "callable": (50_000, 10_000, 32, 10),
     "image_folder": (1_281_167, 50_000, 224, 1000),
 }
-
-
-@dataclass(frozen=True)
-class Work:
-    """Operations, bytes and starts of operations; adds up, and multiplies by a number of times.
-
-    ``halves`` are operations of products in bfloat16, ``flops`` all others.
-    """
-
-    flops: float = 0.0
-    bytes: float = 0.0
-    layers: float = 0.0
-    halves: float = 0.0
-
-    def __add__(self, other: Work) -> Work:
-        """Do both."""
-        return Work(
-            self.flops + other.flops,
-            self.bytes + other.bytes,
-            self.layers + other.layers,
-            self.halves + other.halves,
-        )
-
-    def __mul__(self, times: float) -> Work:
-        """Do it so many times."""
-        return Work(self.flops * times, self.bytes * times, self.layers * times, self.halves * times)
-
-    __rmul__ = __mul__
-
-    def seconds(self, machine: Machine) -> float:
-        """Return how long it takes, without starting up."""
-        products = (self.flops + self.halves / machine.bf16) / machine.flops
-        return products + self.bytes / machine.traffic + self.layers * machine.layer_s
-
-
-@dataclass(frozen=True)
-class Data:
-    """Images of a data set: how many, (C, H, W), classes; whether they are counted or assumed.
-
-    ``measured``: number and shape are those of the originals' files.
-    """
-
-    train: int
-    test: int
-    shape: tuple[int, int, int]
-    classes: int
-    counted: bool = True
-    measured: bool = field(default=False, compare=False)
-
-    @property
-    def pixels(self) -> int:
-        """Numbers in one image."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Both splits, one byte a number and a label of eight."""
-        return (self.train + self.test) * (self.pixels + 8)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One job: seconds from start to end, main memory, bytes that it leaves on disk, whether on a GPU."""
-
-    seconds: float
-    memory_mb: float
-    disk: float
-    gpu: bool = False
 
 
 class Costs:
@@ -196,7 +79,7 @@ class Costs:
         execution = self.config["execution"]
         self.on_gpu = execution["device"] == "cuda"
         self.forked = local and execution["fork_server"]
-        self.cpu = replace(_faster(CPU, execution["cpu_speed"]), bf16=bf16_gain())
+        self.cpu = replace(_faster(CPU, execution["cpu_speed"]), bf16=machine.bf16_gain())
         if self.forked:
             self.cpu = replace(self.cpu, start_s=FORKED_S * CPU.flops / self.cpu.flops)
         self.gpu = _faster(GPU, execution["gpu_speed"])
@@ -308,25 +191,25 @@ class Costs:
             return self._once(key, lambda: measure(spec, data.shape, data.classes))
         found = self._cache.get(key) or self.measured(dataset, model)
         if found is None:
-            return factory_costs.assumed(data.shape, data.classes)
+            return sizes.assumed(data.shape, data.classes)
         return self._once(key, lambda: found)
 
     def measured(self, dataset: str, model: str) -> Size | None:
         """Return the size of a user's own network as a job has measured it, None before there was one."""
         data, code = self.data(dataset), self.experiment.factory_code(model)
         spec = self.experiment.models[model]
-        return factory_costs.known(spec, code, data.shape, data.classes, self.experiment.root)
+        return sizes.known(spec, code, data.shape, data.classes, self.experiment.root)
 
     def measure_ahead(self) -> None:
-        """Build and measure the users' networks that no job has measured (`factory_costs.ahead`)."""
+        """Build and measure the users' networks that no job has measured (`sizes.ahead`)."""
         for dataset, model in sorted({(cell.dataset, cell.model) for cell in self.experiment.all_cells}):
             spec = self.experiment.models[model]
             if "factory" in spec:
                 data, code = self.data(dataset), self.experiment.factory_code(model)
-                factory_costs.ahead(spec, code, data.shape, data.classes, self.experiment.root)
+                sizes.ahead(spec, code, data.shape, data.classes, self.experiment.root)
 
     def guessed(self) -> list[str]:
-        """Return the names of users' own networks whose size is a guess (`factory_costs.ASSUMED`)."""
+        """Return the names of users' own networks whose size is a guess (`sizes.ASSUMED`)."""
         pairs = {(cell.dataset, cell.model) for cell in self.experiment.all_cells}
         own = {pair for pair in pairs if "factory" in self.experiment.models[pair[1]]}
         return sorted({model for dataset, model in own if self.measured(dataset, model) is None})
@@ -367,7 +250,7 @@ class Costs:
         batches = math.ceil(images / (batch or self.config["bn_refresh"]["batch_size"]))
         flops, traffic, layers = images * net.flops, images * net.elements * 8, batches * net.layers
         if precision == "bf16":
-            return Work(bytes=traffic, layers=layers * (1 + BF16_CASTS), halves=flops)
+            return Work(bytes=traffic, layers=layers * (1 + machine.BF16_CASTS), halves=flops)
         return Work(flops, traffic, layers)  # each number is written once and read once
 
     def _training(self, net: Size, images: int, recipe: Mapping[str, Any]) -> Work:
@@ -707,30 +590,6 @@ def _in_training(net: Size, data: Data, recipe: Mapping[str, Any]) -> float:
     """Return bytes of activations that a step of SGD holds, or an evaluation of a thousand images."""
     batch = min(recipe["batch_size"], data.train)
     return max(batch * net.elements * 4 * 1.3, min(1000, data.test) * net.widest * 4 * 3)
-
-
-def _faster(machine: Machine, speed: float) -> Machine:
-    return replace(
-        machine,
-        flops=machine.flops * speed,
-        traffic=machine.traffic * speed,
-        layer_s=machine.layer_s / speed,
-        start_s=machine.start_s / speed,
-    )
-
-
-@functools.cache
-def bf16_gain(cpuinfo: str = "/proc/cpuinfo") -> float:
-    """Return how many times as fast this machine's CPU is at products in bfloat16: `BF16_GAIN` or 1.
-
-    On a cluster that is the login node's; its nodes may differ.
-    """
-    try:
-        text = Path(cpuinfo).read_text(encoding="utf-8")
-    except OSError:
-        return 1.0
-    lines = [line for line in text.splitlines() if line.lower().startswith(("flags", "features"))]
-    return BF16_GAIN if lines and BF16_FLAGS & set(lines[0].split()) else 1.0
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

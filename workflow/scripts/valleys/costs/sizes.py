@@ -95,11 +95,11 @@ def ahead(spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int,
     if known(spec, code, shape, classes, root) is not None:
         return
     question = {"spec": dict(spec), "shape": list(shape), "classes": classes}
-    scripts = str(Path(__file__).resolve().parents[1])
+    scripts = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])}
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError):
         done = subprocess.run(
-            [sys.executable, "-m", "valleys.factory_costs"],
+            [sys.executable, "-m", "valleys.costs.sizes"],
             input=json.dumps(question),
             env=environment,
             capture_output=True,

@@ -13,7 +13,7 @@ machine since it booted, or on a disk that no other machine can have mounted. On
 nodes share, the record of another node is never taken for dead; the message names node and process instead.
 
 On a cluster jobs outlive a Snakemake that is killed. A run that submits notes the name its jobs have in the
-queue (`claim`), and its record stays as ``*.left`` when it ends, until `valleys.orphans` has seen to them.
+queue (`claim`), and its record stays as ``*.left`` when it ends, until `slurm_queue` has seen to them.
 """
 
 from __future__ import annotations

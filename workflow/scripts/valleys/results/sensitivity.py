@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 
 from valleys.asymmetry.definition import detect_many, reaches
-from valleys.measures import CELL, DIRECTION, at_sgd, on_all_points
-from valleys.stats import wilson
+from valleys.results.measures import CELL, DIRECTION, at_sgd, on_all_points
+from valleys.results.stats import wilson
 
 ZETA_MAX = (0.25, 0.5, 0.75)
 MIN_SPAN = (0.1, 0.25)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from valleys import runs
 from valleys.errors import ValleysError
+from valleys.execution import runs
 
 WAIT_S = 600.0  # for cancelled jobs to be gone: far beyond what SLURM gives them until SIGKILL (KillWait)
 POLL_S = 1.0

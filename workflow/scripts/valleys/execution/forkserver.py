@@ -2,7 +2,7 @@
 
 Importing torch, its optimisers, pandas and scipy takes a job of this workflow two to four seconds of
 processor time; most jobs of a small grid work for less. Snakemake starts each job as a Python process of its
-own. When a fork server runs (`start`), that process hands its script over (`submit`, from `valleys.jobs.job`)
+own. When a fork server runs (`start`), that process hands its script over (`submit`, from `jobs.job`)
 and waits: a fork of the server runs the script in the caller's folder, environment and output streams, gets
 the signals that the caller gets, and ends with it, however it ends. Results are those of a process started
 anew: each job has an untouched copy of modules that have done nothing but be imported.
@@ -55,7 +55,7 @@ MODULES = (
 )
 MODULES += ("curvlinops", "matplotlib.figure", "matplotlib.backends.backend_agg", "snakemake.script")
 # Left out: what runs when imported, and torchvision, which only the preparation of a few data sets needs.
-NOT_PRELOADED = ("__main__", "forkserver", "torchvision_compat")
+NOT_PRELOADED = ("valleys.cli.commands", "valleys.execution.forkserver", "valleys.torchvision_compat")
 
 
 # ---- the client: a job's process
@@ -124,7 +124,7 @@ def start(scripts: Path, report: Callable[[str], None] | None = None) -> subproc
         if report is not None:
             report(f"No fork server, so each job starts anew and takes some seconds more: {error}.")
         return None
-    # Forked jobs compute with one thread (`valleys.jobs.job`); libraries read that when they are imported.
+    # Forked jobs compute with one thread (`jobs.job`); libraries read that when they are imported.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     # pyarrow brings an allocator with a thread of its own; a fork should come from a process without others.
     alone = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -132,7 +132,7 @@ def start(scripts: Path, report: Callable[[str], None] | None = None) -> subproc
     path = os.pathsep.join(filter(None, [str(scripts), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, **threads, **alone, "PYTHONPATH": path}
     server = subprocess.Popen(
-        [sys.executable, "-m", "valleys.forkserver", address, str(listener.fileno())],
+        [sys.executable, "-m", "valleys.execution.forkserver", address, str(listener.fileno())],
         pass_fds=[listener.fileno()],
         stdin=subprocess.PIPE,  # its end tells the server that this process ended
         stdout=subprocess.DEVNULL,
@@ -198,8 +198,10 @@ def main(address: str, descriptor: int) -> None:
 def preload() -> None:
     """Import what jobs need, and let the garbage collector leave it alone: pages it touches are copied."""
     package = importlib.import_module("valleys")
-    ours = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in NOT_PRELOADED]
-    for name in [*MODULES, *(f"valleys.{name}" for name in ours)]:
+    ours = [
+        m.name for m in pkgutil.walk_packages(package.__path__, "valleys.") if m.name not in NOT_PRELOADED
+    ]
+    for name in [*MODULES, *ours]:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

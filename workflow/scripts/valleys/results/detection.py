@@ -16,7 +16,7 @@ from valleys.asymmetry import robustness
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.shifts import shift, shift_curve
 from valleys.errors import ValleysError
-from valleys.measures import ERROR_PARTS, POLICIES, on_all_points
+from valleys.results.measures import ERROR_PARTS, POLICIES, on_all_points
 from valleys.storage.tables import declared, filled
 
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]

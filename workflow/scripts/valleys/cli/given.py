@@ -1,0 +1,133 @@
+"""Data, networks and weights that the command line names."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valleys.config.experiment import Cell
+from valleys.errors import ValleysError
+from valleys.storage import files
+from valleys.storage.weights import checksum, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from valleys.data.split import Split
+from valleys.cli.requests import parse_block
+
+_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str}
+_HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
+_MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
+_CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
+
+
+# --- what it is done with ---------------------------------------------------------------------------------
+
+
+def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
+    """Return train and test images, the data set's name, and what made them.
+
+    Parameters
+    ----------
+    text
+        A data source as `parse_block` takes it, or a folder with ``train.safetensors`` and
+        ``test.safetensors``, as the workflow prepares them below ``results/<name>/data``.
+
+    Raises
+    ------
+    ValleysError
+        When the source or its files are not right.
+    """
+    from valleys.data.cache import RESIDENT_MB, load_split, read_metadata
+    from valleys.data.sources import load
+
+    folder = files.expand(text)
+    paths = [folder / f"{part}.safetensors" for part in ("train", "test")]
+    if folder.is_dir() and not all(path.is_file() for path in paths):
+        raise ValleysError(
+            f"--data: folder {folder} lacks train.safetensors or test.safetensors; give one that the "
+            "workflow prepared, or a source, as in digits:train_size=800"
+        )
+    if folder.is_dir():
+        checksums = [read_metadata(path)["checksum"] for path in paths]
+        train, test = (load_split(path, resident_mb=RESIDENT_MB) for path in paths)
+        return (train, test), _name(folder.resolve().name), {"prepared": checksums}
+    block = parse_block(text, "source", "data")
+    name = _name(str(block.get("source", "data")))
+    return load.load_source(block, name, _MAX_BYTES), name, block
+
+
+def read_model(
+    weights: Path, spec: Mapping[str, Any] | None, train: Split, device: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network with its weights, in eval mode, and what the file says about them.
+
+    Parameters
+    ----------
+    weights
+        A solution of the workflow, which knows its own model, or a state dict as `checkpoints.read` takes it.
+        ``#`` and a key at the end choose one of several.
+    spec
+        The model's config block; None takes the file's.
+    train
+        Gives shape of the images and number of classes.
+
+    Raises
+    ------
+    ValleysError
+        When the file cannot be read, no model is known, or it fits neither the weights nor the images.
+    """
+    from valleys import factories
+    from valleys.models import checkpoints, solutions, state_dicts
+
+    found, path, about = state_dicts.find(weights), files.split_choice(weights)[0], {}
+    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
+        about = load_weights(path)[1]  # with its checksum, if it has one
+        wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
+        if wrong or ("in_shape" in about) != ("classes" in about):
+            raise ValleysError(
+                f"{weights}: its header has no sound {wrong[0] if wrong else 'in_shape and classes'}; it is "
+                "none of the workflow's"
+            )
+    if spec is None and "model" not in about:
+        raise ValleysError(
+            f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
+        )
+    if spec is None and "factory" in about["model"]:  # the file may be a stranger's
+        raise ValleysError(
+            f"--model: {weights} names the factory {about['model']['factory']!r}, code that would be run; if "
+            f"you trust it, give it yourself: --model '{json.dumps(about['model'])}'"
+        )
+    if "in_shape" in about:
+        theirs, ours = (tuple(about["in_shape"]), about["classes"]), (train.in_shape, train.classes)
+        if theirs != ours:
+            raise ValleysError(
+                f"--data: its images have shape {ours[0]} and {ours[1]} classes; {weights} is of a "
+                f"network for images {theirs[0]} and {theirs[1]} classes"
+            )
+    spec = about["model"] if spec is None else spec
+    net = solutions.fresh(spec, train.in_shape, train.classes, device=device)
+    told = checkpoints.load(net, found, str(weights))
+    now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
+    now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
+    known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {told}"}
+    if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
+        known["solution"] = "given"
+    return net.eval(), known | {"checksum": checksum(net.state_dict())}
+
+
+def _name(text: str) -> str:
+    return _NAME.sub("-", text).strip("-.") or "given"
+
+
+def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell:
+    """Return the cell that the tables name: the workflow's own where the weights came from it."""
+    name = f"({_CONFIG_NAME.pattern})"
+    found = re.fullmatch(rf"{name}/{name}/{name}/seed-([0-9]{{1,19}})", str(about.get("cell", "")))
+    return Cell(*found.groups()[:3], int(found[4])) if found else Cell(dataset, _name(model), "given", seed)
