@@ -50,9 +50,9 @@ bench: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python tests/faults.py
 
-# After a change of code that leaves results as they are (see tests/test_stages.py).
+# After a change of code that leaves results as they are (see tests/config/test_versions.py).
 stamp: $(STAMP)
-	$(LIBRARY) $(BIN)/python tests/test_stages.py --write
+	$(LIBRARY) $(BIN)/python tests/config/test_versions.py --write
 
 # The stamp is made last, so an interrupted installation starts over.
 $(STAMP): requirements.txt requirements-torch.txt

@@ -1,9 +1,9 @@
 """Break a running experiment on purpose, in every way this file knows, and compare what comes of it.
 
 ``make faults`` runs it whole (about half an hour on two cores), writes every try to
-``benchmarks/results/faults.parquet`` and the table of `docs/reliability.md`. tests/test_faults.py runs a few
-tries of each kind. The experiment is config/smoke.yaml; results are compared byte for byte with those of a
-run that nothing disturbed.
+``benchmarks/results/faults.parquet`` and the table of `docs/reliability.md`. tests/workflow/test_faults.py
+runs a few tries of each kind. The experiment is config/smoke.yaml; results are compared byte for byte with
+those of a run that nothing disturbed.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from valleys.asymmetry.grids import _RELATIVE, _numbers
+from valleys.asymmetry.grids import RELATIVE_TOLERANCE, checked_numbers
 from valleys.errors import ValleysError
 
 
@@ -48,7 +48,7 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
         Shapes that differ, values not finite, t not increasing, or 0 or 1 absent from t: the chord is never
         interpolated.
     """
-    t, losses = _numbers(t, "barrier: t"), _numbers(losses, "barrier: losses")
+    t, losses = checked_numbers(t, "barrier: t"), checked_numbers(losses, "barrier: losses")
     if t.ndim != 1 or t.shape != losses.shape:
         raise ValleysError(f"barrier: t and losses need one shape (n,), got {t.shape} and {losses.shape}")
     if not (np.isfinite(t).all() and np.isfinite(losses).all()):
@@ -57,7 +57,7 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
         raise ValleysError("barrier: t must be strictly increasing")
     ends = []
     for end in (0.0, 1.0):
-        k = np.flatnonzero(np.abs(t - end) <= _RELATIVE)
+        k = np.flatnonzero(np.abs(t - end) <= RELATIVE_TOLERANCE)
         if not len(k):
             raise ValleysError(f"barrier: t has no point at {end:g}; the chord needs both solutions")
         ends.append(int(k[0]))

@@ -12,7 +12,13 @@ from math import isfinite, log, nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from valleys.asymmetry.grids import _OFFSET, _RELATIVE, Floats, _grid, _numbers
+from valleys.asymmetry.grids import (
+    OFFSET_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    Floats,
+    checked_grid,
+    checked_numbers,
+)
 from valleys.errors import ValleysError
 
 TIE = 1e-5  # a level this much (relative) below c counts as c (`reaches`)
@@ -126,10 +132,10 @@ def detect(
     ValleysError
         Offsets or losses that are not as described, or a grid too coarse to hold any window.
     """
-    offsets, losses = _numbers(offsets, "offsets"), _numbers(losses, "losses")
+    offsets, losses = checked_numbers(offsets, "offsets"), checked_numbers(losses, "losses")
     if losses.ndim != 1:
         raise ValleysError(f"losses: expected one curve, shape (n,), got shape {losses.shape}")
-    slopes = None if slopes is None else _numbers(slopes, "slopes")[None]
+    slopes = None if slopes is None else checked_numbers(slopes, "slopes")[None]
     options = {"c": c, "zeta_max": zeta_max, "min_span": min_span, "minimum_within": minimum_within}
     options |= {"slopes": slopes, "noise": noise}
     return detect_many(offsets, losses[None], **options)[0]
@@ -165,18 +171,18 @@ def detect_many(
         As in `detect`.
     """
     _check_options(c, zeta_max, min_span, minimum_within, noise)
-    losses = _numbers(losses, "losses")
+    losses = checked_numbers(losses, "losses")
     if losses.ndim != 2:
         raise ValleysError(f"losses: expected curves as rows, shape (B, n), got shape {losses.shape}")
-    offsets = _grid(offsets, losses, "losses")
+    offsets = checked_grid(offsets, losses, "losses")
     if slopes is not None:
-        slopes = _numbers(slopes, "slopes")
+        slopes = checked_numbers(slopes, "slopes")
         if slopes.shape != losses.shape:
             raise ValleysError(f"slopes: shape {slopes.shape} differs from the losses' {losses.shape}")
         if not np.isfinite(slopes).all():
             raise ValleysError("slopes: not all finite")
     middle = offsets.shape[1] // 2
-    coarse = offsets[:, middle + 1] > zeta_max * offsets[:, -1] * (1 + _OFFSET)
+    coarse = offsets[:, middle + 1] > zeta_max * offsets[:, -1] * (1 + OFFSET_TOLERANCE)
     if coarse.any():
         first, radius = offsets[coarse][0][[middle + 1, -1]]
         raise ValleysError(
@@ -211,7 +217,7 @@ def _check_options(c: float, zeta_max: float, min_span: float, minimum_within: f
         raise ValleysError(f"c: {c!r} is not a level above 1")
     if not 0 < zeta_max < 1:
         raise ValleysError(f"zeta_max: {zeta_max!r} is not a share between 0 and 1")
-    if not 0 < min_span <= (1 - zeta_max) * (1 + _RELATIVE):
+    if not 0 < min_span <= (1 - zeta_max) * (1 + RELATIVE_TOLERANCE):
         raise ValleysError(f"min_span: {min_span!r} is not in (0, 1 - zeta_max = {1 - zeta_max:g}]")
     if not 0 < minimum_within < 1:
         raise ValleysError(f"minimum_within: {minimum_within!r} is not a share between 0 and 1")
@@ -238,7 +244,7 @@ def _detect_rows(
     rows = np.arange(count)
     x = offsets[:, middle + 1 :]
     radius = x[:, -1]
-    tolerance = _OFFSET * radius
+    tolerance = OFFSET_TOLERANCE * radius
 
     # The minimum near 0, ties to the nearest; and whether the curve is lower further out.
     order = np.argsort(np.abs(np.arange(n) - middle), kind="stable")
@@ -278,9 +284,9 @@ def _detect_rows(
     # Greatest level, then widest window, then smallest zeta; orientation last, where it decides nothing.
     level = np.moveaxis(level, 0, -1).reshape(count, -1)
     best = level.max(axis=1)
-    bar = np.where(np.isfinite(best), best - _RELATIVE * np.abs(best), np.inf)
+    bar = np.where(np.isfinite(best), best - RELATIVE_TOLERANCE * np.abs(best), np.inf)
     width = np.where(level >= bar[:, None], np.repeat(span.reshape(count, -1), 2, axis=1), -np.inf)
-    chosen = (width >= width.max(axis=1, keepdims=True) * (1 - _RELATIVE)).argmax(axis=1)
+    chosen = (width >= width.max(axis=1, keepdims=True) * (1 - RELATIVE_TOLERANCE)).argmax(axis=1)
     start, end, side = np.unravel_index(chosen, (starts, outward.shape[-1], 2))
 
     # A side that rises in no window is not the side of a minimum, and c* would be infinite or mean nothing.

@@ -8,13 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from valleys.errors import ValleysError
 
 Floats = NDArray[np.float64]
-_RELATIVE = 1e-9  # two levels or widths of windows closer than this (relative) count as equal
-_OFFSET = 1e-6  # two offsets closer than this share of R count as equal: they may come in float32
+RELATIVE_TOLERANCE = 1e-9  # two levels or widths of windows closer than this (relative) count as equal
+OFFSET_TOLERANCE = 1e-6  # two offsets closer than this share of R count as equal: they may come in float32
 _LARGEST = 1e300  # of numbers whose differences are taken
 _MIN_POINTS = 5
 
 
-def _numbers(values: ArrayLike, name: str) -> Floats:
+def checked_numbers(values: ArrayLike, name: str) -> Floats:
     """Return values as float64; refuse what would lose a part on the way there."""
     try:
         given = np.asarray(values)
@@ -29,9 +29,9 @@ def _numbers(values: ArrayLike, name: str) -> Floats:
     return numbers
 
 
-def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
+def checked_grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
     """Check grids and curves; return the offsets broadcast to the curves' shape (B, n)."""
-    offsets = _numbers(offsets, "offsets")
+    offsets = checked_numbers(offsets, "offsets")
     n = losses.shape[-1]
     if offsets.shape not in {(n,), losses.shape}:
         raise ValleysError(f"offsets: shape {offsets.shape} does not fit the {name}' shape {losses.shape}")
@@ -45,7 +45,7 @@ def _grid(offsets: ArrayLike, losses: Floats, name: str) -> Floats:
     if (np.diff(grids) <= 0).any():
         raise ValleysError("offsets: must be strictly increasing")
     # Relative to R: linspace and arange leave rounding, in float32 of up to 1e-7.
-    tolerance = _OFFSET * np.abs(grids).max(axis=1)
+    tolerance = OFFSET_TOLERANCE * np.abs(grids).max(axis=1)
     if (np.abs(grids).min(axis=1) > tolerance).any():
         raise ValleysError("offsets: 0 is not among them")
     if (np.abs(grids + grids[:, ::-1]).max(axis=1) > tolerance).any():

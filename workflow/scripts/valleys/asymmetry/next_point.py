@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from valleys.asymmetry.definition import detect_many
 from valleys.asymmetry.robustness import COPIES
-from valleys.asymmetry.spline import LARGE, _errors, _unbent
+from valleys.asymmetry.spline import LARGE, spline_errors, unbent
 from valleys.errors import ValleysError
 
 FIRST = (0.0, 0.2, 0.4, 0.7, 1.0)  # of R: where an adaptive curve is measured first (`first_points`)
@@ -87,10 +87,10 @@ def next_point(
     if not np.isfinite(y).all():
         raise ValleysError(f"losses: {int((~np.isfinite(y)).sum())} of {y.size} are not finite")
     given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
-    spline, plain, error, size = _errors(x, at, y, given)
+    spline, plain, error, size = spline_errors(x, at, y, given)
     errors = [error / size if size > 0 else error]
     if beside is not None and np.isfinite(other := np.asarray(beside, dtype=np.float64)).all():
-        *_, further, spread = _errors(x, at, other, None)
+        *_, further, spread = spline_errors(x, at, other, None)
         errors += [further / spread] if spread > 0 else []
     if (largest := np.max(errors, axis=0)).max() > KNOWN:
         return int(largest.argmax())
@@ -100,7 +100,7 @@ def next_point(
     z = np.random.default_rng(0).standard_normal((COPIES // 2, len(x)))
     z = np.concatenate([np.zeros((1, len(x))), z, -z])
     bent = spline(x) + error * z
-    copies = _unbent(bent, y[at.index(len(x) // 2)])
+    copies = unbent(bent, y[at.index(len(x) // 2)])
     copies[:, at] = y
     steepness = None
     if given is not None:

@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import minimize_scalar
 
-from valleys.asymmetry.grids import _OFFSET, _RELATIVE, Floats, _grid, _numbers
+from valleys.asymmetry.grids import (
+    OFFSET_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    Floats,
+    checked_grid,
+    checked_numbers,
+)
 from valleys.errors import ValleysError
 
 
@@ -140,23 +146,23 @@ def shift_curve(
         As in `shift`, or deltas beyond ``max_shift``.
     """
     offsets, train, test = _two_curves(offsets, train, test)
-    deltas = _numbers(deltas, "deltas")
+    deltas = checked_numbers(deltas, "deltas")
     if deltas.ndim != 1 or not len(deltas) or not np.isfinite(deltas).all():
         raise ValleysError("deltas: expected a non-empty list of finite shifts")
     largest = float(np.abs(deltas).max())
     max_shift = largest if max_shift is None else float(max_shift)
-    if largest > max_shift * (1 + _RELATIVE):
+    if largest > max_shift * (1 + RELATIVE_TOLERANCE):
         raise ValleysError(f"deltas: {largest:g} is beyond max_shift {max_shift:g}")
     return _Gaps(offsets, train, test, max_shift, free_offset)(deltas)
 
 
 def _two_curves(offsets: ArrayLike, train: ArrayLike, test: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Check two curves on one grid; return them as arrays of shape (n,)."""
-    curves = {"train": _numbers(train, "train"), "test": _numbers(test, "test")}
+    curves = {"train": checked_numbers(train, "train"), "test": checked_numbers(test, "test")}
     for name, curve in curves.items():
         if curve.ndim != 1:
             raise ValleysError(f"{name}: expected one curve, shape (n,), got shape {curve.shape}")
-        grid = _grid(offsets, curve[None], name)[0]
+        grid = checked_grid(offsets, curve[None], name)[0]
     return grid, curves["train"], curves["test"]
 
 
@@ -167,7 +173,7 @@ class _Gaps:
         self, offsets: Floats, train: Floats, test: Floats, max_shift: float, free_offset: bool
     ) -> None:
         self.radius = float(offsets[-1] - max_shift)
-        kept = np.abs(offsets) <= self.radius + _OFFSET * offsets[-1]
+        kept = np.abs(offsets) <= self.radius + OFFSET_TOLERANCE * offsets[-1]
         if not (isfinite(max_shift) and max_shift >= 0) or kept.sum() < 3:
             raise ValleysError(
                 f"max_shift: {max_shift:g} leaves fewer than 3 offsets of [-{offsets[-1]:g}, {offsets[-1]:g}]"

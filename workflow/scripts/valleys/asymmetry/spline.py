@@ -40,7 +40,7 @@ def finer(
     given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
     spline = _spline(x, at, y, given)
     bent = spline(x)
-    between, steepness = _unbent(bent, y[at.index(len(x) // 2)]), spline(x, 1) * LARGE * np.cosh(bent)
+    between, steepness = unbent(bent, y[at.index(len(x) // 2)]), spline(x, 1) * LARGE * np.cosh(bent)
     between[at] = y
     if given is not None:
         steepness[at] = given
@@ -55,7 +55,7 @@ def _spline(x: Floats, at: list[int], y: Floats, slopes: Floats | None) -> Cubic
     return CubicHermiteSpline(x[at], np.arcsinh(rise), slopes / (LARGE * np.hypot(1, rise)))
 
 
-def _errors(
+def spline_errors(
     x: Floats, at: list[int], y: Floats, slopes: Floats | None
 ) -> tuple[CubicHermiteSpline | CubicSpline, PchipInterpolator | CubicSpline, Floats, float]:
     """Return the spline, a plainer one, how far apart they are at all offsets, and the range of the curve."""
@@ -69,6 +69,6 @@ def _errors(
     return spline, plain, error, float(np.ptp(spline(x[at])))
 
 
-def _unbent(bent: Floats, middle: float) -> Floats:
+def unbent(bent: Floats, middle: float) -> Floats:
     """Return losses again; clipped where float64 ends."""
     return middle + LARGE * np.sinh(np.clip(bent, -640, 640))

@@ -57,9 +57,9 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
     if folder.is_dir():
         checksums = [read_metadata(path)["checksum"] for path in paths]
         train, test = (load_split(path, resident_mb=RESIDENT_MB) for path in paths)
-        return (train, test), _name(folder.resolve().name), {"prepared": checksums}
+        return (train, test), name_of(folder.resolve().name), {"prepared": checksums}
     block = parse_block(text, "source", "data")
-    name = _name(str(block.get("source", "data")))
+    name = name_of(str(block.get("source", "data")))
     return load.load_source(block, name, _MAX_BYTES), name, block
 
 
@@ -122,12 +122,13 @@ def read_model(
     return net.eval(), known | {"checksum": checksum(net.state_dict())}
 
 
-def _name(text: str) -> str:
+def name_of(text: str) -> str:
+    """Return a text as a name that may stand in a path."""
     return _NAME.sub("-", text).strip("-.") or "given"
 
 
-def _cell(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell:
+def cell_of(about: Mapping[str, Any], dataset: str, model: str, seed: int) -> Cell:
     """Return the cell that the tables name: the workflow's own where the weights came from it."""
     name = f"({_CONFIG_NAME.pattern})"
     found = re.fullmatch(rf"{name}/{name}/{name}/seed-([0-9]{{1,19}})", str(about.get("cell", "")))
-    return Cell(*found.groups()[:3], int(found[4])) if found else Cell(dataset, _name(model), "given", seed)
+    return Cell(*found.groups()[:3], int(found[4])) if found else Cell(dataset, name_of(model), "given", seed)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from valleys.data.split import Split
-from valleys.cli.given import _cell, _name, read_data, read_model
+from valleys.cli.given import cell_of, name_of, read_data, read_model
 from valleys.cli.requests import Request, parse_block
 
 # --- the look ---------------------------------------------------------------------------------------------
@@ -93,12 +93,12 @@ def probe(
     spec = None if model is None else parse_block(model, "arch", "model")
     net, about = read_model(weights, spec, splits[0], where)
     named = about["model"]
-    cell = _cell(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
+    cell = cell_of(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
     block, loss = wanted.block, losses.build(wanted.loss)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
     evaluator = evaluator_for(net, splits, block, settings)
     stored, columns = _computed(net, splits[0].subset(block["train_images"]), loss, block)
-    name, solution = block["kind"], _name(str(about["solution"]))
+    name, solution = block["kind"], name_of(str(about["solution"]))
     judged = evaluator.precision != "fp32" or block.get("adaptive")
     key = solutions.state_key(
         [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],

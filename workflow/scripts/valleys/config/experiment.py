@@ -19,13 +19,13 @@ import yaml
 
 from valleys import factories
 from valleys.config.schema import (
-    _WILDCARD,
+    WILDCARD,
     Config,
-    _nearest,
     check,
     check_plain,
     ignores_case,
     input_path,
+    nearest,
     read_yaml,
     with_defaults,
 )
@@ -278,7 +278,7 @@ class Experiment:
                     if name not in known:
                         raise ValleysError(
                             f"config: grid.{i}.{key}: {name!r} is not among {key}s"
-                            f"{_nearest(name, known)}; there are {', '.join(known)}"
+                            f"{nearest(name, known)}; there are {', '.join(known)}"
                         )
                 axes.append(names)
             for values in itertools.product(*axes, entry.get("seeds", self.config["seeds"])):
@@ -403,7 +403,7 @@ class Experiment:
                 for name in entry.get(key, ()):
                     if name not in known:
                         raise ValleysError(
-                            f"config: {where}.{key}: {name!r} is not among {key}{_nearest(name, known)}; "
+                            f"config: {where}.{key}: {name!r} is not among {key}{nearest(name, known)}; "
                             f"there are {', '.join(known) or 'none'}"
                         )
         for name in self.checkpoints:
@@ -456,8 +456,8 @@ class Experiment:
                         raise ValleysError(f"config: datasets.{name}.{key}: {error}") from None
         for name, block in self.checkpoints.items():
             for solution, path in block["solutions"].items():
-                for found in _WILDCARD.findall(path):
-                    if found[1:-1] not in PLACES and _WILDCARD.search(os.path.relpath(path)):
+                for found in WILDCARD.findall(path):
+                    if found[1:-1] not in PLACES and WILDCARD.search(os.path.relpath(path)):
                         raise ValleysError(
                             f"config: checkpoints.{name}.solutions.{solution}: {path}: {found} is not filled "
                             f"in; {', '.join(f'{{{key}}}' for key in PLACES)} are, and a file's name has no "
@@ -495,7 +495,7 @@ class Experiment:
         for name in names:
             if name not in known:
                 raise ValleysError(
-                    f"config: {where}: {name!r} is no solution{_nearest(name, known)}; "
+                    f"config: {where}: {name!r} is no solution{nearest(name, known)}; "
                     f"choose from {', '.join(known)}"
                 )
             if name not in SOLUTIONS and not any(name in self.available(cell) for cell in self.cells):
@@ -580,7 +580,7 @@ class Experiment:
                 )
             if start["recipe"] not in known:
                 raise ValleysError(
-                    f"{where}: {start['recipe']!r} is not among recipes{_nearest(start['recipe'], known)}; "
+                    f"{where}: {start['recipe']!r} is not among recipes{nearest(start['recipe'], known)}; "
                     f"there are {', '.join(known)}"
                 )
             if start["recipe"] in passed:
@@ -619,7 +619,7 @@ class Experiment:
             where, kinds = f"config: probes.{name}", list(KINDS)
             if probe["kind"] not in kinds:
                 raise ValleysError(
-                    f"{where}.kind: unknown kind {probe['kind']!r}{_nearest(probe['kind'], kinds)}; "
+                    f"{where}.kind: unknown kind {probe['kind']!r}{nearest(probe['kind'], kinds)}; "
                     f"choose from {', '.join(kinds)}"
                 )
             if probe["group"] in ("layer:", "layer:<name>"):
@@ -629,7 +629,7 @@ class Experiment:
             if probe["group"] not in GROUPS and not probe["group"].startswith("layer:"):
                 raise ValleysError(
                     f"{where}.group: unknown group {probe['group']!r}"
-                    f"{_nearest(probe['group'], list(GROUPS))}; "
+                    f"{nearest(probe['group'], list(GROUPS))}; "
                     f"choose from {', '.join(GROUPS)}"
                 )
             if probe["kind"] == "filter" and probe["group"].startswith("bn"):
@@ -676,7 +676,7 @@ class Experiment:
             where, recipe = f"config: lines.{name}", line["stop_recipe"]
             if recipe is not None and recipe not in recipes:
                 raise ValleysError(
-                    f"{where}.stop_recipe: {recipe!r} is not among recipes{_nearest(recipe, recipes)}; "
+                    f"{where}.stop_recipe: {recipe!r} is not among recipes{nearest(recipe, recipes)}; "
                     f"there are {', '.join(recipes)}"
                 )
             if line["start"] == line["stop"] and not self.leaves_cell(name):
@@ -770,7 +770,7 @@ class Experiment:
                 raise ValleysError(f"{where}: {text!r} is no direction; write <probe>/<k>, as in uniform/0")
             if name not in probes:
                 raise ValleysError(
-                    f"{where}: {name!r} is not among probes{_nearest(name, list(probes))}; "
+                    f"{where}: {name!r} is not among probes{nearest(name, list(probes))}; "
                     f"there are {', '.join(probes) or 'none'}"
                 )
             n = 1 if probes[name]["kind"] in SINGLE else probes[name]["n"]

@@ -20,7 +20,7 @@ from valleys.storage import schemas
 
 SCHEMA_FILE = schemas.schema("config.schema.yaml")
 Config = Mapping[str, Any]
-_WILDCARD = re.compile(r"\{[^{}]*\}")
+WILDCARD = re.compile(r"\{[^{}]*\}")
 SMALLEST, LARGEST = 1e-30, 1e30  # of numbers but 0, well within float32
 DEEPEST = 50  # blocks within blocks
 
@@ -185,12 +185,12 @@ def input_path(path: str) -> str:
     ValleysError
         When the path has such braces even so.
     """
-    if not _WILDCARD.search(path):
+    if not WILDCARD.search(path):
         return path
     relative = os.path.relpath(path)
-    if relative.startswith(os.pardir) or _WILDCARD.search(relative):
+    if relative.startswith(os.pardir) or WILDCARD.search(relative):
         raise ValleysError(
-            f"{path}: Snakemake takes {_WILDCARD.search(path)[0]} in a path for a wildcard; rename the file "
+            f"{path}: Snakemake takes {WILDCARD.search(path)[0]} in a path for a wildcard; rename the file "
             "or folder, or give the path of a link to it"
         )
     return relative
@@ -228,14 +228,14 @@ def _explain(error: ValidationError) -> str:
         known = list(error.schema.get("properties", {}))
         for key in error.instance:
             if key not in known:
-                near, keys = _nearest(str(key), known), ", ".join(sorted(known))
+                near, keys = nearest(str(key), known), ", ".join(sorted(known))
                 return f"{where}: unknown key {key!r}{near}; keys here: {keys}"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing {', '.join(missing)}"
     if error.validator == "enum":
         known = [str(value) for value in error.validator_value]
-        hint = _nearest(str(error.instance), known)
+        hint = nearest(str(error.instance), known)
         return f"{where}: {error.instance!r}{hint}; choose from {', '.join(known)}"
     if error.validator == "type" and isinstance(error.instance, float) and "number" in error.validator_value:
         size = f"{SMALLEST:g} to {LARGEST:g}"
@@ -248,7 +248,8 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {error.message}"
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """Return the end of a sentence that offers the known word nearest to one, if any is near."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 

@@ -2,7 +2,8 @@
 
 Snakemake's rerun triggers see a rule's params, inputs and script, not the library a script imports. Raise a
 stage's number when its *results* change: everything downstream of it is then remade, and nothing else. A
-test (tests/test_stages.py) fails when the code a stage uses has changed since its number was last looked at.
+test (tests/config/test_versions.py) fails when the code a stage uses has changed since its number was last
+looked at.
 """
 
 from __future__ import annotations

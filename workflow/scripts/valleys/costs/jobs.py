@@ -19,7 +19,7 @@ from valleys.costs.machine import (
     GPU,
     IMPORTS_S,
     MB,
-    _faster,
+    faster_by,
 )
 from valleys.costs.work import Cost, Data, Work
 from valleys.data import counts
@@ -79,10 +79,10 @@ class Costs:
         execution = self.config["execution"]
         self.on_gpu = execution["device"] == "cuda"
         self.forked = local and execution["fork_server"]
-        self.cpu = replace(_faster(CPU, execution["cpu_speed"]), bf16=machine.bf16_gain())
+        self.cpu = replace(faster_by(CPU, execution["cpu_speed"]), bf16=machine.bf16_gain())
         if self.forked:
             self.cpu = replace(self.cpu, start_s=FORKED_S * CPU.flops / self.cpu.flops)
-        self.gpu = _faster(GPU, execution["gpu_speed"])
+        self.gpu = faster_by(GPU, execution["gpu_speed"])
         self.originals = originals
         self._cache: dict[Any, Any] = {}
         self._found: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from valleys.data import on_disk
 from valleys.data.on_disk import Stored
-from valleys.data.split import Split, Tally, _label_problem, _shape_problem
+from valleys.data.split import Split, Tally, label_problem, shape_problem
 from valleys.errors import ValleysError
 from valleys.storage.files import atomic
 
@@ -111,7 +111,7 @@ def write_split(
             raise ValueError(f"the metadata key {key!r} is reserved")
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must map strings to strings, not {key!r} to {value!r}")
-    problem = _label_problem(labels, classes)
+    problem = label_problem(labels, classes)
     if problem:
         raise ValleysError(f"{path} was not written: {problem}")
     metadata |= {"format": _FORMAT, "classes": str(classes), "checksum": "0" * 64}
@@ -305,10 +305,10 @@ def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.
     else:
         images, labels = _read_resident(path)
         whole = lambda: _checksum(metadata, images, labels) == metadata["checksum"]  # noqa: E731
-    problem = _shape_problem(images, labels, classes, mean, std)
+    problem = shape_problem(images, labels, classes, mean, std)
     if not problem and verify and not whole():
         raise ValleysError(f"{path} is damaged: its contents do not match its SHA-256 checksum; {_REMEDY}")
-    problem = problem or _label_problem(labels, classes)
+    problem = problem or label_problem(labels, classes)
     if problem:
         raise ValleysError(f"{path}: {problem}; {_REMEDY}")
     return Split(images, labels, classes, mean, std)

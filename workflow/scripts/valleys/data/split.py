@@ -43,7 +43,7 @@ class Split:
 
     def __post_init__(self) -> None:
         """Refuse tensors of the wrong type or shape (cheap checks only; no value is read)."""
-        problem = _shape_problem(self.images, self.labels, self.classes, self.mean, self.std)
+        problem = shape_problem(self.images, self.labels, self.classes, self.mean, self.std)
         if problem:
             raise ValueError(problem)
 
@@ -133,7 +133,7 @@ class Split:
             yield self.normalise(images), self.labels[at]
 
 
-def _shape_problem(
+def shape_problem(
     images: Tensor | Stored, labels: Tensor, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> str | None:
     """Say what is wrong with the parts of a split, label values aside, or return None."""
@@ -155,7 +155,7 @@ def _shape_problem(
     return None
 
 
-def _label_problem(labels: Tensor, classes: int) -> str | None:
+def label_problem(labels: Tensor, classes: int) -> str | None:
     """Name the first label outside ``[0, classes)``, or return None."""
     outside = ((labels < 0) | (labels >= classes)).nonzero()
     if not len(outside):

@@ -26,7 +26,7 @@ SHOWN = 3  # names in an error
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def _content(path: Path) -> Any:
+def content_of(path: Path) -> Any:
     """Return what is in one file, told by its first bytes, whatever its name ends with."""
     files.check_regular(path, "checkpoint")
     size = path.stat().st_size
@@ -125,7 +125,7 @@ def _pickled(path: Path) -> Any:
             except Exception:
                 pass
         strange = [name for name in needed if name not in records]
-        told = f" ({_some(strange or ['a pickle of another protocol than that of torch.save'])})"
+        told = f" ({some_names(strange or ['a pickle of another protocol than that of torch.save'])})"
         raise ValleysError(
             f"checkpoint {path} holds more than tensors{told}, and code in it could be run; convert it "
             "where you trust it, and only if you trust where it came from: "
@@ -165,16 +165,18 @@ _RECORDS = (
 _MAPPINGS = re.compile(r"(Dict|dict|CfgNode|Munch)$")
 
 
-class _Record:
+class Record:
     """Stands for an object of a class that is not imported."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Record:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Record:
+        """Take whatever the file gives."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
+        """Take the state that the file gives: none of it is used."""
         pass
 
 
@@ -192,7 +194,7 @@ class _List:
         return []
 
 
-class _Dtype(_Record):
+class _Dtype(Record):
     """A numpy dtype: its letter and size, as in ``f8``."""
 
     def __init__(self, code: Any = "", *args: Any) -> None:
@@ -211,12 +213,13 @@ class _Dtype(_Record):
         return None
 
 
-class _Array(_Record):
+class Array(Record):
     """A numpy array, of plain numbers."""
 
     value: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
+        """Take the values that the file gives, if they are an array."""
         if isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype):
             _, shape, kind, by_columns, content = state
             flat = kind.values(content)
@@ -235,9 +238,9 @@ def _stand_in(name: str) -> Any:
     core = name.replace("numpy._core.", "numpy.core.")
     known = {
         "numpy.dtype": _Dtype,
-        "numpy.ndarray": type("ndarray", (_Record,), {}),
+        "numpy.ndarray": type("ndarray", (Record,), {}),
         "numpy.core.multiarray.scalar": _scalar,
-        "numpy.core.multiarray._reconstruct": _Array,
+        "numpy.core.multiarray._reconstruct": Array,
         "collections.deque": _List,
     }
     if core in known:
@@ -246,7 +249,7 @@ def _stand_in(name: str) -> Any:
         return None
     if _MAPPINGS.search(core):
         return _Mapping
-    return type(name.rpartition(".")[2], (_Record,), {})
+    return type(name.rpartition(".")[2], (Record,), {})
 
 
 def _globals(path: Path) -> list[str]:
@@ -285,7 +288,8 @@ def _globals(path: Path) -> list[str]:
     return [name for name in found if name not in known]
 
 
-def _some(names: list[str], many: int = SHOWN) -> str:
+def some_names(names: list[str], many: int = SHOWN) -> str:
+    """Return the first names of many, as they are told to a person."""
     more = f" and {len(names) - many} more" if len(names) > many else ""
     told = (shown(name).replace("\n", "\\n") for name in names[:many])
     return ", ".join(name if len(name) < 200 else f"{name[:200]}..." for name in told) + more

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.models.checkpoint_files import _some
+from valleys.models.checkpoint_files import some_names
 from valleys.models.state_dicts import (
     INNER,
     Keys,
     Weights,
-    _is_weights,
-    _listed,
-    _plain,
-    _tensors,
-    _within,
     find,
+    is_weights,
+    listed_names,
+    plain_name,
+    tensors_of,
+    within,
 )
 from valleys.networks import copies
 from valleys.storage import files
@@ -63,11 +63,11 @@ def read(path: str | Path) -> Weights:
         When the file is absent, corrupt, holds no state dict, or is a pickle of more than tensors.
     """
     weights = find(path)
-    others = [".".join(keys) for keys in weights.sets if keys != weights.taken and _is_weights(keys)]
+    others = [".".join(keys) for keys in weights.sets if keys != weights.taken and is_weights(keys)]
     if others and weights.choice is None:
         log.warning(
             "checkpoint %s: read the weights under %r; it has %s too, which %s#%s would read",
-            *(path, ".".join(weights.taken), _some(others), path, others[0]),
+            *(path, ".".join(weights.taken), some_names(others), path, others[0]),
         )
     return weights
 
@@ -165,13 +165,13 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
     places = [place for keys, named in sets.items() for place in _places(own, tied, keys, named)]
     _share(places)
     if choice is not None:
-        wanted = _plain(choice)
-        exact = [place for place in places if _plain(place.name) == wanted and place.whole]
-        places = exact or [place for place in places if _within(_plain(place.name), wanted)]
+        wanted = plain_name(choice)
+        exact = [place for place in places if plain_name(place.name) == wanted and place.whole]
+        places = exact or [place for place in places if within(plain_name(place.name), wanted)]
         if not places:
             raise ValleysError(
                 f"checkpoint {where} does not fit the model: none of its tensors is under {choice!r}; the "
-                f"file has {_listed(sets)}"
+                f"file has {listed_names(sets)}"
             )
     fitting = [place for place in places if place.whole and not place.beside]
     if not fitting:
@@ -182,7 +182,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
         if len(taken) != 1:
             raise ValleysError(
                 f"checkpoint {where} has weights of the model in {len(fitting)} places: "
-                f"{_some([repr(p.name) for p in fitting], 8)}; choose one by its key, as in "
+                f"{some_names([repr(p.name) for p in fitting], 8)}; choose one by its key, as in "
                 f"{files.split_choice(where)[0]}#{fitting[-1].name}"
             )
         (place,) = taken
@@ -229,7 +229,7 @@ def _places(
 ) -> list[_Place]:
     """Return the places in one mapping where some of the model's names stand, the fullest first."""
     there = {_stripped(name): value for name, value in named.items() if isinstance(value, Tensor)}
-    if len(there) < len(_tensors(named)):  # two names would become one
+    if len(there) < len(tensors_of(named)):  # two names would become one
         there = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     by_name = {_stripped(name): name for name in own}
     if len(by_name) < len(own):
@@ -309,9 +309,9 @@ def _misfit(places: list[_Place], own: Mapping[str, Tensor], state: Mapping[str,
     else:
         lacks = [name for name in own if not name.endswith("num_batches_tracked")]
         beside, shapes, under = [name for name in state if name not in own], [], ""
-    texts = [f"lacks {_some(lacks)}"] if lacks else []
-    texts += [f"has beside the model's {_some(beside)}"] if beside else []
-    texts += [f"has {_some(shapes)}"] if shapes else []
+    texts = [f"lacks {some_names(lacks)}"] if lacks else []
+    texts += [f"has beside the model's {some_names(beside)}"] if beside else []
+    texts += [f"has {some_names(shapes)}"] if shapes else []
     return f"{under}it {' and '.join(texts)}"
 
 
@@ -383,10 +383,10 @@ def _told(place: _Place, twins: list[_Place], sets: Mapping[Keys, Mapping[str, A
     """Say which weights were read and what was left aside."""
     told = f"weights under {place.name!r}" if place.name else "weights"
     if twins:
-        told += f", the same as under {_some([repr(twin.name) for twin in twins])}"
-    here = [n for n in _tensors(sets[place.keys]) if not _stripped(n).startswith(place.prefix)]
+        told += f", the same as under {some_names([repr(twin.name) for twin in twins])}"
+    here = [n for n in tensors_of(sets[place.keys]) if not _stripped(n).startswith(place.prefix)]
     aside = [*here, *place.harmless]
     for keys in sets:
         if keys != place.keys:
-            aside += [repr(".".join(keys))] if keys else _tensors(sets[keys])
-    return told + (f"; left aside: {_some(aside)}" if aside else "")
+            aside += [repr(".".join(keys))] if keys else tensors_of(sets[keys])
+    return told + (f"; left aside: {some_names(aside)}" if aside else "")

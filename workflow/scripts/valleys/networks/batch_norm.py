@@ -93,7 +93,7 @@ def _problems(model: nn.Module) -> Iterator[_Problem]:
             elif module.running_mean is None or module.running_var is None:
                 yield _Problem(name, "keeps no running statistics; set track_running_stats", True)
             else:
-                other = owners.setdefault(_key(module.running_mean), name)
+                other = owners.setdefault(memory_key(module.running_mean), name)
                 if other != name:
                     yield _Problem(name, f"has the running statistics of {other}; give it its own")
         elif not isinstance(module, _InstanceNorm) and _updates_statistics(module):
@@ -104,7 +104,8 @@ def _problems(model: nn.Module) -> Iterator[_Problem]:
             )
 
 
-def _key(tensor: Tensor) -> tuple[int, int]:
+def memory_key(tensor: Tensor) -> tuple[int, int]:
+    """Return what tells one tensor in memory from another: its address and size."""
     return tensor.data_ptr(), tensor.numel()
 
 

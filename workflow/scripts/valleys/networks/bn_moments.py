@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from valleys.errors import ValleysError
 
 
-class _Affine(NamedTuple):
+class Affine(NamedTuple):
     """What a layer does to normalised values, and the eps of the normalisation."""
 
     weight: Tensor | None
@@ -22,12 +22,12 @@ class _Affine(NamedTuple):
     eps: float
 
 
-Normalise = Callable[[Tensor, _Affine], Tensor]
+Normalise = Callable[[Tensor, Affine], Tensor]
 #: Values of a channel that torch's CPU kernel adds up in float32 before they are merged in float64.
 PIECE = 4096
 
 
-class _Moments:
+class Moments:
     """Mean and variance by channel of a layer's inputs, and what the layer then does to each of these.
 
     They are pooled by the law of total variance, in float64, and become the layer's own.
@@ -59,7 +59,7 @@ class _Moments:
         self.means.append(means)
         self.variances.append(variances)
 
-    def extend(self, other: _Moments) -> None:
+    def extend(self, other: Moments) -> None:
         """Add what the other has been given."""
         self.counts += other.counts
         self.means += other.means
@@ -80,6 +80,7 @@ class _Moments:
         return self.merged()
 
     def store(self) -> None:
+        """Put the moments into the layer's running statistics."""
         mean, variance = self.whole()
         self.layer.running_mean.copy_(mean)
         self.layer.running_var.copy_(variance)
@@ -89,21 +90,23 @@ class _Moments:
     def normalise(self) -> Normalise:
         """Store the statistics; return the function that normalises by them."""
         self.store()
-        return partial(_normalise, self.layer.running_mean, self.layer.running_var)
+        return partial(normalised, self.layer.running_mean, self.layer.running_var)
 
 
-class _Pooled(_Moments):
+class Pooled(Moments):
     """The same as a differentiable function of the inputs; stores nothing."""
 
     def add(self, x: Tensor) -> None:
+        """Take in the inputs of one batch, shape (n, channels, ...)."""
         kind = torch.promote_types(x.dtype, torch.float32)
         var, mean = torch.var_mean(x.to(kind), dim=_all_but_channels(x), correction=0)
         self.take(x.numel() // x.shape[1], mean[None], var[None])
 
     def normalise(self) -> Normalise:
+        """Return the function that normalises by the moments of all batches."""
         mean, variance = self.whole()
 
-        def normalise(x: Tensor, affine: _Affine) -> Tensor:
+        def normalise(x: Tensor, affine: Affine) -> Tensor:
             shape, kind = (1, -1) + (1,) * (x.dim() - 2), torch.promote_types(x.dtype, torch.float32)
             scale = torch.rsqrt(variance + affine.eps)
             out = (x.to(kind) - mean.to(kind).view(shape)) * scale.to(kind).view(shape)
@@ -136,12 +139,13 @@ def _all_but_channels(x: Tensor) -> list[int]:
     return [d for d in range(x.dim()) if d != 1]
 
 
-def _normalise(mean: Tensor, variance: Tensor, x: Tensor, affine: _Affine) -> Tensor:
-    return _batch_norm(x, mean, variance, affine, training=False)
+def normalised(mean: Tensor, variance: Tensor, x: Tensor, affine: Affine) -> Tensor:
+    """Return `x`, shape (n, channels, ...), normalised by these moments."""
+    return batch_normalised(x, mean, variance, affine, training=False)
 
 
-def _batch_norm(
-    x: Tensor, mean: Tensor | None, variance: Tensor | None, affine: _Affine, training: bool
+def batch_normalised(
+    x: Tensor, mean: Tensor | None, variance: Tensor | None, affine: Affine, training: bool
 ) -> Tensor:
     """Do what torch's ``F.batch_norm`` does, also while `_passes` has something else in its place."""
     cudnn = torch.backends.cudnn.enabled

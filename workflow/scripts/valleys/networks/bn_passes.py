@@ -18,12 +18,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from valleys.errors import ValleysError
 from valleys.networks import switches
-from valleys.networks.batch_norm import _key, batch_norms
-from valleys.networks.bn_moments import _Affine, _batch_norm, _Moments, _normalise
+from valleys.networks.batch_norm import batch_norms, memory_key
+from valleys.networks.bn_moments import Affine, Moments, batch_normalised, normalised
 
 # ---- batch norm: which layers, and whether their statistics can be recomputed ------------------------------
 
-Forward = Callable[["_BatchNorm", Tensor, "_Affine"], Tensor]
+Forward = Callable[["_BatchNorm", Tensor, "Affine"], Tensor]
 #: Classes whose layers normalise and do nothing else, in eval mode.
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
@@ -43,10 +43,10 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
     """
     names = {module: name or type(module).__name__ for name, module in model.named_modules()}
     layers = batch_norms(model)
-    by_statistics = {_key(layer.running_mean): layer for layer in layers}
+    by_statistics = {memory_key(layer.running_mean): layer for layer in layers}
     used: dict[object, set[nn.Module]] = defaultdict(set)  # by pass: each has a greenlet of its own
 
-    def meet(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
+    def meet(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
         here = used[getcurrent()]
         if layer in here:
             raise ValleysError(
@@ -57,7 +57,7 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
         return forward(layer, x, affine)
 
     def plain(x: Tensor, *, layer: _BatchNorm) -> Tensor:
-        return meet(layer, x, _Affine(layer.weight, layer.bias, layer.eps))
+        return meet(layer, x, Affine(layer.weight, layer.bias, layer.eps))
 
     def watched(*inputs: Any, layer: _BatchNorm, own: Callable[..., Any], **more: Any) -> Any:
         found = own(*inputs, **more)
@@ -83,10 +83,10 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
                 "batch norm: F.batch_norm is called with training=True in eval mode, so that every batch is "
                 "normalised by its own statistics; use torch's BatchNorm1d to 3d"
             )
-        layer = None if running_mean is None else by_statistics.get(_key(running_mean))
-        affine = _Affine(weight, bias, eps)
+        layer = None if running_mean is None else by_statistics.get(memory_key(running_mean))
+        affine = Affine(weight, bias, eps)
         if layer is None:  # constants
-            return _normalise(running_mean, running_var, input, affine)
+            return normalised(running_mean, running_var, input, affine)
         return meet(layer, input, affine)
 
     def run(x: Tensor) -> Any:
@@ -146,15 +146,16 @@ def _eagerly(model: nn.Module) -> contextlib.AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
-def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
-    moments = {layer: _Moments(layer) for layer in batch_norms(model)}
+def streaming_pass(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Set running statistics in one pass: each layer normalises by what it has seen so far."""
+    moments = {layer: Moments(layer) for layer in batch_norms(model)}
 
-    def forward(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
-        here = _Moments(layer)
+    def forward(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
+        here = Moments(layer)
         with torch.no_grad():
             here.add(x)
         moments[layer].extend(here)
-        return _normalise(*(value.to(here.means[0].dtype) for value in here.merged()), x, affine)
+        return normalised(*(value.to(here.means[0].dtype) for value in here.merged()), x, affine)
 
     empty = True
     with _passes(model, forward) as run:
@@ -168,11 +169,11 @@ def _streaming(model: nn.Module, images: Iterable[Tensor]) -> None:
             of_layer.store()
 
 
-def _lockstep(
+def lockstep_pass(
     model: nn.Module,
     images: list[Tensor],
     alone: Forward,
-    together: type[_Moments],
+    together: type[Moments],
 ) -> list[Tensor]:
     """Run all batches through the model together, pausing each at every batch-norm layer.
 
@@ -194,7 +195,7 @@ def _lockstep(
             return [run(x) for x in images]
     hub, outside = getcurrent(), switches.Switches()
 
-    def forward(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
+    def forward(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
         if outside.hold():
             return hub.switch((layer, x))(x, affine)
         with switches.Switches().instead(outside):
@@ -237,16 +238,16 @@ def _lockstep(
             outside.set()
 
 
-def _alone(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
+def alone_pass(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
     """Keep the statistics of a batch that is the whole set, and normalise it."""
-    statistics = _Moments(layer)
+    statistics = Moments(layer)
     with torch.no_grad():  # the network may have gradients on where the caller has not
         statistics.add(x)
     return statistics.normalise()(x, affine)
 
 
-def _by_batch(layer: _BatchNorm, x: Tensor, affine: _Affine) -> Tensor:
+def by_batch(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
     """Normalise one batch that is the whole set by its own statistics; store nothing."""
     if x.numel() == x.shape[1]:
         raise ValleysError(f"BN refresh: {layer} gets one value a channel; give more images")
-    return _batch_norm(x, None, None, affine, training=True)
+    return batch_normalised(x, None, None, affine, training=True)

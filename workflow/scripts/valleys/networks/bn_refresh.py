@@ -16,8 +16,8 @@ from valleys import factories
 from valleys.data import loaders
 from valleys.errors import ValleysError
 from valleys.networks.batch_norm import batch_norms, check_bn
-from valleys.networks.bn_moments import _Moments, _Pooled
-from valleys.networks.bn_passes import _alone, _by_batch, _lockstep, _streaming
+from valleys.networks.bn_moments import Moments, Pooled
+from valleys.networks.bn_passes import alone_pass, by_batch, lockstep_pass, streaming_pass
 from valleys.networks.copies import evaluating
 from valleys.networks.tensors import put_back
 
@@ -88,9 +88,9 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
     # Dropout off: the statistics are those of the deterministic network.
     with factories.one_line("BN refresh: the network"), evaluating(model), _others_kept(model):
         if method == "streaming":
-            _streaming(model, images)
+            streaming_pass(model, images)
             return None
-        return _lockstep(model, list(images), _alone, _Moments)
+        return lockstep_pass(model, list(images), alone_pass, Moments)
 
 
 def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
@@ -115,4 +115,4 @@ def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor
     """
     check_bn(model)
     with evaluating(model):
-        return _lockstep(model, list(batches), _by_batch, _Pooled)
+        return lockstep_pass(model, list(batches), by_batch, Pooled)

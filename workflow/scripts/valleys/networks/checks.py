@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.networks.copies import MOVE, _refuse_folded, _shake, _Watch, line
+from valleys.networks.copies import MOVE, Watch, line, refuse_folded, shake
 from valleys.networks.tensors import (
-    _copied,
-    _distance,
-    _equal,
-    _held_tensors,
-    _leaf,
-    _place,
-    _places,
-    _random_numbers,
-    _random_numbers_equal,
-    _rows,
-    _same,
-    _tensors,
+    copied,
+    distance,
+    equal_values,
+    has_rows,
+    held_tensors,
+    leaf_copy,
+    place_of,
+    places_of,
     put_back,
+    random_numbers,
+    random_numbers_equal,
     random_numbers_kept,
+    same_values,
+    tensors_in,
 )
 
 #: Images of the first batch that `check` passes.
@@ -114,27 +114,27 @@ class _Passes:
 
     def _pass(self, images: Any) -> list[Tensor]:
         """Return the outputs for a copy of these images, and see whether the network changed it."""
-        given = _copied(images)
-        found = _tensors(self.net(given))
-        if not all(_same(a, b) for a, b in zip(_tensors(images), _tensors(given), strict=True)):
+        given = copied(images)
+        found = tensors_in(self.net(given))
+        if not all(same_values(a, b) for a, b in zip(tensors_in(images), tensors_in(given), strict=True)):
             raise ValleysError(
                 "network: it changes its input in place, so that each pass sees other images; set "
                 "inplace=False in its first layers, or let forward begin with x = x.clone()"
             )
         return [tensor.detach().clone() for tensor in found if tensor.is_floating_point()]
 
-    def _watched(self) -> tuple[list[Tensor], _Watch]:
-        watch = _Watch()
+    def _watched(self) -> tuple[list[Tensor], Watch]:
+        watch = Watch()
         try:
             with watch:
                 return self._pass(self.images), watch
         except ValleysError:
             raise
         except Exception:  # of the network, which raises it again, or of an operation that cannot be watched
-            return self._pass(self.images), _Watch()
+            return self._pass(self.images), Watch()
 
-    def _first(self) -> tuple[list[Tensor], _Watch, bool]:
-        drawn = _random_numbers(self.device)
+    def _first(self) -> tuple[list[Tensor], Watch, bool]:
+        drawn = random_numbers(self.device)
         try:
             try:
                 found, watch = self._watched()
@@ -146,15 +146,15 @@ class _Passes:
         except ValleysError:
             raise
         except Exception as error:
-            shapes = " and ".join(str(tuple(t.shape)) for t in _tensors(self.whole))
+            shapes = " and ".join(str(tuple(t.shape)) for t in tensors_in(self.whole))
             raise ValleysError(f"network: given images {shapes}, it raises {line(error)}") from error
-        return found, watch, not _random_numbers_equal(drawn, _random_numbers(self.device))
+        return found, watch, not random_numbers_equal(drawn, random_numbers(self.device))
 
-    def _own_memory(self, watch: _Watch, original: nn.Module | None) -> None:
+    def _own_memory(self, watch: Watch, original: nn.Module | None) -> None:
         if original is None:
             return
         for name, tensor in (*original.named_parameters(), *original.named_buffers()):
-            if tensor.numel() and _place(tensor) in watch.touched:
+            if tensor.numel() and place_of(tensor) in watch.touched:
                 raise ValleysError(
                     f"network: a copy of it computes with {name} of the network itself, through a hook or a "
                     "function that refers to it; let hooks use the module that they are given"
@@ -169,8 +169,8 @@ class _Passes:
             )
         for name, parameter in self.net.named_parameters():
             # The place too: what moves a network moves the tensors that it had.
-            kept = name in self.before and _place(parameter) == _place(self.parameters[name])
-            if not kept or not _same(parameter, self.before[name]):
+            kept = name in self.before and place_of(parameter) == place_of(self.parameters[name])
+            if not kept or not same_values(parameter, self.before[name]):
                 raise ValleysError(
                     f"network: {after} changes its parameter {name}; if it is set by the first batch, pass "
                     "one through the network before probing; if weights are merged or folded, do it for good "
@@ -189,28 +189,28 @@ class _Passes:
             high = self._pass(self.images[middle:])
         except Exception:
             return None
-        needs = next((t for t in _tensors(low) if t.requires_grad), None)
+        needs = next((t for t in tensors_in(low) if t.requires_grad), None)
         if needs is not None:
             raise ValleysError(
-                f"network: its outputs depend on a tensor {_leaf(needs)} that requires a gradient and is "
+                f"network: its outputs depend on a tensor {leaf_copy(needs)} that requires a gradient and is "
                 "none of its parameters, so no line moves it; register it (nn.Parameter, nn.ParameterList, "
                 "nn.ModuleList), or give it requires_grad=False"
             )
-        low = [t.detach() for t in _tensors(low) if t.is_floating_point()]
+        low = [t.detach() for t in tensors_in(low) if t.is_floating_point()]
         count = len(self.images)
         return [
-            torch.cat([a, b]) if _rows(a, middle) and _rows(b, count - middle) else a.new_empty(0)
+            torch.cat([a, b]) if has_rows(a, middle) and has_rows(b, count - middle) else a.new_empty(0)
             for a, b in zip(low, high, strict=False)
         ]
 
-    def _repeats(self, first: list[Tensor], again: list[Tensor], drew: bool, watch: _Watch) -> None:
+    def _repeats(self, first: list[Tensor], again: list[Tensor], drew: bool, watch: Watch) -> None:
         """Compare two passes over the same images; others came between them."""
         changed = [
-            n for n, t in self.net.named_buffers() if n in self.before and not _same(t, self.before[n])
+            n for n, t in self.net.named_buffers() if n in self.before and not same_values(t, self.before[n])
         ]
-        apart = _distance(first, again)
+        apart = distance(first, again)
         if drew and apart <= 20 * self.eps:  # what is drawn may matter now and then
-            apart = max(_distance(first, self._pass(self.images)) for _ in range(DRAWS))
+            apart = max(distance(first, self._pass(self.images)) for _ in range(DRAWS))
         if drew and apart > 20 * self.eps:
             by = f" ({', '.join(watch.random)})" if watch.random else ""
             raise ValleysError(
@@ -249,22 +249,22 @@ class _Passes:
                     f"or by image (track_running_stats=True, GroupNorm, LayerNorm){self._in_train_mode()}"
                 )
 
-    def _nothing_kept(self, watch: _Watch, later: _Watch) -> None:
+    def _nothing_kept(self, watch: Watch, later: Watch) -> None:
         """Find weights that are computed once and kept: the parameters behind them are never read again."""
         if not later.touched:
             return
         parameters = dict(self.net.named_parameters())
         for name, parameter in parameters.items():
-            if parameter.numel() and _place(parameter) in watch.touched - later.touched:
+            if parameter.numel() and place_of(parameter) in watch.touched - later.touched:
                 self._refuse_kept(name)
-        unread = {n: p for n, p in parameters.items() if p.numel() > 1 and _place(p) not in later.touched}
+        unread = {n: p for n, p in parameters.items() if p.numel() > 1 and place_of(p) not in later.touched}
         if not unread:
             return
-        ours = _places(parameters.values())
+        ours = places_of(parameters.values())
         kept = [
             (path, module, tensor)
             for path, module in self.net.named_modules()
-            for place, tensor in _held_tensors(module)
+            for place, tensor in held_tensors(module)
             if place in later.touched and place not in ours
         ]
         for name, parameter in unread.items():
@@ -290,27 +290,27 @@ class _Passes:
         if not first or not all(t.isfinite().all() for t in first):
             return
         for size in (MOVE, 1.0):
-            _shake(self.parameters, self.before, size)
+            shake(self.parameters, self.before, size)
             moved = self._pass(self.images)
-            if not _equal(first, moved):
+            if not equal_values(first, moved):
                 break
         there = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
         with contextlib.suppress(NotImplementedError):  # networks by torch.export have one mode
             self.net.train()
             self.net.eval()
         for name, parameter in self.net.named_parameters():
-            if name not in there or not _same(parameter, there[name]):
-                _refuse_folded(f"parameter {name}")
+            if name not in there or not same_values(parameter, there[name]):
+                refuse_folded(f"parameter {name}")
         finite = all(t.isfinite().all() for t in moved)
-        if finite and _distance(moved, self._pass(self.images)) > 20 * self.eps:
-            _refuse_folded("what its weights mean")
-        if _equal(first, moved):
+        if finite and distance(moved, self._pass(self.images)) > 20 * self.eps:
+            refuse_folded("what its weights mean")
+        if equal_values(first, moved):
             raise ValleysError(
                 "network: moving all of its parameters does not change its outputs: it computes with a copy "
                 "of them, or with none; let forward use the parameters themselves"
             )
         put_back(self.parameters, self.before)
-        if finite and _distance(first, self._pass(self.images)) > 20 * self.eps:
+        if finite and distance(first, self._pass(self.images)) > 20 * self.eps:
             raise ValleysError(
                 "network: with its weights put back its outputs are not what they were: it keeps something "
                 "from one pass to the next; compute everything in forward"

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from valleys.errors import ValleysError
-from valleys.networks.tensors import _HELD, _place, _places, _same, movable, put_back
+from valleys.networks.tensors import HELD, movable, place_of, places_of, put_back, same_values
 
 #: Size of a move of the weights, as a share of each tensor's root mean square.
 MOVE = 0.05
@@ -74,9 +74,9 @@ def twin(model: nn.Module) -> nn.Module:
         )
     for name, parameter in new.items():
         parameter.requires_grad_(own[name].requires_grad)
-    shared = _places(own.values()) & _places(new.values())
+    shared = places_of(own.values()) & places_of(new.values())
     if shared:
-        name = next(n for n, p in own.items() if _place(p) in shared)
+        name = next(n for n, p in own.items() if place_of(p) in shared)
         raise ValleysError(
             f"network: copy.deepcopy of {type(model).__name__} returns the same {name}, not a copy; mend its "
             "__deepcopy__"
@@ -106,10 +106,12 @@ def standing(model: nn.Module) -> nn.Module:
         ) from error
     own, new = dict(model.named_parameters()), dict(made.named_parameters())
     changed = [
-        n for n in dict.fromkeys([*own, *new]) if n not in own or n not in new or not _same(own[n], new[n])
+        n
+        for n in dict.fromkeys([*own, *new])
+        if n not in own or n not in new or not same_values(own[n], new[n])
     ]
     if changed:
-        _refuse_folded(f"parameter {changed[0]}")
+        refuse_folded(f"parameter {changed[0]}")
     for parameter in made.parameters():  # a ScriptModule has no requires_grad_ of its own
         parameter.requires_grad_(False)
     return made
@@ -158,7 +160,8 @@ def load(model: nn.Module, state: Mapping[str, Any]) -> None:
     put_back(beside, state)
 
 
-def _refuse_folded(what: str) -> None:
+def refuse_folded(what: str) -> None:
+    """Raise the error of a network whose weights change with its mode."""
     raise ValleysError(
         f"network: train() and eval() change {what}: it merges or folds weights when its mode changes; do so "
         "for good before probing (for example merge_and_unload), or switch it off (merge_weights=False)"
@@ -182,7 +185,7 @@ def _not_copied(model: nn.Module) -> str:
     for name, module in model.named_modules():
         where = f"{name} ({type(module).__name__})" if name else type(module).__name__
         for key, value in vars(module).items():
-            if key not in _HELD and not _copies(value):
+            if key not in HELD and not _copies(value):
                 if key.endswith("_hooks"):
                     return f"a hook of {where}"
                 return f"attribute {key!r} of {where} ({type(value).__name__})"
@@ -204,7 +207,7 @@ def _copies(value: Any) -> bool:
 # ---- the check ---------------------------------------------------------------------------------------------
 
 
-class _Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):
     """Notes which memory the operations within it touch, their number formats, and which draw at random."""
 
     def __init__(self) -> None:
@@ -220,10 +223,11 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        """Run one operator and note what it changed in place."""
         kwargs = kwargs or {}
         for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
-                self.touched.add(_place(tensor))
+                self.touched.add(place_of(tensor))
                 if movable(tensor) and tensor.dim():
                     self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -231,7 +235,7 @@ class _Watch(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def _shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float) -> None:
+def shake(own: Mapping[str, Tensor], before: Mapping[str, Tensor], size: float) -> None:
     """Set each parameter to what it was plus normal numbers, of `size` times its root mean square."""
     generator = torch.Generator()
     for i, (name, parameter) in enumerate(own.items()):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from valleys.errors import ValleysError
 from valleys.networks.checks import check
-from valleys.networks.copies import MOVE, _shake, _Watch, line, standing, twin
-from valleys.networks.tensors import _copied, _distance, _floats, movable, norm, put_back
+from valleys.networks.copies import MOVE, Watch, line, shake, standing, twin
+from valleys.networks.tensors import copied, distance, floats_in, movable, norm, put_back
 
 NO_GRADIENT = "use a direction that is no gradient or eigenvector"
 
@@ -121,8 +121,8 @@ def doubled(net: nn.Module, images: Any) -> tuple[nn.Module, Any, float] | None:
     try:
         made = twin(net).double()
         converted = torch.utils._pytree.tree_map(_double, images)
-        with torch.no_grad(), _Watch() as watch:
-            made(_copied(converted))
+        with torch.no_grad(), Watch() as watch:
+            made(copied(converted))
     except Exception:
         return None
     return made, converted, watch.eps
@@ -139,7 +139,7 @@ def _hidden_part(
     own = {n: p for n, p in net.named_parameters() if p.requires_grad and (names is None or n in set(names))}
 
     def value() -> Tensor:
-        return loss(net(_copied(images)), labels).mean()
+        return loss(net(copied(images)), labels).mean()
 
     at_start = value()
     grads = torch.autograd.grad(at_start, list(own.values()), allow_unused=True)
@@ -160,9 +160,9 @@ def _hidden_part(
                 return hidden(size, other)
         unused = [name for name in own if name not in gradient]
         if unused:
-            kept = _floats(net(_copied(images)))
-            _shake({name: own[name] for name in unused}, before, MOVE)
-            apart = _distance(kept, _floats(net(_copied(images))))
+            kept = floats_in(net(copied(images)))
+            shake({name: own[name] for name in unused}, before, MOVE)
+            apart = distance(kept, floats_in(net(copied(images))))
             put_back(own, before)
             if apart > 20 * eps:
                 return (

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from valleys.errors import ValleysError
 
-_HELD = {"_parameters", "_buffers", "_modules"}
+HELD = {"_parameters", "_buffers", "_modules"}
 
 
 # ---- tensors -----------------------------------------------------------------------------------------------
 
 
-def _place(tensor: Tensor) -> int:
+def place_of(tensor: Tensor) -> int:
     """Return where a tensor's memory begins, 0 if it has none of its own."""
     try:
         return tensor.untyped_storage().data_ptr()
@@ -28,23 +28,24 @@ def _place(tensor: Tensor) -> int:
         return 0
 
 
-def _places(tensors: Iterable[Tensor]) -> set[int]:
-    return {_place(tensor) for tensor in tensors} - {0}
+def places_of(tensors: Iterable[Tensor]) -> set[int]:
+    """Return the addresses of the memory that tensors have."""
+    return {place_of(tensor) for tensor in tensors} - {0}
 
 
-def _held_tensors(module: nn.Module) -> Iterator[tuple[int, Tensor]]:
+def held_tensors(module: nn.Module) -> Iterator[tuple[int, Tensor]]:
     """Yield floating tensors and arrays, with their place, that a module has beside its parameters."""
-    plain = [value for key, value in vars(module).items() if key not in _HELD]
+    plain = [value for key, value in vars(module).items() if key not in HELD]
     for value in [*plain, *module.buffers(recurse=False)]:
         inner = value.values() if isinstance(value, Mapping) else value
         for item in inner if isinstance(inner, list | tuple) or inner is not value else [value]:
             if isinstance(item, np.ndarray) and item.dtype.kind == "f":
                 yield item.ctypes.data, torch.from_numpy(item)
             elif isinstance(item, Tensor) and item.is_floating_point():
-                yield _place(item), item
+                yield place_of(item), item
 
 
-def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
+def tensors_in(value: Any, depth: int = 4) -> list[Tensor]:
     """Return the tensors in what a network takes or returns: a tensor, or a container or object of them."""
     if isinstance(value, Tensor):
         return [value]
@@ -54,22 +55,25 @@ def _tensors(value: Any, depth: int = 4) -> list[Tensor]:
         value = list(value.values())
     elif not isinstance(value, list | tuple):
         value = list(getattr(value, "__dict__", {}).values())
-    return [tensor for item in value for tensor in _tensors(item, depth - 1)]
+    return [tensor for item in value for tensor in tensors_in(item, depth - 1)]
 
 
-def _floats(outputs: Any) -> list[Tensor]:
-    return [tensor.detach().clone() for tensor in _tensors(outputs) if tensor.is_floating_point()]
+def floats_in(outputs: Any) -> list[Tensor]:
+    """Return copies of the floating-point tensors in outputs."""
+    return [tensor.detach().clone() for tensor in tensors_in(outputs) if tensor.is_floating_point()]
 
 
-def _copied(images: Any) -> Any:
+def copied(images: Any) -> Any:
+    """Return images, or a structure of them, with tensors copied."""
     return torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, images)
 
 
-def _rows(tensor: Tensor, count: int) -> bool:
+def has_rows(tensor: Tensor, count: int) -> bool:
+    """Return whether a tensor has a row for each of `count` images."""
     return tensor.dim() > 0 and len(tensor) == count
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same_values(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors have the same values, NaN where the other has it."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
@@ -78,17 +82,18 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return bool(a.is_floating_point() and ((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    return len(first) == len(second) and all(_same(a, b) for a, b in zip(first, second, strict=True))
+def equal_values(first: list[Tensor], second: list[Tensor]) -> bool:
+    """Return whether two lists have the same tensors, NaN equal to NaN."""
+    return len(first) == len(second) and all(same_values(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _distance(first: list[Tensor], second: list[Tensor]) -> float:
+def distance(first: list[Tensor], second: list[Tensor]) -> float:
     """Return the greatest difference relative to the greatest value; infinite if shapes or NaN differ."""
     greatest = 0.0
     if len(first) != len(second):
         return math.inf
     for a, b in zip(first, second, strict=True):
-        if _same(a, b):
+        if same_values(a, b):
             continue
         if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
             return math.inf
@@ -130,7 +135,7 @@ def norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(sum(float(real(t).double().square().sum()) for t in tensors))
 
 
-def _leaf(tensor: Tensor) -> str:
+def leaf_copy(tensor: Tensor) -> str:
     """Return the shape of a leaf that a tensor was computed from."""
     seen, todo = set(), [tensor.grad_fn]
     while todo:
@@ -147,12 +152,14 @@ def _leaf(tensor: Tensor) -> str:
 # ---- random numbers ----------------------------------------------------------------------------------------
 
 
-def _random_numbers(device: torch.device) -> list[Any]:
+def random_numbers(device: torch.device) -> list[Any]:
+    """Return the state of the random generators that a network may draw from."""
     own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return [torch.get_rng_state(), own, random.getstate(), np.random.get_state()]
 
 
-def _random_numbers_equal(first: list[Any], second: list[Any]) -> bool:
+def random_numbers_equal(first: list[Any], second: list[Any]) -> bool:
+    """Return whether two states of the random generators are the same."""
     return (
         torch.equal(first[0], second[0])
         and (first[1] is None or torch.equal(first[1], second[1]))
@@ -164,7 +171,7 @@ def _random_numbers_equal(first: list[Any], second: list[Any]) -> bool:
 @contextlib.contextmanager
 def random_numbers_kept(device: torch.device) -> Iterator[None]:
     """Leave the random numbers of torch, Python and numpy as they were before the block."""
-    cpu, own, python, numpy = _random_numbers(device)
+    cpu, own, python, numpy = random_numbers(device)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ PREVIEW_ROWS = 10
 PARQUET_LIMIT, CSV_LIMIT = 1_000_000, 250_000
 Frames = Mapping[str, pd.DataFrame]
 Table = dict[str, Any]
-_DASH = "–"
+DASH = "–"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Cell:
     sort: str | None = None
 
 
-def _p_value(p: float | None) -> Cell:
+def p_value_cell(p: float | None) -> Cell:
+    """Return the cell of a p-value."""
     if p is None or np.isnan(p):
-        return Cell(_DASH, True, "")
+        return Cell(DASH, True, "")
     return Cell("< 0.0001" if p < 1e-4 else f"{p:.2g}", True, repr(float(p)))
 
 
@@ -49,7 +50,7 @@ def _table(
     return {"title": title, "columns": heads, "rows": rows, **more}
 
 
-def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
+def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
     """Return mean and t interval over seeds of each solution's measures."""
     measures = [
         ("train loss [nats]", "train_loss", 1.0),
@@ -61,16 +62,16 @@ def _solutions(frame: pd.DataFrame | None, level: float) -> Table:
     ]
     columns = [(name, "") for name in (*figures.CELL, "solution", "seeds")]
     columns += [
-        (name, f"mean over seeds ± half of the {_percent(level)} t interval") for name, _, _ in measures
+        (name, f"mean over seeds ± half of the {percent_text(level)} t interval") for name, _, _ in measures
     ]
     rows = []
     if frame is not None:
         for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
-            row = [_cell(value) for value in (*key, part["seed"].nunique())]
+            row = [cell_of(value) for value in (*key, part["seed"].nunique())]
             row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
     policies = [] if frame is None else [p for p in frame["bn_policy"].unique() if p != "none"]
-    text = f"Each solution: mean over seeds ± half of the {_percent(level)} t interval."
+    text = f"Each solution: mean over seeds ± half of the {percent_text(level)} t interval."
     text += f" BN statistics {' or '.join(policies)}." if policies else ""
     return _table("Solutions", columns, rows, text=text)
 
@@ -85,8 +86,8 @@ def _plus_minus(values: pd.Series, level: float) -> str:
     good = values[np.isfinite(values)]
     found = mean_interval(good, level)
     if not found.n:
-        return _DASH
-    text = _number(found.estimate)
+        return DASH
+    text = number_text(found.estimate)
     if np.isfinite(found.low):
         half = (found.high - found.low) / 2
         if half > 1e-9 * abs(found.estimate):  # else rounding is all there is
@@ -99,7 +100,7 @@ def _plus_minus(values: pd.Series, level: float) -> str:
     return f"{text} ({lost} not finite)" if lost else text
 
 
-def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
+def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     level, c = spec["level"], spec["c"]
     counts = pd.DataFrame() if frame is None or frame.empty else measures.prevalence(frame, level, c)
@@ -107,7 +108,7 @@ def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
     columns = [(name, "") for name in cell]
     columns += [
-        ("asymmetric [%]", f"share, with its {_percent(level)} Wilson interval"),
+        ("asymmetric [%]", f"share, with its {percent_text(level)} Wilson interval"),
         ("uneven", f"directions whose rises at -R and R differ by a factor of {c:g} or more"),
         ("median c*", "over directions that have one"),
         ("median index", "asymmetry index: log of the rise at -R over the rise at +R; 0 is symmetric"),
@@ -116,19 +117,20 @@ def _prevalence(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     rows = []
     for row in counts.to_dict("records"):
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
-        cells = [_cell(row[name]) for name in cell]
+        cells = [cell_of(row[name]) for name in cell]
         cells += [
             Cell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
-            _cell(row["uneven"]),
-            _cell(row["c_star"]),
-            _cell(row["asymmetry_index"]),
+            cell_of(row["uneven"]),
+            cell_of(row["c_star"]),
+            cell_of(row["asymmetry_index"]),
         ]
-        rows.append(cells + [_cell(row[name]) for name in verdicts])
+        rows.append(cells + [cell_of(row[name]) for name in verdicts])
     text = "Verdicts of Definition 1 on every probed direction, seeds together."
     return _table("Prevalence", columns, rows, text=text)
 
 
-def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet: bytes | None) -> Table:
+def preview_table(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet: bytes | None) -> Table:
+    """Return the first rows of a table, with what its columns mean."""
     about = declared().get(kind, {"meaning": "", "columns": []})
     meanings = {
         c["name"]: c["meaning"] + (f" [{c['unit']}]" if "unit" in c else "") for c in about["columns"]
@@ -136,7 +138,7 @@ def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet
     columns = [(str(column), meanings.get(column, "")) for column in frame.columns]
     head = frame.head(PREVIEW_ROWS)
     rows = [
-        [_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
+        [cell_of(value, column) for column, value in zip(frame.columns, row, strict=True)]
         for row in head.to_numpy(dtype=object)
     ]
     return _table(
@@ -147,11 +149,11 @@ def _preview(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet
         path=f"results/{experiment}/tables/{name}.parquet",
         total=len(frame),
         shown=len(head),
-        size=_bytes(len(parquet)) if parquet else "",
+        size=size_text(len(parquet)) if parquet else "",
     )
 
 
-def _carried(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict[str, str]]:
+def carried_tables(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict[str, str]]:
     """Return what of a table can be saved from the page: file name, label, size and ``data:`` URI of each."""
     if not parquet or len(parquet) > PARQUET_LIMIT:
         return []
@@ -164,14 +166,15 @@ def _carried(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict
         {
             "file": file,
             "label": label,
-            "size": _bytes(len(data)),
+            "size": size_text(len(data)),
             "uri": f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}",
         }
         for file, label, kind, data in found
     ]
 
 
-def _cell(value: Any, column: str = "") -> Cell:
+def cell_of(value: Any, column: str = "") -> Cell:
+    """Return a value as a person reads it."""
     if isinstance(value, (bool, np.bool_)):
         return Cell("yes" if value else "no")
     if isinstance(value, (int, np.integer)):
@@ -179,22 +182,25 @@ def _cell(value: Any, column: str = "") -> Cell:
     if value is None or isinstance(value, (float, np.floating)):
         known = value is not None and not np.isnan(value)
         sort = repr(float(value)).replace("inf", "Infinity") if known else ""
-        return Cell(_number(value), True, sort)
+        return Cell(number_text(value), True, sort)
     text = str(value)
     return Cell(text[:12] + "…" if column in ("checksum", "by_seed") and len(text) > 12 else text)
 
 
-def _bytes(n: int) -> str:
+def size_text(n: int) -> str:
+    """Return a number of bytes as text."""
     return f"{n / 1e6:.1f} MB" if n >= 999_500 else f"{max(n / 1e3, 1):.0f} kB"
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Return a number as text: four digits, a true minus sign."""
     if value is None or np.isnan(value):
-        return _DASH
+        return DASH
     if np.isinf(value):
         return "∞" if value > 0 else "−∞"
     return figures.number(float(value))
 
 
-def _percent(share: float) -> str:
+def percent_text(share: float) -> str:
+    """Return a share as per cent."""
     return f"{100 * share:g} %"

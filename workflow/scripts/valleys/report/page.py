@@ -21,19 +21,19 @@ from valleys import figures
 from valleys.errors import shown
 from valleys.report import rulegraph
 from valleys.report.html_tables import (
-    _DASH,
     CSV_LIMIT,
+    DASH,
     PARQUET_LIMIT,
     Frames,
-    _bytes,
-    _carried,
-    _cell,
-    _number,
-    _p_value,
-    _percent,
-    _prevalence,
-    _preview,
-    _solutions,
+    carried_tables,
+    cell_of,
+    number_text,
+    p_value_cell,
+    percent_text,
+    prevalence_table,
+    preview_table,
+    size_text,
+    solutions_table,
 )
 from valleys.results import measures
 from valleys.storage.tables import stack
@@ -135,7 +135,7 @@ def render(
         style=markupsafe.Markup(style),
         script=markupsafe.Markup(script),
         name=config["name"],
-        level=_percent(level),
+        level=percent_text(level),
         c=f"{spec['c']:g}",
         scope=_scope(tables.get("solutions")),
         sections=sections,
@@ -147,13 +147,16 @@ def render(
         first=FIRST_CLAIMS,
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
-        summaries=[_solutions(tables.get("solutions"), level), _prevalence(tables.get("asymmetry"), spec)],
+        summaries=[
+            solutions_table(tables.get("solutions"), level),
+            prevalence_table(tables.get("asymmetry"), spec),
+        ],
         previews=[
-            _preview(name, frame, config["name"], kinds.get(name, name), parquet.get(name))
+            preview_table(name, frame, config["name"], kinds.get(name, name), parquet.get(name))
             for name, frame in tables.items()
         ],
-        carried={"claims": []} | {n: _carried(n, frame, parquet.get(n)) for n, frame in tables.items()},
-        limits={"parquet": _bytes(PARQUET_LIMIT), "csv": _bytes(CSV_LIMIT)},
+        carried={"claims": []} | {n: carried_tables(n, frame, parquet.get(n)) for n, frame in tables.items()},
+        limits={"parquet": size_text(PARQUET_LIMIT), "csv": size_text(CSV_LIMIT)},
         graph=_graph(graph),
         config=yaml.safe_dump(
             json.loads(json.dumps(config, default=str)),
@@ -281,17 +284,17 @@ def _groups(claims: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    interval = f"{_number(row['low'])} to {_number(row['high'])}"
+    interval = f"{number_text(row['low'])} to {number_text(row['high'])}"
     return {
         "verdict": row["verdict"],
         "known": row["verdict"] in VERDICTS,
         "scope": row["scope"],
-        "effect": _cell(row["effect"]),
-        "low": _cell(row["low"]),
+        "effect": cell_of(row["effect"]),
+        "low": cell_of(row["low"]),
         "unit": row["unit"],
-        "interval": _DASH if np.isnan([row["low"], row["high"]]).all() else interval,
+        "interval": DASH if np.isnan([row["low"], row["high"]]).all() else interval,
         "n": row["n"],
-        "p": _p_value(row["p_value"]),
+        "p": p_value_cell(row["p_value"]),
         "more": [(text, row[text]) for text in own if row[text]],
     }
 
@@ -327,7 +330,7 @@ def _picture(name: str, svg: str, tables: Frames, spec: Mapping[str, Any]) -> di
         "title": figures.title(name),
         "caption": figures.caption(name, tables, spec),
         "src": f"data:image/svg+xml;base64,{data}",
-        "bytes": _bytes(len(svg.encode("utf-8"))),
+        "bytes": size_text(len(svg.encode("utf-8"))),
         "width": width,
         "height": height,
     }

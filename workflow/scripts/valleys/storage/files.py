@@ -26,7 +26,7 @@ from valleys.errors import ValleysError
 if TYPE_CHECKING:
     pass
 
-_SEAL = "fingerprint"  # of the other metadata
+SEAL = "fingerprint"  # of the other metadata
 #: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
 _IN_FOLDER = ("model.safetensors", "model.safetensors.index.json")
 _IN_FOLDER += ("pytorch_model.bin", "pytorch_model.bin.index.json")

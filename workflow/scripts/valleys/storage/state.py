@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 from valleys.storage.files import atomic
 
 #: The oldest packages with which a file's content cannot have code run or memory overwritten, and why older
-#: ones can. The package's dependencies have the same bounds (`tests/test_pins.py`).
+#: ones can. The package's dependencies have the same bounds (`tests/models/test_pins.py`).
 LEAST = {
     "torch": ("2.6", "torch.load(weights_only=True) runs code (CVE-2025-32434)"),
     "pyarrow": ("14.0.1", "reading Parquet or Arrow runs code (CVE-2023-47248)"),

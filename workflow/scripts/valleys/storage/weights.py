@@ -12,7 +12,7 @@ from valleys.errors import ValleysError
 
 if TYPE_CHECKING:
     from torch import Tensor
-from valleys.storage.files import _SEAL, atomic, fingerprint
+from valleys.storage.files import SEAL, atomic, fingerprint
 
 _HEADER = "valleys"  # the one entry of a weights file's header
 _TORCH_TYPES = {
@@ -54,7 +54,7 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = json.loads(json.dumps({**metadata, "checksum": checksum(tensors)}))  # as it will be read
-    header[_SEAL] = fingerprint(header)
+    header[SEAL] = fingerprint(header)
     with atomic(path) as temporary:
         try:
             save_file(tensors, str(temporary), metadata={_HEADER: json.dumps(header, sort_keys=True)})
@@ -94,7 +94,7 @@ def load_weights(
         raise ValleysError(
             f"weights file {path} is truncated or corrupt ({error}); delete it and rerun"
         ) from error
-    seal = metadata.pop(_SEAL, None)
+    seal = metadata.pop(SEAL, None)
     right = (not metadata and not ours) or (
         seal == fingerprint(metadata) and metadata.get("checksum") == checksum(tensors)
     )
@@ -149,11 +149,11 @@ def relabel(source: str | Path, target: str | Path, **more: Any) -> None:
             raise ValueError("more data than tensors")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValleysError(f"weights file {source} is truncated or corrupt; delete it and rerun") from error
-    seal = about.pop(_SEAL, None)
+    seal = about.pop(SEAL, None)
     if seal != fingerprint(about) or about.get("checksum") != digest.hexdigest():
         raise ValleysError(f"weights file {source} does not match its checksum; delete it and rerun")
     about = json.loads(json.dumps(about | more))
-    about[_SEAL] = fingerprint(about)
+    about[SEAL] = fingerprint(about)
     header = json.dumps(
         {"__metadata__": {_HEADER: json.dumps(about, sort_keys=True)}, **entries}, separators=(",", ":")
     )

@@ -16,7 +16,7 @@ DROPPED = "dropped.json"
 
 def note_dropped(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Leave a note in a folder of iterates that lacks some of a recipe's, for `iterate_files` to find."""
-    lacking = [epoch for epoch in kept_epochs(recipe) if not (folder / _iterate(epoch)).exists()]
+    lacking = [epoch for epoch in kept_epochs(recipe) if not (folder / iterate_name(epoch)).exists()]
     if lacking:
         files.write_text(folder / DROPPED, json.dumps({"epochs": lacking}) + "\n")
 
@@ -48,11 +48,12 @@ def iterate_files(
             f"{'all' if window is None else window} are wanted; delete it to train again"
         )
     wanted = list(epochs or ())[-window:] if window else list(epochs or ())
-    lacking = [name for name in map(_iterate, wanted) if not (folder / name).is_file()]
+    lacking = [name for name in map(iterate_name, wanted) if not (folder / name).is_file()]
     if lacking:
         raise ValleysError(f"iterates folder {folder} lacks {lacking[0]}; delete the folder to train again")
     return paths[-window:] if window else paths
 
 
-def _iterate(epoch: int) -> str:
+def iterate_name(epoch: int) -> str:
+    """Return the file name of an epoch's weights."""
     return f"epoch-{epoch:05d}.safetensors"

@@ -14,7 +14,7 @@ from valleys.networks import copies
 from valleys.storage import files
 from valleys.storage.weights import save_weights
 from valleys.training.evaluation import evaluate
-from valleys.training.iterates import _iterate
+from valleys.training.iterates import iterate_name
 from valleys.training.schedule import kept_epochs, learning_rate
 from valleys.training.trainer import Trainer
 
@@ -69,7 +69,7 @@ def train(
             row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
         if epoch in keep:
             save_weights(
-                state_dir / "iterates" / _iterate(epoch),
+                state_dir / "iterates" / iterate_name(epoch),
                 model.state_dict(),
                 {"epoch": epoch},
             )

@@ -20,7 +20,7 @@ _CHUNK = 64  # images decoded, or copied, at a time
 
 
 @dataclass(frozen=True)
-class _Original:
+class Original:
     """One part of a source, not decoded yet.
 
     ``take`` yields the images of the given ascending rows, a few at a time, as uint8 (n, C, H, W); ``where``
@@ -32,12 +32,12 @@ class _Original:
     where: Callable[[int], str]
 
 
-def _line(error: BaseException) -> str:
+def source_line(error: BaseException) -> str:
     """Return an exception's message on one line, or its type when it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _from_array(images: np.ndarray, labels: np.ndarray, what: str) -> _Original:
+def from_array(images: np.ndarray, labels: np.ndarray, what: str) -> Original:
     """Wrap images already in memory, uint8 (N, C, H, W)."""
     if len(images) != len(labels):
         raise ValleysError(f"{what} has {len(images)} images but {len(labels)} labels; there must be as many")
@@ -46,23 +46,23 @@ def _from_array(images: np.ndarray, labels: np.ndarray, what: str) -> _Original:
         for start in range(0, len(rows), _CHUNK):
             yield images[rows[start : start + _CHUNK]]
 
-    return _Original(np.asarray(labels, dtype=np.int64), take, lambda row: f"{what}, image {row}")
+    return Original(np.asarray(labels, dtype=np.int64), take, lambda row: f"{what}, image {row}")
 
 
-def _progress(done: int, more: int, total: int, what: str) -> None:
+def progress(done: int, more: int, total: int, what: str) -> None:
     """Log a line of progress when the last ``more`` images pass a round number, and at the end."""
     if done // _LOG_EVERY > (done - more) // _LOG_EVERY or done == total:
         logger.info("decoded %d of %d images of %s", done, total, what)
 
 
-def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
+def ranges_of(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield `_CHUNK` items at a time."""
     items = iter(items)
     while part := list(itertools.islice(items, _CHUNK)):
         yield part
 
 
-def _in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[tuple[Any, Any]]:
+def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[tuple[Any, Any]]:
     """Yield each item with ``work(item)``, done by so many threads; no more than two a thread are waiting.
 
     Threads, not processes: PIL lets others run while it decodes and resizes, and images need no sending.
@@ -82,7 +82,7 @@ def _in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) ->
             yield item, done.result()
 
 
-def _check_arrays(
+def check_arrays(
     where: str,
     images: np.dtype,
     images_shape: tuple[int, ...],
@@ -117,6 +117,6 @@ def _check_arrays(
         )
 
 
-def _channels_first(images: np.ndarray) -> np.ndarray:
+def channels_first(images: np.ndarray) -> np.ndarray:
     """Return images (N, H, W) or (N, H, W, C) as (N, C, H, W)."""
     return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)

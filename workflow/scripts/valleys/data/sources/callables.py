@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from valleys import factories
-from valleys.data.sources.base import _channels_first, _check_arrays, _from_array, _Original
+from valleys.data.sources.base import Original, channels_first, check_arrays, from_array
 from valleys.errors import ValleysError
 
 # --- callables --------------------------------------------------------------------------------------------
 
 
-def _callable(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_callable(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Call a user's own function and check what it returns."""
     factory, wanted = spec["factory"], "it must return (train images, labels), (test images, labels)"
     parts = factories.call(factory, factories.resolve(factory), spec["kwargs"])
@@ -28,7 +28,7 @@ def _callable(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     return _returned(*train, f"factory {factory!r}, train"), _returned(*test, f"factory {factory!r}, test")
 
 
-def _returned(images: Any, labels: Any, where: str) -> _Original:
+def _returned(images: Any, labels: Any, where: str) -> Original:
     """Check one part's images and labels, arrays or tensors, and wrap them."""
     arrays = []
     for name, value in (("images", images), ("labels", labels)):
@@ -42,7 +42,7 @@ def _returned(images: Any, labels: Any, where: str) -> _Original:
         arrays.append(np.asarray(value))
     layout = "CHW" if isinstance(images, torch.Tensor) else "HWC"
     pixels, numbers = arrays
-    _check_arrays(where, pixels.dtype, pixels.shape, numbers.dtype, numbers.shape, layout)
+    check_arrays(where, pixels.dtype, pixels.shape, numbers.dtype, numbers.shape, layout)
     if layout == "CHW":
-        return _from_array(pixels[:, None] if pixels.ndim == 3 else pixels, numbers, where)
-    return _from_array(_channels_first(pixels), numbers, where)
+        return from_array(pixels[:, None] if pixels.ndim == 3 else pixels, numbers, where)
+    return from_array(channels_first(pixels), numbers, where)

@@ -15,7 +15,7 @@ from valleys.storage.state import require
 
 if TYPE_CHECKING:
     from PIL import Image
-from valleys.data.sources.base import _in_order, _line, _parts, _progress
+from valleys.data.sources.base import in_order, progress, ranges_of, source_line
 
 # Formats that PIL decodes itself: for others, as EPS, it starts a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -45,7 +45,7 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
             if not deep:
                 image = image.convert("L" if grayscale else "RGB")
     except Exception as error:  # PIL's decoders raise many types on damaged input
-        reason = _line(error)
+        reason = source_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = f"it is none of {', '.join(_FORMATS)}"
         raise ValleysError(
@@ -93,7 +93,7 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def _decoded(
+def decoded_images(
     encoded: Iterable[tuple[Any, str]], total: int, what: str, spec: Mapping[str, Any]
 ) -> Iterator[np.ndarray]:
     """Decode ``total`` images, each given with its name in messages, and yield them some at a time.
@@ -105,7 +105,7 @@ def _decoded(
         return [_decode(source, where, spec["size"], spec["grayscale"]) for source, where in part]
 
     shape, first, done = None, "", 0
-    for part, images in _in_order(decode, _parts(encoded), spec["workers"]):
+    for part, images in in_order(decode, ranges_of(encoded), spec["workers"]):
         for image, (_, where) in zip(images, part, strict=True):
             if shape is None:
                 shape, first = image.shape, where
@@ -116,7 +116,7 @@ def _decoded(
                     f"all must have the same size: set the option 'size'"
                 )
         done += len(images)
-        _progress(done, len(images), total, what)
+        progress(done, len(images), total, what)
         yield np.stack(images)
     if done != total:  # the caller gives exactly `total`
         raise ValleysError(f"{what} gave {done} of the {total} images asked for; is it being written to?")

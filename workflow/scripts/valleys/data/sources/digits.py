@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import _from_array, _Original
+from valleys.data.sources.base import Original, from_array
 from valleys.errors import ValleysError
 
 # --- digits -----------------------------------------------------------------------------------------------
 
 
-def _digits(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_digits(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read scikit-learn's digits; values 0..16 become 0..255."""
     try:
         from sklearn.datasets import load_digits
@@ -26,6 +26,6 @@ def _digits(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     order = np.random.default_rng(spec["split_seed"]).permutation(len(images))
     parts = order[: spec["train_size"]], order[spec["train_size"] :]
     return tuple(
-        _from_array(images[rows], digits.target[rows], f"digits {name}")
+        from_array(images[rows], digits.target[rows], f"digits {name}")
         for rows, name in zip(parts, ("train", "test"), strict=True)
     )

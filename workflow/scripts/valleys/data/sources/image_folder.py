@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import _line, _Original
-from valleys.data.sources.decoding import _decoded
+from valleys.data.sources.base import Original, source_line
+from valleys.data.sources.decoding import decoded_images
 from valleys.errors import ValleysError
 from valleys.storage import files
 
 # --- image folders ----------------------------------------------------------------------------------------
 
 
-def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_image_folder(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read folders of image files, the classes in torchvision's order."""
     from valleys.torchvision_compat import import_torchvision
 
@@ -30,7 +30,7 @@ def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
         try:
             listed[part] = image_folder(folder)
         except OSError as error:  # no class folder, or one without images
-            raise ValleysError(f"the {part} folder {folder} cannot be used: {_line(error)}") from error
+            raise ValleysError(f"the {part} folder {folder} cannot be used: {source_line(error)}") from error
     train, test = listed["train"], listed["test"]
     if train.classes != test.classes:
         only = [
@@ -48,12 +48,12 @@ def _image_folder(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
     return tuple(_files(listed[part].samples, spec, f"the {part} folder {spec[part]}") for part in listed)
 
 
-def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> _Original:
+def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> Original:
     """Wrap a list of image files and labels."""
 
     def take(rows: np.ndarray) -> Iterator[np.ndarray]:
         encoded = ((samples[row][0], samples[row][0]) for row in rows)
-        return _decoded(encoded, len(rows), what, spec)
+        return decoded_images(encoded, len(rows), what, spec)
 
     labels = np.array([label for _, label in samples], dtype=np.int64)
-    return _Original(labels, take, lambda row: samples[row][0])
+    return Original(labels, take, lambda row: samples[row][0])

@@ -14,35 +14,35 @@ import torch
 
 from valleys.data.cache import write_split
 from valleys.data.options import DATASET_OPTIONS, check_channels, validate_dataset
-from valleys.data.sources.base import _Original, logger
-from valleys.data.sources.callables import _callable
-from valleys.data.sources.digits import _digits
-from valleys.data.sources.image_folder import _image_folder
-from valleys.data.sources.npz import _numpy
-from valleys.data.sources.parquet import _parquet
-from valleys.data.sources.torchvision import _torchvision
+from valleys.data.sources.base import Original, logger
+from valleys.data.sources.callables import read_callable
+from valleys.data.sources.digits import read_digits
+from valleys.data.sources.image_folder import read_image_folder
+from valleys.data.sources.npz import read_npz
+from valleys.data.sources.parquet import read_parquet
+from valleys.data.sources.torchvision import read_torchvision
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 
 # --- all of them ------------------------------------------------------------------------------------------
 
-_LOADERS: dict[str, Callable[[Mapping[str, Any]], tuple[_Original, _Original]]] = {
-    "digits": _digits,
-    "cifar10": _torchvision,
-    "cifar100": _torchvision,
-    "svhn": _torchvision,
-    "stl10": _torchvision,
-    "fashion_mnist": _torchvision,
-    "image_folder": _image_folder,
-    "parquet": _parquet,
-    "numpy": _numpy,
-    "callable": _callable,
+_LOADERS: dict[str, Callable[[Mapping[str, Any]], tuple[Original, Original]]] = {
+    "digits": read_digits,
+    "cifar10": read_torchvision,
+    "cifar100": read_torchvision,
+    "svhn": read_torchvision,
+    "stl10": read_torchvision,
+    "fashion_mnist": read_torchvision,
+    "image_folder": read_image_folder,
+    "parquet": read_parquet,
+    "numpy": read_npz,
+    "callable": read_callable,
 }
 SOURCES: dict[str, str] = {name: source.description for name, source in DATASET_OPTIONS.items()}
 """Every source by name, with a line about it; the options are in ``options.DATASET_OPTIONS``."""
 
 
-def _check_labels(original: _Original, part: str, classes: int | None) -> int:
+def _check_labels(original: Original, part: str, classes: int | None) -> int:
     """Check one part's labels and return the number of classes."""
     labels = original.labels
     if not len(labels):

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import _channels_first, _check_arrays, _from_array, _line, _Original
-from valleys.data.sources.parquet import _too_large
+from valleys.data.sources.base import Original, channels_first, check_arrays, from_array, source_line
+from valleys.data.sources.parquet import too_large
 from valleys.errors import ValleysError
 from valleys.storage import files
 
 # --- numpy ------------------------------------------------------------------------------------------------
 
 
-def _numpy(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_npz(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read npz files."""
     train, test = (_npz(files.expand(spec[part]), part, spec["max_bytes"]) for part in ("train", "test"))
     return train, test
 
 
-def _npz(path: Path, part: str, max_bytes: float) -> _Original:
+def _npz(path: Path, part: str, max_bytes: float) -> Original:
     """Read one npz file's images and labels, once their headers have the right types, shapes and sizes."""
     files.check_regular(path, f"the {part} file", "give an npz file with images and labels")
     found = {}
@@ -45,11 +45,11 @@ def _npz(path: Path, part: str, max_bytes: float) -> _Original:
             size = float(sum(member.file_size for member in members.values()))
             if size <= max_bytes:
                 declared = {key: _npy_header(file, member) for key, member in members.items()}
-                _check_arrays(str(path), *declared["images"], *declared["labels"])
+                check_arrays(str(path), *declared["images"], *declared["labels"])
                 sizes = {k: math.prod(shape) * dtype.itemsize for k, (dtype, shape) in declared.items()}
                 size = sum(sizes.values())
             if size > max_bytes:
-                raise _too_large(path, size, max_bytes)
+                raise too_large(path, size, max_bytes)
             for key, member in members.items():
                 if sizes[key] > member.file_size:
                     raise ValleysError(
@@ -61,10 +61,10 @@ def _npz(path: Path, part: str, max_bytes: float) -> _Original:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many types on damaged input
         raise ValleysError(
-            f"{path} cannot be read as an npz file: truncated, damaged or pickled ({_line(error)}); "
+            f"{path} cannot be read as an npz file: truncated, damaged or pickled ({source_line(error)}); "
             f"write it again"
         ) from error
-    return _from_array(_channels_first(found["images"]), found["labels"], str(path))
+    return from_array(channels_first(found["images"]), found["labels"], str(path))
 
 
 def _member(file: np.lib.npyio.NpzFile, key: str) -> zipfile.ZipInfo:

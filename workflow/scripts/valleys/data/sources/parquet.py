@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import _line, _Original
-from valleys.data.sources.decoding import _decoded
+from valleys.data.sources.base import Original, source_line
+from valleys.data.sources.decoding import decoded_images
 from valleys.errors import ValleysError
 from valleys.storage import files
 from valleys.storage.state import require
@@ -23,7 +23,7 @@ _LABEL_COLUMNS = ("label", "fine_label", "labels")
 # --- parquet ----------------------------------------------------------------------------------------------
 
 
-def _parquet(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_parquet(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read parquet files of encoded images."""
     try:
         import pyarrow  # noqa: F401
@@ -70,7 +70,8 @@ def _column(names: Sequence[str], option: str, given: str | None, usual: Sequenc
 def _damaged(path: Path, error: BaseException) -> ValleysError:
     """Return the error for a parquet file that pyarrow cannot read."""
     return ValleysError(
-        f"{path} is not a whole parquet file, truncated or damaged ({_line(error)}); fetch or write it again"
+        f"{path} is not a whole parquet file, truncated or damaged ({source_line(error)}); "
+        "fetch or write it again"
     )
 
 
@@ -86,10 +87,11 @@ def _check_parquet(path: Path, columns: Sequence[str], max_bytes: float) -> None
             parts = (found.column(i) for i in range(found.num_columns))
             needs += [c.total_uncompressed_size for c in parts if c.path_in_schema.split(".")[0] in columns]
     if max(needs) > max_bytes:
-        raise _too_large(path, max(needs), max_bytes)
+        raise too_large(path, max(needs), max_bytes)
 
 
-def _too_large(path: Path, size: float, max_bytes: float) -> ValleysError:
+def too_large(path: Path, size: float, max_bytes: float) -> ValleysError:
+    """Return the error of a file that declares more than may be read."""
     return ValleysError(
         f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
         "raise it if that is right"
@@ -162,7 +164,7 @@ def _parquet_bytes(path: Path, column: str, rows: np.ndarray) -> Iterator[tuple[
         raise _damaged(path, error) from error
 
 
-def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
+def _parquet_part(spec: Mapping[str, Any], part: str) -> Original:
     """Find one part's files and columns and read its labels."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -188,10 +190,10 @@ def _parquet_part(spec: Mapping[str, Any], part: str) -> _Original:
                 yield from _parquet_bytes(path, column, here)
 
     def take(rows: np.ndarray) -> Iterator[np.ndarray]:
-        return _decoded(encoded(rows), len(rows), f"parquet {part}", spec)
+        return decoded_images(encoded(rows), len(rows), f"parquet {part}", spec)
 
     def where(row: int) -> str:
         file = int(np.searchsorted(starts, row, side="right")) - 1
         return f"{paths[file]}, row {row - starts[file]}"
 
-    return _Original(np.concatenate(labels), take, where)
+    return Original(np.concatenate(labels), take, where)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import _from_array, _line, _Original, logger
+from valleys.data.sources.base import Original, from_array, logger, source_line
 from valleys.errors import ValleysError
 from valleys.storage import files
 
@@ -24,7 +24,7 @@ _EXPECTED_FILES = {
 # --- torchvision ------------------------------------------------------------------------------------------
 
 
-def _torchvision(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
+def read_torchvision(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read one of torchvision's data sets from ``root``."""
     from valleys.torchvision_compat import import_torchvision
 
@@ -53,12 +53,12 @@ def _torchvision(spec: Mapping[str, Any]) -> tuple[_Original, _Original]:
                 else "put the files there, or set download: true"
             )
             raise ValleysError(
-                f"{name} cannot be read from the root {root} ({_line(error)}); "
+                f"{name} cannot be read from the root {root} ({source_line(error)}); "
                 f"expected there: {_EXPECTED_FILES[name]}; {remedy}"
             ) from error
         if images.ndim == 3:  # Fashion-MNIST is grey
             images = images[:, None]
         elif name.startswith("cifar"):  # channels come last
             images = images.transpose(0, 3, 1, 2)
-        parts.append(_from_array(images, labels, f"{name} {part}"))
+        parts.append(from_array(images, labels, f"{name} {part}"))
     return parts[0], parts[1]

@@ -9,10 +9,10 @@ import config_generator
 import numpy as np
 import pytest
 import torch
+from brute_force import brute_force
 from conftest import fill_defaults, load_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_asymmetry import brute_force
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.next_point import first_points, next_point
 from valleys.asymmetry.spline import finer

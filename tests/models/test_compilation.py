@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from test_sgd import RECIPE, make_split, same
+from small_training import RECIPE, make_split, same
 from torch import nn
 from valleys.errors import ValleysError
 from valleys.execution import jobs

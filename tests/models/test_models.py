@@ -408,5 +408,5 @@ def test_options_import_without_torch():
         "import sys; from valleys.models.options import validate_spec; validate_spec({'arch': 'resnet50'});"
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
-    scripts = Path(__file__).parents[1] / "workflow" / "scripts"
+    scripts = Path(__file__).parents[2] / "workflow" / "scripts"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=scripts)

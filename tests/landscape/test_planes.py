@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_probe import LOSS, make_split, naive
+from naive_lines import LOSS, make_split, naive
 from valleys.errors import ValleysError
 from valleys.landscape import directions, planes
 from valleys.landscape.evaluator import Evaluator

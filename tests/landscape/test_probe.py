@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from naive_lines import LOSS, make_split, naive
 from torch import nn
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
 from valleys.asymmetry.spline import finer
-from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.landscape.adaptive import checked_points, probe_adaptively, settle
@@ -23,7 +23,6 @@ from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.state import load_checkpoint
 
-LOSS = losses.build({"name": "cross_entropy"})
 BLOCK = {
     "kind": "uniform",
     "n": 3,
@@ -39,12 +38,6 @@ BLOCK = {
 }
 
 
-def make_split(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (n, 1, 8, 8), generator=generator).to(torch.uint8)
-    return Split(images, torch.randint(0, 4, (n,), generator=generator), 4, (0.5,), (0.25,))
-
-
 def make_model(norm="batch"):
     model = solutions.fresh({"arch": "resnet8", "norm": norm}, (1, 8, 8), 4, seed=3)
     if norm == "batch":
@@ -54,22 +47,6 @@ def make_model(norm="batch"):
 
 def make_evaluator(norm="batch", **options):
     return Evaluator(make_model(norm), make_split(60), make_split(30, 1), LOSS, **options)
-
-
-def naive(model, direction, offset, bn, test=False):
-    """Three plain passes: move a copy, refresh batch norm on one whole batch, evaluate."""
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, parameter in twin.named_parameters():
-            parameter += offset * direction.get(name, torch.zeros_like(parameter))
-    train = make_split(60)
-    if bn == "refreshed":
-        bn_refresh.refresh_bn(twin, [train.floats(slice(None))])
-    split = make_split(30, 1) if test else train
-    with torch.no_grad():
-        logits = twin.eval()(split.floats(slice(None))).double()
-    accuracy = (logits.argmax(1) == split.labels).double().mean().item()
-    return nn.functional.cross_entropy(logits, split.labels).item(), accuracy
 
 
 def draw(model, k=0, kind="gaussian"):

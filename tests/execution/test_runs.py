@@ -10,12 +10,11 @@ import textwrap
 import time
 
 import pytest
+from run_records import SCRIPTS, record
 from valleys.errors import ValleysError
 from valleys.execution import runs
 from valleys.storage import files
-from workflow_runs import ROOT
 
-SCRIPTS = ROOT / "workflow" / "scripts"
 OURS, THEIRS = ("results/mine/a\n", "results/theirs/a\n")
 
 
@@ -117,14 +116,6 @@ def test_a_run_that_ends_by_itself_leaves_no_record(folder, run):
         process = another(folder, ending)
         process.wait()
         assert list((folder / "runs").glob("*.run")) == [], ending
-
-
-def record(folder, **about):
-    (folder / "runs").mkdir(exist_ok=True)
-    path = folder / "runs" / "1-x.run"
-    lines = {"name": "mine", "host": "node7", "boot": "another", "pid": 1, "since": "then"} | about
-    path.write_text(json.dumps(lines) + "\n" + json.dumps({"inputs": [], "outputs": ["results/mine/a"]}))
-    return path
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
 RECORD = Path(__file__).with_name("stage_hashes.json")
 # Reports progress, checks, or only reads: no part in results.

@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 import pytest
-from test_runs import SCRIPTS, record
+from run_records import SCRIPTS, record
 from valleys.errors import ValleysError
 from valleys.execution import runs, slurm_queue
 from valleys.storage import files

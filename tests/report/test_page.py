@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
-from figure_tables import NAMES, fill, make_rows, through_parquet
+from figure_tables import NAMES, make_rows, through_parquet
+from report_rows import HOSTILE, claim
 from valleys import claims, figures
 from valleys.report import html_tables, rulegraph
 from valleys.report.page import EXPERIMENTS, MAIN_CLAIMS, SCRIPT, figure_spec, render
@@ -21,15 +22,6 @@ from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="504pt" height="252pt"><text>{}</text></svg>'
-HOSTILE = "<script>alert('x')</script>"
-
-
-def claim(**values):
-    base = {"claim": "swa_train_loss", "experiment": 2, "scope": "digits/mlp/quick", "verdict": "supported"}
-    base |= {"statement": "swa is above descent", "measure": "train loss of swa - of descent", "unit": "nats"}
-    base |= {"effect": 0.25, "low": 0.125, "high": 0.375, "n": 6, "p_value": 0.03125}
-    base |= {"test": "exact sign test", "rule": "supported: p < 0.05", "note": ""}
-    return fill("claims", **(base | values))
 
 
 NAN = float("nan")
@@ -258,7 +250,7 @@ def test_main_claims_come_first(frames, config):
 
 
 def test_main_claims_are_claims():
-    known = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    known = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
     known += "".join(path.read_text(encoding="utf-8") for path in Path(claims.__file__).parent.glob("*.py"))
     assert all(re.search(f'[`"]{name}[`"]', known) for _, name in MAIN_CLAIMS)
     assert {experiment for experiment, _ in MAIN_CLAIMS} <= set(EXPERIMENTS)

@@ -22,7 +22,7 @@ from valleys.costs.work import Data, Work
 from valleys.data import counts
 from workflow_runs import changed, snakemake
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMOKE = load_config("config/smoke.yaml")
 PAPER = load_config("config/paper.yaml")
 CELL = {"dataset": "digits", "model": "mlp", "recipe": "quick", "seed": "0"}

@@ -6,7 +6,7 @@ import pytest
 from valleys.cli.commands import main, options
 from valleys.storage import tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_docs_list_the_options_there_are():

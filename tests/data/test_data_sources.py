@@ -25,9 +25,9 @@ from valleys.data.split import subset_indices
 from valleys.errors import ValleysError
 from valleys.torchvision_compat import import_torchvision
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
-CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
+CIFAR10 = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10"
 
 
 def fails(spec, *words):

@@ -8,7 +8,7 @@ import pytest
 from browser import CHROMIUM, browser
 from conftest import fill_defaults, load_config
 from figure_tables import make_rows, through_parquet
-from test_report import HOSTILE, claim
+from report_rows import HOSTILE, claim
 from valleys import figures
 from valleys.report import rulegraph
 from valleys.report.page import FIRST_CLAIMS, figure_spec, render

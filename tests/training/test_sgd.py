@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_training import RECIPE, SPEC, fresh, make_split, same, train
 from torch import nn
 from valleys.data.augment import epoch_batches
-from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses, solutions
 from valleys.networks import tensors
@@ -28,43 +28,7 @@ from valleys.training.iterates import DROPPED, iterate_files, note_dropped
 from valleys.training.schedule import kept_epochs, learning_rate
 from valleys.training.trainer import Stopped, Trainer, _SignalFlag, state_folder
 
-SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
-SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
-RECIPE = {
-    "epochs": 6,
-    "batch_size": 16,
-    "lr": 0.1,
-    "momentum": 0.9,
-    "nesterov": False,
-    "weight_decay": 5e-4,
-    "loss": {"name": "cross_entropy"},
-    "augment": {"shift": 1, "flip": True, "pad_mode": "zero"},
-    "eval_every": 2,
-    "swa": {"start": 3, "lr": 0.05, "every": 1},
-    "descent": {"epochs": 3, "lr": 0.01, "momentum": 0.9},
-}
-
-
-def make_split(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=generator)
-    images = torch.randint(0, 90, (n, 1, 8, 8), generator=generator)
-    images[:, 0, :, 0] += 40 * labels[:, None]  # something to learn
-    return Split(images.to(torch.uint8), labels, 4, (0.3,), (0.2,))
-
-
-def fresh(seed=0):
-    return solutions.fresh(SPEC, (1, 8, 8), 4, seed=seed)
-
-
-def train(state, recipe=RECIPE, **options):
-    model = fresh()
-    rows = sgd.train(model, (make_split(72), make_split(40, 1)), recipe, seed=0, state_dir=state, **options)
-    return model.state_dict(), rows
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 
 
 def test_schedule_of_izmailov_et_al():
@@ -243,17 +207,19 @@ import json, sys
 sys.path[:0] = [{scripts!r}, {tests!r}]
 import torch
 torch.set_num_threads(1)
-import test_sgd
+import small_training
 from pathlib import Path
-recipe = {{**test_sgd.RECIPE, "epochs": 30, "swa": {{"start": 15, "lr": 0.05, "every": 1}}}}
-weights, rows = test_sgd.train(Path({state!r}), recipe, checkpoint_every=2)
+recipe = {{**small_training.RECIPE, "epochs": 30, "swa": {{"start": 15, "lr": 0.05, "every": 1}}}}
+weights, rows = small_training.train(Path({state!r}), recipe, checkpoint_every=2)
 from valleys.storage.weights import save_weights
 save_weights({out!r}, weights)
 """
 
 
 def run_process(state, out):
-    code = RUN.format(scripts=str(SCRIPTS), tests=str(Path(__file__).parent), state=str(state), out=str(out))
+    code = RUN.format(
+        scripts=str(SCRIPTS), tests=str(Path(__file__).parents[1]), state=str(state), out=str(out)
+    )
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

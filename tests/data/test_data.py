@@ -24,7 +24,7 @@ from valleys.data.cache import load_split, read_metadata, save_split, write_spli
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 
 def generator(seed=0):

@@ -16,7 +16,7 @@ from valleys.models import checkpoints
 from valleys.storage import tables
 from valleys.storage.state import LEAST, load_checkpoint, require
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt"}
 NOT_IN_JOBS = {*DEVELOPMENT, "tqdm"}
 LOCKS = ("requirements.txt", "requirements-torch.txt")
