@@ -16,8 +16,9 @@ from conftest import fill_defaults, load_config
 from figure_tables import NAMES, make_rows, through_parquet
 from report_rows import HOSTILE, claim
 from valleys import claims, figures
+from valleys.config.catalogue import EXPERIMENTS
 from valleys.report import html_tables, rulegraph
-from valleys.report.page import EXPERIMENTS, MAIN_CLAIMS, SCRIPT, figure_spec, render
+from valleys.report.page import MAIN_CLAIMS, SCRIPT, figure_spec, render
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
 

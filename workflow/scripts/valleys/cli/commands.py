@@ -220,7 +220,7 @@ def show_look(arguments: argparse.Namespace) -> int:
 def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     from valleys import claims
-    from valleys.config.experiment import load
+    from valleys.config.reading import load
     from valleys.storage import tables
 
     name = load(config).get("name")

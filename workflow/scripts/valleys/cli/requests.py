@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valleys.config.experiment import Experiment, with_algorithms
+from valleys.config.experiment import Experiment
+from valleys.config.params import Params, with_algorithms
 from valleys.config.schema import check, read_yaml, with_defaults
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, RANDOM, SINGLE
@@ -95,7 +96,7 @@ class Request:
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
-        Spec of the figure (`valleys.config.experiment.Experiment.figure`).
+        Spec of the figure (`valleys.config.params.Params.figure`).
     """
 
     block: dict[str, Any]
@@ -157,7 +158,9 @@ def request(
     if kind != "sign":
         block["share"] = 0.0
     blocks = (config[key] for key in ("bn_refresh", "asymmetry"))
-    return Request(block, config["recipes"]["given"]["loss"], *blocks, experiment.figure("curves-look"))
+    return Request(
+        block, config["recipes"]["given"]["loss"], *blocks, Params(experiment).figure("curves-look")
+    )
 
 
 def _as_option(message: str) -> str:

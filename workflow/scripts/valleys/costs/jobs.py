@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from valleys.config.experiment import Cell, Experiment
+from valleys.config import outputs
+from valleys.config.cells import Cell
+from valleys.config.experiment import Experiment
 from valleys.costs import machine, sizes
 from valleys.costs.machine import (
     BF16_AGAIN,
@@ -533,7 +535,7 @@ class Costs:
         return self._small(2.5, self._all_rows(), 300e3, times=2, memory=320)
 
     def _report(self, w: Mapping[str, Any]) -> Cost:
-        return self._small(2.5, self._all_rows(), 200e3 * len(self.experiment.figures()), memory=320)
+        return self._small(2.5, self._all_rows(), 200e3 * len(outputs.figures(self.experiment)), memory=320)
 
     def _sensitivity(self, w: Mapping[str, Any]) -> Cost:
         return self._small(2.0, self._all_rows(), SMALL_FILE, times=10)

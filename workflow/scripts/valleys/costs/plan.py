@@ -31,7 +31,8 @@ from typing import Any
 
 import yaml
 
-from valleys.config.experiment import Experiment, load
+from valleys.config.experiment import Experiment
+from valleys.config.reading import load
 from valleys.config.schema import SCHEMA_FILE, check
 from valleys.costs.jobs import RULES, Costs
 from valleys.costs.machine import MB
