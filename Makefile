@@ -53,6 +53,7 @@ faults: $(STAMP)
 # After a change of code that leaves results as they are (see tests/config/test_versions.py).
 stamp: $(STAMP)
 	$(LIBRARY) $(BIN)/python tests/config/test_versions.py --write
+	$(LIBRARY) $(BIN)/python tests/config/test_params.py --write
 
 # The stamp is made last, so an interrupted installation starts over.
 $(STAMP): requirements.txt requirements-torch.txt
