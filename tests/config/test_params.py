@@ -1,7 +1,7 @@
 """Params of the rules: a stage depends on just the keys that change it.
 
-Those of the shipped configs are recorded in params_hashes.json: after a change of them a finished run has work
-to do. Where that is meant, ``make stamp`` records them anew.
+Those of the shipped configs are recorded in params_hashes.json: after a change of them a finished run has
+work to do. Where that is meant, ``make stamp`` records them anew.
 """
 
 import copy

@@ -7,8 +7,7 @@ from valleys.report import rulegraph
 from valleys.storage import files
 from valleys.config import originals, outputs
 from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
-from valleys.config.cells import Cell
-from valleys.config.experiment import Experiment
+from valleys.config.experiment import Cell, Experiment
 from valleys.config.params import Params
 from valleys.costs.jobs import Costs
 

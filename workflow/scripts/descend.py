@@ -10,7 +10,7 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys.config.cells import Cell
+    from valleys.config.experiment import Cell
     from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.networks.bn_refresh import refresh_bn

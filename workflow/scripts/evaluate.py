@@ -7,7 +7,7 @@ from valleys.execution.jobs import job, pick_device, read_split
 
 with job(snakemake) as log:
     from valleys.config.catalogue import SOLUTIONS
-    from valleys.config.cells import Cell
+    from valleys.config.experiment import Cell
     from valleys.landscape.directions import difference
     from valleys.models import losses, solutions
     from valleys.networks import tensors

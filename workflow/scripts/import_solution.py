@@ -10,7 +10,7 @@ from valleys.execution.jobs import job, pick_device, read_split
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys.config.cells import Cell
+    from valleys.config.experiment import Cell
     from valleys.costs import sizes
     from valleys.models import checkpoints, solutions, state_dicts
     from valleys.networks.batch_norm import batch_norms

@@ -7,7 +7,7 @@ Out: ``table`` (interpolation).
 from valleys.execution.jobs import compiles, job, pick_device, read_split
 
 with job(snakemake) as log:
-    from valleys.config.cells import Cell
+    from valleys.config.experiment import Cell
     from valleys.landscape.evaluator import evaluator_for
     from valleys.landscape.probing import line_between
     from valleys.models import solutions

@@ -11,8 +11,7 @@ with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys.config.cells import Cell
-    from valleys.config.experiment import Experiment
+    from valleys.config.experiment import Cell, Experiment
     from valleys.data.cache import read_metadata
     from valleys.landscape import directions, planes
     from valleys.landscape.evaluator import evaluator_for

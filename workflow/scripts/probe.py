@@ -11,7 +11,7 @@ from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_
 with job(snakemake) as log:
     from pathlib import Path
 
-    from valleys.config.cells import Cell
+    from valleys.config.experiment import Cell
     from valleys.data.cache import read_metadata
     from valleys.landscape.evaluator import evaluator_for
     from valleys.landscape.kinds import COMPUTED

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys.config.cells import Cell
+from valleys.config.experiment import Cell
 from valleys.errors import ValleysError
 from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights

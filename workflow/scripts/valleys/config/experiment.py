@@ -6,8 +6,10 @@ Imported by the Snakefile, so nothing here imports torch.
 from __future__ import annotations
 
 from valleys.config import checks
-from valleys.config.cells import Cells
+from valleys.config.cells import Cell, Cells
 from valleys.config.schema import Config
+
+__all__ = ["Cell", "Experiment"]
 
 
 class Experiment(Cells):

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from valleys.config import outputs
-from valleys.config.cells import Cell
-from valleys.config.experiment import Experiment
+from valleys.config.experiment import Cell, Experiment
 from valleys.costs import machine, sizes
 from valleys.costs.machine import (
     BF16_AGAIN,
