@@ -12,11 +12,13 @@ from valleys.config.versions import VERSIONS
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import SINGLE
 
+OFF = {"precision": "fp32", "adaptive": False}
+"""Options that params name only where they are on, so that an option that is new remakes no result without it."""
 
-def _but_later(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave defaults of later keys out of a job's params: those of jobs done before there was a choice."""
-    later = {"precision": "fp32", "adaptive": False}
-    return {key: value for key, value in block.items() if key not in later or value != later[key]}
+
+def _without_off(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block without the options that are off (`OFF`)."""
+    return {key: value for key, value in block.items() if key not in OFF or value != OFF[key]}
 
 
 def with_algorithms(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,12 @@ class Params:
         kept = {key: value for key, value in full.items() if key not in ("swa", "descent")}
         kept["swa"] = {key: value for key, value in full["swa"].items() if key != "window"}
         spec = self.experiment.models[model]
-        keys = {"model": spec, "recipe": _but_later(kept), "seed": int(seed), **self.experiment.code_of(spec)}
+        keys = {
+            "model": spec,
+            "recipe": _without_off(kept),
+            "seed": int(seed),
+            **self.experiment.code_of(spec),
+        }
         return self._stage("train_sgd", **keys)
 
     def average(self, recipe: str, model: str | None = None) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Params:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
         full = self.experiment.recipe(recipe)
         keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "precision", "descent")
-        kept = _but_later({key: full[key] for key in keys})
+        kept = _without_off({key: full[key] for key in keys})
         return self._stage("descend", recipe=kept, seed=int(seed), bn_refresh=self.config["bn_refresh"])
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
@@ -114,7 +121,7 @@ class Params:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
-            blocks[name] = with_algorithms(_but_later(block))
+            blocks[name] = with_algorithms(_without_off(block))
         # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
         # they depend on the constants.
         judged = any({"precision", "adaptive"} & set(block) for block in blocks.values())
@@ -126,7 +133,7 @@ class Params:
         """Params of ``connect``: the path, and what one step of SGD needs."""
         full, spec = self.experiment.recipe(cell.recipe), self.config["lines"][line]
         keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
-        recipe = _but_later({key: full[key] for key in keys})
+        recipe = _without_off({key: full[key] for key in keys})
         kept = {key: spec[key] for key in ("path", "bends", "epochs")}
         kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
         return self._stage("connect", recipe=recipe, line=kept, seed=cell.seed)
@@ -266,7 +273,7 @@ class Params:
     def _plane_block(self, plane: str) -> dict[str, Any]:
         spec = self.config["planes"][plane]
         keys = ("points", "bn", "precision", "train_images", "test_images")
-        kept = _but_later({key: spec[key] for key in keys})
+        kept = _without_off({key: spec[key] for key in keys})
         if spec["through"]:
             return kept | {key: spec[key] for key in ("through", "margin")} | {"at": spec["through"][0]}
         if spec["pca"]:
