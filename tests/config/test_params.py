@@ -140,7 +140,7 @@ def test_default_ends_of_straight_lines_and_of_paths():
     }
 
 
-def test_params_of_cells_without_own_names_are_as_they_were():
+def test_params_of_figures_name_solutions_under_own_names_alone():
     assert "solutions" not in Params(experiment()).figure("shift")
     assert Params(given(["mine"])).figure("shift")["solutions"] == ["mine"]
 
@@ -318,8 +318,8 @@ def test_constants_reach_a_probe_in_bf16():
     assert old["probe uniform"] == new["probe uniform"]
 
 
-def test_a_probe_without_a_subset_has_the_params_it_had():
-    """Before there were adaptive probes and errors of subsets: cached curves stay."""
+def test_params_name_options_that_are_on_alone():
+    """Options that are off are not among them."""
     block = Params(experiment()).probe(experiment().cells[0], "uniform")
     assert set(block) == {"version", "probes", "loss", "bn_refresh"}
     assert set(block["probes"]["uniform"]) == {
@@ -335,7 +335,6 @@ def test_constants_reach_an_adaptive_probe():
     assert old["probe gradient"] != new["probe gradient"]
     assert old["probe uniform"] == new["probe uniform"]
     assert old["probe gradient"]["probes"]["gradient"]["adaptive"] is True
-    assert old["probe gradient"]["probes"]["gradient"]["next_point"] == 1
 
 
 @pytest.mark.parametrize("key", ["train_images", "test_images"])
@@ -370,14 +369,6 @@ def test_provenance_of_a_table_is_what_decides_it():
         assert ("lines" in about) == (table == "interpolation")
         assert ("planes" in about) == (table in ("planes", "plane_points"))
         assert about["recipes"] == found.config["recipes"]
-
-
-def test_averages_of_a_users_network_are_remade_and_no_others(tmp_path, monkeypatch):
-    (tmp_path / "own_average.py").write_text("def build(): ...\n")
-    monkeypatch.chdir(tmp_path)
-    found = experiment(("models.own", {"factory": "own_average:build"}))
-    assert Params(found).average("quick", "mlp") == {"version": 1, "window": None}
-    assert Params(found).average("quick", "own") == {"version": 1, "window": None, "buffers": "last"}
 
 
 def test_given_weights_depend_on_the_code_of_their_network(tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ rule average:
         mem_mb=lambda w, attempt: costs.mem_mb("average", w, attempt),
         runtime=lambda w, attempt: costs.runtime("average", w, attempt),
     params:
-        spec=lambda w: params_of.average(w.recipe, w.model),
+        spec=lambda w: params_of.average(w.recipe),
     script:
         "../scripts/average.py"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from valleys.config.experiment import Experiment
-from valleys.config.params import Params, with_algorithms
+from valleys.config.params import Params, with_image_errors
 from valleys.config.schema import check, read_yaml, with_defaults
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, RANDOM, SINGLE
@@ -151,7 +151,7 @@ def request(
         experiment = Experiment(with_defaults(config))
     except ValleysError as error:
         raise ValleysError(_as_option(str(error))) from None
-    block = with_algorithms(config["probes"]["look"])
+    block = with_image_errors(config["probes"]["look"])
     del block["solutions"]
     if kind in SINGLE:
         block["n"] = 1

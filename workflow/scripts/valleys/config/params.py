@@ -13,7 +13,7 @@ from valleys.errors import ValleysError
 from valleys.landscape.kinds import SINGLE
 
 OFF = {"precision": "fp32", "adaptive": False}
-"""Options that params name only where they are on, so that an option that is new remakes no result without it."""
+"""Options that params name only where they are on: a new option remakes no result that is without it."""
 
 
 def _without_off(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,15 +21,10 @@ def _without_off(block: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in block.items() if key not in OFF or value != OFF[key]}
 
 
-def with_algorithms(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Note in a probe's block which algorithms it takes that others do not.
-
-    ``image_errors``: it looks at a subset of images, so that its curves have their errors. ``next_point``:
-    it is adaptive. The numbers are like those of `valleys.config.versions`, but of such probes alone.
-    """
+def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a probe's block with ``image_errors`` where it looks at a subset of images."""
     subset = block["train_images"] is not None or block["test_images"] is not None
-    more = {"image_errors": 1} if subset else {}
-    return {**block, **more, **({"next_point": 1} if block.get("adaptive") else {})}
+    return {**block, **({"image_errors": 1} if subset else {})}
 
 
 class Params:
@@ -69,14 +64,9 @@ class Params:
         }
         return self._stage("train_sgd", **keys)
 
-    def average(self, recipe: str, model: str | None = None) -> dict[str, Any]:
-        """Params of ``average``.
-
-        A user's own network may have buffers, which older versions averaged too; ours have none but those of
-        batch norm.
-        """
-        more = {"buffers": "last"} if model is not None and "factory" in self.experiment.models[model] else {}
-        return self._stage("average", window=self.experiment.recipe(recipe)["swa"]["window"], **more)
+    def average(self, recipe: str) -> dict[str, Any]:
+        """Params of ``average``."""
+        return self._stage("average", window=self.experiment.recipe(recipe)["swa"]["window"])
 
     def refresh_bn(self, model: str) -> dict[str, Any]:
         """Params of ``refresh_bn``: how, or None for a model without batch norm."""
@@ -121,7 +111,7 @@ class Params:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
-            blocks[name] = with_algorithms(_without_off(block))
+            blocks[name] = with_image_errors(_without_off(block))
         # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
         # they depend on the constants.
         judged = any({"precision", "adaptive"} & set(block) for block in blocks.values())
