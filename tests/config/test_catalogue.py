@@ -61,8 +61,10 @@ def test_tables_of_cells_have_the_columns_that_name_one():
 
 def test_claims_are_judged_from_the_tables_that_say_so():
     settings = {"c", "alpha", "level", "barrier", "factors"}
-    asked = {name for judge in claims.JUDGES for name in claims.asked_of(judge)}
-    assert asked - settings - {"study"} == {name for name, table in TABLES.items() if table.claims}
+    asked = {name for judge in claims.JUDGES for name in claims.asked_of(judge)} - settings - {"study"}
+    said = {name for name, table in TABLES.items() if table.claims}
+    assert not asked - said, f"claims are judged from {asked - said}; say claims=True in TABLES"
+    assert not said - asked, f"no claim is judged from {said - asked}; drop claims=True in TABLES"
 
 
 def test_every_module_of_claims_is_asked():

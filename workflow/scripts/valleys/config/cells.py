@@ -279,6 +279,12 @@ class Cells:
             and self.probed_solutions(cell, name)
         ]
 
+    @functools.cached_property
+    def grid_probes(self) -> dict[str, str]:
+        """The probes that some cell of the grid has, each with its kind."""
+        used = {name for cell in self.cells for name in self.probes_of(cell)}
+        return {name: spec["kind"] for name, spec in self.config["probes"].items() if name in used}
+
     def probed_solutions(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions of a cell that a probe looks at."""
         return chosen_solutions(self.config["probes"][probe]["solutions"], self.solutions_of(cell))

@@ -53,17 +53,11 @@ def _figures_of(experiment: Cells, figure: Figure) -> dict[str, list[str]]:
         together = {
             other.probes for other in FIGURES.values()
         }  # kinds that have a figure of all their probes
-        kinds = _kinds_used(experiment)
+        kinds = experiment.grid_probes
         return {f"{figure.name}-{name}": tables for name, kind in kinds.items() if kind not in together}
-    if figure.probes and figure.probes not in _kinds_used(experiment).values():
+    if figure.probes and figure.probes not in experiment.grid_probes.values():
         return {}
     return {figure.name: tables}
-
-
-def _kinds_used(experiment: Cells) -> dict[str, str]:
-    """Return the kind of each probe that some cell of the grid has."""
-    used = {name for cell in experiment.cells for name in experiment.probes_of(cell)}
-    return {name: spec["kind"] for name, spec in experiment.config["probes"].items() if name in used}
 
 
 def _with_line(experiment: Cells, line: str) -> list[str]:
