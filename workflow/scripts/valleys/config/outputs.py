@@ -50,9 +50,7 @@ def _figures_of(experiment: Cells, figure: Figure) -> dict[str, list[str]]:
     if figure.part == "plane":
         return {f"{figure.name}-{plane}": tables for plane in config["planes"]}
     if figure.part == "probe":
-        together = {
-            other.probes for other in FIGURES.values()
-        }  # kinds that have a figure of all their probes
+        together = {other.probes for other in FIGURES.values()}  # kinds with one figure of all probes
         kinds = experiment.grid_probes
         return {f"{figure.name}-{name}": tables for name, kind in kinds.items() if kind not in together}
     if figure.probes and figure.probes not in experiment.grid_probes.values():
