@@ -40,6 +40,11 @@ def imported(path, scripts=None):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            # A module imported by its name, f"valleys.data.sources.{reader}": any of the package's may be it.
+            start = str(node.values[0].value).removeprefix("valleys.")
+            if start != node.values[0].value and start.endswith("."):
+                names |= {f"valleys.{name}" for name in library(scripts) if name.startswith(start)}
         elif isinstance(node, ast.ImportFrom):
             # `from .x import y` begins at the file's own folder, each further dot one above.
             above = path.relative_to(scripts).parts[: -node.level] if node.level else ()
@@ -98,6 +103,11 @@ def test_imports_are_followed():
     assert {"sgd", "data", "losses", "files", "models"} <= set(modules_of("train_sgd"))
     assert "sgd" not in modules_of("detect")
     assert "figures" not in modules_of("train_sgd")
+
+
+def test_a_reader_of_data_that_its_entry_names_is_followed():
+    assert "data.sources.digits" in modules_of("prepare_dataset")
+    assert "data.sources.digits" not in modules_of("toy_2d")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from valleys.data import cache
 from valleys.data.cache import _write, load_split, save_split
 from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
 from valleys.data.sources import decoding
-from valleys.data.sources.load import SOURCES, load_source, write_source
+from valleys.data.sources.load import load_source, write_source
 from valleys.data.split import subset_indices
 from valleys.errors import ValleysError
 from valleys.torchvision_compat import import_torchvision
@@ -77,13 +77,6 @@ def test_digits_needs_no_torchvision():
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
-
-
-def test_every_source_is_listed():
-    assert set(SOURCES) == set(DATASET_OPTIONS)
-    assert {"digits", "cifar10", "cifar100", "svhn", "stl10", "fashion_mnist"} < set(SOURCES)
-    assert {"image_folder", "parquet", "numpy"} < set(SOURCES)
-    assert all(SOURCES.values())
 
 
 def test_defaults_are_filled_in():

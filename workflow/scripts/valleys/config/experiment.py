@@ -31,7 +31,7 @@ from valleys.config.schema import (
 )
 from valleys.config.studies import Expansion, is_plain
 from valleys.config.versions import VERSIONS
-from valleys.data.options import IMAGE_SUFFIXES, image_shape, validate_dataset
+from valleys.data.options import DATASET_OPTIONS, image_shape, originals, validate_dataset
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.models.options import validate_spec
@@ -1045,15 +1045,7 @@ class Experiment:
 
     def source_files(self, dataset: str) -> list[str]:
         """Return the files a data set is read from that exist now (of folders: `source_digests`)."""
-        return [path for path in self._originals(dataset) if Path(path).is_file()]
-
-    def _originals(self, dataset: str) -> list[str]:
-        found: list[str] = []
-        for key in ("train", "test", "files"):
-            value = self.datasets[dataset].get(key) or []
-            for pattern in [value] if isinstance(value, str) else value:
-                found += files.matching(pattern)
-        return found
+        return [path for path in originals(self.datasets[dataset]) if Path(path).is_file()]
 
     def source_digests(self, dataset: str) -> list[str]:
         """Return what names the contents of each file and folder a data set is read from (`files.digest`).
@@ -1061,8 +1053,8 @@ class Experiment:
         They are looked at once: a folder of a million images is asked for as many sizes and times.
         """
         if dataset not in self._digests:
-            suffixes = IMAGE_SUFFIXES if self.datasets[dataset]["source"] == "image_folder" else ()
-            found = map(Path, self._originals(dataset))
+            spec = self.datasets[dataset]
+            suffixes, found = DATASET_OPTIONS[spec["source"]].suffixes, map(Path, originals(spec))
             self._digests[dataset] = [
                 files.digest(path, suffixes) for path in found if path.is_file() or path.is_dir()
             ]

@@ -23,6 +23,7 @@ from valleys.costs.machine import (
 )
 from valleys.costs.work import Cost, Data, Work
 from valleys.data import counts
+from valleys.data.options import DATASET_OPTIONS
 from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure
 
@@ -38,23 +39,7 @@ RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept rea
 CURVE_BYTES = 40  # a row of a table of curves, compressed
 STORED_BYTES = 32  # of memory for each image that stays in its file: label, row, checksum
 DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
-ENCODED = ("image_folder", "parquet")  # sources whose images are decoded
 SMALL_FILE = 20e3  # a table of one cell, a log
-#: Images (train, test), shape and classes of data that are the same for everyone.
-KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
-    "cifar10": (50_000, 10_000, (3, 32, 32), 10),
-    "cifar100": (50_000, 10_000, (3, 32, 32), 100),
-    "svhn": (73_257, 26_032, (3, 32, 32), 10),
-    "stl10": (5_000, 8_000, (3, 96, 96), 10),
-    "fashion_mnist": (60_000, 10_000, (1, 28, 28), 10),
-}
-#: What cannot be counted before `prepare_dataset` has run (`data_costs`) is taken to be as large as these.
-ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
-    "parquet": (50_000, 10_000, 32, 10),
-    "numpy": (50_000, 10_000, 32, 10),
-    "callable": (50_000, 10_000, 32, 10),
-    "image_folder": (1_281_167, 50_000, 224, 1000),
-}
 
 
 class Costs:
@@ -160,14 +145,11 @@ class Costs:
 
     def _source(self, dataset: str) -> Data:
         spec = self.experiment.datasets[dataset]
-        source, counted, measured = spec["source"], True, False
-        if source == "digits":
-            train, test, shape, classes = spec["train_size"], 1797 - spec["train_size"], (1, 8, 8), 10
-        elif source in KNOWN:
-            train, test, shape, classes = KNOWN[source]
-        else:
-            train, test, side, classes = ASSUMED[source]
-            side = spec.get("size") or side
+        size = DATASET_OPTIONS[spec["source"]].size_of(spec)
+        train, test, shape, classes = size.train, size.test, size.shape, size.classes
+        counted, measured = True, False
+        if not size.known:
+            side = spec.get("size") or shape[-1]
             shape = (1 if spec.get("grayscale") else 3, side, side)
             counted = spec["max_train"] is not None and spec["max_test"] is not None
             if (found := counts.count(spec)) is not None:
@@ -358,7 +340,7 @@ class Costs:
         images = data.train + data.test
         seconds = self._decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.pixels)
         memory = 2 * data.bytes  # what torchvision and numpy read comes as arrays
-        if self.experiment.datasets[w["dataset"]]["source"] in ENCODED:
+        if self._encoded(w["dataset"]):
             # 64 images a piece, two pieces a thread and part; names of files.
             memory = 64 * data.pixels * (8 * threads + 12) + 400 * images
         speed = CPU.flops / self.cpu.flops
@@ -376,8 +358,10 @@ class Costs:
     def _decoding(self, dataset: str) -> float:
         """Return seconds that one core decodes a data set."""
         data = self._to_prepare(dataset)
-        encoded = self.experiment.datasets[dataset]["source"] in ENCODED
-        return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * encoded
+        return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * self._encoded(dataset)
+
+    def _encoded(self, dataset: str) -> bool:
+        return DATASET_OPTIONS[self.experiment.datasets[dataset]["source"]].encoded
 
     def _train_sgd(self, w: Mapping[str, Any]) -> Cost:
         recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
