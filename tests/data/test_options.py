@@ -4,16 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import fill_defaults, load_config
 from valleys.config.experiment import Experiment
-from valleys.config.schema import fill_defaults
 from valleys.costs.jobs import Costs
 from valleys.data import counts, options
 from valleys.data.options import DATASET_OPTIONS, GUESS, image_shape, originals
 from valleys.data.sources.load import load_source
 from valleys.errors import ValleysError
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = {"base", "decoding", "load"}  # by all of them
 MADE_UP = {"source": "made_up", "train": "a", "test": "b"}
 
@@ -66,7 +64,7 @@ def made_up(monkeypatch):
 
 def experiment_on(spec):
     """The smoke run, with its data from elsewhere."""
-    raw = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text(encoding="utf-8"))
+    raw = load_config("config/smoke.yaml")
     return Experiment(fill_defaults(raw | {"datasets": {"digits": spec}, "studies": {}}))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from valleys.config.experiment import Cell, Experiment
 from valleys.costs import machine, sizes
@@ -26,6 +27,7 @@ from valleys.data import counts
 from valleys.data.options import DATASET_OPTIONS
 from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure
+from valleys.storage.weights import describe
 
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
@@ -37,7 +39,7 @@ HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for 
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
 CURVE_BYTES = 40  # a row of a table of curves, compressed
-STORED_BYTES = 32  # of memory for each image that stays in its file: label, row, checksum
+ON_DISK_BYTES = 32  # of memory for each image that stays in its file: label and row, and copies of both
 DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
 SMALL_FILE = 20e3  # a table of one cell, a log
 
@@ -128,11 +130,11 @@ class Costs:
         return state
 
     def _data(self, dataset: str, state: tuple[Any, ...]) -> Data:
-        headers = [_header(path) for path in self._paths(dataset)]
-        if not all(headers):
+        parts = [_prepared_as(path) for path in self._paths(dataset)]
+        if not all(parts):
             return self.source(dataset)
-        (train, *shape), (test, *_) = (header["images"]["shape"] for header in headers)
-        prepared = Data(train, test, tuple(shape), int(headers[0]["__metadata__"]["classes"]))
+        ((train, *shape), classes), ((test, *_), _) = parts
+        prepared = Data(train, test, tuple(shape), classes)
         if self.originals and state == self._found[dataset]:  # from before: they may be out of date
             source = self.source(dataset)
             if source.measured:
@@ -287,7 +289,7 @@ class Costs:
                 held += 2 * images * (data.pixels + 8)
             else:
                 sizes = [subset[part] * data.pixels for subset in subsets if subset[part] < images]
-                held += STORED_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
+                held += ON_DISK_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
         return held if self.on_gpu else held + activations
 
     def _in_passes(self, w: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> float:
@@ -387,7 +389,8 @@ class Costs:
     def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
         if not self.experiment.may_have_batch_norm(w["model"]):
-            return self._small(0.2, 0, net.bytes)  # a copy, without torch
+            seconds = self.cpu.start_s + Work(bytes=20 * net.bytes).seconds(self.cpu)  # a copy
+            return Cost(seconds, CPU.memory_mb + 2 * net.bytes / MB, net.bytes)
         data, block = self.data(w["dataset"]), WHOLE
         memory = self._resident(w["dataset"], net, 3, self._in_passes(w, [block]))
         return self._job("refresh_bn", self._forward(net, data.train), memory, net.bytes)
@@ -585,12 +588,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _header(path: Path) -> dict[str, Any] | None:
-    """Return the header of a safetensors file without reading on; None where there is no such file."""
+def _prepared_as(path: Path) -> tuple[tuple[int, ...], int] | None:
+    """Return the shape of the images of a prepared data file and its classes; None where there is none."""
     try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, 1 << 20)))
-        return header if header["images"]["shape"] and header["__metadata__"]["classes"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        metadata, tensors = describe(path)
+        return tensors["images"][1], int(metadata["classes"])
+    except (OSError, ValueError, KeyError, SafetensorError):
         return None  # a damaged file is the business of the job that reads it
