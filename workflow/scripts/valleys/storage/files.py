@@ -230,9 +230,9 @@ def digest(path: str | Path, suffixes: tuple[str, ...] = ()) -> str:
         about = path.stat()
         return fingerprint([about.st_size, about.st_mtime_ns])
 
-    def within(place: str) -> tuple[list[tuple[str, int, int]], list[str]]:
+    def within(folder: str) -> tuple[list[tuple[str, int, int]], list[str]]:
         found, below = [], []
-        with contextlib.suppress(OSError), os.scandir(place) as entries:  # the job that reads it will say
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the job that reads it will say
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -246,13 +246,13 @@ def digest(path: str | Path, suffixes: tuple[str, ...] = ()) -> str:
         return found, below
 
     every: list[tuple[str, int, int]] = []
-    todo, seen = [str(path)], set()
+    todo, visited = [str(path)], set()
     with ThreadPoolExecutor(16) as pool:
         while todo:
             todo = [
-                place for place in todo if os.path.realpath(place) not in seen
+                place for place in todo if os.path.realpath(place) not in visited
             ]  # a link to a folder above
-            seen |= set(map(os.path.realpath, todo))
+            visited |= set(map(os.path.realpath, todo))
             layers = list(pool.map(within, todo))
             every += [one for found, _ in layers for one in found]
             todo = [place for _, below in layers for place in below]
