@@ -28,8 +28,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from valleys.costs.jobs import RULES
 from valleys.errors import ValleysError
-from valleys.storage import tables
-from valleys.storage.state import load_checkpoint
+from valleys.storage import state, tables
 from valleys.storage.weights import load_weights
 
 SMOKE = load("config/smoke.yaml")
@@ -103,7 +102,7 @@ def readers(path):
     if path.suffix == ".parquet":
         return {"table": lambda: [(name := tables.name_in(path)), tables.read(path, name).to_pylist()]}
     if path.suffix == ".pt":
-        return {"checkpoint": lambda: plain(load_checkpoint(path))}
+        return {"checkpoint": lambda: plain(state.load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
         from valleys.data.cache import load_split, read_metadata
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from valleys.data.cache import save_split
 from valleys.data.split import Split
-from valleys.storage import tables
+from valleys.storage import state, tables
 from valleys.storage.state import save_checkpoint
 from valleys.storage.weights import save_weights
 from workflow_runs import ROOT, command, snakemake
@@ -46,7 +46,7 @@ def test_damaged_artefacts_are_refused_with_one_line_or_are_as_they_were(stored)
 
 def test_the_suite_can_tell_a_wrong_number(stored, monkeypatch):
     """Without the check of the checksum the same damage gives other numbers, and the suite says so."""
-    monkeypatch.setattr(faults, "load_checkpoint", lambda path: {"w": path.read_bytes()})
+    monkeypatch.setattr(state, "load_checkpoint", lambda path: {"w": path.read_bytes()})
     rows = list(faults.corrupt(stored, 50))
     assert any(row["outcome"] == "WRONG" for row in rows)
     assert not any(row["outcome"] == "WRONG" for row in rows if not row["fault"].startswith("checkpoint"))
