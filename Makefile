@@ -43,7 +43,7 @@ compare: $(STAMP)
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
 bench: $(STAMP)
-	for name in plan_scale startup compute verdicts stacked size stored; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in plan_scale startup compute verdicts stacked size on_disk; do $(BIN)/python benchmarks/$$name.py || exit; done
 	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done
 
 # Breaks runs on purpose, for half an hour; writes the table of docs/reliability.md.

@@ -17,10 +17,11 @@ from snakemake.iocontainers import Wildcards
 from valleys.config.experiment import Experiment
 from valleys.config.versions import VERSIONS
 from valleys.costs import machine
-from valleys.costs.jobs import ASSUMED, DECODERS, ON_GPU, RULES, Costs
+from valleys.costs.jobs import DECODERS, ON_GPU, RULES, Costs
 from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU, Machine, bf16_gain
 from valleys.costs.work import Data, Work
-from valleys.data import counts
+from valleys.data.options import DATASET_OPTIONS
+from valleys.data.sources import base
 from workflow_runs import changed, snakemake
 
 ROOT = Path(__file__).parents[2]
@@ -375,7 +376,7 @@ def test_images_of_a_folder_are_counted_before_the_run(tmp_path, monkeypatch):
 
 def test_a_large_folder_is_counted_in_part(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(counts, "MOST_NAMES", 40)
+    monkeypatch.setattr(base, "MOST_NAMES", 40)
     images(tmp_path / "train", 15, classes="abcdef")
     images(tmp_path / "test", 3, classes="abcdef")
     found = with_data(TREE).data("digits")
@@ -408,7 +409,7 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
         5,
         False,
     )  # of what size?
-    monkeypatch.setattr(counts, "MOST_FILES", 1)
+    monkeypatch.setattr(base, "MOST_FILES", 1)
     assert with_data({**spec, "size": 16}).data("digits") == Data(20, 5, (3, 16, 16), 10, False)
 
 
@@ -429,9 +430,11 @@ def test_files_that_cannot_be_counted_are_left_to_their_job(tmp_path, monkeypatc
     elif kind != "absent":
         path.write_bytes(b"" if kind == "empty" else b"PK\x03\x04 PAR1 \x93NUMPY")
     spec = {"source": source, "train": "x", "test": "x"} | ({"size": 8} if source == "image_folder" else {})
-    train, test, side, classes = ASSUMED[source]
-    side = spec.get("size", side)
-    assert with_data(spec).data("digits") == Data(train, test, (3, side, side), classes, False)
+    guess = DATASET_OPTIONS[source].size_of(spec)
+    side = spec.get("size", guess.shape[-1])
+    assert with_data(spec).data("digits") == Data(
+        guess.train, guess.test, (3, side, side), guess.classes, False
+    )
 
 
 def test_requests_are_those_of_the_data_once_they_are_prepared(tmp_path, monkeypatch):

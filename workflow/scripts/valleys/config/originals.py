@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from valleys.config.cells import Cell, Cells
-from valleys.data.options import IMAGE_SUFFIXES
+from valleys.data.options import DATASET_OPTIONS, originals
 from valleys.storage import files
 from valleys.storage.weights import read_about
 
@@ -104,16 +104,7 @@ def same_weights(
 
 def source_files(experiment: Cells, dataset: str) -> list[str]:
     """Return the files a data set is read from that exist now (of folders: `source_digests`)."""
-    return [path for path in _sources(experiment, dataset) if Path(path).is_file()]
-
-
-def _sources(experiment: Cells, dataset: str) -> list[str]:
-    found: list[str] = []
-    for key in ("train", "test", "files"):
-        value = experiment.datasets[dataset].get(key) or []
-        for pattern in [value] if isinstance(value, str) else value:
-            found += files.matching(pattern)
-    return found
+    return [path for path in originals(experiment.datasets[dataset]) if Path(path).is_file()]
 
 
 def source_digests(experiment: Cells, dataset: str) -> list[str]:
@@ -121,6 +112,6 @@ def source_digests(experiment: Cells, dataset: str) -> list[str]:
 
     Of a folder of images each one is asked for its size and time.
     """
-    suffixes = IMAGE_SUFFIXES if experiment.datasets[dataset]["source"] == "image_folder" else ()
-    found = map(Path, _sources(experiment, dataset))
+    spec = experiment.datasets[dataset]
+    suffixes, found = DATASET_OPTIONS[spec["source"]].suffixes, map(Path, originals(spec))
     return [files.digest(path, suffixes) for path in found if path.is_file() or path.is_dir()]

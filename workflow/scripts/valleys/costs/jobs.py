@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from valleys.config import outputs
 from valleys.config.experiment import Cell, Experiment
@@ -24,8 +25,10 @@ from valleys.costs.machine import (
 )
 from valleys.costs.work import Cost, Data, Work
 from valleys.data import counts
+from valleys.data.options import DATASET_OPTIONS
 from valleys.landscape.kinds import COMPUTED, SINGLE
 from valleys.models.size import Size, measure
+from valleys.storage.weights import describe
 
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
@@ -37,25 +40,9 @@ HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for 
 HESSIAN_PASSES = 6  # one product: backward twice
 RESIDENT_BYTES = 2 * 1024**3  # as `probe.RESIDENT_BYTES`: float images kept ready
 CURVE_BYTES = 40  # a row of a table of curves, compressed
-STORED_BYTES = 32  # of memory for each image that stays in its file: label, row, checksum
+ON_DISK_BYTES = 32  # of memory for each image that stays in its file: label and row, and copies of both
 DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
-ENCODED = ("image_folder", "parquet")  # sources whose images are decoded
 SMALL_FILE = 20e3  # a table of one cell, a log
-#: Images (train, test), shape and classes of data that are the same for everyone.
-KNOWN: dict[str, tuple[int, int, tuple[int, int, int], int]] = {
-    "cifar10": (50_000, 10_000, (3, 32, 32), 10),
-    "cifar100": (50_000, 10_000, (3, 32, 32), 100),
-    "svhn": (73_257, 26_032, (3, 32, 32), 10),
-    "stl10": (5_000, 8_000, (3, 96, 96), 10),
-    "fashion_mnist": (60_000, 10_000, (1, 28, 28), 10),
-}
-#: What cannot be counted before `prepare_dataset` has run (`data_costs`) is taken to be as large as these.
-ASSUMED: dict[str, tuple[int, int, int, int]] = {  # train, test, side, classes
-    "parquet": (50_000, 10_000, 32, 10),
-    "numpy": (50_000, 10_000, 32, 10),
-    "callable": (50_000, 10_000, 32, 10),
-    "image_folder": (1_281_167, 50_000, 224, 1000),
-}
 
 
 class Costs:
@@ -144,11 +131,11 @@ class Costs:
         return state
 
     def _data(self, dataset: str, state: tuple[Any, ...]) -> Data:
-        headers = [_header(path) for path in self._paths(dataset)]
-        if not all(headers):
+        parts = [_prepared_as(path) for path in self._paths(dataset)]
+        if not all(parts):
             return self.source(dataset)
-        (train, *shape), (test, *_) = (header["images"]["shape"] for header in headers)
-        prepared = Data(train, test, tuple(shape), int(headers[0]["__metadata__"]["classes"]))
+        ((train, *shape), classes), ((test, *_), _) = parts
+        prepared = Data(train, test, tuple(shape), classes)
         if self.originals and state == self._found[dataset]:  # from before: they may be out of date
             source = self.source(dataset)
             if source.measured:
@@ -161,14 +148,11 @@ class Costs:
 
     def _source(self, dataset: str) -> Data:
         spec = self.experiment.datasets[dataset]
-        source, counted, measured = spec["source"], True, False
-        if source == "digits":
-            train, test, shape, classes = spec["train_size"], 1797 - spec["train_size"], (1, 8, 8), 10
-        elif source in KNOWN:
-            train, test, shape, classes = KNOWN[source]
-        else:
-            train, test, side, classes = ASSUMED[source]
-            side = spec.get("size") or side
+        size = DATASET_OPTIONS[spec["source"]].size_of(spec)
+        train, test, shape, classes = size.train, size.test, size.shape, size.classes
+        counted, measured = True, False
+        if not size.known:
+            side = spec.get("size") or shape[-1]
             shape = (1 if spec.get("grayscale") else 3, side, side)
             counted = spec["max_train"] is not None and spec["max_test"] is not None
             if (found := counts.count(spec)) is not None:
@@ -306,7 +290,7 @@ class Costs:
                 held += 2 * images * (data.pixels + 8)
             else:
                 sizes = [subset[part] * data.pixels for subset in subsets if subset[part] < images]
-                held += STORED_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
+                held += ON_DISK_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
         return held if self.on_gpu else held + activations
 
     def _in_passes(self, w: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> float:
@@ -359,7 +343,7 @@ class Costs:
         images = data.train + data.test
         seconds = self._decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.pixels)
         memory = 2 * data.bytes  # what torchvision and numpy read comes as arrays
-        if self.experiment.datasets[w["dataset"]]["source"] in ENCODED:
+        if self._encoded(w["dataset"]):
             # 64 images a piece, two pieces a thread and part; names of files.
             memory = 64 * data.pixels * (8 * threads + 12) + 400 * images
         speed = CPU.flops / self.cpu.flops
@@ -377,8 +361,10 @@ class Costs:
     def _decoding(self, dataset: str) -> float:
         """Return seconds that one core decodes a data set."""
         data = self._to_prepare(dataset)
-        encoded = self.experiment.datasets[dataset]["source"] in ENCODED
-        return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * encoded
+        return (data.train + data.test) * (5e-5 + 2e-8 * data.pixels) * self._encoded(dataset)
+
+    def _encoded(self, dataset: str) -> bool:
+        return DATASET_OPTIONS[self.experiment.datasets[dataset]["source"]].encoded
 
     def _train_sgd(self, w: Mapping[str, Any]) -> Cost:
         recipe, data = self.experiment.recipe(w["recipe"]), self.data(w["dataset"])
@@ -404,7 +390,8 @@ class Costs:
     def _refresh_bn(self, w: Mapping[str, Any]) -> Cost:
         net = self.net(w["dataset"], w["model"])
         if not self.experiment.may_have_batch_norm(w["model"]):
-            return self._small(0.2, 0, net.bytes)  # a copy, without torch
+            seconds = self.cpu.start_s + Work(bytes=20 * net.bytes).seconds(self.cpu)  # a copy
+            return Cost(seconds, CPU.memory_mb + 2 * net.bytes / MB, net.bytes)
         data, block = self.data(w["dataset"]), WHOLE
         memory = self._resident(w["dataset"], net, 3, self._in_passes(w, [block]))
         return self._job("refresh_bn", self._forward(net, data.train), memory, net.bytes)
@@ -602,12 +589,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _header(path: Path) -> dict[str, Any] | None:
-    """Return the header of a safetensors file without reading on; None where there is no such file."""
+def _prepared_as(path: Path) -> tuple[tuple[int, ...], int] | None:
+    """Return the shape of the images of a prepared data file and its classes; None where there is none."""
     try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, 1 << 20)))
-        return header if header["images"]["shape"] and header["__metadata__"]["classes"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        metadata, tensors = describe(path)
+        return tensors["images"][1], int(metadata["classes"])
+    except (OSError, ValueError, KeyError, SafetensorError):
         return None  # a damaged file is the business of the job that reads it

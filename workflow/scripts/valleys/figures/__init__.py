@@ -91,7 +91,6 @@ def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, A
             figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
         with files.atomic(svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
-            files.seal_svg(temporary)
 
 
 def caption(name: str, data: Data, spec: Spec) -> str:
