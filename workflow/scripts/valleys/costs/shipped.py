@@ -1,0 +1,47 @@
+"""Writes ``sizes.json``, the sizes of the networks in the shipped configs; nothing else reads a config here.
+
+``python -m valleys.costs.shipped CONFIG...`` (``make sizes``) measures them, and each architecture as its
+defaults have it, so that a dry run of these need not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from valleys.costs.jobs import Costs
+from valleys.costs.plan import experiment_of
+from valleys.costs.sizes import SHIPPED, Question, Shape, measure
+from valleys.models.options import ARCHS, validate_spec
+
+COMMON: tuple[tuple[Shape, int], ...] = (((3, 32, 32), 10), ((3, 32, 32), 100))
+
+
+def asked(configs: Iterable[str | Path]) -> list[Question]:
+    """Return what the file has: the models of these configs and the defaults of each architecture."""
+    found = [Question(validate_spec({"arch": a}), shape, n) for a in ARCHS for shape, n in COMMON]
+    found += [Question(validate_spec({"arch": "preresnet", "depth": 20}), *COMMON[0])]
+    for config in configs:
+        costs = Costs(experiment_of(Path(config)))
+        found += [costs.question(*pair) for pair in costs.pairs(own=False)]
+    return list({question.key: question for question in found}.values())
+
+
+def row(question: Question) -> Mapping[str, Any]:
+    """Return the entry of one network."""
+    size = measure(question.spec, question.shape, question.classes)
+    return {
+        "model": dict(question.spec),
+        "shape": list(question.shape),
+        "classes": question.classes,
+        "size": asdict(size),
+    }
+
+
+if __name__ == "__main__":
+    rows = [json.dumps(row(question)) for question in asked(sys.argv[1:])]
+    SHIPPED.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
