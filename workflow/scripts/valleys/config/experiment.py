@@ -167,8 +167,19 @@ def _laid_by(plane: Config) -> list[str]:
 
 def _but_later(block: Mapping[str, Any]) -> dict[str, Any]:
     """Leave defaults of later keys out of a job's params: those of jobs done before there was a choice."""
-    later = {"precision": "fp32", "adaptive": False}
+    later = {"precision": "fp32", "adaptive": False, "optimizer": "sgd"}
     return {key: value for key, value in block.items() if key not in later or value != later[key]}
+
+
+def _of_a_step(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step of training depends on: a recipe's keys but those of its schedule and its start.
+
+    Descent and trained paths take it whole, so that none of them drops an option of the optimiser.
+    """
+    first = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
+    others = {"epochs", "lr", "eval_every", "swa", "descent", "start_from", *first}
+    keys = [*first, *(key for key in recipe if key not in others)]
+    return _but_later({key: recipe[key] for key in keys})
 
 
 def with_algorithms(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -1255,8 +1266,8 @@ class Experiment:
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
         full = self.recipe(recipe)
-        keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "precision", "descent")
-        kept = _but_later({key: full[key] for key in keys})
+        kept = {key: value for key, value in _of_a_step(full).items() if key != "momentum"}
+        kept["descent"] = full["descent"]
         return self._stage("descend", recipe=kept, seed=int(seed), bn_refresh=self.config["bn_refresh"])
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
@@ -1290,8 +1301,7 @@ class Experiment:
     def connect(self, cell: Cell, line: str) -> dict[str, Any]:
         """Params of ``connect``: the path, and what one step of SGD needs."""
         full, spec = self.recipe(cell.recipe), self.config["lines"][line]
-        keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
-        recipe = _but_later({key: full[key] for key in keys})
+        recipe = _of_a_step(full)
         kept = {key: spec[key] for key in ("path", "bends", "epochs")}
         kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
         return self._stage("connect", recipe=recipe, line=kept, seed=cell.seed)

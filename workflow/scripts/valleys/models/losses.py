@@ -264,7 +264,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def full_outputs(outputs: Any) -> Any:
-    """Return outputs in float32 at least (`precision.full`), also those in containers."""
+    """Return outputs in float32 at least (`precision.at_least_fp32`), also those in containers."""
     if isinstance(outputs, Tensor):
         return full(outputs)
     return mapped(outputs, lambda t: full(t) if t.is_floating_point() else t)

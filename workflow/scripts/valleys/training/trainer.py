@@ -17,10 +17,11 @@ from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses
 from valleys.models.compilation import forward_of
-from valleys.models.precision import autocast, full
+from valleys.models.precision import at_least_fp32, autocast
 from valleys.networks.copies import evaluating
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.training import optimisers
 
 log = logging.getLogger("valleys")
 
@@ -53,7 +54,7 @@ class _SignalFlag:
 
 
 class Trainer:
-    """One run of SGD over a data set, with its checkpoint file.
+    """One run of an optimiser over a data set, with its checkpoint file.
 
     The random numbers of an epoch (permutation, then augmentation batch by batch) come from one CPU
     generator seeded by (seed, epoch), so that data order and augmentation do not depend on the device, on
@@ -64,7 +65,7 @@ class Trainer:
     model, train_split
         The network and the training images, on one device. The model is trained in place.
     recipe
-        ``batch_size, momentum, nesterov, weight_decay, loss, augment`` and, if it is not ``fp32``,
+        ``lr, batch_size, loss, augment``, what its optimiser takes (`optimisers`) and, if it is not ``fp32``,
         ``precision`` (see ``config.schema.yaml``).
     seed
         Names the random stream of data order, augmentation and dropout.
@@ -81,7 +82,7 @@ class Trainer:
     Raises
     ------
     ValleysError
-        Where all batches are such, or the momentum of ``nesterov`` is 0.
+        Where all batches are such, or the optimiser's options contradict each other.
     """
 
     def __init__(
@@ -100,15 +101,7 @@ class Trainer:
         self.forward = forward_of(model, compiled)
         self.loss = losses.build(recipe["loss"])
         self.precision = recipe.get("precision", "fp32")
-        if recipe["nesterov"] and recipe["momentum"] == 0:
-            raise ValleysError("recipe.nesterov: needs momentum above 0")
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=recipe["lr"],
-            momentum=recipe["momentum"],
-            weight_decay=recipe["weight_decay"],
-            nesterov=recipe["nesterov"],
-        )
+        self.optimizer = optimisers.build(model.parameters(), recipe)
         self.batch_size = recipe["batch_size"]
         self.steps = math.ceil(len(train_split) / self.batch_size)
         self.joins_last = self._cannot_end_on_one()
@@ -180,7 +173,7 @@ class Trainer:
         for images, labels in batches:
             with autocast(images.device, self.precision):
                 logits = self.forward(images)
-            each = self.loss(full(logits), labels)
+            each = self.loss(at_least_fp32(logits), labels)
             self.optimizer.zero_grad(set_to_none=True)
             each.mean().backward()
             self.optimizer.step()
