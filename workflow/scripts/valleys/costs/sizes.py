@@ -213,7 +213,7 @@ def _answers_of_a_process(questions: Sequence[Question]) -> list[Mapping[str, in
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=TIMEOUT_S + 10 * len(asked),
         ).stdout
     except subprocess.TimeoutExpired as error:
         text = (error.stdout or b"").decode() if not isinstance(error.stdout, str) else error.stdout
