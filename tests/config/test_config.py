@@ -15,8 +15,8 @@ from conftest import ROOT, fill_defaults, load_config
 from valleys.config import versions
 from valleys.config.experiment import CELL_TABLES, RULES, Cell, Experiment, load
 from valleys.config.schema import check, check_files, input_path, read_yaml
-from valleys.costs.jobs import RULES as COSTS
 from valleys.costs.jobs import Costs
+from valleys.costs.rules import RULES as COSTS
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.models import builder

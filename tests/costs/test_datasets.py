@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from priced import CELL, FOLDER, PAPER, of, prepared, with_data
-from valleys.costs.jobs import ASSUMED, DECODERS, Costs
+from valleys.costs.datasets import ASSUMED, DECODERS
+from valleys.costs.jobs import Costs
 from valleys.costs.work import Data
 from valleys.data import counts
 
@@ -21,7 +22,7 @@ def test_decoding_takes_threads_and_little_memory():
     prepare = large("prepare_dataset", {"dataset": "folder"})
     assert prepare.disk > 200e9
     assert prepare.memory_mb < 3_000
-    assert prepare.seconds < 0.5 * large._decoding("folder")
+    assert prepare.seconds < 0.5 * large.datasets.decoding("folder")
 
 
 def test_data_are_known_limited_counted_or_assumed(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 from conftest import load_config
 from priced import CELL, FOLDER, PAPER, ROOT, of
 from valleys.costs import machine
-from valleys.costs.jobs import ON_GPU, RULES
 from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU
+from valleys.costs.rules import ON_GPU, RULES
 from workflow_runs import changed
 
 
