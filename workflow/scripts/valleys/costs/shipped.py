@@ -1,7 +1,7 @@
 """Writes ``sizes.json``, the sizes of the networks in the shipped configs; nothing else reads a config here.
 
-``python -m valleys.costs.shipped CONFIG...`` (``make sizes``) measures them, and each architecture as its
-defaults have it, so that a dry run of these need not.
+``python -m valleys.costs.shipped CONFIG...`` (``make sizes``) measures them, so that a dry run of these need
+not; and the network that others are taken for until they are measured.
 """
 
 from __future__ import annotations
@@ -15,16 +15,13 @@ from typing import Any
 
 from valleys.costs.jobs import Costs
 from valleys.costs.plan import experiment_of
-from valleys.costs.sizes import SHIPPED, Question, Shape, measure
-from valleys.models.options import ARCHS, validate_spec
-
-COMMON: tuple[tuple[Shape, int], ...] = (((3, 32, 32), 10), ((3, 32, 32), 100))
+from valleys.costs.sizes import ASSUMED, SHIPPED, Question, measure
+from valleys.models.options import validate_spec
 
 
 def asked(configs: Iterable[str | Path]) -> list[Question]:
     """Return what the file has: the models of these configs and the defaults of each architecture."""
-    found = [Question(validate_spec({"arch": a}), shape, n) for a in ARCHS for shape, n in COMMON]
-    found += [Question(validate_spec({"arch": "preresnet", "depth": 20}), *COMMON[0])]
+    found = [Question(validate_spec(ASSUMED), (3, 32, 32), 10)]
     for config in configs:
         costs = Costs(experiment_of(Path(config)))
         found += [costs.question(*pair) for pair in costs.pairs(own=False)]
