@@ -20,7 +20,7 @@ from valleys.models.options import validate_spec
 
 
 def asked(configs: Iterable[str | Path]) -> list[Question]:
-    """Return what the file has: the models of these configs and the defaults of each architecture."""
+    """Return what the file has: the models of these configs, and the guess."""
     found = [Question(validate_spec(ASSUMED), (3, 32, 32), 10)]
     for config in configs:
         costs = Costs(experiment_of(Path(config)))
