@@ -110,6 +110,7 @@ def test_all_networks_are_measured_at_once_and_then_known(tmp_path, monkeypatch)
 
 def test_where_nothing_can_be_written_they_are_measured_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch")
     Path("results").write_text("a file, so that no folder can be made")
     costs = Costs(experiment("x", models={"mlp": {"arch": "mlp", "hidden": [7]}}))
     assert costs.net("digits", "mlp").tensors == 4

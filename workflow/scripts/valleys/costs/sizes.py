@@ -183,19 +183,16 @@ def ahead(questions: Sequence[Question], root: str | Path) -> list[Size | None]:
     Returns
     -------
     Their sizes, None of a network that fails there: that is left to its first job. A process that has torch
-    already measures ours itself.
+    already, a notebook or a test, measures ours itself and keeps nothing: there is no import to wait for.
     """
-    answers: Iterable[Mapping[str, int] | None]
-    if "torch" in sys.modules and all(question.is_ours for question in questions):
-        answers = _answers(questions)
-    else:
-        answers = _answers_of_a_process(questions)
+    here = "torch" in sys.modules and all(question.is_ours for question in questions)
+    answers = _answers(questions) if here else _answers_of_a_process(questions)
     found = [Size(**answer) if answer else None for answer in answers]
     found += [None] * (len(questions) - len(found))
     for question, size in zip(questions, found, strict=True):
-        if size is not None:
+        if size is not None and not here:
             _keep(question, size, root)
-        elif question.is_ours:
+        elif size is None and question.is_ours:
             log.warning("costs: %s cannot be measured; taken for %s", question.spec["arch"], ASSUMED["arch"])
     return found
 
