@@ -19,7 +19,7 @@ from valleys.storage import files
 from valleys.storage.weights import load_weights
 from valleys.training import sgd
 from valleys.training.evaluation import evaluate
-from valleys.training.trainer import Stopped
+from valleys.training.signals import Stopped
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 

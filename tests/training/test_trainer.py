@@ -11,7 +11,8 @@ from small_training import RECIPE, fresh, make_split, same, train
 from torch import nn
 from valleys.errors import ValleysError
 from valleys.storage.state import save_checkpoint
-from valleys.training.trainer import Stopped, Trainer, _SignalFlag, state_folder
+from valleys.training.signals import SignalFlag, Stopped
+from valleys.training.trainer import Trainer, state_folder
 
 
 def vector_net(norm=nn.BatchNorm1d):
@@ -74,7 +75,7 @@ def test_bf16_rounds_the_passes_and_not_the_weights():
     for precision in ("fp32", "bf16"):
         model = fresh()
         trainer = Trainer(model, make_split(72), {**RECIPE, "precision": precision}, seed=1)
-        metrics = trainer.run_epoch(0.05, _SignalFlag())
+        metrics = trainer.run_epoch(0.05, SignalFlag())
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
         found[precision] = metrics["train_loss"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,35 +21,9 @@ from valleys.networks.copies import evaluating
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.training import optimisers
+from valleys.training.signals import SignalFlag, Stopped
 
 log = logging.getLogger("valleys")
-
-
-class Stopped(SystemExit):
-    """SIGTERM or SIGINT arrived and the state has been saved; exit status 128 + signal number."""
-
-
-class _SignalFlag:
-    """Remembers SIGTERM and SIGINT so that the loop can save between two steps; restores handlers after."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _SignalFlag:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._previous[number] = signal.signal(number, self._receive)
-            except ValueError:  # not the main thread (a notebook, a test): no handlers there
-                break
-        return self
-
-    def _receive(self, number: int, frame: object) -> None:
-        self.received = number
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -148,7 +121,7 @@ class Trainer:
         self.step_losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
 
-    def run_epoch(self, lr: float, stop: _SignalFlag) -> dict[str, float]:
+    def run_epoch(self, lr: float, stop: SignalFlag) -> dict[str, float]:
         """Train to the end of the current epoch; return mean loss (nats) and accuracy seen while training.
 
         Raises
@@ -268,7 +241,7 @@ class Trainer:
         for an epoch that is repeated after a kill: it must be idempotent.
         """
         self.resume()
-        with _SignalFlag() as stop:
+        with SignalFlag() as stop:
             while self.epoch < epochs:
                 lr = rate(self.epoch)
                 row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": lr}
