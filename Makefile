@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint format lock plan compare stamp bench faults
+.PHONY: run test lint format lock plan compare stamp sizes bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -54,6 +54,10 @@ faults: $(STAMP)
 stamp: $(STAMP)
 	$(LIBRARY) $(BIN)/python tests/config/test_versions.py --write
 	$(LIBRARY) $(BIN)/python tests/config/test_params.py --write
+
+# After a change of the shipped configs' models, or of an architecture's layers (see tests/costs/test_sizes.py).
+sizes: $(STAMP)
+	$(LIBRARY) $(BIN)/python -m valleys.costs.shipped $(sort $(wildcard config/*.yaml))
 
 # The stamp is made last, so an interrupted installation starts over.
 $(STAMP): requirements.txt requirements-torch.txt

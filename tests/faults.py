@@ -26,7 +26,7 @@ from workflow_runs import ROOT, command, load
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from valleys.costs.jobs import RULES
+from valleys.costs.rules import RULES
 from valleys.errors import ValleysError
 from valleys.storage import state, tables
 from valleys.storage.weights import load_weights

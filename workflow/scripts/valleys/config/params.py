@@ -12,13 +12,24 @@ from valleys.config.versions import VERSIONS
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import SINGLE
 
-OFF = {"precision": "fp32", "adaptive": False}
+OFF = {"precision": "fp32", "adaptive": False, "optimizer": "sgd"}
 """Options that params name only where they are on: a new option remakes no result that is without it."""
 
 
 def _without_off(block: Mapping[str, Any]) -> dict[str, Any]:
     """Return a block without the options that are off (`OFF`)."""
     return {key: value for key, value in block.items() if key not in OFF or value != OFF[key]}
+
+
+def _of_a_step(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step of training depends on: a recipe's keys but those of its schedule and its start.
+
+    Descent and trained paths take it whole, so that none of them drops an option of the optimiser.
+    """
+    first = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
+    others = {"epochs", "lr", "eval_every", "swa", "descent", "start_from", *first}
+    keys = [*first, *(key for key in recipe if key not in others)]
+    return _without_off({key: recipe[key] for key in keys})
 
 
 def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +98,8 @@ class Params:
     def descend(self, recipe: str, seed: int) -> dict[str, Any]:
         """Params of ``descend``: what one step of SGD needs, and the descent's own block."""
         full = self.experiment.recipe(recipe)
-        keys = ("batch_size", "nesterov", "weight_decay", "loss", "augment", "precision", "descent")
-        kept = _without_off({key: full[key] for key in keys})
+        kept = {key: value for key, value in _of_a_step(full).items() if key != "momentum"}
+        kept["descent"] = full["descent"]
         return self._stage("descend", recipe=kept, seed=int(seed), bn_refresh=self.config["bn_refresh"])
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
@@ -122,8 +133,7 @@ class Params:
     def connect(self, cell: Cell, line: str) -> dict[str, Any]:
         """Params of ``connect``: the path, and what one step of SGD needs."""
         full, spec = self.experiment.recipe(cell.recipe), self.config["lines"][line]
-        keys = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
-        recipe = _without_off({key: full[key] for key in keys})
+        recipe = _of_a_step(full)
         kept = {key: spec[key] for key in ("path", "bends", "epochs")}
         kept["lr"] = full["swa"]["lr"] if spec["lr"] is None else spec["lr"]
         return self._stage("connect", recipe=recipe, line=kept, seed=cell.seed)
