@@ -9,9 +9,9 @@ from brute_force import brute_force
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import detect, detect_many, reaches
 from valleys.asymmetry.next_point import first_points, next_point
-from valleys.asymmetry.robustness import errors_like, holds
+from valleys.asymmetry.robustness import errors_like, is_robust
 from valleys.asymmetry.shifts import shift, shift_curve
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.errors import ValleysError
 
 GRID = np.linspace(-1, 1, 41)
@@ -377,33 +377,33 @@ class TestHolds:
     STEEP = np.where(X > 0, 4 * X, -X)  # c* = 4
 
     def test_small_errors_change_nothing(self):
-        assert holds(self.X, self.STEEP, 1e-3)
-        assert holds(self.X, self.X**2, 1e-3)
+        assert is_robust(self.X, self.STEEP, 1e-3)
+        assert is_robust(self.X, self.X**2, 1e-3)
 
     def test_large_errors_do(self):
-        assert not holds(self.X, self.STEEP, 0.1)
+        assert not is_robust(self.X, self.STEEP, 0.1)
 
     def test_it_is_the_verdict_that_counts(self):
         """Near the level c an error matters that does not elsewhere."""
-        assert not holds(self.X, self.STEEP, 1e-3, c=4.0)
-        assert holds(self.X, self.STEEP, 1e-3, c=3.0)
+        assert not is_robust(self.X, self.STEEP, 1e-3, c=4.0)
+        assert is_robust(self.X, self.STEEP, 1e-3, c=3.0)
 
     def test_no_error_changes_nothing(self):
-        assert holds(self.X, self.STEEP, 0.0, c=4.0)
-        assert holds(self.X, self.STEEP, np.zeros((2, 21)), c=4.0)
+        assert is_robust(self.X, self.STEEP, 0.0, c=4.0)
+        assert is_robust(self.X, self.STEEP, np.zeros((2, 21)), c=4.0)
 
     def test_errors_that_hang_together_change_less(self):
         """An error of a whole side scales its slopes; independent ones of its size roughen them."""
         side = np.where(self.X > 0, 0.1 * self.STEEP, 0.0)
-        assert holds(self.X, self.STEEP, side[None])  # c* of 4 against 2
-        assert not holds(self.X, self.STEEP, np.diag(side))
-        assert not holds(self.X, self.STEEP, side)  # independent ones of a size for each point
-        assert holds(self.X, self.STEEP, 1e-3 * side)
-        assert not holds(self.X, self.STEEP, side[None], c=3.9)
+        assert is_robust(self.X, self.STEEP, side[None])  # c* of 4 against 2
+        assert not is_robust(self.X, self.STEEP, np.diag(side))
+        assert not is_robust(self.X, self.STEEP, side)  # independent ones of a size for each point
+        assert is_robust(self.X, self.STEEP, 1e-3 * side)
+        assert not is_robust(self.X, self.STEEP, side[None], c=3.9)
 
     def test_errors_of_several_parts_add_up(self):
         parts = np.stack([np.where(self.X > 0, self.X, 0.0), np.where(self.X < 0, -self.X, 0.0)])
-        found = [holds(self.X, self.STEEP, size * parts) for size in (0.05, 0.5)]
+        found = [is_robust(self.X, self.STEEP, size * parts) for size in (0.05, 0.5)]
         assert found == [True, False]
 
     def test_errors_at_some_points_are_carried_to_the_others(self):
@@ -411,13 +411,13 @@ class TestHolds:
         at = [0, 4, 7, 10, 12, 16, 20]
         y = np.where(self.X > 0, 5.0, 1.0) * self.X**2
         found = [
-            (holds(self.X, y, size), holds(self.X, y[at], np.full(7, size), at=at))
+            (is_robust(self.X, y, size), is_robust(self.X, y[at], np.full(7, size), at=at))
             for size in (1e-3, 0.05, 1.0)
         ]
         assert found == [(True, True), (False, True), (False, False)]
         everywhere = np.linspace(0.01, 0.03, 21)
         for size in (1, 10):
-            given = [holds(self.X, y, size * everywhere, at=part) for part in (None, range(21))]
+            given = [is_robust(self.X, y, size * everywhere, at=part) for part in (None, range(21))]
             assert given[0] == given[1]
 
 
@@ -434,7 +434,7 @@ def test_errors_like_those_found_grow_with_the_rise_far_from_it():
     assert errors == pytest.approx([50, 5, 0.1, 0.1, 0.1], rel=0.03)
 
 
-class TestFiner:
+class TestUpsample:
     X = np.linspace(-1, 1, 31)
     AT = np.arange(0, 31, 3)
 
@@ -445,7 +445,7 @@ class TestFiner:
             cubic = size * (x**3 - 0.3 * x**2 + x)
             exact = size * (3 * x**2 - 0.6 * x + 1)
             for slopes in (None, exact[at]):
-                y, slope = finer(x, at, cubic[at], slopes)
+                y, slope = upsample(x, at, cubic[at], slopes)
                 assert y == pytest.approx(cubic, abs=within)
                 assert slope == pytest.approx(exact, abs=30 * within)
 
@@ -456,22 +456,22 @@ class TestFiner:
         curve = np.where(x < 0, 1 - np.exp(4 * x), np.expm1(16 * x))
         steep = mirror * np.where(x < 0, -4 * np.exp(4 * x), 16 * np.exp(16 * x))
         for slopes in (None, steep[self.AT]):
-            y, slope = finer(self.X, self.AT, curve[self.AT], slopes)
+            y, slope = upsample(self.X, self.AT, curve[self.AT], slopes)
             assert y[x < -0.2] == pytest.approx(curve[x < -0.2], abs=0.5)
             assert y[x > 0.4] == pytest.approx(curve[x > 0.4], rel=0.05)
             assert (mirror * slope[x > 0.4] > 0).all()
-        found = detect(self.X, finer(self.X, self.AT, curve[self.AT])[0])
+        found = detect(self.X, upsample(self.X, self.AT, curve[self.AT])[0])
         assert (found.status, found.flat_side) == ("asymmetric", -mirror)
 
     def test_what_is_given_stays_to_the_last_bit(self):
         values, slopes = np.random.default_rng(0).standard_normal((2, 11))
-        y, _ = finer(self.X, self.AT, values)
+        y, _ = upsample(self.X, self.AT, values)
         assert (y[self.AT] == values).all()
-        y, slope = finer(self.X, self.AT, values, slopes)
+        y, slope = upsample(self.X, self.AT, values, slopes)
         assert (y[self.AT] == values).all()
         assert (slope[self.AT] == slopes).all()
         whole = np.random.default_rng(1).standard_normal(31)
-        assert (finer(self.X, list(range(31)), whole)[0] == whole).all()
+        assert (upsample(self.X, list(range(31)), whole)[0] == whole).all()
 
 
 def test_first_points_are_symmetric_with_the_middle_and_the_ends():
@@ -494,7 +494,7 @@ class TestNextPoint:
         while (i := next_point(self.X, at, y[at], slopes=given(), **constants)) is not None:
             assert i not in at
             at = sorted([*at, i])
-        between, steepness = finer(self.X, at, y[at], given())
+        between, steepness = upsample(self.X, at, y[at], given())
         exact = None if slopes is None else steepness
         return at, detect(self.X, between, slopes=exact, **constants)
 
@@ -532,7 +532,7 @@ class TestNextPoint:
             more = self.X[sorted(set(at) - set(first_points(31)))]
             assert len(more)
             assert (np.sign(kink) * more > 0).all()
-            assert (np.abs(finer(self.X, at, y[at])[0] - y) < 0.08 * np.ptp(y)).all()
+            assert (np.abs(upsample(self.X, at, y[at])[0] - y) < 0.08 * np.ptp(y)).all()
 
     @pytest.mark.parametrize("at", [0.28, 0.3, -0.28, 0.22, -0.22])
     @pytest.mark.parametrize("steep", [1.0, 40.0])
@@ -577,7 +577,7 @@ class TestNextPoint:
             used.append(len(points))
             wrong += found.status != status
             first = first_points(31)
-            naive += detect(x, finer(x, first, y[first])[0]).status != status
+            naive += detect(x, upsample(x, first, y[first])[0]).status != status
         assert naive > 10  # of the first nine
         assert wrong <= 2
         assert np.mean(used) < 12

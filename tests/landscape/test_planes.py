@@ -59,7 +59,7 @@ def test_plane_through_three_points_against_numpy():
     assert found[1, 1] == pytest.approx(0, abs=1e-13)
     assert found[2, 1] > 0
     assert found[:, 2] == pytest.approx([0, 0, 0], abs=1e-13)
-    assert all(plane.holds(distance) for distance in found[:, 2])
+    assert all(plane.contains(distance) for distance in found[:, 2])
 
 
 def test_a_point_is_projected_to_the_nearest_of_the_plane():
@@ -68,7 +68,7 @@ def test_a_point_is_projected_to_the_nearest_of_the_plane():
     origin, x, y = parts(plane)
     (u, v), residual, *_ = np.linalg.lstsq(np.array([x, y]).T, rows[3] - origin, rcond=None)
     assert plane.project(far) == pytest.approx((u, v, np.sqrt(residual[0])))
-    assert not plane.holds(plane.project(far)[2])
+    assert not plane.contains(plane.project(far)[2])
     there = flat(dict(plane.at(u, v)))
     assert np.linalg.norm(there - rows[3]) == pytest.approx(np.sqrt(residual[0]))
 
@@ -200,7 +200,7 @@ def test_weights_of_solutions_are_found_at_their_coordinates():
     nets, plane, evaluator = plane_and_evaluator()
     for net in nets.values():
         x, y, _ = plane.project(dict(net.named_parameters()))
-        evaluator.place(plane.at(x, y))
+        evaluator.set_weights(plane.at(x, y))
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(evaluator.parameters[name], parameter, rtol=2e-7, atol=1e-9)
 

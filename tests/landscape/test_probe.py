@@ -10,10 +10,10 @@ from naive_lines import LOSS, make_split, naive
 from torch import nn
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import detect, detect_many
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.errors import ValleysError
 from valleys.landscape import directions
-from valleys.landscape.adaptive import checked_points, probe_adaptively, settle
+from valleys.landscape.adaptive import checked_points, confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, Point, evaluator_for
 from valleys.landscape.lines import Radius, check_against, find_radius, line_offsets, probe_line
 from valleys.landscape.probing import line_between, probe_solution, stored_columns, stored_directions
@@ -112,17 +112,17 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     size = math.sqrt(sum(d * d for d in differences) / 3)
     asked = []
 
-    def holds(offsets, losses, error, **constants):
+    def contains(offsets, losses, error, **constants):
         asked.append((losses, error, constants))
         return verdict
 
-    monkeypatch.setattr(robustness, "holds", holds)
+    monkeypatch.setattr(robustness, "is_robust", is_robust)
     verdict = True
-    curve, columns = settle(evaluator, direction, rounded, CONSTANTS)
+    curve, columns = confirm_precision(evaluator, direction, rounded, CONSTANTS)
     assert curve == rounded
     assert columns == {"precision": "bf16", "precision_error": pytest.approx(size)}
     verdict = False
-    curve, columns = settle(evaluator, direction, rounded, CONSTANTS)
+    curve, columns = confirm_precision(evaluator, direction, rounded, CONSTANTS)
     assert curve == exact
     assert columns == {"precision": "fp32", "precision_error": pytest.approx(size)}
     losses = [row["train_loss"] for row in rounded]
@@ -177,7 +177,7 @@ def test_an_adaptive_curve_ends_when_nothing_is_wanted():
         at = [i for i, offset in enumerate(offsets) if offset in {row["offset"] for row in curve}]
         assert next_point.next_point(offsets, at, losses, beside=test, **CONSTANTS) is None
         whole = [row["train_loss"] for row in probe_line(make_evaluator(), direction, offsets)]
-        between = finer(offsets, at, losses)[0]
+        between = upsample(offsets, at, losses)[0]
         one, other = detect_many(offsets, [between, whole], **CONSTANTS)
         assert one.status == other.status
         assert 9 <= len(curve) < 31
@@ -246,7 +246,7 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
             told.append((list(offsets), losses, list(error), at))
             return holds
 
-        monkeypatch.setattr(robustness, "holds", stands)
+        monkeypatch.setattr(robustness, "is_robust", stands)
         answers[:] = given
         evaluator = make_evaluator(precision="bf16")
         curve, columns = probe_adaptively(evaluator, direction, offsets, CONSTANTS)
@@ -258,7 +258,7 @@ def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
         assert (all_, judged_at) == (offsets, before)
         assert losses == [rounded[i]["train_loss"] for i in before]
         differences = [rounded[i]["train_loss"] - exact[i]["train_loss"] for i in (0, 10, 20)]
-        whole = finer(offsets, before, losses)[0]
+        whole = upsample(offsets, before, losses)[0]
         assert errors == pytest.approx(robustness.errors_like(whole, [0, 10, 20], differences)[before])
     assert asked[-1][2] == [exact[i]["train_loss"] for i in sorted([*FIRST, 1, 7])]
 
@@ -354,7 +354,7 @@ def test_a_curve_in_fp32_is_compared_with_nothing():
     evaluator = make_evaluator()
     curve = probe_line(evaluator, draw(make_model()), [-1.0, 0.0, 1.0])
     points = evaluator.points
-    assert settle(evaluator, {}, curve, CONSTANTS) == (
+    assert confirm_precision(evaluator, {}, curve, CONSTANTS) == (
         curve,
         {"precision": "fp32", "precision_error": None},
     )
@@ -677,7 +677,7 @@ def test_a_network_without_forward_mode_is_differentiated_backwards(bn, batch_si
     expected = forwards.train_slope(direction)
     for _ in range(2):
         assert backwards.train_slope(direction) == pytest.approx(expected, rel=1e-9)
-    assert (forwards.backwards, backwards.backwards) == (False, True)
+    assert (forwards.slopes.backwards, backwards.slopes.backwards) == (False, True)
     assert {name: id(p) for name, p in backwards.model.named_parameters()} == before
     assert backwards.train_slope({}) == 0.0
 
@@ -732,7 +732,7 @@ def test_slopes_of_a_streaming_refresh_are_refused():
 def test_detection_from_differences_converges_to_that_from_exact_slopes():
     """On a net near a minimum, with statistics that follow the weights; the same windows on every grid."""
     evaluator = double_evaluator("batch")
-    images, labels = evaluator._train.split.floats(slice(None)), evaluator._train.split.labels
+    images, labels = evaluator.train_batches.split.floats(slice(None)), evaluator.train_batches.split.labels
     weights = list(evaluator.model.requires_grad_(True).parameters())
     optimiser = torch.optim.Adam(weights, lr=0.01)
     for _ in range(40):  # down the refreshed loss, by reverse mode through the same pass

@@ -73,7 +73,7 @@ class Plane:
             square += float(real(weights[name].detach().to(value) - value).square().sum())
         return x, y, math.sqrt(square)
 
-    def holds(self, distance: float) -> bool:
+    def contains(self, distance: float) -> bool:
         """Whether weights at this distance from the plane lie on it, to rounding."""
         return distance <= ON_PLANE * vector_norm(self.origin)
 
@@ -238,17 +238,17 @@ def check_solutions(
         for name, model in solutions.items():
             weights = dict(model.named_parameters())
             x, y, distance = plane.project(weights)
-            if not plane.holds(distance):
+            if not plane.contains(distance):
                 continue
             evaluator.reset()
-            evaluator.place(plane.at(x, y))
+            evaluator.set_weights(plane.at(x, y))
             loss = evaluator.train_loss()[0]
             if check_stored_bn and evaluator.bn != "frozen":
                 evaluator.load(model.state_dict())
                 own = evaluator.stored().train_loss
                 evaluator.load(start)
             else:
-                evaluator.place(weights.items())
+                evaluator.set_weights(weights.items())
                 own = evaluator.train_loss()[0]
             tolerance = TOLERANCE[evaluator.precision]
             check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, tolerance, on="plane")
@@ -290,7 +290,7 @@ def surface(
                 continue
             row = []
             for x in xs:
-                evaluator.place(plane.at(x, y))
+                evaluator.set_weights(plane.at(x, y))
                 row.append({"x": x, "y": y, **evaluator.point().asdict()})
             done[j] = row
             log.info(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from valleys.landscape import directions
-from valleys.landscape.adaptive import probe_adaptively, settle
+from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, log
 from valleys.landscape.kinds import RANDOM
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
@@ -71,7 +71,8 @@ def probe_solution(
     state
         File that keeps finished directions, by number.
     constants
-        Of Definition 1, for an evaluator in bf16 (`settle`) and for adaptive probes (`probe_adaptively`).
+        Of Definition 1, for an evaluator in bf16 (`confirm_precision`) and for adaptive probes
+        (`probe_adaptively`).
 
     Yields
     ------
@@ -119,7 +120,7 @@ def probe_solution(
                 TOLERANCE[evaluator.precision],
             )
             if not block.get("adaptive"):
-                curve, measured = settle(evaluator, direction, curve, constants or {})
+                curve, measured = confirm_precision(evaluator, direction, curve, constants or {})
             curve = with_errors(curve, evaluator.drawn_from)
             row = {
                 "k": k,
@@ -203,7 +204,7 @@ def line_between(
         if at is None:
             evaluator.between(state, t)
         else:
-            evaluator.place(at(t).items())
+            evaluator.set_weights(at(t).items())
 
     points = interpolate(evaluator, move, ts, report)
     if check_stored_bn or evaluator.bn != "refreshed":
