@@ -112,7 +112,7 @@ def test_a_curve_in_bf16_stays_where_its_verdict_holds(monkeypatch):
     size = math.sqrt(sum(d * d for d in differences) / 3)
     asked = []
 
-    def contains(offsets, losses, error, **constants):
+    def is_robust(offsets, losses, error, **constants):
         asked.append((losses, error, constants))
         return verdict
 
