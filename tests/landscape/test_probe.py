@@ -16,7 +16,7 @@ from valleys.landscape import directions
 from valleys.landscape.adaptive import checked_points, confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, Point, evaluator_for
 from valleys.landscape.lines import Radius, check_against, find_radius, line_offsets, probe_line
-from valleys.landscape.probing import line_between, probe_solution, stored_columns, stored_directions
+from valleys.landscape.probing import Rows, line_between, probe_solution, stored_directions
 from valleys.landscape.subsets import ERRORS, with_errors
 from valleys.models import losses, solutions
 from valleys.networks import bn_refresh, tensors
@@ -756,7 +756,7 @@ def test_detection_from_differences_converges_to_that_from_exact_slopes():
 def solution(evaluator, tmp_path, n=3, **changes):
     block = {**BLOCK, "n": n, **changes}
     state = tmp_path / "curves.pt"
-    found = probe_solution(evaluator, block, key="cell", stored=[], check_stored_bn=True, state=state)
+    found = probe_solution(evaluator, block, "cell", stored=[], check_stored_bn=True, state=state)
     return list(found)
 
 
@@ -774,7 +774,7 @@ def test_probe_solution_passes_through_the_stored_loss_and_meets_the_rise(tmp_pa
             assert max(rises) == pytest.approx(0.5, rel=0.15)
         assert row["entries"] == sum(p.numel() for p in make_model().parameters())
         assert row["group_norm"] == pytest.approx(tensors.vector_norm(dict(make_model().named_parameters())))
-        assert row["key"] == "cell"
+        assert row["key"] == "cell/all"
 
 
 def test_fixed_and_relative_radius(tmp_path):
@@ -813,7 +813,7 @@ def test_more_directions_later_probe_only_the_new_ones(tmp_path):
 def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     whole = solution(make_evaluator(), tmp_path / "whole")
     block, state = dict(BLOCK), tmp_path / "killed.pt"
-    options = {"key": "cell", "stored": [], "check_stored_bn": True, "state": state, "save_every_s": 0.0}
+    options = {"cell": "cell", "stored": [], "check_stored_bn": True, "state": state, "save_every_s": 0.0}
     killed = probe_solution(make_evaluator(), block, **options)
     next(killed), next(killed)
     killed.close()
@@ -824,7 +824,7 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
 def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     answers = iter([None, 1, 2, None, None])
     monkeypatch.setattr(next_point, "next_point", lambda *_, **__: next(answers))
-    options = {"key": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
+    options = {"cell": "cell", "stored": [], "check_stored_bn": True, "constants": CONSTANTS}
     block = {**BLOCK, "points": 21, "adaptive": True}
     first, state = make_evaluator(), tmp_path / "curves.pt"
     found = list(probe_solution(first, {**block, "n": 2}, state=state, **options))
@@ -841,7 +841,7 @@ def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
 
 
 def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path, monkeypatch):
-    options = {"key": "cell", "stored": [], "check_stored_bn": False, "constants": CONSTANTS}
+    options = {"cell": "cell", "stored": [], "check_stored_bn": False, "constants": CONSTANTS}
     block, curves = {**BLOCK, "points": 21, "n": 1}, []
     for adaptive in (True, False):
         monkeypatch.setattr(
@@ -861,12 +861,23 @@ def test_stored_directions_are_picked_by_solution_and_number():
     assert stored_directions(stored, "descent") == []
 
 
-def test_columns_of_some_kinds_are_null_for_the_others():
-    header = {"columns": {"swa": [{"eigenvalue": 3.5}, {"to_seed": 4}]}}
-    assert stored_columns(header, "swa", 0) == {"eigenvalue": 3.5, "to_seed": None}
-    assert stored_columns(header, "swa", 1) == {"eigenvalue": None, "to_seed": 4}
-    null = {"eigenvalue": None, "to_seed": None}
-    assert stored_columns(header, "sgd", 0) == stored_columns({}, "sgd", 0) == null
+def test_rows_of_tables_have_the_names_and_the_columns_of_some_kinds():
+    label = {"dataset": "d", "solution": "swa", "checksum": "abc"}
+    probed = [([{"offset": 0.0}, {"offset": 1.0}], {"k": k, "radius": 2.0}) for k in (0, 1)]
+    found, block = Rows(), {"kind": "hessian", "group": "all", "n": 2}
+    found.add(iter(probed), label, block, "frozen", [{"eigenvalue": 3.5}, {"to_seed": 4}])
+    found.add(iter(probed[:1]), label, {**block, "kind": "uniform"}, "none")
+    assert [(row["eigenvalue"], row["to_seed"]) for row in found.directions] == [
+        (3.5, None),
+        (None, 4),
+        (None, None),
+    ]
+    names = {"dataset": "d", "solution": "swa", "kind": "hessian", "group": "all", "bn_policy": "frozen"}
+    assert found.curves[1] == {**names, "k": 0, "offset": 1.0}
+    assert found.directions[1] == {**names, "k": 1, "radius": 2.0, "checksum": "abc", "eigenvalue": None} | {
+        "to_seed": 4
+    }
+    assert len(found.curves) == 6
 
 
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])

@@ -28,10 +28,10 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
     """Return the rows of the ``sensitivity`` table.
 
     Directions at the sgd solution, and at those under names of the user's own
-    (`measures.user_solutions_as_recipes`); those of kind sign are experiment 12.
-    As in prevalence, a direction along which the solution is no minimum, or a loss is not finite, counts as
-    not asymmetric. A window needs an offset of the grid within zeta_max R and
-    zeta_max + min_span of at most 1; settings for which there is none have no row.
+    (`measures.user_solutions_as_recipes`); those of kind sign are experiment 12. As in prevalence, a
+    direction along which the solution is no minimum, or a loss is not finite, counts as not asymmetric. A
+    window needs an offset of the grid within zeta_max R and zeta_max + min_span of at most 1; settings for
+    which there is none have no row.
 
     Parameters
     ----------
