@@ -17,5 +17,5 @@ def test_a_script_is_short_and_says_what_it_reads_and_writes(path):
     said = ast.get_docstring(ast.parse(text)) or ""
     rules = "".join(smk.read_text(encoding="utf-8") for smk in (ROOT / "workflow" / "rules").glob("*.smk"))
     (rule,) = re.findall(rf"^rule (?:(?!^rule ).)*?scripts/{path.name}\"", rules, re.MULTILINE | re.DOTALL)
-    assert re.search(r"\bOut: ", said)
-    assert bool(re.search(r"\bIn: ", said)) == bool(re.search(r"^    input:", rule, re.MULTILINE))
+    assert re.search(r"\bOut:\s", said)
+    assert bool(re.search(r"\bIn:\s", said)) == bool(re.search(r"^    input:", rule, re.MULTILINE))
