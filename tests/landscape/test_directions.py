@@ -1,6 +1,5 @@
 """Directions: unit length, the same on every draw, distributed as their names say."""
 
-import copy
 import hashlib
 import math
 
@@ -9,21 +8,17 @@ import pytest
 import torch
 from torch import nn
 from valleys.errors import ValleysError
-from valleys.landscape.computed import computed, computed_kinds, gradient, principal_components
 from valleys.landscape.directions import (
     difference,
     draw,
-    drawn,
-    drawn_kinds,
     parameter_group,
     random_direction,
-    restrict,
     sign_agreement,
     towards,
     unit,
 )
-from valleys.landscape.kinds import COMPUTED, DRAWN, GROUPS, SINGLE
-from valleys.models import builder, losses
+from valleys.landscape.kinds import DRAWN, GROUPS, SINGLE
+from valleys.models import builder
 from valleys.models.layers import norm_parameters
 from valleys.networks.tensors import check_apart
 
@@ -36,9 +31,6 @@ def test_a_direction_from_weights_to_themselves_is_refused():
         towards(start, stop, ["a"], "sgd and swa")  # apart, but not in these
     check_apart(start, stop, ["b"])
     assert difference(start, start, ["a"])["a"].tolist() == [0, 0, 0]  # as a distance it is right
-
-
-CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
 
 
 def net(arch="resnet8", norm="batch", seed=0, **options):
@@ -65,22 +57,6 @@ def norm(direction):
 
 def equal(one, other):
     return list(one) == list(other) and all(torch.equal(one[n], other[n]) for n in one)
-
-
-# --- kinds ---
-
-
-def test_each_kind_that_a_config_may_name_has_its_function_and_each_function_its_name():
-    assert not set(DRAWN) ^ set(drawn_kinds())
-    assert not set(COMPUTED) ^ set(computed_kinds())
-    assert not DRAWN.keys() & COMPUTED.keys()
-
-
-def test_two_functions_of_one_kind_are_refused():
-    with pytest.raises(ValueError, match="two functions are of the drawn kind 'uniform'"):
-        drawn("uniform")(lambda w, _: w)
-    with pytest.raises(ValueError, match="two functions are of the computed kind 'pca'"):
-        computed("pca")(lambda *_: None)
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -224,9 +200,6 @@ def test_unknown_kinds_are_an_error():
         random_direction("unifrom", small(), key="key", k=0)
 
 
-# --- length and signs ---
-
-
 def test_unit():
     scaled, length = unit({"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]])})
     assert length == 5
@@ -247,9 +220,6 @@ def test_sign_agreement_leaves_zeros_out():
     w = {"a": torch.tensor([2.0, 2.0, 2.0, 0.0]), "b": torch.tensor([-1.0]), "other": torch.ones(3)}
     assert sign_agreement(d, w) == pytest.approx(2 / 3)
     assert math.isnan(sign_agreement({"a": torch.zeros(4)}, w))
-
-
-# --- groups ---
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "mlp"])
@@ -296,111 +266,6 @@ def test_an_unknown_group_is_an_error():
     with pytest.raises(ValleysError, match="unknown parameter group 'batch_norm'") as caught:
         parameter_group(net(), "batch_norm")
     assert all(name in str(caught.value) for name in GROUPS)
-
-
-# --- gradient ---
-
-
-class Double(nn.Module):
-    """A float64 net with batch norm on the float32 images of a split."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        layers = [nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)]
-        self.layers = nn.Sequential(*layers).double()
-        bn = self.layers[1]
-        bn.running_mean.normal_()
-        bn.running_var.uniform_(0.5, 2)
-
-    def forward(self, x):
-        return self.layers(x.flatten(1).double())
-
-
-def full_loss(model, split):
-    return CROSS_ENTROPY(model(split.floats(slice(None))), split.labels).mean()
-
-
-@pytest.mark.parametrize("batch_size", [3, 7, 20, 500])
-def test_gradient_is_that_of_the_mean_loss(tiny_split, batch_size):
-    model = Double()
-    before = copy.deepcopy(model.state_dict())
-    model.train()
-    found = gradient(model, tiny_split, CROSS_ENTROPY, batch_size)
-    assert equal(model.state_dict(), before), "the running statistics were changed"
-    model.eval()
-    expected = torch.autograd.grad(full_loss(model, tiny_split), list(model.parameters()))
-    assert list(found) == [n for n, _ in model.named_parameters()]
-    for d, e in zip(found.values(), expected, strict=True):
-        torch.testing.assert_close(d, e, rtol=1e-10, atol=1e-14)
-        assert not d.requires_grad
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_gradient_equals_finite_differences(tiny_split):
-    model = Double().eval()
-    found = gradient(model, tiny_split, CROSS_ENTROPY)
-    step = 1e-5
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            entries = parameter.view(-1)
-            for i in range(0, entries.numel(), 5):
-                value = entries[i].item()
-                sides = []
-                for sign in (1, -1):
-                    entries[i] = value + sign * step
-                    sides.append(full_loss(model, tiny_split).item())
-                entries[i] = value
-                slope = (sides[0] - sides[1]) / (2 * step)
-                assert found[name].view(-1)[i].item() == pytest.approx(slope, rel=1e-5, abs=1e-9), (name, i)
-
-
-# --- principal components ---
-
-
-def trajectory(n=8, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    scale = torch.tensor([5.0, 2.0, 1.0, 0.3, 0.2, 0.1])
-    return [
-        {"a": x[:4].reshape(2, 2), "skipped": torch.full((3,), float(i)), "b": x[4:]}
-        for i, x in enumerate(torch.randn(n, 6, generator=g) * scale + 3)
-    ]
-
-
-def test_principal_components_are_those_of_the_svd():
-    states = trajectory()
-    found = principal_components(iter(states), ["a", "b"], 3)
-    matrix = np.stack([flat(restrict(s, ["a", "b"])).numpy() for s in states])
-    _, sizes, vectors = np.linalg.svd(matrix - matrix.mean(0))
-    for component, size, vector in zip(found, sizes, vectors, strict=False):
-        assert [(n, tuple(d.shape), d.dtype) for n, d in component.items()] == [
-            ("a", (2, 2), torch.float32),
-            ("b", (2,), torch.float32),
-        ]
-        scaled, length = unit(component)
-        assert abs(float(flat(scaled) @ torch.from_numpy(vector))) == pytest.approx(1, abs=1e-6)
-        assert length == pytest.approx(size, rel=1e-5)
-        assert flat(component)[flat(component).abs().argmax()] > 0
-    assert len(found) == 3
-
-
-def test_principal_components_need_enough_iterates():
-    with pytest.raises(ValleysError, match="at least 4 iterates for 3 components, there are 3"):
-        principal_components(trajectory(3), ["a", "b"], 3)
-    assert len(principal_components(trajectory(4), ["a", "b"], 3)) == 3
-
-
-def test_rounding_noise_is_no_component():
-    line = [{"a": torch.tensor([1.0, 2.0, 3.0]) * i} for i in range(6)]
-    (only,) = principal_components(line, ["a"], 1)
-    assert flat(unit(only)[0]).tolist() == pytest.approx([i / math.sqrt(14) for i in (1, 2, 3)])
-    with pytest.raises(ValleysError, match="pca"):
-        principal_components(line, ["a"], 2)
-    with pytest.raises(ValleysError, match="pca"):
-        principal_components([{"a": torch.ones(3)}] * 4, ["a"], 1)
-
-
-# --- differences, and drawing computed kinds ---
 
 
 def test_difference_points_from_start_to_stop():

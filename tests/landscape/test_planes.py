@@ -174,6 +174,28 @@ def weights_of(nets):
     return {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
 
 
+def test_the_plane_of_a_block_is_one_of_three():
+    nets = three_models()
+    weights = weights_of(nets)
+    names = ["sgd", "swa", "descent"]
+    found = planes.build({"at": "sgd", "through": names}, nets, "cell")
+    assert found.checksum() == planes.through(*weights.values()).checksum()
+    iterates = list(enumerate(weights.values(), start=4))
+    grid = planes.grid({"at": "swa", "pca": True, "points": 3, "margin": 0.1}, nets, "cell", lambda: iterates)
+    assert grid.plane.checksum() == planes.principal(weights.values, list(weights["swa"])).checksum()
+    assert [row["epoch"] for row in grid.points] == [None, None, None, 4, 5, 6]
+    assert len(grid.xs) == len(grid.ys) == 3
+    group = directions.parameter_group(nets["swa"], "classifier")
+    drawn = {"kind": "gaussian", "group": "classifier", "k": 2, "share": 0.0}
+    span = {"at": "swa", "span": [drawn, {"kind": "gradient", "group": "classifier", "k": 0, "share": 0.0}]}
+    stored = [{name: torch.ones_like(tensor) for name, tensor in weights["swa"].items()}]
+    found = planes.build(span, nets, "cell", stored={"y": stored})
+    own = directions.restrict(weights["swa"], group)
+    first, _ = directions.random_direction("gaussian", own, key="cell/classifier", k=2)
+    second = directions.restrict(stored[0], group)
+    assert found.checksum() == planes.spanned(weights["swa"], first, second).checksum()
+
+
 def plane_and_evaluator(norm="batch", **options):
     nets = three_models(norm)
     plane = planes.through(*weights_of(nets).values())
