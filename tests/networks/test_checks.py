@@ -187,7 +187,7 @@ def test_complex_parameters_move_in_both_parts_and_integers_stay(backwards):
     assert directions.inner(u, u) == pytest.approx(1)
     assert float(u["a"].imag.abs().max()) > 0
     evaluator = Evaluator(net, batches(), loss=LOSS)
-    evaluator.backwards = backwards
+    evaluator.slopes.backwards = backwards
 
     def loss(offset):
         twin = copy.deepcopy(net)
@@ -207,7 +207,7 @@ def test_complex_parameters_move_in_both_parts_and_integers_stay(backwards):
     third, _ = directions.random_direction("gaussian", net, k=1)
     plane = planes.spanned(own, u, third)
     assert plane.project(other) == pytest.approx((1, 0, 0), abs=1e-6)
-    evaluator.place(plane.at(0.5, 0.0))
+    evaluator.set_weights(plane.at(0.5, 0.0))
     assert evaluator.train_loss()[0] == pytest.approx(loss(0.5), abs=1e-6)
     found = computed.gradient(flat(net), split(), LOSS)
     assert found.keys() == {f"1.{name}" for name in u}

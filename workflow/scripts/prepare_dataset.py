@@ -1,7 +1,7 @@
 """Read a data set once: decode its images, a few at a time, and write them in order.
 
-Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W) and int64 labels (N,), with statistics.
-Beside a file that is not to be held in memory, that it was checked.
+In: the originals, where they are files. Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W)
+and int64 labels (N,), with statistics. Beside a file that is not to be held in memory, that it was checked.
 """
 
 from valleys.execution.jobs import job

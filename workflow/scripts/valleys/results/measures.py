@@ -11,7 +11,7 @@ from scipy import stats as sps
 
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.config.catalogue import SOLUTIONS
 from valleys.results.stats import wilson
 from valleys.storage.tables import filled
@@ -25,7 +25,7 @@ POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
 
 
-def at_sgd(table: pd.DataFrame) -> pd.DataFrame:
+def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with each solution under a user's own name as the sgd solution of a recipe of its own.
 
     So what is told of SGD minima is told of each such solution too. The recipe is ``<recipe> at <name>``;
@@ -41,9 +41,12 @@ def at_sgd(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return tables by name, those of directions by `at_sgd`."""
+    """Return tables by name, those of directions by `user_solutions_as_recipes`."""
     of_directions = ("asymmetry", "directions", "shift", "theory_measured")
-    return {name: at_sgd(table) if name in of_directions else table for name, table in data.items()}
+    return {
+        name: user_solutions_as_recipes(table) if name in of_directions else table
+        for name, table in data.items()
+    }
 
 
 def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
@@ -96,7 +99,7 @@ def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
 
     Losses, and the parts of their errors, are on a cubic spline through the points measured
-    (`spline.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
+    (`spline.upsample`), accuracies and standard errors on straight lines. Where a loss measured is not
     finite, those left out are NaN. So all curves of a probe are alike to whoever judges, compares or averages
     them. Columns that a table without subsets or adaptive probes lacks are null (`tables.filled`).
     """
@@ -122,7 +125,7 @@ def _on_all_points(curve: pd.DataFrame) -> pd.DataFrame:
     def between(column: str, slopes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         values = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
         if np.isfinite(values).all():
-            return finer(offsets, at.tolist(), values, slopes)
+            return upsample(offsets, at.tolist(), values, slopes)
         spread = np.full(len(offsets), math.nan)
         spread[at] = values
         return spread, np.full(len(offsets), math.nan)
