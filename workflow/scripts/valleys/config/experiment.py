@@ -25,14 +25,13 @@ from valleys.config.schema import (
     check_plain,
     ignores_case,
     input_path,
-    nearest,
     read_yaml,
     with_defaults,
 )
 from valleys.config.studies import Expansion, is_plain
 from valleys.config.versions import VERSIONS
 from valleys.data.options import IMAGE_SUFFIXES, image_shape, validate_dataset
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import COMPUTED, GROUPS, KINDS, NEEDS, SINGLE
 from valleys.models.options import validate_spec
 from valleys.storage import files
@@ -278,7 +277,7 @@ class Experiment:
                     if name not in known:
                         raise ValleysError(
                             f"config: grid.{i}.{key}: {name!r} is not among {key}s"
-                            f"{nearest(name, known)}; there are {', '.join(known)}"
+                            f"{did_you_mean(name, known)}; there are {', '.join(known)}"
                         )
                 axes.append(names)
             for values in itertools.product(*axes, entry.get("seeds", self.config["seeds"])):
@@ -403,7 +402,7 @@ class Experiment:
                 for name in entry.get(key, ()):
                     if name not in known:
                         raise ValleysError(
-                            f"config: {where}.{key}: {name!r} is not among {key}{nearest(name, known)}; "
+                            f"config: {where}.{key}: {name!r} is not among {key}{did_you_mean(name, known)}; "
                             f"there are {', '.join(known) or 'none'}"
                         )
         for name in self.checkpoints:
@@ -495,7 +494,7 @@ class Experiment:
         for name in names:
             if name not in known:
                 raise ValleysError(
-                    f"config: {where}: {name!r} is no solution{nearest(name, known)}; "
+                    f"config: {where}: {name!r} is no solution{did_you_mean(name, known)}; "
                     f"choose from {', '.join(known)}"
                 )
             if name not in SOLUTIONS and not any(name in self.available(cell) for cell in self.cells):
@@ -580,8 +579,8 @@ class Experiment:
                 )
             if start["recipe"] not in known:
                 raise ValleysError(
-                    f"{where}: {start['recipe']!r} is not among recipes{nearest(start['recipe'], known)}; "
-                    f"there are {', '.join(known)}"
+                    f"{where}: {start['recipe']!r} is not among recipes"
+                    f"{did_you_mean(start['recipe'], known)}; there are {', '.join(known)}"
                 )
             if start["recipe"] in passed:
                 raise ValleysError(f"{where}: goes in a circle: {' -> '.join([*passed, start['recipe']])}")
@@ -619,7 +618,7 @@ class Experiment:
             where, kinds = f"config: probes.{name}", list(KINDS)
             if probe["kind"] not in kinds:
                 raise ValleysError(
-                    f"{where}.kind: unknown kind {probe['kind']!r}{nearest(probe['kind'], kinds)}; "
+                    f"{where}.kind: unknown kind {probe['kind']!r}{did_you_mean(probe['kind'], kinds)}; "
                     f"choose from {', '.join(kinds)}"
                 )
             if probe["group"] in ("layer:", "layer:<name>"):
@@ -629,7 +628,7 @@ class Experiment:
             if probe["group"] not in GROUPS and not probe["group"].startswith("layer:"):
                 raise ValleysError(
                     f"{where}.group: unknown group {probe['group']!r}"
-                    f"{nearest(probe['group'], list(GROUPS))}; "
+                    f"{did_you_mean(probe['group'], list(GROUPS))}; "
                     f"choose from {', '.join(GROUPS)}"
                 )
             if probe["kind"] == "filter" and probe["group"].startswith("bn"):
@@ -676,7 +675,7 @@ class Experiment:
             where, recipe = f"config: lines.{name}", line["stop_recipe"]
             if recipe is not None and recipe not in recipes:
                 raise ValleysError(
-                    f"{where}.stop_recipe: {recipe!r} is not among recipes{nearest(recipe, recipes)}; "
+                    f"{where}.stop_recipe: {recipe!r} is not among recipes{did_you_mean(recipe, recipes)}; "
                     f"there are {', '.join(recipes)}"
                 )
             if line["start"] == line["stop"] and not self.leaves_cell(name):
@@ -770,7 +769,7 @@ class Experiment:
                 raise ValleysError(f"{where}: {text!r} is no direction; write <probe>/<k>, as in uniform/0")
             if name not in probes:
                 raise ValleysError(
-                    f"{where}: {name!r} is not among probes{nearest(name, list(probes))}; "
+                    f"{where}: {name!r} is not among probes{did_you_mean(name, list(probes))}; "
                     f"there are {', '.join(probes) or 'none'}"
                 )
             n = 1 if probes[name]["kind"] in SINGLE else probes[name]["n"]

@@ -20,7 +20,6 @@ import contextlib
 import copy
 import csv
 import io
-import os
 import re
 import sys
 from collections import defaultdict
@@ -32,7 +31,7 @@ from typing import Any
 import yaml
 
 from valleys.config.experiment import Experiment, load
-from valleys.config.schema import SCHEMA_FILE, check
+from valleys.config.schema import check, with_defaults
 from valleys.costs.jobs import RULES, Costs
 from valleys.costs.machine import MB
 from valleys.costs.work import Cost
@@ -257,12 +256,9 @@ def make(
 
 
 def _experiment(configfile: Path) -> Experiment:
-    from snakemake.utils import validate
-
     config = copy.deepcopy(load(configfile))  # without aliases
     check(config)
-    validate(config, os.fspath(SCHEMA_FILE))
-    return Experiment(config)
+    return Experiment(with_defaults(config))
 
 
 @contextlib.contextmanager

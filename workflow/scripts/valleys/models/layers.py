@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.models.options import (
     NORM_INITS,
-    pick,
 )
 
 ACTIVATION_MODULES = {
@@ -114,7 +113,9 @@ def init_norm_weights(model: nn.Module, how: str, generator: torch.Generator | N
     generator
         Source of the draws, on the CPU: draws are made there, so that they are the same on every device.
     """
-    pick("model.norm_init", how, NORM_INITS)
+    if how not in NORM_INITS:
+        hint = did_you_mean(how, NORM_INITS)
+        raise ValleysError(f"model.norm_init: {how!r}{hint}; it must be one of: {', '.join(NORM_INITS)}")
     for name, kind in norm_parameters(model).items():
         if kind == "norm_weight":
             weight = model.get_parameter(name)
