@@ -1,7 +1,6 @@
 import builtins
 import hashlib
 import io
-import json
 import logging
 import os
 import pickle
@@ -18,7 +17,7 @@ import torch
 from PIL import Image
 from valleys.data import cache
 from valleys.data.cache import _write, load_split, save_split
-from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
+from valleys.data.options import DATASET_OPTIONS
 from valleys.data.sources import decoding
 from valleys.data.sources.load import SOURCES, load_source, write_source
 from valleys.data.split import subset_indices
@@ -59,16 +58,6 @@ def chw(images):
 # --- options ---
 
 
-def test_options_need_no_torch():
-    code = (
-        "import sys, valleys.data.options as d; d.validate_dataset('digits', {}); "
-        "print(sorted({'torch', 'numpy', 'sklearn', 'pandas', 'PIL', 'pyarrow'} & set(sys.modules)))"
-    )
-    env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
 def test_digits_needs_no_torchvision():
     code = (
         "import sys; from valleys.data.sources.load import load_source; load_source({'source': 'digits'}); "
@@ -84,68 +73,6 @@ def test_every_source_is_listed():
     assert {"digits", "cifar10", "cifar100", "svhn", "stl10", "fashion_mnist"} < set(SOURCES)
     assert {"image_folder", "parquet", "numpy"} < set(SOURCES)
     assert all(SOURCES.values())
-
-
-def test_defaults_are_filled_in():
-    filled = validate_dataset("digits", {})
-    assert filled == {
-        "source": "digits",
-        "train_size": 800,
-        "split_seed": 0,
-        "max_train": None,
-        "max_test": None,
-        "subset_seed": 0,
-        "classes": None,
-    }
-    for name, spec in (
-        ("digits", {"max_train": 5}),
-        ("x", {"source": "cifar10", "root": "r"}),
-        ("x", {"source": "parquet", "train": ("a", "b"), "test": "c", "size": None}),
-        ("x", {"source": "image_folder", "train": "a", "test": "b", "size": 8}),
-    ):
-        filled = validate_dataset(name, spec)
-        options = {*COMMON_OPTIONS, *DATASET_OPTIONS[filled["source"]].options}
-        # Statistics are there when they are given: they came later, and prepared data should not be remade.
-        assert set(filled) == {"source", *options} - {"mean", "std"}
-        assert validate_dataset(name, filled) == filled
-        json.dumps(filled)
-    assert validate_dataset("x", {"source": "parquet", "train": ("a", "b"), "test": "c"})["train"] == [
-        "a",
-        "b",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        ("digits", ["mapping"]),
-        ({}, ["no key 'source'", "cifar10"]),
-        ({"source": "cifar"}, ["'cifar'", "did you mean 'cifar10'"]),
-        ({"source": 3}, ["source is 3"]),
-        ({"source": "cifar10"}, ["lacks the key 'root'", "cifar10"]),
-        ({"source": "numpy", "train": "a"}, ["lacks the key 'test'"]),
-        ({"source": "image_folder", "train": "a", "test": "b"}, ["lacks the key 'size'"]),
-        ({"source": "digits", "max_trian": 3}, ["'max_trian'", "did you mean 'max_train'"]),
-        ({"source": "digits", "root": "r"}, ["unknown key 'root'", "train_size"]),
-        ({"source": "digits", "train_size": 1797}, ["train_size is 1797", "at most 1796"]),
-        ({"source": "digits", "train_size": 800.0}, ["train_size is 800.0", "integer"]),
-        ({"source": "digits", "train_size": True}, ["integer"]),
-        ({"source": "digits", "max_train": 0}, ["max_train is 0", "at least 1"]),
-        ({"source": "digits", "classes": 1}, ["classes is 1", "at least 2"]),
-        ({"source": "cifar10", "root": "r", "download": "no"}, ["download is 'no'", "true or false"]),
-        ({"source": "cifar10", "root": ""}, ["root is ''", "non-empty"]),
-        ({"source": "parquet", "train": [], "test": "b"}, ["train is []"]),
-        ({"source": "parquet", "train": ["a", 3], "test": "b"}, ["one or more paths"]),
-    ],
-)
-def test_bad_options(spec, words):
-    with pytest.raises(ValleysError) as caught:
-        validate_dataset("mine", spec)
-    message = str(caught.value)
-    assert message.startswith("datasets.mine")
-    assert "\n" not in message
-    for word in words:
-        assert word in message, message
 
 
 def test_load_source_validates():
@@ -165,7 +92,7 @@ def test_statistics_of_ones_own():
     assert found.std == load_source({"source": "digits"})[0].std != (0.25,)
     for spec, words in (
         ({"mean": [0.5, 0.5]}, r"datasets.digits.mean is \[0.5, 0.5\]; it must be 1 numbers, one a channel"),
-        ({"std": [0]}, r"datasets.digits.std is \[0\]; each must be at least 1e-06"),
+        ({"std": [0]}, r"datasets.digits.std: \[0\]; .* each at least 1e-06"),
         ({"std": "0.25"}, "a list of numbers"),
         ({"mean": [True]}, "a list of numbers"),
     ):

@@ -216,7 +216,7 @@ def block_schema(
             "if": {"properties": {key: {"const": name}}, "required": [key]},
             "then": {
                 "additionalProperties": False,
-                "properties": {key: True, **properties[name]},
+                "properties": {key: {}, **properties[name]},
                 "required": [option for option, one in options.items() if one.required],
             },
         }

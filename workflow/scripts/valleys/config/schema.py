@@ -86,14 +86,28 @@ def check(config: Config) -> None:
     """
     _check_plain_values(config)
     found = _Validator(_schema(), registry=_REGISTRY).iter_errors(config)
-    if isinstance(config, Mapping) and set(_schema()["properties"]) <= set(config):
-        found = (error for error in found if error.validator != "not")  # options of other losses, filled in
     errors = sorted(found, key=lambda e: len(e.absolute_path))
     if errors:
         error = errors[0]
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
+    if not set(_schema()["properties"]) <= set(config):  # filled in, a loss has the options of all
+        _check_losses(config)
+
+
+def _check_losses(config: Config) -> None:
+    """Check that no loss is given an option of another one, which it would not use."""
+    for block in ("recipes", "checkpoints"):
+        for name, one in config.get(block, {}).items():
+            loss = one.get("loss", {})
+            chosen = loss.get("name", "cross_entropy")
+            for key in loss.keys() - {"name", *model_options.LOSSES[chosen]}:
+                (other,) = (loss for loss, known in model_options.LOSSES.items() if key in known)
+                raise ValleysError(
+                    f"config: {block}.{name}.loss.{key}: {loss[key]!r} is set, but {chosen} has no option "
+                    f"{key!r}; drop it, or set name to {other}"
+                )
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -272,8 +286,6 @@ def _explain(error: ValidationError) -> str:
         if error.validator_value.startswith("^[a-z]"):  # of studies, whose tables and rules have their names
             right = "small letters, digits and '_', beginning with a letter"
         return f"{where}: {error.instance!r} cannot be a name; use {right}"
-    if error.validator == "not":
-        return f"{where}: {error.instance!r} is set, but this is {error.schema['errorMessage']}"
     if error.validator == "type":
         return f"{where}: {error.message}{_meaning(error.schema)}"
     return f"{where}: {error.message}"

@@ -63,6 +63,19 @@ MOST_WEIGHTS = 10**10  # of all layers of an mlp between hidden ones
 DEPTH_RULES = {"basic": (6, 2), "bottleneck": (9, 2), "wrn": (6, 4), "densenet_bc": (6, 4)}
 
 
+#: Losses by name, each with its options (`models.losses.build`).
+LOSSES: dict[str, dict[str, Option]] = {
+    "cross_entropy": {},
+    "label_smoothing": {
+        "smoothing": Option("number", "share of a label spread over all classes", 0.1, minimum=0, maximum=1)
+    },
+    "mse": {},
+    "focal": {
+        "gamma": Option("number", "power of 1 - p that weighs an image", 2, minimum=0, maximum=100),
+    },
+}
+
+
 @dataclass(frozen=True)
 class Arch:
     """One architecture.
