@@ -92,17 +92,20 @@ def check(config: Config) -> None:
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
-    if not set(_schema()["properties"]) <= set(config):  # filled in, a loss has the options of all
-        _check_losses(config)
+    _check_losses(config)
 
 
 def _check_losses(config: Config) -> None:
     """Check that no loss is given an option of another one, which it would not use."""
+    filled = set(_schema()["properties"]) <= set(config)  # a loss then has the options of all
+    every = set(_schema()["$defs"]["loss"]["properties"])
     for block in ("recipes", "checkpoints"):
         for name, one in config.get(block, {}).items():
             loss = one.get("loss", {})
             chosen = loss.get("name", "cross_entropy")
-            for key in loss.keys() - {"name", *model_options.LOSSES[chosen]}:
+            if filled and loss.keys() == every:
+                continue
+            for key in sorted(loss.keys() - {"name", *model_options.LOSSES[chosen]}):
                 (other,) = (loss for loss, known in model_options.LOSSES.items() if key in known)
                 raise ValleysError(
                     f"config: {block}.{name}.loss.{key}: {loss[key]!r} is set, but {chosen} has no option "
@@ -292,8 +295,9 @@ def _explain(error: ValidationError) -> str:
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:
-    """Return the end of a sentence that says what a key means."""
-    return f" ({schema['description'].rstrip('.')})" if "description" in schema else ""
+    """Return the end of a sentence that says what a key means: the first sentence of its description."""
+    text = schema.get("description", "").partition(". ")[0].rstrip(".")
+    return f" ({text})" if text else ""
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
