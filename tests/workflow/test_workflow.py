@@ -816,7 +816,7 @@ def test_cifar10_from_parquet_to_verdicts(tmp_path):
     [
         ({**SMOKE, "sedes": [1]}, "unknown key 'sedes', did you mean 'seeds'?"),
         (changed(SMOKE, recipes__quick__epcohs=3), "config: recipes.quick: unknown key 'epcohs'"),
-        (changed(SMOKE, models__mlp__arch="resnet88"), "nearest is 'resnet8'"),
+        (changed(SMOKE, models__mlp__arch="resnet88"), "did you mean 'resnet8'?"),
         (changed(SMOKE, datasets__digits__source="digit"), "did you mean 'digits'"),
         (changed(SMOKE, name="../escape"), "config: name: '../escape' cannot be a name"),
         (changed(SMOKE, probes__uniform__kind="unifrom"), "did you mean 'uniform'?"),
