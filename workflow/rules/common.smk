@@ -14,8 +14,7 @@ from valleys.costs.jobs import Costs
 try:
     schema.check_files(workflow.configfiles)
     schema.check(config)
-    validate(config, "../schemas/config.schema.yaml")
-    experiment = Experiment(config)
+    experiment = Experiment(schema.with_defaults(config))
     schema.check_writable(experiment.root)
 except ValleysError as error:
     raise WorkflowError(str(error))
