@@ -19,7 +19,7 @@ import yaml
 
 from valleys import figures
 from valleys.errors import shown
-from valleys.report import rulegraph
+from valleys.report import rulegraph, rulegraph_layout
 from valleys.report.html_tables import (
     CSV_LIMIT,
     DASH,
@@ -366,7 +366,7 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
 def _graph(graph: rulegraph.RuleGraph | None) -> dict[str, Any] | None:
     if graph is None or not graph.jobs:
         return None
-    drawing = rulegraph.lay_out(graph)
+    drawing = rulegraph_layout.lay_out(graph)
     needs: dict[str, list[str]] = {}
     for rule, reader in graph.edges:
         needs.setdefault(reader, []).append(rule)
@@ -374,8 +374,8 @@ def _graph(graph: rulegraph.RuleGraph | None) -> dict[str, Any] | None:
     return {
         "width": round(drawing.width),
         "height": round(drawing.height),
-        "box_width": rulegraph.WIDTH,
-        "box_height": rulegraph.HEIGHT,
+        "box_width": rulegraph_layout.WIDTH,
+        "box_height": rulegraph_layout.HEIGHT,
         "boxes": drawing.boxes,
         "lines": drawing.lines,
         "cyclic": any(back for _, back in drawing.lines),
