@@ -26,7 +26,6 @@ from valleys.report.html_tables import (
     PARQUET_LIMIT,
     Frames,
     carried_tables,
-    cell_of,
     number_text,
     p_value_cell,
     percent_text,
@@ -34,6 +33,7 @@ from valleys.report.html_tables import (
     preview_table,
     size_text,
     solutions_table,
+    value_cell,
 )
 from valleys.results import measures
 from valleys.storage.tables import stack
@@ -289,8 +289,8 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
         "verdict": row["verdict"],
         "known": row["verdict"] in VERDICTS,
         "scope": row["scope"],
-        "effect": cell_of(row["effect"]),
-        "low": cell_of(row["low"]),
+        "effect": value_cell(row["effect"]),
+        "low": value_cell(row["low"]),
         "unit": row["unit"],
         "interval": DASH if np.isnan([row["low"], row["high"]]).all() else interval,
         "n": row["n"],
