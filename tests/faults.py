@@ -28,8 +28,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from valleys.costs.jobs import RULES
 from valleys.errors import ValleysError
-from valleys.storage import files, tables
-from valleys.storage.state import load_checkpoint
+from valleys.storage import files, state, tables
 from valleys.storage.weights import load_weights
 
 SMOKE = load("config/smoke.yaml")
@@ -105,7 +104,7 @@ def readers(path):
     if path.suffix == ".svg":
         return {"figure (SVG)": lambda: files.read_svg(path)}
     if path.suffix == ".pt":
-        return {"checkpoint": lambda: plain(load_checkpoint(path))}
+        return {"checkpoint": lambda: plain(state.load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
         from valleys.data.cache import load_split, read_metadata
 

@@ -1,13 +1,11 @@
 """A stage whose code has changed must have had its version looked at.
 
 Snakemake does not see changes in the library that a rule's script imports. Each stage therefore has a version
-in its params (config/versions.py). This test keeps a hash of the code each stage uses, docstrings and
-comments left out; when one differs, either raise the stage's version (its results change: it and all
-downstream are remade) or leave it (they do not), and then record the new hash with ``make stamp``.
+in its params (config/versions.py). This test keeps a hash of the definitions that each stage uses
+(stage_code.py). When one differs, either raise the stage's version (its results change: it and all downstream
+are remade) or leave it (they do not), and then record the new hash with ``make stamp``.
 """
 
-import ast
-import hashlib
 import json
 import shutil
 import sys
@@ -15,153 +13,153 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "workflow" / "scripts"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stage_code import SCRIPTS, library, reached, stage_hash
+from valleys.config.versions import VERSIONS
+
 RECORD = Path(__file__).with_name("stage_hashes.json")
-# Reports progress, checks, or only reads: no part in results.
-NO_PART = {"errors", "jobs", "stages", "config", "__main__"}
-
-
-def library(scripts):
-    """The library's modules by name, those of packages with a dot: ``figures`` is its ``__init__.py``."""
-    top = scripts / "valleys"
-    named = {path.relative_to(top).with_suffix("").parts: path for path in top.rglob("*.py")}
-    named = {parts[:-1] if parts[-1] == "__init__" else parts: path for parts, path in named.items()}
-    return {".".join(parts): path for parts, path in named.items() if parts}
-
-
-def imported(path, scripts=None):
-    """Names of the library modules that a file imports, anywhere in it.
-
-    An import of a package's module runs the package's ``__init__.py`` too.
-    """
-    scripts = scripts or SCRIPTS
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            # `from .x import y` begins at the file's own folder, each further dot one above.
-            above = path.relative_to(scripts).parts[: -node.level] if node.level else ()
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".")[1:] for name in names if name.startswith("valleys.")]
-    found = {".".join(p[:n]) for p in parts for n in range(1, len(p) + 1)}
-    return found & set(library(scripts)) - NO_PART
-
-
-def modules_of(stage, scripts=None):
-    """The modules a stage uses, found by following imports from its script."""
-    scripts = scripts or SCRIPTS
-    paths = library(scripts)
-    found, todo = set(), imported(scripts / f"{stage}.py", scripts)
-    while todo:
-        name = todo.pop()
-        found.add(name)
-        todo |= imported(paths[name], scripts) - found
-    return sorted(found)
-
-
-def code(path):
-    """A file's syntax tree without docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
-
-
-def stage_hash(stage, scripts=None):
-    scripts = scripts or SCRIPTS
-    paths = library(scripts)
-    files = [scripts / f"{stage}.py", *(paths[name] for name in modules_of(stage, scripts))]
-    return hashlib.sha256("\n".join(code(path) for path in files).encode()).hexdigest()[:16]
 
 
 def present():
-    from valleys.config.versions import VERSIONS
-
-    return {stage: {"version": version, "code": stage_hash(stage)} for stage, version in VERSIONS.items()}
+    modules = library()
+    return {
+        stage: {"version": version, "code": stage_hash(stage, modules=modules)}
+        for stage, version in VERSIONS.items()
+    }
 
 
 def test_every_stage_has_a_script_and_a_version():
-    from valleys.config.versions import VERSIONS
-
-    scripts = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert scripts == set(VERSIONS)
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == set(VERSIONS)
 
 
-def test_imports_are_followed():
-    assert {"sgd", "data", "losses", "files", "models"} <= set(modules_of("train_sgd"))
-    assert "sgd" not in modules_of("detect")
-    assert "figures" not in modules_of("train_sgd")
+def test_definitions_are_followed_through_the_library():
+    modules = library()
+    trained = reached("train_sgd", modules=modules)
+    assert {"training.sgd.train", "training.trainer.Trainer", "data.augment.epoch_batches"} <= trained
+    assert {"models.architectures.PreResNet", "storage.weights.save_weights"} <= trained
+    assert not {"training.sgd.descend", "training.paths.connect", "storage.weights.relabel"} & trained
+    drawn = reached("figures", modules=modules)
+    assert {"figures.shift.KIND", "figures.study.KIND", "results.stats.wilson"} <= drawn
+    assert not any(name.startswith("training.") for name in drawn)
+    assert not any(name.startswith(("errors.", "execution.", "config.schema.")) for name in trained | drawn)
 
 
-@pytest.mark.parametrize(
-    ("stage", "package"), [("claims", "claims"), ("figures", "figures"), ("report", "figures")]
-)
-def test_imports_are_followed_into_packages(stage, package):
-    own = {name for name in library(SCRIPTS) if f"{name}.".startswith(f"{package}.")}
-    assert len(own) > 10
-    assert own <= set(modules_of(stage))
-    assert not own & set(modules_of("detect"))
+LIBRARY = {
+    "one": """
+value = 1
+value += 1
+
+def used():
+    '''Text.'''
+    return value
+
+def apart():
+    return 2
+""",
+    "errors": """
+class Wrong(Exception):
+    pass
+""",
+    "many/__init__": """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from valleys.many.deep import passed
+""",
+    "many/deep": """
+from valleys import one
+
+def passed():
+    return one.used()
+
+class Whole:
+    a = 1
+""",
+    "many/lists": """
+ALL = {}
+
+def entered(f):
+    ALL[f.__name__] = f
+
+@entered
+def first():
+    return 1
+""",
+}
+
+
+@pytest.fixture
+def scripts(tmp_path):
+    for name, text in LIBRARY.items():
+        path = tmp_path / "valleys" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("from valleys import one", {"one"}),
-        ("from valleys import many", {"many"}),
-        ("from valleys.many import value", {"many"}),
-        ("from valleys.many import deep", {"many", "many.deep"}),
-        ("from valleys.many.deep import value", {"many", "many.deep"}),
-        ("import valleys.many.deep", {"many", "many.deep"}),
-        ("import valleys.one as other, json", {"one"}),
-        ("from .one import value", {"one"}),
-        ("from . import one", {"one"}),
-        ("from .many.deep import value", {"many", "many.deep"}),
-        ("def late():\n    from valleys.many import deep", {"many", "many.deep"}),
-        ("from valleys import errors", set()),
-        ("import json\nfrom many import deep", set()),
+        ("from valleys import one\none.used()", {"one.used", "one.value"}),
+        ("from valleys.one import used\nused()", {"one.used", "one.value"}),
+        ("from valleys import one as other\nother.apart()", {"one.apart"}),
+        ("from valleys import one\nf(one)", {"one.used", "one.value", "one.apart"}),
+        ("from valleys.many import passed\npassed()", {"many.deep.passed", "one.used", "one.value"}),
+        ("from valleys.many import deep\ndeep.Whole()", {"many.deep.Whole"}),
+        ("def late():\n    from valleys.many import deep\n    deep.Whole()", {"many.deep.Whole"}),
+        (
+            "from valleys.many import lists\nlists.ALL",
+            {"many.lists.ALL", "many.lists.first", "many.lists.entered"},
+        ),
+        (
+            "get(f'valleys.many.{x}').Whole",
+            {"many.deep.passed", "many.deep.Whole", "one.used", "one.value"}
+            | {"many.lists.ALL", "many.lists.first", "many.lists.entered"},
+        ),
+        ("from valleys.errors import Wrong\nraise Wrong", set()),
+        ("import json\njson.dumps(1)", set()),
     ],
 )
-def test_every_way_to_import_is_followed(line, found, tmp_path):
-    write_library(tmp_path)
-    path = tmp_path / "valleys" / "user.py"
-    path.write_text(line + "\n")
-    assert imported(path, tmp_path) == found
+def test_every_way_to_a_definition_is_followed(line, found, scripts):
+    (scripts / "work.py").write_text(line + "\n")
+    assert reached("work", scripts) == found
 
 
-def test_imports_within_a_package_are_followed(tmp_path):
-    write_library(tmp_path)
-    (tmp_path / "valleys" / "many" / "deep.py").write_text("from . import beside\nfrom ..one import value\n")
-    (tmp_path / "valleys" / "many" / "beside.py").write_text("")
-    (tmp_path / "work.py").write_text("from valleys.many import deep\n")
-    assert modules_of("work", tmp_path) == ["many", "many.beside", "many.deep", "one"]
+@pytest.mark.parametrize(
+    ("file", "old", "new", "is_seen"),
+    [
+        ("one", "value += 1", "value += 2", True),
+        ("one", "return value", "return -value", True),
+        ("one", "'''Text.'''", "'''Other text.'''", False),
+        ("one", "return 2", "return 3", False),
+        ("many/deep", "return one.used()", "return one.used() + 1", True),
+        ("many/deep", "a = 1", "a = 2", False),
+        ("errors", "pass", "x = 1", False),
+    ],
+)
+def test_a_change_is_seen_where_it_has_a_part(file, old, new, is_seen, scripts):
+    (scripts / "work.py").write_text("from valleys.many import deep\ndeep.passed()\n")
+    before = stage_hash("work", scripts)
+    path = scripts / "valleys" / f"{file}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert (stage_hash("work", scripts) != before) == is_seen
 
 
-@pytest.mark.parametrize("stage", ["claims", "figures"])
-def test_a_change_of_any_file_of_a_package_is_seen(stage, tmp_path):
-    scripts = Path(shutil.copytree(SCRIPTS, tmp_path / "scripts"))
-    files = [path for path in library(scripts).values() if path.parent.name == stage]
-    seen = {stage_hash(stage, scripts)}
-    apart = stage_hash("detect", scripts)
-    for path in files:
-        path.write_text(path.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
-        seen.add(stage_hash(stage, scripts))
-    assert len(seen) == len(files) + 1
-    assert stage_hash("detect", scripts) == apart
-
-
-def write_library(folder):
-    """A library of a module, a package with one, and what has no part in results."""
-    for name in ("one", "errors", "many/__init__", "many/deep"):
-        path = folder / "valleys" / f"{name}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("value = 1\n")
+def test_code_that_moves_is_the_same_code(scripts):
+    (scripts / "work.py").write_text("from valleys.many import deep\ndeep.passed()\n")
+    before = stage_hash("work", scripts)
+    library = scripts / "valleys"
+    shutil.move(library / "one.py", library / "many" / "first.py")
+    deep = library / "many" / "deep.py"
+    deep.write_text(
+        deep.read_text()
+        .replace("import one\n", "many import first\n")
+        .replace("one.used", "first.used")
+        .replace("from valleys many", "from valleys.many")
+    )
+    assert "from valleys.many import first" in deep.read_text()
+    assert stage_hash("work", scripts) == before
 
 
 def test_no_stage_changed_unnoticed():
