@@ -18,6 +18,8 @@ container: "valleys.sif"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/run.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/probe.smk"
@@ -28,7 +30,7 @@ include: "workflow/rules/targets.smk"
 
 onstart:
     claim_files()
-    lift_rate_limit()
+    internals.lift_rate_limit()
     write_rulegraph()
     start_fork_server()
 

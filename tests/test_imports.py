@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "execution": "errors storage data",
     "landscape": "errors lazy asymmetry storage factories data networks models training",
     "config": "errors storage factories data.options models.options landscape.kinds",
-    "costs": "errors storage factories config data.options data.counts models landscape.kinds",
+    "costs": "errors storage factories execution.snakemake_internals config data.options data.counts models"
+    " landscape.kinds",
     "results": "errors asymmetry storage config",
     "claims": "errors asymmetry config results",
     "figures": "errors storage config results",

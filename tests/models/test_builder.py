@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import SMALL, images, small
+from small_models import CIFAR, SMALL, images, small
 from torch import nn
 from valleys.models import builder
 from valleys.models.builder import build

@@ -364,17 +364,3 @@ def test_schemes_and_widths(page):
         assert needed in page
     # Every table can be wider than the page, so each sits in a box that scrolls by itself.
     assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table")
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([0.2, 0.3, 0.4], "0.30 ± 0.25"),
-        ([1500.0, 1700.0], "1600 ± 1271"),
-        ([2.0], "2"),
-        ([], "–"),
-        ([float("nan"), 2.0, 2.0], "2 ± 0 (1 not finite)"),
-    ],
-)
-def test_plus_minus(values, text):
-    assert html_tables._plus_minus(pd.Series(values, dtype=float), 0.95) == text

@@ -38,6 +38,7 @@ from valleys.costs.machine import MB
 from valleys.costs.rules import RULES
 from valleys.costs.work import Cost
 from valleys.errors import ValleysError
+from valleys.execution.snakemake_internals import job_graph
 
 SNAKEFILE = Path(__file__).resolve().parents[4] / "Snakefile"
 PROFILE = SNAKEFILE.parent / "profiles" / "default" / "config.yaml"
@@ -298,7 +299,7 @@ def graph_of(configfile: Path, targets: Iterable[str] = ()) -> Iterator[Any]:
             )
             with contextlib.redirect_stdout(io.StringIO()):  # its drawing, which is not what is wanted
                 workflow.dag(settings).printd3dag()
-            graph = workflow._workflow.dag
+            graph = job_graph(workflow)
         except Exception as error:
             raise ValleysError(f"no plan of {configfile}: {_reason(error)}") from error
         yield graph

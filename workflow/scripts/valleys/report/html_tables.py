@@ -1,4 +1,4 @@
-"""Tables of the report, as cells to be laid out by the template."""
+"""Tables of the report as texts in cells; the template lays them out, `results` has the numbers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
     rows = []
     if frame is not None:
         for key, part in frame.groupby([*figures.SETTING, "solution"], sort=False):
-            row = [cell_of(value) for value in (*key, part["seed"].nunique())]
+            row = [value_cell(value) for value in (*key, part["seed"].nunique())]
             row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
     policies = [] if frame is None else [p for p in frame["bn_policy"].unique() if p != "none"]
@@ -117,14 +117,14 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
     rows = []
     for row in counts.to_dict("records"):
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
-        cells = [cell_of(row[name]) for name in cell]
+        cells = [value_cell(row[name]) for name in cell]
         cells += [
             TableCell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
-            cell_of(row["uneven"]),
-            cell_of(row["c_star"]),
-            cell_of(row["asymmetry_index"]),
+            value_cell(row["uneven"]),
+            value_cell(row["c_star"]),
+            value_cell(row["asymmetry_index"]),
         ]
-        rows.append(cells + [cell_of(row[name]) for name in verdicts])
+        rows.append(cells + [value_cell(row[name]) for name in verdicts])
     text = "Verdicts of Definition 1 on every probed direction, seeds together."
     return _table("Prevalence", columns, rows, text=text)
 
@@ -138,7 +138,7 @@ def preview_table(name: str, frame: pd.DataFrame, experiment: str, kind: str, pa
     columns = [(str(column), meanings.get(column, "")) for column in frame.columns]
     head = frame.head(PREVIEW_ROWS)
     rows = [
-        [cell_of(value, column) for column, value in zip(frame.columns, row, strict=True)]
+        [value_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
         for row in head.to_numpy(dtype=object)
     ]
     return _table(
@@ -173,7 +173,7 @@ def carried_tables(name: str, frame: pd.DataFrame, parquet: bytes | None) -> lis
     ]
 
 
-def cell_of(value: Any, column: str = "") -> TableCell:
+def value_cell(value: Any, column: str = "") -> TableCell:
     """Return a value as a person reads it."""
     if isinstance(value, (bool, np.bool_)):
         return TableCell("yes" if value else "no")

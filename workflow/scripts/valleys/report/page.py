@@ -20,14 +20,13 @@ import yaml
 from valleys import figures
 from valleys.config import catalogue
 from valleys.errors import shown
-from valleys.report import rulegraph
+from valleys.report import rulegraph, rulegraph_layout
 from valleys.report.html_tables import (
     CSV_LIMIT,
     DASH,
     PARQUET_LIMIT,
     Frames,
     carried_tables,
-    cell_of,
     number_text,
     p_value_cell,
     percent_text,
@@ -35,6 +34,7 @@ from valleys.report.html_tables import (
     preview_table,
     size_text,
     solutions_table,
+    value_cell,
 )
 from valleys.results import measures
 from valleys.storage.tables import stack
@@ -263,8 +263,8 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
         "verdict": row["verdict"],
         "known": row["verdict"] in VERDICTS,
         "scope": row["scope"],
-        "effect": cell_of(row["effect"]),
-        "low": cell_of(row["low"]),
+        "effect": value_cell(row["effect"]),
+        "low": value_cell(row["low"]),
         "unit": row["unit"],
         "interval": DASH if np.isnan([row["low"], row["high"]]).all() else interval,
         "n": row["n"],
@@ -340,7 +340,7 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
 def _graph(graph: rulegraph.RuleGraph | None) -> dict[str, Any] | None:
     if graph is None or not graph.jobs:
         return None
-    drawing = rulegraph.lay_out(graph)
+    drawing = rulegraph_layout.lay_out(graph)
     needs: dict[str, list[str]] = {}
     for rule, reader in graph.edges:
         needs.setdefault(reader, []).append(rule)
@@ -348,8 +348,8 @@ def _graph(graph: rulegraph.RuleGraph | None) -> dict[str, Any] | None:
     return {
         "width": round(drawing.width),
         "height": round(drawing.height),
-        "box_width": rulegraph.WIDTH,
-        "box_height": rulegraph.HEIGHT,
+        "box_width": rulegraph_layout.WIDTH,
+        "box_height": rulegraph_layout.HEIGHT,
         "boxes": drawing.boxes,
         "lines": drawing.lines,
         "cyclic": any(back for _, back in drawing.lines),
