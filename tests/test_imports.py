@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "costs": "errors storage factories execution.snakemake_internals config data.options data.counts models"
     " landscape.kinds",
     "results": "errors asymmetry storage config",
-    "claims": "errors asymmetry config results",
-    "figures": "errors storage config results",
+    "claims": "errors lazy asymmetry config results",
+    "figures": "errors lazy storage config results",
     "report": "errors storage config results figures",
     "cli": "*",
     "__main__": "cli",
