@@ -1,5 +1,5 @@
 # Asymmetric valleys: train, average, probe, detect, report. The config says what; each rule file is a stage.
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.0")
 
@@ -18,6 +18,8 @@ container: "valleys.sif"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/run.smk"
+include: "workflow/rules/inputs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/probe.smk"
@@ -28,7 +30,7 @@ include: "workflow/rules/targets.smk"
 
 onstart:
     claim_files()
-    lift_rate_limit()
+    internals.lift_rate_limit()
     write_rulegraph()
     start_fork_server()
 

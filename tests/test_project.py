@@ -67,6 +67,43 @@ def test_the_smallest_config_is_one():
     assert len(Experiment(fill_defaults(yaml.safe_load(block))).cells) == 6
 
 
+FOLDERS = [
+    path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "results"
+]
+DOCUMENTS = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in folder.rglob("*.md"))]
+# What can only be a file of this repository.
+PATH = (
+    r"(?<![\w/.<>*{}-])"
+    r"((?:tests|docs|workflow|valleys|config|profiles|benchmarks|scripts)/[\w/.-]+\.%s\b)"
+)
+
+
+@pytest.fixture(scope="module")
+def files():
+    """All files of the repository by their paths from its root, each after a slash."""
+    found = [path for folder in FOLDERS for path in folder.rglob("*.*")]
+    return [f"/{path.relative_to(ROOT)}" for path in found]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_document_names_are_there(path, files):
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", text)
+    assert not [link for link in links if not (path.parent / link).exists()]
+    named = re.findall(r"`([\w./-]+\.(?:py|smk))`", text) + re.findall(PATH % r"\w+", text)
+    assert not [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
+
+
+def test_files_that_comments_name_are_there(files):
+    kinds = (".py", ".smk", ".yaml", ".def")
+    commented = [ROOT / "Snakefile", ROOT / "Makefile", ROOT / "config.yaml"]
+    commented += [path for folder in FOLDERS for path in folder.rglob("*") if path.suffix in kinds]
+    for path in commented:
+        named = re.findall(PATH % "(?:py|smk|md)", path.read_text(encoding="utf-8"))
+        gone = [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
+        assert not gone, path
+
+
 def test_the_table_of_promises_names_tests_that_there_are():
     text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     table = text.partition("## What is promised of inputs")[2].partition("\n## ")[0]

@@ -46,6 +46,7 @@ def client(folder, body, address=None, **options):
     script = folder / "script.py"
     head = f"""
         import os, signal, sys, time
+        before = [*sys.modules]
         sys.path.append({str(SCRIPTS)!r})
         from valleys.execution import forkserver
         if address := os.environ.get(forkserver.VARIABLE):
@@ -231,6 +232,18 @@ def test_the_server_ends_with_its_parent_after_its_jobs(server, tmp_path):
     assert not folder.exists()
 
 
+def test_a_job_finds_all_of_the_library_imported(shared, tmp_path):
+    """Of a module in a sub-package that is not found each job pays the import, and nothing else says so."""
+    job = client(tmp_path, "print(*before)", shared)
+    loaded = set(job.communicate(timeout=60)[0].split())
+    library = SCRIPTS / "valleys"
+    names = {path.relative_to(SCRIPTS).with_suffix("").parts for path in library.rglob("*.py")}
+    ours = {".".join(parts).removesuffix(".__init__") for parts in names}
+    assert len(ours) > 100
+    assert ours | set(forkserver.MODULES) <= loaded
+    assert "torchvision" not in loaded  # which only the preparation of a few data sets needs
+
+
 def test_no_thread_runs_in_the_server(shared):
     """A fork has only the thread that forked: a lock that another held stays locked for ever."""
     servers = [p for p in psutil.Process().children() if shared in p.cmdline()]
@@ -334,7 +347,7 @@ def test_no_room_anywhere_is_a_line_and_no_server(temporary, monkeypatch, tmp_pa
     folder = tmp_path / ("a" * 120)
     folder.mkdir()
     temporary(folder)
-    monkeypatch.setattr(forkserver, "SHORT", (str(folder), str(tmp_path / "absent")))
+    monkeypatch.setattr(forkserver, "SHORT_FOLDERS", (str(folder), str(tmp_path / "absent")))
     monkeypatch.delenv(forkserver.VARIABLE, raising=False)
     told = []
     assert forkserver.start(SCRIPTS, told.append) is None
@@ -356,7 +369,7 @@ def test_a_full_disk_is_passed_over(temporary, monkeypatch):
         return usual(prefix=prefix, dir=dir)
 
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    assert str(listens()).startswith(forkserver.SHORT)
+    assert str(listens()).startswith(forkserver.SHORT_FOLDERS)
 
 
 def test_a_forked_job_finds_modules_where_pythonpath_says(temporary, monkeypatch, tmp_path):

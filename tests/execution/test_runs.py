@@ -184,7 +184,7 @@ time.sleep(20)
 
 def announced(pid):
     """What a Snakemake process of this number says to its jobs."""
-    return f"{pid} {runs._started(pid)} {files.boot_id()} {runs._numbers()}"
+    return f"{pid} {runs._start_time(pid)} {files.boot_id()} {runs._pid_namespace()}"
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="for Linux")
@@ -218,7 +218,7 @@ def test_a_job_that_starts_when_snakemake_is_dead_ends_at_once(number):
 
 def test_a_run_announces_itself(monkeypatch):
     monkeypatch.setenv(runs.VARIABLE, "")
-    runs.announce()
+    runs.name_to_jobs()
     assert os.environ[runs.VARIABLE] == announced(os.getpid())
 
 
@@ -232,9 +232,9 @@ def test_a_run_announces_itself(monkeypatch):
 def test_a_variable_that_names_no_run_of_here_ends_nothing(said):
     said = said.format(
         pid=os.getpid(),
-        started=runs._started(os.getpid()),
+        started=runs._start_time(os.getpid()),
         boot=files.boot_id(),
-        numbers=runs._numbers(),
+        numbers=runs._pid_namespace(),
     )
     body = WATCHED.replace("time.sleep(20)", "time.sleep(0.3)")
     done = subprocess.run([sys.executable, "-c", body], env={**os.environ, runs.VARIABLE: said})

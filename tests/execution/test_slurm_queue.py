@@ -83,9 +83,9 @@ def left(folder):
     return sorted(path.name for path in (folder / "runs").glob("*.left"))
 
 
-def settle(run, wait_s=10.0):
+def cancel_left(run, wait_s=10.0):
     said, warned = [], []
-    slurm_queue.settle(run, ["results/mine/a"], said.append, warned.append, wait_s)
+    slurm_queue.cancel_left(run, ["results/mine/a"], said.append, warned.append, wait_s)
     return said, warned
 
 
@@ -121,13 +121,13 @@ def test_jobs_of_a_killed_run_are_cancelled_and_waited_for(site, folder):
     run.clear_dead()  # as a dry run does too: the record is set aside, not lost
     assert len(left(folder)) == 1
     run.claim([], ["results/mine/a"], queued=OWN)
-    said, warned = settle(run)
+    said, warned = cancel_left(run)
     assert cancelled(site) == ["4", "5"]
     assert (site / "queue").read_text() == f"6|{OTHER}|RUNNING|/w\n"
     assert len(said) == 1
     assert said[0].startswith("2 SLURM jobs (4, 5) are left of a run that has ended: cancelled")
     assert warned == left(folder) == []
-    assert settle(run) == ([], [])
+    assert cancel_left(run) == ([], [])
     asked = (site / "asked").read_text().splitlines()
     assert asked[0].startswith(f"--name {OLD} ")  # of any user
     assert asked[-1].startswith(f"--user {os.getuid()} ")
@@ -141,7 +141,7 @@ def test_a_local_run_after_a_killed_one_on_the_cluster_ends_its_jobs_too(site, f
     run.begin()
     run.clear_dead()
     run.claim([], ["results/mine/a"])
-    settle(run)
+    cancel_left(run)
     assert cancelled(site) == ["4"]
     run.end()
     assert list((folder / "runs").glob("*.*")) == []
@@ -152,14 +152,14 @@ def test_jobs_of_a_living_run_and_of_another_experiment_stay(site, folder, run):
     killed(folder, "theirs", OTHER)
     try:
         put(site, (4, OLD, "RUNNING", folder.parent), (5, OTHER, "RUNNING", folder.parent))
-        assert settle(run) == ([], [])
+        assert cancel_left(run) == ([], [])
         assert run.clear_dead() == []
-        assert settle(run) == ([], [])
+        assert cancel_left(run) == ([], [])
         assert cancelled(site) == []
     finally:
         alive.kill()
         alive.wait()
-    said, _ = settle(run)
+    said, _ = cancel_left(run)
     assert "SLURM job 4 is left" in said[0]
     assert cancelled(site) == ["4"]
 
@@ -189,7 +189,7 @@ def test_what_reaches_the_queue_late_is_cancelled_too(site, folder, run, monkeyp
         ended.extend(ids)
 
     monkeypatch.setattr(slurm_queue, "cancel", cancel_and_submit)
-    settle(run)
+    cancel_left(run)
     assert ended == cancelled(site) == ["4", "7"]
 
 
@@ -202,9 +202,9 @@ def test_beside_a_run_that_may_live_elsewhere_nothing_is_cancelled(site, folder,
     put(site, (4, OLD, "RUNNING", "/w"))
     if outputs == ["results/mine/a"]:
         with pytest.raises(ValleysError, match=rf"process 1 on node7 .*scancel --name={OLD}$"):
-            settle(run)
+            cancel_left(run)
         put(site)
-    assert settle(run) == ([], [])
+    assert cancel_left(run) == ([], [])
     assert cancelled(site) == []
     assert path.exists()
 
@@ -214,9 +214,9 @@ def test_jobs_that_do_not_end_stop_the_run(site, folder, run):
     put(site, (4, OLD, "RUNNING", "/w"))
     (site / "unheard").touch()
     with pytest.raises(ValleysError, match=r"SLURM job 4 of an earlier run is still .* \(RUNNING\) 0.2 s"):
-        settle(run, wait_s=0.2)
+        cancel_left(run, wait_s=0.2)
     (site / "unheard").unlink()
-    settle(run)
+    cancel_left(run)
     assert cancelled(site) == ["4"]
 
 
@@ -226,10 +226,10 @@ def test_without_an_answer_of_squeue_the_run_goes_on_with_a_warning(site, folder
         monkeypatch.setenv("PATH", str(folder))
     else:
         (site / "broken").touch()
-    assert settle(run) == ([], [])  # no earlier run, nothing to warn of
+    assert cancel_left(run) == ([], [])  # no earlier run, nothing to warn of
     killed(folder)
     run.clear_dead()
-    said, (warned,) = settle(run)
+    said, (warned,) = cancel_left(run)
     assert said == []
     assert "squeue does not answer" in warned
     assert left(folder)[0] in warned  # and is asked about again next time
@@ -241,7 +241,7 @@ def test_no_cluster_is_asked_by_runs_that_have_nothing_to_do_with_one(site, fold
     killed(folder, queued=None)
     run.clear_dead()
     run.claim([], ["results/mine/a"])
-    assert settle(run) == ([], [])
+    assert cancel_left(run) == ([], [])
     assert not (site / "asked").exists()
     run.end()
 
@@ -255,7 +255,7 @@ def test_jobs_without_a_record_are_told_of(site, folder, run):
     )
     put_by_hand = "7|analysis|RUNNING|" + str(folder.parent) + "\n"
     (site / "queue").write_text((site / "queue").read_text() + put_by_hand)
-    said, (warned,) = settle(run)
+    said, (warned,) = cancel_left(run)
     assert said == []
     assert "SLURM job 4 in the queue is of a run in this folder that left no record" in warned
     assert cancelled(site) == []
@@ -271,13 +271,13 @@ def test_where_nothing_can_be_locked_nothing_is_cancelled(site, folder, monkeypa
     run = runs.Run("mine", folder)
     assert not run.begin()
     run.claim([], ["results/mine/a"], queued=OWN)
-    said, warned = settle(run)
+    said, warned = cancel_left(run)
     assert said == cancelled(site) == []
     assert len(warned) == 1
 
 
 def test_no_node_is_called_none_assigned(site):
-    nodes = slurm_queue.NodeNames({"node3"})
+    nodes = slurm_queue.BrokenNodes({"node3"})
     for name in ("None assigned", ""):
         nodes.add(name)
     assert nodes == {"node3"}
@@ -285,7 +285,7 @@ def test_no_node_is_called_none_assigned(site):
 
 
 def test_only_nodes_that_are_broken_are_avoided(site):
-    nodes = slurm_queue.NodeNames()
+    nodes = slurm_queue.BrokenNodes()
     (site / "nodes").write_text("node1|down*\nnode2|mixed\nnode3|draining\nnode4|idle*\nnode5|allocated\n")
     nodes.add("node[1-5]")
     assert nodes == {"node1", "node3", "node4"}
@@ -300,7 +300,7 @@ def test_where_slurm_does_not_say_which_is_broken_all_are_avoided(site, answer):
     (site / "nodes").touch()
     if answer == "broken":
         (site / "broken").touch()
-    nodes = slurm_queue.NodeNames()
+    nodes = slurm_queue.BrokenNodes()
     nodes.add("node[1-2]")
     assert nodes == {"node[1-2]"}
 

@@ -1,24 +1,21 @@
-# The checked experiment, and the input functions that the rules share.
-import os
-from dataclasses import replace
-
-from valleys.execution import forkserver, runs, slurm_queue
-from valleys.report import rulegraph
-from valleys.storage import files
-from valleys.config.experiment import CELL_TABLES, SOLUTIONS, Cell, Experiment, no_such_weights
+# The checked experiment, what its jobs cost, and the names that its files are made of.
+from valleys.config import originals, outputs
+from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
+from valleys.config.experiment import Cell, Experiment
+from valleys.config.params import Params
 from valleys.costs.jobs import Costs
 
 try:
     schema.check_files(workflow.configfiles)
     schema.check(config)
-    validate(config, "../schemas/config.schema.yaml")
-    experiment = Experiment(config)
+    experiment = Experiment(schema.with_defaults(config))
     schema.check_writable(experiment.root)
 except ValleysError as error:
     raise WorkflowError(str(error))
 
+params_of = Params(experiment)
 # Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
-costs = Costs(experiment, originals=workflow.is_main_process)
+costs = Costs(experiment, originals=internals.is_main_process())
 ROOT = experiment.root
 CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
@@ -48,225 +45,3 @@ wildcard_constraints:
     plane=r"[^/]+",
     table=r"[a-z0-9_]+",
     figure=r"[A-Za-z0-9_.-]+",
-
-
-# A dead run's lock goes by itself (valleys/execution/runs.py). Jobs of this process end when it does.
-run = runs.Run(experiment.name)
-if workflow.is_main_process and run.begin():
-    if run.clear_dead():
-        logger.info("Removed the lock of a run that was killed.")
-    for other in run.working():
-        logger.info(f"Another run of this experiment: {other.who}.")
-runs.announce()
-
-
-def claim_files():
-    """Refuse to run beside another run of the same files, even one that started in the same instant.
-
-    Jobs that a dead run has left on a cluster are ended first (valleys/execution/slurm_queue.py).
-    """
-    if workflow.is_main_process:
-        files = workflow.persistence
-        inputs, outputs = ({str(f) for f in of()} for of in (files.all_inputfiles, files.all_outputfiles))
-        try:
-            run.claim(inputs, outputs, queued=name_in_queue())
-            slurm_queue.settle(run, outputs, logger.info, logger.warning)
-            executor = workflow.scheduler._executor
-            if hasattr(executor, "_failed_nodes"):
-                executor._failed_nodes = slurm_queue.NodeNames(executor._failed_nodes)
-        except ValleysError as error:
-            raise WorkflowError(str(error))
-
-
-def name_in_queue():
-    """The name that all jobs of this run have in SLURM's queue; None with another executor."""
-    return getattr(workflow.scheduler._executor, "run_uuid", None)
-
-
-def lift_rate_limit():
-    """Drop Snakemake's standing limit of 100 jobs a second; one that somebody asks for stays.
-
-    For each job that ends, Snakemake 9.27 leaves one more timer, and each timer has all ready jobs looked at again
-    once a second: a run of 700 jobs had 580 threads and lost minutes (docs/performance.md). No job is over that fast.
-    """
-    limit = workflow.scheduling_settings.max_jobs_per_timespan
-    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
-
-
-def start_fork_server():
-    """Have the jobs of a local run forked from one process that has imported torch; of a few it is not worth it."""
-    here = workflow.is_main_process and workflow.local_exec
-    if not here or workflow.deployment_settings.deployment_method or not config["execution"]["fork_server"]:
-        return
-    if len(list(workflow.dag.needrun_jobs())) >= 3:
-        forkserver.start(SCRIPTS, logger.info)
-
-
-def write_rulegraph():
-    """Write down which rules, with how many jobs, are behind the report that this run is to make.
-
-    As a module of another workflow, rules may have other names here and the report a folder before its path.
-    """
-    name = rules.report.rule.name
-    asked = next((job for job in workflow.dag.needrun_jobs() if job.rule.name == name), None)
-    if workflow.is_main_process and asked:
-        graph = rulegraph.of_jobs(workflow.dag.dependencies, name, name.partition("report")[::2])
-        files.write_text(Path(str(asked.output[0])).with_name(rulegraph.FILE), graph.to_json())
-
-
-def cell_folder(cell):
-    """The folder of one cell's artefacts."""
-    return f"{ROOT}/cells/{cell.path}"
-
-
-def cell_of(wildcards):
-    """The cell that a job works on."""
-    return Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
-
-
-def iterates_folder(path):
-    """The folder of a cell's iterates: one that goes when its readers are done, with execution.keep none."""
-    return temp(directory(path)) if config["execution"]["keep"] == "none" else directory(path)
-
-
-def solution_files(wildcards):
-    """The solutions of a cell that are wanted, each in a file of its name."""
-    cell = cell_of(wildcards)
-    return named_files(cell, experiment.solutions_of(cell))
-
-
-def named_files(cell, names):
-    """The files of some of a cell's solutions."""
-    return [f"{cell_folder(cell)}/{name}.safetensors" for name in names]
-
-
-def start_files(wildcards):
-    """The weights that training starts from, when they are another recipe's."""
-    cell = experiment.start_cell(cell_of(wildcards))
-    if cell is None:
-        return {}
-    solution = experiment.recipe(wildcards.recipe)["start_from"]["solution"]
-    return {"start": f"{cell_folder(cell)}/{solution}.safetensors"}
-
-
-def is_made(path):
-    """Whether a rule, of this workflow or of one that this is a module of, makes a file."""
-    return any(rule.is_producer(path) for rule in workflow.rules)
-
-
-def given_weights(wildcards):
-    """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
-    cell, name = cell_of(wildcards), wildcards.solution
-    path = experiment.checkpoint(cell, name)
-    (made,) = named_files(cell, [name])
-    if not (os.path.exists(path) or os.path.exists(made) or is_made(path)):
-        key = f"checkpoints.{cell.recipe}.solutions.{name}"
-        written = experiment.checkpoints[cell.recipe]["solutions"][name]
-        raise WorkflowError(no_such_weights(key, written, path))
-    return schema.input_path(path)
-
-
-def import_spec(wildcards):
-    """Params of import_solution. A file that a rule makes needs no digest, as its time says when it changed."""
-    cell, name = cell_of(wildcards), wildcards.solution
-    spec = experiment.import_solution(cell.model, cell.recipe) | experiment.checkpoint_choice(cell, name)
-    return (
-        spec
-        if is_made(experiment.checkpoint(cell, name))
-        else spec | experiment.checkpoint_digest(cell, name)
-    )
-
-
-def probed_files(wildcards):
-    """What a job of probes reads beside the data: solutions, and directions that are not drawn from a seed."""
-    cell = cell_of(wildcards)
-    probes = experiment.bundles_of(cell)[wildcards.bundle]
-    names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
-    files = {"solutions": named_files(cell, sorted(names))}
-    files["directions"] = [
-        f"{cell_folder(cell)}/probes/{probe}/directions.safetensors"
-        for probe in probes
-        if experiment.is_computed(probe)
-    ]
-    return files
-
-
-def direction_files(wildcards):
-    """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
-    cell, probe = cell_of(wildcards), wildcards.probe
-    files = {"solutions": named_files(cell, experiment.direction_inputs(cell, probe))}
-    if config["probes"][probe]["kind"] == "pca":
-        files["iterates"] = f"{cell_folder(cell)}/iterates"
-    for seed in target_seeds(wildcards):
-        other = cell_folder(replace(cell, seed=seed))
-        for name in experiment.probed_solutions(cell, probe):
-            files[f"{name}_of_seed_{seed}"] = f"{other}/{name}.safetensors"
-    return files
-
-
-def line_ends(wildcards):
-    """The two solutions that a line runs between; the second may be of another cell."""
-    cell, line = cell_of(wildcards), config["lines"][wildcards.line]
-    stop = experiment.stop_cell(cell, wildcards.line)
-    if stop is None:
-        raise ValleysError(f"line {wildcards.line}: no cell for its stop when it starts in {cell.path}")
-    return {
-        "start": f"{cell_folder(cell)}/{line['start']}.safetensors",
-        "stop": f"{cell_folder(stop)}/{line['stop']}.safetensors",
-    }
-
-
-def line_files(wildcards):
-    """What a line is measured from beside the data: its ends and, of a trained path, its bends."""
-    files = line_ends(wildcards)
-    if experiment.is_trained(wildcards.line):
-        files["bends"] = f"{cell_folder(cell_of(wildcards))}/lines/{wildcards.line}-bends.safetensors"
-    return files
-
-
-def plane_files(wildcards):
-    """What a plane reads beside the data and the solutions: iterates, or directions that are not drawn from a seed."""
-    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "plane"})
-    files = {"iterates": f"{cell}/iterates"} if config["planes"][wildcards.plane]["pca"] else {}
-    for axis, (probe, _) in zip("xy", experiment.spanning(wildcards.plane)):
-        if experiment.is_computed(probe):
-            files[f"directions_{axis}"] = f"{cell}/probes/{probe}/directions.safetensors"
-    return files
-
-
-def target_seeds(wildcards):
-    """The seeds whose solutions a probe's directions lead to; none for most kinds."""
-    return experiment.target_seeds(cell_of(wildcards), wildcards.probe)
-
-
-def cell_parts(wildcards, table):
-    """The files that make up one table of a cell."""
-    cell = cell_of(wildcards)
-    return [f"{cell_folder(cell)}/{part}" for part in experiment.parts(cell, table)]
-
-
-def table_parts(table, study=None):
-    """The files that make up one table of the whole experiment, or what a study takes from it."""
-    return [
-        f"{cell_folder(cell)}/{part}"
-        for cell in experiment.cells_of(study or table)
-        for part in experiment.parts(cell, table, study)
-    ]
-
-
-def all_tables():
-    """Every table of the experiment."""
-    return [f"{ROOT}/tables/{name}.parquet" for name in experiment.tables()]
-
-
-def experiment_files(name):
-    """The tables and figures of one named experiment."""
-    tables, figures = experiment.named(name)
-    pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
-    return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
-
-
-def all_figures():
-    """Every figure of the experiment, as PNG and SVG."""
-    return [f"{ROOT}/figures/{name}.{kind}" for name in experiment.figures() for kind in ("png", "svg")]

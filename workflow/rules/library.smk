@@ -8,9 +8,12 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.exceptions import WorkflowError
 from valleys.config import schema
 from valleys.errors import ValleysError
+from valleys.execution.snakemake_internals import Internals
+
+internals = Internals(workflow, logger.warning)
 
 # Files of --configfile have been read by now. Part of another workflow, this one reads none.
-if not workflow.modifier.skip_configfile:
+if not internals.is_module():
     for path in workflow.overwrite_configfiles or ["config.yaml"]:
         try:
             schema.check_plain(path)

@@ -6,7 +6,8 @@ In: ``train``, ``test``, ``solutions`` (those that are wanted). Out: ``table`` (
 from valleys.execution.jobs import job, pick_device, read_splits
 
 with job(snakemake) as log:
-    from valleys.config.experiment import SOLUTIONS, Cell
+    from valleys.config.catalogue import SOLUTIONS
+    from valleys.config.experiment import Cell
     from valleys.landscape.directions import weights_of
     from valleys.models import losses, solutions
     from valleys.storage import tables

@@ -18,7 +18,7 @@ with job(snakemake) as log:
         tables.encode(table, stream)
         data[path.stem], parquet[path.stem] = table.to_pandas(), stream.getvalue()
     pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
-    # Written when the run began (common.smk): no input, as it tells of the jobs and not of their results.
+    # Written when the run began (rules/run.smk): no input, as it tells of the jobs and not of their results.
     graph = rulegraph.read(Path(snakemake.output[0]).with_name(rulegraph.FILE))
     page = render(
         data, pictures, snakemake.params.config, tables.versions(), kinds, parquet=parquet, graph=graph

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from valleys.config.experiment import Experiment, with_algorithms
+from valleys.config.experiment import Experiment
+from valleys.config.params import Params, with_image_errors
 from valleys.config.schema import check, read_yaml, with_defaults
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import KINDS, SINGLE
@@ -87,7 +88,7 @@ class Request:
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
-        Spec of the figure (`valleys.config.experiment.Experiment.figure`).
+        Spec of the figure (`valleys.config.params.Params.figure`).
     """
 
     block: dict[str, Any]
@@ -142,14 +143,16 @@ def request(
         experiment = Experiment(with_defaults(config))
     except ValleysError as error:
         raise ValleysError(_as_option(str(error))) from None
-    block = with_algorithms(config["probes"]["given"])
+    block = with_image_errors(config["probes"]["given"])
     del block["solutions"]
     if kind in SINGLE:
         block["n"] = 1
     if kind != "sign":
         block["share"] = 0.0
     blocks = (config[key] for key in ("bn_refresh", "asymmetry"))
-    return Request(block, config["recipes"]["given"]["loss"], *blocks, experiment.figure("curves-given"))
+    return Request(
+        block, config["recipes"]["given"]["loss"], *blocks, Params(experiment).figure("curves-given")
+    )
 
 
 def _as_option(message: str) -> str:

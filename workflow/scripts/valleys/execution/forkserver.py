@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 VARIABLE = "VALLEYS_FORKSERVER"  # the environment variable that tells jobs where the server listens
-SHORT = ("/tmp", "/dev/shm", "/var/tmp")  # folders with names that leave room for a socket's
+SHORT_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")  # folders with names that leave room for a socket's
 FORWARDED = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"))
 STARTED = (
     b"S"  # what a fork answers once it has a whole request; before that the client can still run by itself
@@ -54,8 +54,6 @@ MODULES = (
     "scipy.optimize",
 )
 MODULES += ("curvlinops", "matplotlib.figure", "matplotlib.backends.backend_agg", "snakemake.script")
-# Left out: what runs when imported, and torchvision, which only the preparation of a few data sets needs.
-NOT_PRELOADED = ("valleys.cli.commands", "valleys.execution.forkserver", "valleys.torchvision_compat")
 
 
 # ---- the client: a job's process
@@ -156,7 +154,7 @@ def _listen() -> tuple[socket.socket, str]:
         When it can be in none of them.
     """
     failed = None
-    for parent in (None, *SHORT):  # None: as tempfile finds it, from TMPDIR on
+    for parent in (None, *SHORT_FOLDERS):  # None: as tempfile finds it, from TMPDIR on
         folder = None
         # Made by this process, so that it is there before any job; one that comes too early waits.
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -198,9 +196,7 @@ def main(address: str, descriptor: int) -> None:
 def preload() -> None:
     """Import what jobs need, and let the garbage collector leave it alone: pages it touches are copied."""
     package = importlib.import_module("valleys")
-    ours = [
-        m.name for m in pkgutil.walk_packages(package.__path__, "valleys.") if m.name not in NOT_PRELOADED
-    ]
+    ours = [module.name for module in pkgutil.walk_packages(package.__path__, "valleys.")]
     for name in [*MODULES, *ours]:
         importlib.import_module(name)
     gc.collect()

@@ -1,4 +1,4 @@
-"""What every rule's script does around its work: log file, thread count, one-line errors."""
+"""What every rule's script does around its work: log file, threads, device, one-line errors; not the work."""
 
 from __future__ import annotations
 

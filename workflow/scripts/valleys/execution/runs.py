@@ -40,7 +40,7 @@ from valleys.storage.files import boot_id
 
 VARIABLE = "VALLEYS_RUN"  # names the Snakemake process that a job belongs to
 RUNS, LOCKS = "runs", "locks"  # within .snakemake
-LEFT = ".left"  # the record of a run that has ended, with jobs on a cluster
+JOBS_LEFT = ".left"  # the record of a run that has ended, with jobs on a cluster
 # Those of one machine alone; whatever is not here may be shared.
 LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay"}
 
@@ -63,7 +63,7 @@ def is_local(folder: str | Path) -> bool:
     return False
 
 
-def _lines(text: str) -> dict[str, Any]:
+def _merged(text: str) -> dict[str, Any]:
     """Return the mappings in lines of JSON together; the last may be cut off by a kill."""
     found: dict[str, Any] = {}
     for line in text.splitlines():
@@ -109,15 +109,15 @@ class Record:
         """The name of the run's jobs on a cluster."""
         return self.about.get("queued")
 
-    def bury(self) -> None:
+    def retire(self) -> None:
         """Remove the record, or set it aside where jobs of the run may be left on a cluster."""
-        _bury(self.path, self.queued)
+        _retire(self.path, self.queued)
 
 
-def _bury(path: Path, queued: str | None) -> None:
+def _retire(path: Path, queued: str | None) -> None:
     with contextlib.suppress(FileNotFoundError):
         if queued:
-            path.replace(path.with_suffix(LEFT))
+            path.replace(path.with_suffix(JOBS_LEFT))
         else:
             path.unlink()
 
@@ -145,13 +145,15 @@ class Run:
         """
         try:
             (self.folder / RUNS).mkdir(parents=True, exist_ok=True)
-            with self._alone():
+            with self._exclusive():
                 handle, path = tempfile.mkstemp(".run", "", self.folder / RUNS, text=True)
                 self.path, self.owner, self.stream = Path(path), os.getpid(), os.fdopen(handle, "w")
                 _OWN.add(self.path)
                 fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 since = time.strftime("%Y-%m-%d %H:%M:%S")
-                self._say(name=self.name, host=platform.node(), boot=boot_id(), pid=os.getpid(), since=since)
+                self._append(
+                    name=self.name, host=platform.node(), boot=boot_id(), pid=os.getpid(), since=since
+                )
         except OSError:
             self.end()
             return False
@@ -163,10 +165,10 @@ class Run:
         self.queued = None
 
     def end(self) -> None:
-        """Remove the record, or set it aside (`Record.bury`)."""
+        """Remove the record, or set it aside (`Record.retire`)."""
         if self.stream is not None and os.getpid() == self.owner:  # and not a fork of it
             with contextlib.suppress(OSError):
-                _bury(self.path, self.queued)
+                _retire(self.path, self.queued)
             self.stream.close()
             _OWN.discard(self.path)
         self.stream = None
@@ -179,7 +181,7 @@ class Run:
         if self.stream is None:
             return []
         removed = []
-        with contextlib.suppress(OSError), self._alone():
+        with contextlib.suppress(OSError), self._exclusive():
             others = [record for record in self._others() if record.name == self.name]
             dead = [record for record in others if record.dead]
             if dead and len(dead) == len(others):
@@ -189,7 +191,7 @@ class Run:
                         path.unlink(missing_ok=True)
                         removed.append(path.name)
                 for record in dead:
-                    record.bury()
+                    record.retire()
         return removed
 
     def claim(self, inputs: Iterable[str], outputs: Iterable[str], queued: str | None = None) -> None:
@@ -209,7 +211,7 @@ class Run:
         if self.stream is None:
             return
         inputs, outputs = set(inputs), set(outputs)
-        with self._alone():
+        with self._exclusive():
             for record in self._others():
                 their = {key: set(record.about.get(key, ())) for key in ("inputs", "outputs")}
                 shared = their["inputs"] & outputs | their["outputs"] & (inputs | outputs)
@@ -217,14 +219,14 @@ class Run:
                     raise ValleysError(
                         f"another run ({record.who}) makes or reads {min(shared)}; wait for it or stop it"
                     )
-            self._say(inputs=sorted(inputs), outputs=sorted(outputs), queued=queued)
+            self._append(inputs=sorted(inputs), outputs=sorted(outputs), queued=queued)
             os.fsync(self.stream.fileno())  # else a power cut would lose whose the jobs are
 
     def working(self) -> list[Record]:
         """Return the records of other runs of the experiment that have begun to work and may be alive."""
         if self.stream is None:
             return []
-        with self._alone():
+        with self._exclusive():
             others = [record for record in self._others() if record.name == self.name]
         return [record for record in others if "outputs" in record.about and not record.dead]
 
@@ -232,14 +234,14 @@ class Run:
         """Return the records of other runs in the folder, of those that have ended with jobs left too."""
         if self.stream is None:
             return []
-        with self._alone():
+        with self._exclusive():
             found = list(self._others())
-            for path in sorted((self.folder / RUNS).glob(f"*{LEFT}")):
+            for path in sorted((self.folder / RUNS).glob(f"*{JOBS_LEFT}")):
                 with contextlib.suppress(OSError):
-                    found.append(Record(path, _lines(path.read_text()), held=False, dead=True))
+                    found.append(Record(path, _merged(path.read_text()), held=False, dead=True))
         return found
 
-    def _say(self, **more: Any) -> None:
+    def _append(self, **more: Any) -> None:
         """Add a line to the record. In place, since the lock is on this very file."""
         assert self.stream is not None
         json.dump(more, self.stream)
@@ -259,13 +261,13 @@ class Run:
                         held = False
                     except OSError:
                         held = True
-                    about = _lines(stream.read())
+                    about = _merged(stream.read())
             except OSError:
                 continue
             yield Record(path, about, held, dead=not held and (local or about.get("boot") == own))
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         """Hold off other runs that look at the records."""
         with (self.folder / RUNS / "lock").open("a") as stream:
             fcntl.lockf(stream, fcntl.LOCK_EX)
@@ -275,7 +277,7 @@ class Run:
 # ---- jobs end with their run
 
 
-def _started(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """Return when a process started, in the kernel's own unit: with its number, that names it for good."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -283,7 +285,7 @@ def _started(pid: int) -> str:
         return ""
 
 
-def _numbers() -> str:
+def _pid_namespace() -> str:
     """Return whose process numbers this process sees: a container may have its own."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
@@ -291,9 +293,9 @@ def _numbers() -> str:
         return ""
 
 
-def announce() -> None:
+def name_to_jobs() -> None:
     """Name this process to the jobs that it will start, by an environment variable."""
-    os.environ[VARIABLE] = f"{os.getpid()} {_started(os.getpid())} {boot_id()} {_numbers()}"
+    os.environ[VARIABLE] = f"{os.getpid()} {_start_time(os.getpid())} {boot_id()} {_pid_namespace()}"
 
 
 def _end() -> None:
@@ -309,7 +311,7 @@ def end_with_run() -> None:
     be watched (not Linux), or when the variable names no process of this machine and container.
     """
     pid, started, boot, numbers = [*os.environ.get(VARIABLE, "").split(), "", "", "", ""][:4]
-    here = (boot, numbers) == (boot_id(), _numbers())
+    here = (boot, numbers) == (boot_id(), _pid_namespace())
     if not (here and numbers and started and pid.isdigit() and hasattr(os, "pidfd_open")):
         return
     process = None
@@ -319,7 +321,7 @@ def end_with_run() -> None:
         pass
     except OSError:  # a kernel without it
         return
-    if process is None or _started(int(pid)) != started:  # or its number is another's by now
+    if process is None or _start_time(int(pid)) != started:  # or its number is another's by now
         _end()
         return
 

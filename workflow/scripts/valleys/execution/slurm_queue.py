@@ -79,7 +79,7 @@ def broken_nodes(names: str) -> set[str] | None:
     return {name for name, state in rows if state.startswith(bad) or state.endswith("*")}
 
 
-class NodeNames(set):
+class BrokenNodes(set):
     """Nodes that later submissions avoid: those that have failed, not those that jobs went on to.
 
     The SLURM plugin (2.8.0) asks for the node of a job after it has seen the job fail with it. When SLURM has
@@ -94,7 +94,7 @@ class NodeNames(set):
             self.update({names} if found is None else found)
 
 
-def settle(
+def cancel_left(
     run: runs.Run,
     outputs: Collection[str],
     say: Callable[[str], None],
@@ -142,21 +142,23 @@ def settle(
                     f"jobs of an earlier run ({record.who}), which may be alive, are in the queue: stop it; "
                     f"if it is dead, scancel --name={name}"
                 )
-        _end(found, list(dead), say, wait_s)
+        _cancel_and_wait(found, list(dead), say, wait_s)
         for record in dead.values():
-            if record.path.suffix == runs.LEFT:
+            if record.path.suffix == runs.JOBS_LEFT:
                 record.path.unlink(missing_ok=True)
     if run.queued:
-        _warn_of_strangers(run, {record.queued for record in records} | {run.queued}, warn)
+        _warn_of_unrecorded(run, {record.queued for record in records} | {run.queued}, warn)
 
 
-def _end(jobs: list[Queued], names: Sequence[str], say: Callable[[str], None], wait_s: float) -> None:
+def _cancel_and_wait(
+    jobs: list[Queued], names: Sequence[str], say: Callable[[str], None], wait_s: float
+) -> None:
     """Cancel jobs, and wait until none of these names is in the queue."""
     if not jobs:
         return
     say(
-        f"{_named(jobs)} {_are(jobs)} left of a run that has ended: cancelled, so that nothing is written "
-        "twice. Waiting until they are gone; training saves its state."
+        f"{_shown(jobs)} {_verb(jobs)} left of a run that has ended: cancelled, so that nothing is "
+        "written twice. Waiting until they are gone; training saves its state."
     )
     deadline, asked = time.monotonic() + wait_s, set()
     while jobs:
@@ -166,7 +168,7 @@ def _end(jobs: list[Queued], names: Sequence[str], say: Callable[[str], None], w
         if time.monotonic() > deadline:
             states = ", ".join(sorted({job.state for job in jobs}))
             raise ValleysError(
-                f"{_named(jobs)} of an earlier run {_are(jobs)} still in the queue ({states}) {wait_s:g} s "
+                f"{_shown(jobs)} of an earlier run {_verb(jobs)} still in the queue ({states}) {wait_s:g} s "
                 "after scancel; start again when they are gone"
             )
         time.sleep(POLL_S)
@@ -175,25 +177,25 @@ def _end(jobs: list[Queued], names: Sequence[str], say: Callable[[str], None], w
             jobs = found
 
 
-def _warn_of_strangers(run: runs.Run, known: Collection[str | None], warn: Callable[[str], None]) -> None:
+def _warn_of_unrecorded(run: runs.Run, known: Collection[str | None], warn: Callable[[str], None]) -> None:
     """Tell of jobs that seem to be a run's in this folder of which there is no record."""
     prefix, here = run.queued[:-UUID], run.folder.parent
-    strangers = [
+    unrecorded = [
         job
         for job in queue("--user", str(os.getuid())) or ()
         if job.name not in known and job.name.startswith(prefix) and Path(job.folder) == here
     ]
-    if strangers:
+    if unrecorded:
         warn(
-            f"{_named(strangers)} in the queue {_are(strangers)} of a run in this folder that left no "
+            f"{_shown(unrecorded)} in the queue {_verb(unrecorded)} of a run in this folder that left no "
             "record; if they make files of this experiment, scancel them"
         )
 
 
-def _named(jobs: Sequence[Queued]) -> str:
-    shown = ", ".join(job.id for job in jobs[:5]) + (", ..." if len(jobs) > 5 else "")
-    return f"SLURM job {shown}" if len(jobs) == 1 else f"{len(jobs)} SLURM jobs ({shown})"
+def _shown(jobs: Sequence[Queued]) -> str:
+    ids = ", ".join(job.id for job in jobs[:5]) + (", ..." if len(jobs) > 5 else "")
+    return f"SLURM job {ids}" if len(jobs) == 1 else f"{len(jobs)} SLURM jobs ({ids})"
 
 
-def _are(jobs: Sequence[Queued]) -> str:
+def _verb(jobs: Sequence[Queued]) -> str:
     return "is" if len(jobs) == 1 else "are"

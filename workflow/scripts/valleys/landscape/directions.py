@@ -16,7 +16,7 @@ from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, GROUPS
 from valleys.models.layers import classifier_name, norm_parameters
 from valleys.networks import copies
-from valleys.networks.tensors import check_apart, movable, norm, real
+from valleys.networks.tensors import check_apart, movable, real, vector_norm
 from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
@@ -218,7 +218,7 @@ def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
 
 
 def _norm(direction: Mapping[str, Tensor]) -> float:
-    length = norm(direction.values())
+    length = vector_norm(direction)
     if not math.isfinite(length) or length == 0.0:
         raise ValleysError(f"a direction has norm {length}: it cannot be scaled to unit length")
     return length

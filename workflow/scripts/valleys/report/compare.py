@@ -32,14 +32,14 @@ from valleys.storage import files, tables
 FORMATS = (".parquet", ".csv", ".html")
 MEASURES = {"train_loss": "nats", "test_loss": "nats", "train_accuracy": "share", "test_accuracy": "share"}
 _CELL = ["dataset", "model", "recipe", "solution"]
-_MADE_OF_INTERVALS = ("Wilson interval", "t interval")
+_TESTS_WITH_INTERVALS = ("Wilson interval", "t interval")
 _LISTED = 20  # differences of the configs told one by one
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class FinishedRun:
     """What is compared of a finished experiment."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Experiment:
         return float(self.config.get("claims", {}).get("level", nan))
 
 
-def load(folder: Path) -> Experiment:
+def load(folder: Path) -> FinishedRun:
     """Read the tables of a finished experiment.
 
     Raises
@@ -69,17 +69,17 @@ def load(folder: Path) -> Experiment:
             "results/<name>"
         )
     frames = {name: tables.read(path, name).to_pandas() for name, path in paths.items()}
-    return Experiment(
+    return FinishedRun(
         folder, frames["claims"], frames["solutions"], tables.about(paths["claims"])["config"] or {}
     )
 
 
-def compare(a: Experiment, b: Experiment) -> list[Row]:
+def compare(a: FinishedRun, b: FinishedRun) -> list[Row]:
     """Return the rows of the ``comparison`` table: claims in the order of A, then solutions."""
     return [*_claims(a, b), *_solutions(a, b)]
 
 
-def _claims(a: Experiment, b: Experiment) -> Iterator[Row]:
+def _claims(a: FinishedRun, b: FinishedRun) -> Iterator[Row]:
     key = ["claim", "scope", "statement"]
     sides = []
     for one in (a, b):
@@ -118,7 +118,7 @@ def _claim_difference(
         return found | {
             "difference": paired.mean, "low": paired.low, "high": paired.high, "method": method
         }  # fmt: skip
-    if not any(all(word in row["test"] for row in (left, right)) for word in _MADE_OF_INTERVALS):
+    if not any(all(word in row["test"] for row in (left, right)) for word in _TESTS_WITH_INTERVALS):
         return found | {"method": "none: the effect is an extreme over rows"}
     if level_a != level_b:
         return found | {"method": f"none: levels {level_a:g} and {level_b:g} differ"}
@@ -133,7 +133,7 @@ def _paired_seeds(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[flo
     return [theirs[seed] - value for seed, value in ours.items() if seed in theirs]
 
 
-def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
+def _solutions(a: FinishedRun, b: FinishedRun) -> Iterator[Row]:
     ours, theirs = (dict(iter(one.solutions.groupby(_CELL))) for one in (a, b))
     level = a.level if a.level == b.level else 0.95
     for names in [*ours, *(names for names in theirs if names not in ours)]:
@@ -189,8 +189,8 @@ def _other_images(left: pd.DataFrame, right: pd.DataFrame, measure: str) -> list
     counts = [sorted(set(part[column])) for part in (left, right)]
     if counts[0] == counts[1]:
         return []
-    told = [", ".join(map(str, some)) for some in counts]
-    return [f"other images: {told[0]} in A, {told[1]} in B"]
+    ours, theirs = (", ".join(map(str, some)) for some in counts)
+    return [f"other images: {ours} in A, {theirs} in B"]
 
 
 def _only(in_a: bool) -> Row:
@@ -214,7 +214,7 @@ def _estimate(side: str, interval: stats.Interval) -> Row:
     return dict(zip((side, f"{side}_low", f"{side}_high", f"{side}_n"), values, strict=True))
 
 
-# --- what is told -----------------------------------------------------------------------------------------
+# --- on the terminal --------------------------------------------------------------------------------------
 
 
 def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -232,7 +232,7 @@ def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
 
 
-def as_text(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+def as_text(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> str:
     """Return the comparison as tables for the terminal."""
     from tabulate import tabulate
 
@@ -245,20 +245,20 @@ def as_text(a: Experiment, b: Experiment, rows: list[Row]) -> str:
         parts += [f"  and {more} keys more"] if more > 0 else []
     parts = ["\n".join(parts)]
     for some, heads in (
-        (_of("claims", rows), ["claim", "scope", "verdict A", "verdict B", "A", "B", "B - A", "unit"]),
-        (_of("solutions", rows), ["measure", "scope", "A", "B", "B - A", "unit"]),
+        (_rows_of("claims", rows), ["claim", "scope", "verdict A", "verdict B", "A", "B", "B - A", "unit"]),
+        (_rows_of("solutions", rows), ["measure", "scope", "A", "B", "B - A", "unit"]),
     ):
         parts.append(tabulate([_line(row) for row in some], heads, disable_numparse=True))
-    return "\n\n".join([*parts, " ".join(_told(a, b, rows))])
+    return "\n\n".join([*parts, " ".join(_summary(a, b, rows))])
 
 
-def _of(table: str, rows: list[Row]) -> list[Row]:
+def _rows_of(table: str, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["table"] == table]
 
 
-def _told(a: Experiment, b: Experiment, rows: list[Row]) -> tuple[str, str]:
+def _summary(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> tuple[str, str]:
     """Return what the claims come to, and how to read the intervals."""
-    claims = _of("claims", rows)
+    claims = _rows_of("claims", rows)
     agree = sum(row["verdict_a"] == row["verdict_b"] for row in claims if row["found_in"] == "both")
     both = sum(row["found_in"] == "both" for row in claims)
     only = [sum(row["found_in"] == side for row in claims) for side in "ab"]
@@ -316,7 +316,7 @@ def check_output(path: Path) -> None:
         raise ValleysError(f"--output: {path} ends in {path.suffix or 'nothing'!r}; use {', '.join(FORMATS)}")
 
 
-def write(path: Path, a: Experiment, b: Experiment, rows: list[Row]) -> None:
+def write(path: Path, a: FinishedRun, b: FinishedRun, rows: list[Row]) -> None:
     """Write the rows as the format that the file's name says, whole or not at all."""
     check_output(path)
     if path.suffix == ".parquet":
@@ -365,12 +365,12 @@ td.what { width: 34%; }
 """
 
 
-def as_page(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+def as_page(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> str:
     """Return the comparison as one HTML page that asks for no other.
 
     What differs comes first, what is in one experiment only last.
     """
-    told, how = _told(a, b, rows)
+    summary, how = _summary(a, b, rows)
     changed = [
         f"<tr><td class='what'>{html.escape(key)}</td><td data-label='A'>{html.escape(_value(left))}</td>"
         f"<td data-label='B'>{html.escape(_value(right))}</td></tr>"
@@ -380,10 +380,10 @@ def as_page(a: Experiment, b: Experiment, rows: list[Row]) -> str:
     parts = [
         f"<h1>{names[0]} and {names[1]}</h1>",
         f"<p>A: {html.escape(str(a.folder))}<br>B: {html.escape(str(b.folder))}</p>",
-        f"<p>{html.escape(told)} What differs comes first, marked: another verdict, or an interval of B − A "
-        f"that leaves out 0 (*).</p><p class='soft'>{html.escape(how)}</p>",
-        *_table("Claims", "claim", _of("claims", rows)),
-        *_table("Solutions", "measure, mean over seeds", _of("solutions", rows)),
+        f"<p>{html.escape(summary)} What differs comes first, marked: another verdict, or an interval of "
+        f"B − A that leaves out 0 (*).</p><p class='soft'>{html.escape(how)}</p>",
+        *_table("Claims", "claim", _rows_of("claims", rows)),
+        *_table("Solutions", "measure, mean over seeds", _rows_of("solutions", rows)),
         *(["<h2>Config</h2>", _head("key", "A", "B"), *changed, "</tbody></table>"] if changed else []),
     ]
     head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><style>{_STYLE}</style>"

@@ -1,4 +1,4 @@
-"""Tables of the report, as cells to be laid out by the template."""
+"""Tables of the report as texts in cells; the template lays them out, `results` has the numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DASH = "–"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A table's cell: what is read, and what it is sorted by where that is another ("" comes last)."""
 
     text: str
@@ -32,15 +32,15 @@ class Cell:
     sort: str | None = None
 
 
-def p_value_cell(p: float | None) -> Cell:
+def p_value_cell(p: float | None) -> TableCell:
     """Return the cell of a p-value."""
     if p is None or np.isnan(p):
-        return Cell(DASH, True, "")
-    return Cell("< 0.0001" if p < 1e-4 else f"{p:.2g}", True, repr(float(p)))
+        return TableCell(DASH, True, "")
+    return TableCell("< 0.0001" if p < 1e-4 else f"{p:.2g}", True, repr(float(p)))
 
 
 def _table(
-    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], **more: Any
+    title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[TableCell]], **more: Any
 ) -> Table:
     """Return a table for the template; a column is its name and what it means, numbers stand to the right."""
     heads = []
@@ -60,14 +60,14 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
         ("norm of weights", "weight_norm", 1.0),
         ("distance to swa", "distance_to_swa", 1.0),
     ]
-    columns = [(name, "") for name in (*figures.CELL, "solution", "seeds")]
+    columns = [(name, "") for name in (*figures.SETTING, "solution", "seeds")]
     columns += [
         (name, f"mean over seeds ± half of the {percent_text(level)} t interval") for name, _, _ in measures
     ]
     rows = []
     if frame is not None:
-        for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
-            row = [cell_of(value) for value in (*key, part["seed"].nunique())]
+        for key, part in frame.groupby([*figures.SETTING, "solution"], sort=False):
+            row = [value_cell(value) for value in (*key, part["seed"].nunique())]
             row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
     policies = [] if frame is None else [p for p in frame["bn_policy"].unique() if p != "none"]
@@ -76,9 +76,9 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
     return _table("Solutions", columns, rows, text=text)
 
 
-def _mean(values: pd.Series, level: float) -> Cell:
+def _mean(values: pd.Series, level: float) -> TableCell:
     mean = float(values[np.isfinite(values)].mean())
-    return Cell(_plus_minus(values, level), True, "" if np.isnan(mean) else repr(mean))
+    return TableCell(_plus_minus(values, level), True, "" if np.isnan(mean) else repr(mean))
 
 
 def _plus_minus(values: pd.Series, level: float) -> str:
@@ -104,7 +104,7 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     level, c = spec["level"], spec["c"]
     counts = pd.DataFrame() if frame is None or frame.empty else measures.prevalence(frame, level, c)
-    cell = [*figures.CELL, "probe", "solution", "n"]
+    cell = [*figures.SETTING, "probe", "solution", "n"]
     verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
     columns = [(name, "") for name in cell]
     columns += [
@@ -117,14 +117,14 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
     rows = []
     for row in counts.to_dict("records"):
         share, low, high = (f"{100 * row[f'asymmetric_{key}']:.1f}" for key in ("share", "low", "high"))
-        cells = [cell_of(row[name]) for name in cell]
+        cells = [value_cell(row[name]) for name in cell]
         cells += [
-            Cell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
-            cell_of(row["uneven"]),
-            cell_of(row["c_star"]),
-            cell_of(row["asymmetry_index"]),
+            TableCell(f"{share} ({low} to {high})", True, repr(float(row["asymmetric_share"]))),
+            value_cell(row["uneven"]),
+            value_cell(row["c_star"]),
+            value_cell(row["asymmetry_index"]),
         ]
-        rows.append(cells + [cell_of(row[name]) for name in verdicts])
+        rows.append(cells + [value_cell(row[name]) for name in verdicts])
     text = "Verdicts of Definition 1 on every probed direction, seeds together."
     return _table("Prevalence", columns, rows, text=text)
 
@@ -138,7 +138,7 @@ def preview_table(name: str, frame: pd.DataFrame, experiment: str, kind: str, pa
     columns = [(str(column), meanings.get(column, "")) for column in frame.columns]
     head = frame.head(PREVIEW_ROWS)
     rows = [
-        [cell_of(value, column) for column, value in zip(frame.columns, row, strict=True)]
+        [value_cell(value, column) for column, value in zip(frame.columns, row, strict=True)]
         for row in head.to_numpy(dtype=object)
     ]
     return _table(
@@ -173,18 +173,18 @@ def carried_tables(name: str, frame: pd.DataFrame, parquet: bytes | None) -> lis
     ]
 
 
-def cell_of(value: Any, column: str = "") -> Cell:
+def value_cell(value: Any, column: str = "") -> TableCell:
     """Return a value as a person reads it."""
     if isinstance(value, (bool, np.bool_)):
-        return Cell("yes" if value else "no")
+        return TableCell("yes" if value else "no")
     if isinstance(value, (int, np.integer)):
-        return Cell(str(value).replace("-", "−"), True, str(value))
+        return TableCell(str(value).replace("-", "−"), True, str(value))
     if value is None or isinstance(value, (float, np.floating)):
         known = value is not None and not np.isnan(value)
         sort = repr(float(value)).replace("inf", "Infinity") if known else ""
-        return Cell(number_text(value), True, sort)
+        return TableCell(number_text(value), True, sort)
     text = str(value)
-    return Cell(text[:12] + "…" if column in ("checksum", "by_seed") and len(text) > 12 else text)
+    return TableCell(text[:12] + "…" if column in ("checksum", "by_seed") and len(text) > 12 else text)
 
 
 def size_text(n: int) -> str:

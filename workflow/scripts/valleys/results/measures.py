@@ -12,13 +12,13 @@ from scipy import stats as sps
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
 from valleys.asymmetry.spline import upsample
+from valleys.config.catalogue import SOLUTIONS
 from valleys.results.stats import wilson
 from valleys.storage.tables import filled
 
-CELL = ["dataset", "model", "recipe"]
-DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
-SOLUTIONS = ("sgd", "swa", "descent")
-"""The workflow's own; other names are those that the user gave weights."""
+SETTING = ["dataset", "model", "recipe"]
+"""Columns that name a cell but for its seed (`valleys.config.cells.Cell.setting`)."""
+DIRECTION = [*SETTING, "seed", "solution", "probe", "kind", "group", "k"]
 ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
 """Independent parts of the error of a train curve that a subset of images brings (`subsets.with_errors`)."""
 POLICIES = ("fixed", "free")
@@ -185,7 +185,7 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
         ``train_gain`` and ``test_gain``, and ``directions``: how many.
     """
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
-    by = rows.groupby([*CELL, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
+    by = rows.groupby([*SETTING, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
     return by[["gain", "train_gain", "test_gain"]].mean().assign(directions=by.size()).reset_index()
 
 
@@ -202,7 +202,7 @@ def correlations(points: pd.DataFrame) -> pd.Series:
     return pd.Series({seed: rank_correlation(rows) for seed, rows in points.groupby("seed")}, dtype=float)
 
 
-LINE = [*CELL, "line", "seed"]
+LINE = [*SETTING, "line", "seed"]
 
 
 def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
@@ -226,8 +226,8 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
         that have them.
     """
     rows = []
-    for key, part in asymmetry.groupby([*CELL, "probe", "solution"], sort=False):
-        row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
+    for key, part in asymmetry.groupby([*SETTING, "probe", "solution"], sort=False):
+        row = dict(zip([*SETTING, "probe", "solution"], key, strict=True)) | {"n": len(part)}
         counts = part["status"].value_counts()
         hits = {status: int(counts.get(status, 0)) for status in ("asymmetric", "not_minimum")}
         hits["uneven"] = int(uneven(part["asymmetry_index"], c).sum())
@@ -295,7 +295,7 @@ def straight_twin(interpolation: pd.DataFrame, path: pd.DataFrame) -> pd.DataFra
         Its rows of one line of one cell, all seeds.
     """
     about = path.iloc[0]
-    ends = [*CELL, "start", "stop", "stop_recipe"]
+    ends = [*SETTING, "start", "stop", "stop_recipe"]
     linear = interpolation[
         (interpolation["path"] == "linear") & (interpolation[ends] == about[ends]).all(axis=1)
     ]

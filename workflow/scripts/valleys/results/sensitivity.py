@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from valleys.asymmetry.definition import detect_many, reaches
-from valleys.results.measures import CELL, DIRECTION, on_all_points, user_solutions_as_recipes
+from valleys.results.measures import DIRECTION, SETTING, on_all_points, user_solutions_as_recipes
 from valleys.results.stats import wilson
 
 ZETA_MAX = (0.25, 0.5, 0.75)
@@ -47,7 +47,7 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
     chosen = {key: float(constants[key]) for key in ("zeta_max", "min_span", "c")}
     windows = list(product(*(_with(grid, chosen[key]) for grid, key in _GRIDS)))
     found = []
-    for names, part in frame.groupby([*CELL, "probe", "kind"], sort=False):
+    for names, part in frame.groupby([*SETTING, "probe", "kind"], sort=False):
         batches = list(_batches(part))
         n = sum(len(losses) for _, losses, _ in batches) + _not_finite(part)
         for zeta_max, min_span in windows:
@@ -68,7 +68,7 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
                 setting = {"zeta_max": zeta_max, "min_span": min_span, "c": c}
                 found.append(
                     {
-                        **dict(zip([*CELL, "probe", "kind"], names, strict=True)),
+                        **dict(zip([*SETTING, "probe", "kind"], names, strict=True)),
                         **setting,
                         "chosen": setting == chosen,
                         "n": n,

@@ -1,0 +1,157 @@
+# What the rules read: functions of their wildcards.
+import os
+from dataclasses import replace
+
+
+def cell_folder(cell):
+    """The folder of one cell's artefacts."""
+    return f"{ROOT}/cells/{cell.path}"
+
+
+def cell_of(wildcards):
+    """The cell that a job works on."""
+    return Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
+
+
+def iterates_folder(path):
+    """The folder of a cell's iterates: one that goes when its readers are done, with execution.keep none."""
+    return temp(directory(path)) if config["execution"]["keep"] == "none" else directory(path)
+
+
+def solution_files(wildcards):
+    """The solutions of a cell that are wanted, each in a file of its name."""
+    cell = cell_of(wildcards)
+    return named_files(cell, experiment.solutions_of(cell))
+
+
+def named_files(cell, names):
+    """The files of some of a cell's solutions."""
+    return [f"{cell_folder(cell)}/{name}.safetensors" for name in names]
+
+
+def start_files(wildcards):
+    """The weights that training starts from, when they are another recipe's."""
+    cell = experiment.start_cell(cell_of(wildcards))
+    if cell is None:
+        return {}
+    solution = experiment.recipe(wildcards.recipe)["start_from"]["solution"]
+    return {"start": f"{cell_folder(cell)}/{solution}.safetensors"}
+
+
+def given_weights(wildcards):
+    """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
+    cell, name = cell_of(wildcards), wildcards.solution
+    path = originals.checkpoint(experiment, cell, name)
+    (made,) = named_files(cell, [name])
+    if not (os.path.exists(path) or os.path.exists(made) or internals.is_made(path)):
+        key = f"checkpoints.{cell.recipe}.solutions.{name}"
+        written = experiment.checkpoints[cell.recipe]["solutions"][name]
+        raise WorkflowError(originals.no_such_weights(key, written, path))
+    return schema.input_path(path)
+
+
+def import_spec(wildcards):
+    """Params of import_solution. A file that a rule makes needs no digest, as its time says when it changed."""
+    cell, name = cell_of(wildcards), wildcards.solution
+    spec = params_of.import_solution(cell.model, cell.recipe) | originals.choice(experiment, cell, name)
+    return (
+        spec
+        if internals.is_made(originals.checkpoint(experiment, cell, name))
+        else spec | originals.digest(experiment, cell, name)
+    )
+
+
+def probed_files(wildcards):
+    """What a job of probes reads beside the data: solutions, and directions that are not drawn from a seed."""
+    cell = cell_of(wildcards)
+    probes = experiment.bundles_of(cell)[wildcards.bundle]
+    names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
+    files = {"solutions": named_files(cell, sorted(names))}
+    files["directions"] = [
+        f"{cell_folder(cell)}/probes/{probe}/directions.safetensors"
+        for probe in probes
+        if experiment.is_computed(probe)
+    ]
+    return files
+
+
+def direction_files(wildcards):
+    """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
+    cell, probe = cell_of(wildcards), wildcards.probe
+    files = {"solutions": named_files(cell, experiment.direction_inputs(cell, probe))}
+    if config["probes"][probe]["kind"] == "pca":
+        files["iterates"] = f"{cell_folder(cell)}/iterates"
+    for seed in target_seeds(wildcards):
+        other = cell_folder(replace(cell, seed=seed))
+        for name in experiment.probed_solutions(cell, probe):
+            files[f"{name}_of_seed_{seed}"] = f"{other}/{name}.safetensors"
+    return files
+
+
+def line_ends(wildcards):
+    """The two solutions that a line runs between; the second may be of another cell."""
+    cell, line = cell_of(wildcards), config["lines"][wildcards.line]
+    stop = experiment.stop_cell(cell, wildcards.line)
+    if stop is None:
+        raise ValleysError(f"line {wildcards.line}: no cell for its stop when it starts in {cell.path}")
+    return {
+        "start": f"{cell_folder(cell)}/{line['start']}.safetensors",
+        "stop": f"{cell_folder(stop)}/{line['stop']}.safetensors",
+    }
+
+
+def line_files(wildcards):
+    """What a line is measured from beside the data: its ends and, of a trained path, its bends."""
+    files = line_ends(wildcards)
+    if experiment.is_trained(wildcards.line):
+        files["bends"] = f"{cell_folder(cell_of(wildcards))}/lines/{wildcards.line}-bends.safetensors"
+    return files
+
+
+def plane_files(wildcards):
+    """What a plane reads beside the data and the solutions: iterates, or directions that are not drawn from a seed."""
+    cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "plane"})
+    files = {"iterates": f"{cell}/iterates"} if config["planes"][wildcards.plane]["pca"] else {}
+    for axis, (probe, _) in zip("xy", experiment.spanning(wildcards.plane)):
+        if experiment.is_computed(probe):
+            files[f"directions_{axis}"] = f"{cell}/probes/{probe}/directions.safetensors"
+    return files
+
+
+def target_seeds(wildcards):
+    """The seeds whose solutions a probe's directions lead to; none for most kinds."""
+    return experiment.target_seeds(cell_of(wildcards), wildcards.probe)
+
+
+def cell_parts(wildcards, table):
+    """The files that make up one table of a cell."""
+    cell = cell_of(wildcards)
+    return [f"{cell_folder(cell)}/{part}" for part in outputs.parts(experiment, cell, table)]
+
+
+def table_parts(table, study=None):
+    """The files that make up one table of the whole experiment, or what a study takes from it."""
+    return [
+        f"{cell_folder(cell)}/{part}"
+        for cell in outputs.cells_of(experiment, study or table)
+        for part in outputs.parts(experiment, cell, table, study)
+    ]
+
+
+def all_tables():
+    """Every table of the experiment."""
+    return [f"{ROOT}/tables/{name}.parquet" for name in outputs.tables(experiment)]
+
+
+def experiment_files(name):
+    """The tables and figures of one named experiment."""
+    tables, figures = outputs.of_target(experiment, name)
+    pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
+    return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
+
+
+def all_figures():
+    """Every figure of the experiment, as PNG and SVG."""
+    return [
+        f"{ROOT}/figures/{name}.{kind}" for name in outputs.figures(experiment) for kind in ("png", "svg")
+    ]

@@ -1,0 +1,44 @@
+# This run beside others, and what it does before its first job (onstart in the Snakefile).
+from valleys.execution import forkserver, runs, slurm_queue
+from valleys.report import rulegraph
+from valleys.storage import files
+
+# A dead run's lock goes by itself (valleys/execution/runs.py). Jobs of this process end when it does.
+run = runs.Run(experiment.name)
+if internals.is_main_process() and run.begin():
+    if run.clear_dead():
+        logger.info("Removed the lock of a run that was killed.")
+    for other in run.working():
+        logger.info(f"Another run of this experiment: {other.who}.")
+runs.name_to_jobs()
+
+
+def claim_files():
+    """Refuse to run beside another run of the same files, even one that started in the same instant.
+
+    Jobs that a dead run has left on a cluster are ended first (valleys/execution/slurm_queue.py).
+    """
+    if internals.is_main_process():
+        inputs, outputs = internals.files()
+        try:
+            run.claim(inputs, outputs, queued=internals.queue_name())
+            slurm_queue.cancel_left(run, outputs, logger.info, logger.warning)
+        except ValleysError as error:
+            raise WorkflowError(str(error))
+        internals.replace_failed_nodes(slurm_queue.BrokenNodes)
+
+
+def start_fork_server():
+    """Have the jobs of a local run forked from one process that has imported torch; of a few it is not worth it."""
+    if internals.is_main_process() and config["execution"]["fork_server"] and internals.is_forkable(least=3):
+        forkserver.start(SCRIPTS, logger.info)
+
+
+def write_rulegraph():
+    """Write down which rules, with how many jobs, are behind the report that this run is to make.
+
+    As a module of another workflow, rules may have other names here and the report a folder before its path.
+    """
+    if internals.is_main_process() and (report := internals.planned(rules.report)):
+        graph = rulegraph.of_jobs(report.dependencies, report.rule, report.rule.partition("report")[::2])
+        files.write_text(Path(report.output).with_name(rulegraph.FILE), graph.to_json())

@@ -1,0 +1,177 @@
+"""All that the workflow takes of Snakemake beside its documented interface; no other module or rule does.
+
+Seen in Snakemake 9.27.0 and its SLURM plugin 2.8.0. Attributes like these may go in any version. Where one is
+gone, a line in Snakemake's log says what is lost by it, and the run goes on without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, TypeVar
+
+from valleys.errors import ValleysError
+
+SEEN = "9.27.0"
+SLURM = "snakemake_executor_plugin_slurm"  # the module of the plugin's executor
+STANDING_LIMIT = (100, 1)  # jobs, seconds: Snakemake's rate limit where nobody asks for one
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that is to run: its rule's name, its first output, and the graph of all jobs.
+
+    `dependencies` has of each job the jobs whose files it reads.
+    """
+
+    rule: str
+    output: str
+    dependencies: Mapping[Any, Any]
+
+
+class Internals:
+    """What a Snakefile asks of its ``workflow`` object.
+
+    Parameters
+    ----------
+    workflow
+        The object of that name in a Snakefile.
+    warn
+        Takes a line for the user; each is told once.
+    """
+
+    def __init__(self, workflow: Any, warn: Callable[[str], None]) -> None:
+        self._workflow, self._warn = workflow, warn
+        self._told: set[str] = set()
+
+    def _ask(self, read: Callable[[Any], T], otherwise: T, lost: str) -> T:
+        """Return what `read` takes from the workflow; where that is gone say what is lost."""
+        try:
+            return read(self._workflow)
+        except (AttributeError, TypeError) as error:  # TypeError: a method that now wants other arguments
+            if lost not in self._told:
+                self._told.add(lost)
+                self._warn(f"Snakemake {_version()} is not as {SEEN} was ({error}), so {lost}.")
+            return otherwise
+
+    def is_main_process(self) -> bool:
+        """Return whether this is the process that plans and starts jobs, not one that runs a job."""
+        return self._ask(
+            lambda workflow: bool(workflow.is_main_process),
+            False,
+            "the lock of a killed run stays, jobs it left in a queue are not looked for, each job starts "
+            "some seconds later, and the report has no graph of rules",
+        )
+
+    def is_module(self) -> bool:
+        """Return whether this workflow is a module of another one, whose config it has."""
+        return self._ask(
+            lambda workflow: bool(workflow.modifier.skip_configfile),
+            False,
+            "config files of a workflow that this is a module of must not be YTE templates either",
+        )
+
+    def is_made(self, path: str) -> bool:
+        """Return whether a rule, of this workflow or of one that it is a module of, makes a file."""
+        return self._ask(
+            lambda workflow: any(rule.is_producer(path) for rule in workflow.rules),
+            False,
+            "given weights must be there before the run: those that a rule makes count as missing",
+        )
+
+    def files(self) -> tuple[set[str], set[str]]:
+        """Return the inputs of the planned jobs, and the outputs of those that are to run."""
+
+        def read(workflow: Any) -> tuple[set[str], set[str]]:
+            kept = workflow.persistence
+            return set(map(str, kept.all_inputfiles())), set(map(str, kept.all_outputfiles()))
+
+        return self._ask(read, (set(), set()), "two runs that start in the same instant are not kept apart")
+
+    def queue_name(self) -> str | None:
+        """Return the name that all jobs of this run have in SLURM's queue; None with another executor."""
+
+        def read(workflow: Any) -> str | None:
+            executor = workflow.scheduler._executor
+            return executor.run_uuid if _is_slurm(executor) else None
+
+        return self._ask(
+            read,
+            None,
+            "jobs that this run leaves in SLURM's queue, if it is killed, must be cancelled by hand",
+        )
+
+    def replace_failed_nodes(self, kind: Callable[[set[str]], set[str]]) -> None:
+        """Have the SLURM plugin note nodes that have failed in a set of this kind."""
+
+        def replace(workflow: Any) -> None:
+            executor = workflow.scheduler._executor
+            if _is_slurm(executor):
+                executor._failed_nodes = kind(executor._failed_nodes)
+
+        self._ask(replace, None, "a healthy node may be avoided after a job has failed")
+
+    def lift_rate_limit(self) -> None:
+        """Drop Snakemake's standing limit of 100 jobs a second; one that somebody asks for stays.
+
+        For each job that ends, Snakemake leaves one more timer, and each timer has all ready jobs looked at
+        again once a second: a run of 700 jobs had 580 threads and lost minutes (docs/performance.md). No
+        job is over that fast.
+        """
+
+        def lift(workflow: Any) -> None:
+            limit, scheduler = workflow.scheduling_settings.max_jobs_per_timespan, workflow.scheduler
+            if limit and (limit.max_jobs, limit.timespan) == STANDING_LIMIT and scheduler.job_rate_limiter:
+                scheduler.job_rate_limiter = None
+
+        self._ask(lift, None, "a run of many jobs may take some minutes longer")
+
+    def is_forkable(self, least: int) -> bool:
+        """Return whether `least` jobs or more are to run, as processes of this machine and environment."""
+
+        def read(workflow: Any) -> bool:
+            elsewhere = not workflow.local_exec or workflow.deployment_settings.deployment_method
+            return not elsewhere and len(list(workflow.dag.needrun_jobs())) >= least
+
+        return self._ask(read, False, "there is no fork server: each job starts anew, some seconds later")
+
+    def planned(self, rule: Any) -> PlannedJob | None:
+        """Return a rule's job that is to run, if there is one; `rule` is an attribute of ``rules``."""
+
+        def read(workflow: Any) -> PlannedJob | None:
+            name, dag = rule.rule.name, workflow.dag
+            found = (str(job.output[0]) for job in dag.needrun_jobs() if job.rule.name == name)
+            output = next(found, None)
+            return output and PlannedJob(name, output, dag.dependencies)
+
+        return self._ask(read, None, "the report has no graph of rules")
+
+
+def job_graph(workflow: Any) -> Any:
+    """Return the graph of jobs behind ``snakemake.api``'s object for a workflow, when it has been built.
+
+    Raises
+    ------
+    ValleysError
+        Where this version of Snakemake does not give it away.
+    """
+    try:
+        return workflow._workflow.dag
+    except AttributeError as error:
+        raise ValleysError(
+            f"Snakemake {_version()} is not as {SEEN} was ({error}): its graph of jobs cannot be read"
+        ) from error
+
+
+def _is_slurm(executor: Any) -> bool:
+    return type(executor).__module__.partition(".")[0] == SLURM
+
+
+def _version() -> str:
+    try:
+        return metadata.version("snakemake")
+    except metadata.PackageNotFoundError:
+        return "(of an unknown version)"
