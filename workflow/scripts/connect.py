@@ -19,7 +19,7 @@ with job(snakemake) as log:
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
 
     ends = {"path": spec["line"]["path"], "start": first["checksum"], "stop": last["checksum"]}
-    key = solutions.state_key(spec, [first, last], data_checksums(snakemake), arithmetic(device))
+    key = solutions.state_key(spec, [first, last], data_checksums(snakemake, ("train",)), arithmetic(device))
     cell = Path(snakemake.output.bends).parents[1]
     state = state_folder(cell, f"connect-{snakemake.wildcards.line}", key)
     bends = paths.connect(

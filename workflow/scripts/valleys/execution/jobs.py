@@ -110,12 +110,11 @@ def read_splits(snakemake: Any, device: Any) -> tuple[Any, Any]:
     return read_split(snakemake, "train", device), read_split(snakemake, "test", device)
 
 
-def data_checksums(snakemake: Any) -> list[str]:
-    """Return the checksums of a job's inputs ``train`` and ``test``, or of the former alone."""
+def data_checksums(snakemake: Any, parts: tuple[str, ...] = ("train", "test")) -> list[str]:
+    """Return the checksums of the parts of the data set that a job reads."""
     from valleys.data.cache import read_metadata
 
-    paths = (snakemake.input.get(part) for part in ("train", "test"))
-    return [read_metadata(path)["checksum"] for path in paths if path]
+    return [read_metadata(snakemake.input[part])["checksum"] for part in parts]
 
 
 def pick_device(config: Any) -> Any:
