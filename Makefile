@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint format lock plan compare stamp bench faults
+.PHONY: run test lint format lock plan compare stamp sizes bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -43,7 +43,7 @@ compare: $(STAMP)
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
 bench: $(STAMP)
-	for name in plan_scale startup compute verdicts stacked size stored; do $(BIN)/python benchmarks/$$name.py || exit; done
+	for name in plan_scale startup compute verdicts stacked size on_disk; do $(BIN)/python benchmarks/$$name.py || exit; done
 	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done
 
 # Breaks runs on purpose, for half an hour; writes the table of docs/reliability.md.
@@ -53,6 +53,11 @@ faults: $(STAMP)
 # After a change of code that leaves results as they are (see tests/config/test_versions.py).
 stamp: $(STAMP)
 	$(LIBRARY) $(BIN)/python tests/config/test_versions.py --write
+	$(LIBRARY) $(BIN)/python tests/config/test_params.py --write
+
+# After a change of the shipped configs' models, or of an architecture's layers (see tests/costs/test_sizes.py).
+sizes: $(STAMP)
+	$(LIBRARY) $(BIN)/python -m valleys.costs.shipped $(sort $(wildcard config/*.yaml))
 
 # The stamp is made last, so an interrupted installation starts over.
 $(STAMP): requirements.txt requirements-torch.txt

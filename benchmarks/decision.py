@@ -7,7 +7,7 @@ that). ``every 3rd`` and so on are uniform; ``fine where close`` adds the other 
 is within a factor of 1.5 of c, or there is none; ``bisected`` halves the interval in which the curve bends
 most until the verdict has stayed for three steps; ``adaptive`` is what probes with that key do
 (`next_point`). The reference is the verdict on all points, of probes that have all. Then, what else
-is read from adaptive curves, on a spline through their points (`spline.finer`), beside every second or
+is read from adaptive curves, on a spline through their points (`spline.upsample`), beside every second or
 third point read in the same way.
 
 Images: along the first U(0, 1) direction at the first sgd solution of each model, to its stored radius, the
@@ -33,7 +33,7 @@ from scipy.interpolate import PchipInterpolator
 from valleys.asymmetry import next_point, robustness
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.shifts import shift
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.config.experiment import Experiment
 from valleys.data.cache import load_split
 from valleys.data.split import Split
@@ -114,7 +114,7 @@ def wanted(x: np.ndarray, train: np.ndarray, test: np.ndarray, constants: Mappin
 def adaptively(judge: Judge) -> tuple[str, int]:
     """Return verdict and number of points of a probe that is adaptive."""
     at = wanted(judge.x, judge.y, judge.test, judge.constants)
-    y, _ = finer(judge.x, at, judge.y[at])
+    y, _ = upsample(judge.x, at, judge.y[at])
     return detect(judge.x, y, **judge.constants).status, len(at)
 
 
@@ -153,7 +153,7 @@ def reads(curves: pd.DataFrame, constants: Mapping[str, float]) -> list[dict[str
             ("even", list(range(0, len(x), step))),
             ("adaptive", wanted(x, train, test, constants)),
         ):
-            some = (finer(x, at, y[at])[0] for y in (train, test))
+            some = (upsample(x, at, y[at])[0] for y in (train, test))
             found[way] = readings(x, *some, constants) | {"points": len(at)}
         for key in found["all"]:
             row = {"reading": key, "of": len(x)} | {way: read[key] for way, read in found.items()}
@@ -248,7 +248,7 @@ def line(
         if drawn_from
         else [[0.0] * len(curve)]
     )
-    certain = robustness.holds(offsets, values, parts, **constants)
+    certain = robustness.is_robust(offsets, values, parts, **constants)
     return max(values[0], values[-1]) - middle, detect(offsets, values, **constants), certain
 
 

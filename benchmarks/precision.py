@@ -5,8 +5,8 @@
 The first directions of each drawn probe (no Hessian eigenvectors and the like) at each solution of the first
 seeds of each model and recipe are measured in both precisions, in turns, at all points of the probe's grid.
 The error is that of the train loss at one point; verdicts are Definition 1's with the config's constants.
-``flagged`` are the curves that a probing job would measure again in fp32 (`adaptive.settle`): of those whose
-verdict differs, all should be.
+``flagged`` are the curves that a probing job would measure again in fp32 (`confirm_precision`): of those
+whose verdict differs, all should be.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def compare(evaluator: Evaluator, direction: Any, stored: pd.DataFrame, constant
         "c_star_bf16": rounded.c_star,
         "status": exact.status,
         "status_bf16": rounded.status,
-        "flagged": not robustness.holds(offsets, bf16, errors, **constants),
+        "flagged": not robustness.is_robust(offsets, bf16, errors, **constants),
         "fp32_s": slow,
         "bf16_s": fast,
     }

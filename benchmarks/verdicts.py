@@ -28,7 +28,7 @@ import torch
 from common import document, markdown, save
 from torch import nn
 from valleys.asymmetry.definition import Detection, detect
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.data.cache import load_split
 from valleys.data.sources import load
 from valleys.data.split import Split
@@ -143,7 +143,7 @@ def _serve(there, spec: dict, state: dict, parts: list, threads: int) -> None:
 def judged(curve: list, offsets: list[float]) -> Detection:
     """Return the verdict on an adaptive curve."""
     at = measured_at(offsets, curve)
-    losses, _ = finer(offsets, at, [row["train_loss"] for row in curve])
+    losses, _ = upsample(offsets, at, [row["train_loss"] for row in curve])
     return detect(offsets, losses, **CONSTANTS)
 
 

@@ -375,7 +375,9 @@ def take_back(config: Block, line: str) -> bool:
 
 def refused(config: Block) -> str | None:
     """Check a config in every way that a plan does; return the line that refuses it, None where none does."""
+    from valleys.config import outputs
     from valleys.config.experiment import Experiment
+    from valleys.config.params import Params
     from valleys.config.schema import check, with_defaults
     from valleys.costs.jobs import Costs
     from valleys.errors import ValleysError
@@ -385,17 +387,17 @@ def refused(config: Block) -> str | None:
         experiment = Experiment(with_defaults(copy.deepcopy(config)))
     except ValleysError as error:
         return str(error)
-    costs = Costs(experiment)
+    costs, params = Costs(experiment), Params(experiment)
     for rule, wildcards in jobs_of(experiment):
         cost = costs(rule, wildcards)
         assert cost.seconds > 0, (rule, wildcards)
         assert cost.memory_mb > 0, (rule, wildcards)
         assert costs.runtime(rule, wildcards) >= 1
-    for name in (*experiment.figures(), *experiment.tables()):
-        json.dumps(experiment.figure(name) if name in experiment.figures() else name)
+    for name in (*outputs.figures(experiment), *outputs.tables(experiment)):
+        json.dumps(params.figure(name) if name in outputs.figures(experiment) else name)
     for study in experiment.studies:
-        json.dumps([experiment.study(study), experiment.provenance(study)])
-    json.dumps(experiment.results())
+        json.dumps([params.study(study), params.provenance(study)])
+    json.dumps(params.results())
     return None
 
 
@@ -407,7 +409,7 @@ def jobs_of(experiment: Any) -> list[tuple[str, Block]]:
     found += [("prepare_dataset", {"dataset": dataset}) for dataset in experiment.datasets]
     for cell in experiment.trained_cells:
         names = {**cell.columns(), "seed": str(cell.seed)}
-        given = experiment.is_given(cell.recipe)
+        given = experiment.from_checkpoints(cell.recipe)
         rules = ["import_solution"] if given else ["train_sgd", "average", "refresh_bn", "descend"]
         found += [(rule, {**names, "solution": "sgd"}) for rule in rules]
         found += [("probe", {**names, "bundle": bundle}) for bundle in experiment.bundles_of(cell)]
@@ -451,6 +453,7 @@ def give_weights(config: Block) -> None:
     """Write the weights that an accepted config names to the present folder: each of the net that its cell has."""
     import torch
     from safetensors.torch import save_file
+    from valleys.config import originals
     from valleys.config.experiment import Experiment
     from valleys.config.schema import with_defaults
     from valleys.data.sources import load
@@ -459,15 +462,17 @@ def give_weights(config: Block) -> None:
     experiment = Experiment(with_defaults(copy.deepcopy(config)))
     sets: dict[str, Block] = {}
     for cell in experiment.all_cells:
-        for k, name in enumerate(experiment.available(cell) if experiment.is_given(cell.recipe) else ()):
+        for k, name in enumerate(
+            experiment.available(cell) if experiment.from_checkpoints(cell.recipe) else ()
+        ):
             train, _ = load.load_source(experiment.datasets[cell.dataset], cell.dataset)
             torch.manual_seed(cell.seed % 1000 + 17 * k)
             sys.modules.pop("own_nets", None)
             spec, shape = experiment.models[cell.model], tuple(train.images.shape[1:])
             state = builder.build(spec, in_shape=shape, classes=train.classes).state_dict()
-            path = Path(experiment.checkpoint(cell, name))
+            path = Path(originals.checkpoint(experiment, cell, name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            if choice := experiment.checkpoint_choice(cell, name):
+            if choice := originals.choice(experiment, cell, name):
                 sets.setdefault(str(path), {})[choice["choice"].removeprefix("#")] = state
             elif path.suffix == ".safetensors":
                 save_file(state, path)

@@ -26,9 +26,9 @@ from workflow_runs import ROOT, command, load
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from valleys.costs.jobs import RULES
+from valleys.costs.rules import RULES
 from valleys.errors import ValleysError
-from valleys.storage import files, state, tables
+from valleys.storage import state, tables
 from valleys.storage.weights import load_weights
 
 SMOKE = load("config/smoke.yaml")
@@ -66,7 +66,7 @@ def contents(folder):
     found = {}
     for path in sorted((Path(folder) / RESULTS).rglob("*")):
         name = path.relative_to(Path(folder) / RESULTS)
-        if path.name.endswith((".tmp", ".digests")) or set(name.parts) & set(VARYING):
+        if path.name.endswith((".tmp", ".checked")) or set(name.parts) & set(VARYING):
             continue
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a run may be under way
             found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -101,8 +101,6 @@ def readers(path):
     """What reads a stored artefact, by its kind; nothing where nothing in the workflow does."""
     if path.suffix == ".parquet":
         return {"table": lambda: [(name := tables.name_in(path)), tables.read(path, name).to_pylist()]}
-    if path.suffix == ".svg":
-        return {"figure (SVG)": lambda: files.read_svg(path)}
     if path.suffix == ".pt":
         return {"checkpoint": lambda: plain(state.load_checkpoint(path))}
     if path.suffix == ".safetensors" and "data" in path.parts:
@@ -112,7 +110,7 @@ def readers(path):
             found = load_split(path, resident_mb=limit)
             return plain([found.images[:], found.labels, found.classes, found.mean, read_metadata(path)])
 
-        return {"data set": lambda: split(1e9), "data set, image by image": lambda: split(0)}
+        return {"data set": lambda: split(1e9), "data set left on disk": lambda: split(0)}
     if path.suffix == ".safetensors":
         return {"weights": lambda: plain(load_weights(path, ours=True))}
     return {}

@@ -5,7 +5,9 @@ import copy
 import torch
 from torch import nn
 from valleys.data.split import Split
-from valleys.models import losses
+from valleys.landscape import directions
+from valleys.landscape.evaluator import Evaluator
+from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 
 LOSS = losses.build({"name": "cross_entropy"})
@@ -31,3 +33,29 @@ def naive(model, direction, offset, bn, test=False):
         logits = twin.eval()(split.floats(slice(None))).double()
     accuracy = (logits.argmax(1) == split.labels).double().mean().item()
     return nn.functional.cross_entropy(logits, split.labels).item(), accuracy
+
+
+def make_model(norm="batch"):
+    model = solutions.fresh({"arch": "resnet8", "norm": norm}, (1, 8, 8), 4, seed=3)
+    if norm == "batch":
+        bn_refresh.refresh_bn(model, make_split(60).batches(60))
+    return model.eval()
+
+
+def make_evaluator(norm="batch", **options):
+    return Evaluator(make_model(norm), make_split(60), make_split(30, 1), LOSS, **options)
+
+
+def draw(model, k=0, kind="gaussian"):
+    weights = dict(model.named_parameters())
+    return directions.random_direction(kind, weights, key="test", k=k)[0]
+
+
+CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
+
+
+FIRST = [0, 3, 6, 8, 10, 12, 14, 17, 20]  # of 21
+
+
+def subset_evaluator(**options):
+    return make_evaluator(drawn_from={"train": 100, "test": 40}, **options)

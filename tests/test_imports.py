@@ -1,9 +1,12 @@
 """Who may import whom: the library has one direction, and what the Snakefile imports of it has no torch."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 LIBRARY = SCRIPTS / "valleys"
@@ -11,7 +14,7 @@ MAY_IMPORT = {
     "errors": "",
     "lazy": "",
     "torchvision_compat": "errors",
-    "asymmetry": "errors",
+    "asymmetry": "errors lazy",
     "storage": "errors",
     "factories": "errors torchvision_compat",
     "simulations": "errors asymmetry",
@@ -20,7 +23,7 @@ MAY_IMPORT = {
     "models": "errors lazy torchvision_compat storage factories data networks",
     "training": "errors storage data networks models",
     "execution": "errors storage data",
-    "landscape": "errors asymmetry storage factories data networks models training",
+    "landscape": "errors lazy asymmetry storage factories data networks models training",
     "config": "errors storage factories data.options models.options landscape.kinds",
     "costs": "errors storage factories execution.snakemake_internals config data.options data.counts models"
     " landscape.kinds",
@@ -93,6 +96,17 @@ def test_no_two_modules_of_a_package_import_each_other():
         for name in free:
             del above[name]
     assert not above
+
+
+@pytest.mark.parametrize("package", ["asymmetry", "data", "landscape", "models"])
+def test_public_names_of_a_package_are_there_and_none_is_a_modules(package):
+    """A name that a module has too would be the module once that is imported."""
+    door = importlib.import_module(f"valleys.{package}")
+    tree = ast.parse((LIBRARY / package / "__init__.py").read_text(encoding="utf-8"))
+    typed = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names} - {"names_of"}
+    assert set(door.__all__) == typed - {"TYPE_CHECKING"}
+    assert not set(door.__all__) & {path.stem for path in (LIBRARY / package).iterdir()}
+    assert all(getattr(door, name) is not None for name in door.__all__)
 
 
 def test_what_the_snakefile_imports_needs_no_torch():

@@ -39,6 +39,8 @@ def test_definitions_are_followed_through_the_library():
     assert {"training.sgd.train", "training.trainer.Trainer", "data.augment.epoch_batches"} <= trained
     assert {"models.architectures.PreResNet", "storage.weights.save_weights"} <= trained
     assert not {"training.sgd.descend", "training.paths.connect", "storage.weights.relabel"} & trained
+    prepared = reached("prepare_dataset", modules=modules)  # each reader is named by an entry
+    assert {"data.sources.digits.read", "data.sources.parquet.read", "data.cache.write_split"} <= prepared
     drawn = reached("figures", modules=modules)
     assert {"figures.shift.KIND", "figures.study.KIND", "results.stats.wilson"} <= drawn
     assert not any(name.startswith("training.") for name in drawn)

@@ -103,9 +103,9 @@ def test_what_an_evaluator_has_read_is_its_own(net):
 def test_batches_of_a_data_loader_are_held_once(net):
     """A copy is made of each, and the loader's own let go."""
     evaluator = Evaluator(net, pairs(X, Y))
-    kept = evaluator._train.kept
+    kept = evaluator.train_batches.kept
     assert sum(x.untyped_storage().nbytes() for x in kept) == X.numel() * 4
-    again = list(loaders.images_of(evaluator._train, torch.device("cpu")))
+    again = list(loaders.images_of(evaluator.train_batches, torch.device("cpu")))
     assert all(a is b for a, b in zip(kept, again, strict=True))  # ours are not copied a second time
 
 

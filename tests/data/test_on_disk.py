@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 import weakref
 
@@ -10,6 +11,7 @@ import torch
 from valleys.data import on_disk
 from valleys.data.augment import draw_permutation, epoch_batches
 from valleys.data.cache import RESIDENT_MB, _header, load_split, read_metadata, save_split
+from valleys.data.on_disk import ImagesOnDisk, note_file
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
 from valleys.landscape import computed, directions
@@ -74,7 +76,7 @@ def data_start(path):
 def test_the_limit_decides_where_images_are(path):
     size = 50 * 3 * 8 * 8 / 1e6
     assert isinstance(load_split(path, resident_mb=size).images, torch.Tensor)
-    assert isinstance(load_split(path, resident_mb=size - 1e-6).images, on_disk.Stored)
+    assert isinstance(load_split(path, resident_mb=size - 1e-6).images, ImagesOnDisk)
     assert isinstance(load_split(path).images, torch.Tensor)
 
 
@@ -127,7 +129,7 @@ def test_batches_are_the_same_bytes(both):
 def test_a_small_subset_is_in_memory_and_a_large_one_in_the_file(path):
     resident = load_split(path)
     mapped = load_split(path, resident_mb=20 * 3 * 8 * 8 / 1e6)
-    for n, kind in ((20, torch.Tensor), (21, on_disk.Stored), (49, on_disk.Stored), (50, on_disk.Stored)):
+    for n, kind in ((20, torch.Tensor), (21, ImagesOnDisk), (49, ImagesOnDisk), (50, ImagesOnDisk)):
         part, wanted = mapped.subset(n, seed=3), resident.subset(n, seed=3)
         assert isinstance(part.images, kind)
         assert pairs(part.batches(16)) == pairs(wanted.batches(16))
@@ -139,9 +141,9 @@ def test_a_small_subset_is_in_memory_and_a_large_one_in_the_file(path):
 
 def test_a_subset_reads_no_other_image(path, monkeypatch):
     mapped, rows = load_split(path, resident_mb=0.005), []
-    fill = on_disk.Stored._fill
+    fill = ImagesOnDisk._fill
     monkeypatch.setattr(
-        on_disk.Stored, "_fill", lambda self, image, row: rows.append(row) or fill(self, image, row)
+        ImagesOnDisk, "_fill", lambda self, image, row: rows.append(row) or fill(self, image, row)
     )
     part = mapped.subset(6)
     assert rows == subset_indices(50, 6).tolist()
@@ -244,55 +246,82 @@ def test_an_error_while_reading_ahead_comes_where_its_batch_would(both):
 # --- nothing wrong is read ---
 
 
-def test_a_file_is_checked_whole_once_and_then_image_by_image(path, monkeypatch, caplog):
+def age(path):
+    """As a file that was written a while before it is checked."""
+    os.utime(path, ns=(0, 10**18))
+
+
+def test_a_file_is_checked_whole_once(path, monkeypatch, caplog):
+    age(path)
     caplog.set_level(logging.INFO, logger="valleys")
     first = load_split(path, resident_mb=0)
     assert "once" in caplog.text
-    assert on_disk.digests_file(path).stat().st_size == 32 + 50 * on_disk.DIGEST + 32
-    monkeypatch.setattr(on_disk.Stored, "each", lambda self: pytest.fail("was checked again"))
-    again = load_split(path, resident_mb=0)
+    with monkeypatch.context() as watched:
+        watched.setattr(ImagesOnDisk, "_fill", lambda *_: pytest.fail("was checked again"))
+        again = load_split(path, resident_mb=0)
     assert torch.equal(again.images[:], first.images[:])
     flip(path, data_start(path) + 8 * 50 + 17 * 192 + 5)
-    damaged = load_split(path, resident_mb=0)  # reads no image
-    assert len(damaged.images[:17]) == 17
-    assert len(damaged.images[18:]) == 32
-    words = (path, "image 17", "SHA-256", "rerun prepare_dataset")
-    fails(lambda: damaged.images[17], *words)
-    fails(lambda: list(damaged.batches(16)), *words)
-    fails(lambda: load_split(path, resident_mb=0.0095).subset(49), *words)  # held, so read at once
-    fails(lambda: again.images[torch.tensor([3, 17])], *words)  # opened before: also what is read later
+    words = (path, "checksum", "rerun prepare_dataset")
+    fails(lambda: load_split(path, resident_mb=0), *words)
+    flip(path, data_start(path) + 8 * 50 + 17 * 192 + 5)
+    load_split(path, resident_mb=0)  # and it is as it was
+
+
+def test_a_file_that_is_written_to_under_a_run_is_noticed(path):
+    age(path)
+    split = load_split(path, resident_mb=0)
+    part = split.subset(49)
+    flip(path, data_start(path) + 8 * 50 + 17 * 192 + 5)
+    words = (path, "written to while it was being read", "rerun prepare_dataset")
+    fails(lambda: split.images[3], *words)
+    fails(lambda: list(split.batches(16)), *words)
+    fails(lambda: part.images[torch.tensor([3, 17])], *words)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_every_flipped_bit_is_seen(path, kept):
+    age(path)
     load_split(path, resident_mb=0)
     whole = path.read_bytes()
     places = [*range(0, data_start(path) + 410, 7), *range(data_start(path), len(whole), 501), len(whole) - 1]
     for at in places:
         flip(path, at)
         if not kept:
-            on_disk.digests_file(path).unlink(missing_ok=True)
-        fails(lambda: load_split(path, resident_mb=0).images[:], path, "rerun prepare_dataset")
+            note_file(path).unlink(missing_ok=True)
+        fails(lambda: load_split(path, resident_mb=0), path, "rerun prepare_dataset")
         path.write_bytes(whole)
-    load_split(path, resident_mb=0).images[:]
-
-
-def test_damaged_checksums_are_made_again(path):
     load_split(path, resident_mb=0)
-    kept = on_disk.digests_file(path)
-    whole = kept.read_bytes()
-    for content in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], whole[:100] + b"x" + whole[101:]):
-        kept.write_bytes(content)
-        assert torch.equal(load_split(path, resident_mb=0).images[:], make_split(50).images)
-        assert kept.read_bytes() == whole
 
 
-def test_checksums_of_another_file_are_not_believed(path):
+def test_what_is_written_just_after_a_check_is_seen(path):
+    """Within the same tick of the file system's clock: all three times are the same."""
+    age(path)
     load_split(path, resident_mb=0)
-    old = on_disk.digests_file(path).read_bytes()
+    age(note_file(path))
+    flip(path, len(path.read_bytes()) - 1)
+    age(path)
+    fails(lambda: load_split(path, resident_mb=0), path, "checksum")
+
+
+def test_a_damaged_note_is_made_again(path):
+    age(path)
+    load_split(path, resident_mb=0)
+    note = note_file(path)
+    whole = note.read_bytes()
+    for content in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], b"\xff" + whole[1:]):
+        note.write_bytes(content)
+        load_split(path, resident_mb=0)
+        assert note.read_bytes() == whole
+
+
+def test_a_note_of_another_file_is_not_believed(path):
+    age(path)
+    load_split(path, resident_mb=0)
+    old = note_file(path).read_bytes()
     save_split(path, make_split(50, seed=4))
+    age(path)
     assert torch.equal(load_split(path, resident_mb=0).images[:], make_split(50, seed=4).images)
-    assert on_disk.digests_file(path).read_bytes() != old
+    assert note_file(path).read_bytes() != old
 
 
 def test_a_split_keeps_to_the_file_it_was_opened_on(path):
@@ -302,13 +331,13 @@ def test_a_split_keeps_to_the_file_it_was_opened_on(path):
 
 
 def test_where_nothing_can_be_written_the_file_is_checked_all_the_same(path, monkeypatch, caplog):
-    def refuse(path):
+    def refuse(path, text):
         raise ValleysError(f"cannot write {path}: read-only")
 
-    monkeypatch.setattr(on_disk.files, "atomic", refuse)
+    monkeypatch.setattr(on_disk.files, "write_text", refuse)
     assert torch.equal(load_split(path, resident_mb=0).images[:], make_split(50).images)
     assert "each job will check all of" in caplog.text
-    assert not on_disk.digests_file(path).exists()
+    assert not note_file(path).exists()
     flip(path, len(path.read_bytes()) - 1)
     fails(lambda: load_split(path, resident_mb=0), path, "checksum")
 
@@ -317,7 +346,7 @@ def test_without_verification_nothing_is_checked(path):
     flip(path, len(path.read_bytes()) - 1)
     split = load_split(path, verify=False, resident_mb=0)
     assert len(split.images[:]) == 50
-    assert not on_disk.digests_file(path).exists()
+    assert not note_file(path).exists()
 
 
 def test_a_file_cut_short_or_gone_bad_while_it_is_read(path, monkeypatch):
@@ -325,6 +354,7 @@ def test_a_file_cut_short_or_gone_bad_while_it_is_read(path, monkeypatch):
     with path.open("r+b") as file:
         file.truncate(len(path.read_bytes()) - 3 * 192 + 5)
     fails(lambda: split.images[:], path, "truncated at image 47", "rerun prepare_dataset")
+    fails(lambda: split.images[:3], path, "written to while it was being read")
 
     def broken(*arguments):
         raise OSError(5, "Input/output error")
@@ -335,8 +365,6 @@ def test_a_file_cut_short_or_gone_bad_while_it_is_read(path, monkeypatch):
 
 def test_short_reads_are_gone_on_with(path, monkeypatch):
     """A network disk may give less than was asked for."""
-    import os
-
     split, read = load_split(path, resident_mb=0), os.preadv
     monkeypatch.setattr("os.preadv", lambda file, into, at: read(file, [into[0][:50]], at))
     assert torch.equal(split.images[:], make_split(50).images)
@@ -440,13 +468,13 @@ def test_a_run_gives_the_same_bytes_wherever_the_images_are(tmp_path):
         assert status == 0, text
         root = folder / "results" / "small"
         logs = "".join(path.read_text() for path in root.glob("logs/**/*.log"))
-        assert ("then each image when it is read" in logs) == (limit == 0)
-        assert (root / "data" / "pictures" / "train.digests").exists() == (limit == 0)
+        assert ("once, until it is written to" in logs) == (limit == 0)
+        assert (root / "data" / "pictures" / "train.checked").exists() == (limit == 0)
         found[limit] = {
             str(path.relative_to(root)): path.read_bytes()
             for kind in ("data", "cells", "tables")
             for path in sorted((root / kind).rglob("*"))
-            if path.is_file() and path.suffix != ".digests"
+            if path.is_file() and path.suffix != ".checked"
         }
     assert {f"tables/{name}.parquet" for name in made} <= set(found[0])
     assert found[0].keys() == found[20_000].keys()

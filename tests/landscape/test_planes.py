@@ -59,7 +59,7 @@ def test_plane_through_three_points_against_numpy():
     assert found[1, 1] == pytest.approx(0, abs=1e-13)
     assert found[2, 1] > 0
     assert found[:, 2] == pytest.approx([0, 0, 0], abs=1e-13)
-    assert all(plane.holds(distance) for distance in found[:, 2])
+    assert all(plane.contains(distance) for distance in found[:, 2])
 
 
 def test_a_point_is_projected_to_the_nearest_of_the_plane():
@@ -68,7 +68,7 @@ def test_a_point_is_projected_to_the_nearest_of_the_plane():
     origin, x, y = parts(plane)
     (u, v), residual, *_ = np.linalg.lstsq(np.array([x, y]).T, rows[3] - origin, rcond=None)
     assert plane.project(far) == pytest.approx((u, v, np.sqrt(residual[0])))
-    assert not plane.holds(plane.project(far)[2])
+    assert not plane.contains(plane.project(far)[2])
     there = flat(dict(plane.at(u, v)))
     assert np.linalg.norm(there - rows[3]) == pytest.approx(np.sqrt(residual[0]))
 
@@ -174,6 +174,28 @@ def weights_of(nets):
     return {name: {m: p.detach() for m, p in net.named_parameters()} for name, net in nets.items()}
 
 
+def test_the_plane_of_a_block_is_one_of_three():
+    nets = three_models()
+    weights = weights_of(nets)
+    names = ["sgd", "swa", "descent"]
+    found = planes.build({"at": "sgd", "through": names}, nets, "cell")
+    assert found.checksum() == planes.through(*weights.values()).checksum()
+    iterates = list(enumerate(weights.values(), start=4))
+    grid = planes.grid({"at": "swa", "pca": True, "points": 3, "margin": 0.1}, nets, "cell", lambda: iterates)
+    assert grid.plane.checksum() == planes.principal(weights.values, list(weights["swa"])).checksum()
+    assert [row["epoch"] for row in grid.points] == [None, None, None, 4, 5, 6]
+    assert len(grid.xs) == len(grid.ys) == 3
+    group = directions.parameter_group(nets["swa"], "classifier")
+    drawn = {"kind": "gaussian", "group": "classifier", "k": 2, "share": 0.0}
+    span = {"at": "swa", "span": [drawn, {"kind": "gradient", "group": "classifier", "k": 0, "share": 0.0}]}
+    stored = [{name: torch.ones_like(tensor) for name, tensor in weights["swa"].items()}]
+    found = planes.build(span, nets, "cell", stored={"y": stored})
+    own = directions.restrict(weights["swa"], group)
+    first, _ = directions.random_direction("gaussian", own, key="cell/classifier", k=2)
+    second = directions.restrict(stored[0], group)
+    assert found.checksum() == planes.spanned(weights["swa"], first, second).checksum()
+
+
 def plane_and_evaluator(norm="batch", **options):
     nets = three_models(norm)
     plane = planes.through(*weights_of(nets).values())
@@ -200,7 +222,7 @@ def test_weights_of_solutions_are_found_at_their_coordinates():
     nets, plane, evaluator = plane_and_evaluator()
     for net in nets.values():
         x, y, _ = plane.project(dict(net.named_parameters()))
-        evaluator.place(plane.at(x, y))
+        evaluator.set_weights(plane.at(x, y))
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(evaluator.parameters[name], parameter, rtol=2e-7, atol=1e-9)
 

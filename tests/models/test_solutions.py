@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
 from valleys.config.experiment import Experiment
+from valleys.config.params import Params
 from valleys.config.versions import VERSIONS
 from valleys.data.cache import save_split
 from valleys.data.split import Split
@@ -168,11 +169,11 @@ def key_of(stage, folder, monkeypatch, **changes):
         experiment = Experiment(config)
         cell = next(cell for cell in experiment.cells if cell.seed == world["seed"])
         spec = {
-            "train_sgd": lambda: experiment.train_sgd(cell.model, cell.recipe, cell.seed),
-            "descend": lambda: experiment.descend(cell.recipe, cell.seed),
-            "connect": lambda: experiment.connect(cell, "p"),
-            "probe": lambda: experiment.probe(cell, "uniform"),
-            "plane": lambda: experiment.plane(cell.recipe, "solutions"),
+            "train_sgd": lambda: Params(experiment).train_sgd(cell.model, cell.recipe, cell.seed),
+            "descend": lambda: Params(experiment).descend(cell.recipe, cell.seed),
+            "connect": lambda: Params(experiment).connect(cell, "p"),
+            "probe": lambda: Params(experiment).probe(cell, "uniform"),
+            "plane": lambda: Params(experiment).plane(cell.recipe, "solutions"),
         }[stage]()
     code = {"code": world["code"]} if world["code"] else {}
     spec |= code if stage == "train_sgd" else {}

@@ -16,8 +16,9 @@ from conftest import fill_defaults, load_config
 from figure_tables import NAMES, make_rows, through_parquet
 from report_rows import HOSTILE, claim
 from valleys import claims, figures
+from valleys.config.catalogue import EXPERIMENTS
 from valleys.report import html_tables, rulegraph
-from valleys.report.page import EXPERIMENTS, MAIN_CLAIMS, SCRIPT, figure_spec, render
+from valleys.report.page import MAIN_CLAIMS, SCRIPT, figure_spec, render
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
@@ -151,6 +152,7 @@ def test_captions_are_those_of_the_figures(page, frames, config):
 
 def test_figure_spec_is_the_figures_own(experiment_config):
     from valleys.config.experiment import Experiment
+    from valleys.config.params import Params
 
     own = {key: next(iter(experiment_config[f"{key}s"])) for key in ("dataset", "model", "recipe")}
     experiment_config["studies"] = {
@@ -158,13 +160,13 @@ def test_figure_spec_is_the_figures_own(experiment_config):
     }
     experiment = Experiment(fill_defaults(experiment_config))
     for name in ("training", "study-decay", "study-other"):
-        drawn = {k: v for k, v in experiment.figure(name).items() if k not in ("style", "version")}
+        drawn = {k: v for k, v in Params(experiment).figure(name).items() if k not in ("style", "version")}
         told = figure_spec(experiment.config)
         study = name.removeprefix("study-")
         order = {"factors": {study: told["factors"][study]}} if study in STUDIES else {}
         assert drawn == {k: v for k, v in told.items() if k not in ("style", "factors")} | order
         assert order == ({"factors": {study: {"recipe.weight_decay": STUDIES[study]}}} if order else {})
-    assert experiment.claims()["claims"]["factors"] == told["factors"]
+    assert Params(experiment).claims()["claims"]["factors"] == told["factors"]
 
 
 STUDIES = {"decay": [0, 0.5], "other": [0.25, 0]}

@@ -21,7 +21,8 @@ from valleys.networks.batch_norm import batch_norms
 from valleys.storage.weights import checksum
 from valleys.training import paths
 from valleys.training.paths import CurveNet, WeightPath
-from valleys.training.trainer import Stopped, Trainer
+from valleys.training.signals import Stopped
+from valleys.training.trainer import Trainer
 
 SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
 RECIPE = {

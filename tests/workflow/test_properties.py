@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.next_point import first_points, next_point
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.config.experiment import Experiment
 from valleys.config.schema import check
 from valleys.errors import ValleysError
@@ -157,7 +157,7 @@ def test_any_curve_asks_for_points_that_it_does_not_have_until_it_has_enough(hal
     while (more := next_point(grid, at, losses[at], beside=losses[at][::-1])) is not None:
         assert more not in at
         at = sorted([*at, more])
-    between, _ = finer(grid, at, losses[at])
+    between, _ = upsample(grid, at, losses[at])
     assert np.isfinite(between).all()
     assert (between[at] == losses[at]).all()
     if len(at) == len(grid):

@@ -18,8 +18,9 @@ import yaml
 from conftest import fill_defaults
 from valleys.asymmetry import next_point
 from valleys.cli.commands import main
-from valleys.config import versions
+from valleys.config import outputs, versions
 from valleys.config.experiment import Experiment
+from valleys.config.params import Params
 from valleys.report import rulegraph
 from valleys.storage import tables
 from valleys.storage.weights import load_weights
@@ -43,7 +44,7 @@ def finished(tmp_path_factory):
 def test_end_to_end(finished):
     folder, _ = finished
     results = folder / "results" / "smoke"
-    for name in Experiment(_filled(SMOKE)).tables():
+    for name in outputs.tables(Experiment(_filled(SMOKE))):
         path = results / "tables" / f"{name}.parquet"
         table = tables.read(path, tables.name_in(path))
         assert table.num_rows > 0, name
@@ -239,7 +240,7 @@ def test_a_theory_setting_reruns_the_simulations_only(finished):
 
 def test_a_raised_stage_version_remakes_that_stage(finished, monkeypatch):
     """Params carry the algorithm version: what depends on the stage is remade, what it depends on is not."""
-    config = Experiment(_filled(SMOKE))
+    config = Params(Experiment(_filled(SMOKE)))
     before = config.detect()
     monkeypatch.setitem(versions.VERSIONS, "detect", versions.VERSIONS["detect"] + 1)
     assert config.detect() != before

@@ -1,5 +1,7 @@
 # The checked experiment, what its jobs cost, and the names that its files are made of.
-from valleys.config.experiment import CELL_TABLES, SOLUTIONS, Experiment
+from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
+from valleys.config.experiment import Experiment
+from valleys.config.params import Params
 from valleys.costs.jobs import Costs
 
 try:
@@ -11,6 +13,7 @@ try:
 except ValleysError as error:
     raise WorkflowError(str(error))
 
+params_of = Params(experiment)
 # Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
 costs = Costs(experiment, originals=internals.is_main_process())
 ROOT = experiment.root

@@ -2,7 +2,7 @@
 rule prepare_dataset:
     input:
         # Originals that are files: replacing one makes the data set anew. An absent one is reported by the job.
-        lambda w: [schema.input_path(path) for path in experiment.source_files(w.dataset)],
+        lambda w: [schema.input_path(path) for path in originals.source_files(experiment, w.dataset)],
     output:
         train=f"{ROOT}/data/{{dataset}}/train.safetensors",
         test=f"{ROOT}/data/{{dataset}}/test.safetensors",
@@ -17,6 +17,6 @@ rule prepare_dataset:
         mem_mb=lambda w, attempt: costs.mem_mb("prepare_dataset", w, attempt),
         runtime=lambda w, attempt: costs.runtime("prepare_dataset", w, attempt),
     params:
-        spec=lambda w: experiment.prepare_dataset(w.dataset),
+        spec=lambda w: params_of.prepare_dataset(w.dataset),
     script:
         "../scripts/prepare_dataset.py"

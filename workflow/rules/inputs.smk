@@ -2,7 +2,8 @@
 import os
 from dataclasses import replace
 
-from valleys.config.experiment import Cell, no_such_weights
+from valleys.config import originals, outputs
+from valleys.config.experiment import Cell
 
 
 def cell_folder(cell):
@@ -43,23 +44,23 @@ def start_files(wildcards):
 def given_weights(wildcards):
     """The file that given weights come from: it is there, is made by another workflow's rule, or is done with."""
     cell, name = cell_of(wildcards), wildcards.solution
-    path = experiment.checkpoint(cell, name)
+    path = originals.checkpoint(experiment, cell, name)
     (made,) = named_files(cell, [name])
     if not (os.path.exists(path) or os.path.exists(made) or internals.is_made(path)):
         key = f"checkpoints.{cell.recipe}.solutions.{name}"
         written = experiment.checkpoints[cell.recipe]["solutions"][name]
-        raise WorkflowError(no_such_weights(key, written, path))
+        raise WorkflowError(originals.no_such_weights(key, written, path))
     return schema.input_path(path)
 
 
 def import_spec(wildcards):
     """Params of import_solution. A file that a rule makes needs no digest, as its time says when it changed."""
     cell, name = cell_of(wildcards), wildcards.solution
-    spec = experiment.import_solution(cell.model, cell.recipe) | experiment.checkpoint_choice(cell, name)
+    spec = params_of.import_solution(cell.model, cell.recipe) | originals.choice(experiment, cell, name)
     return (
         spec
-        if internals.is_made(experiment.checkpoint(cell, name))
-        else spec | experiment.checkpoint_digest(cell, name)
+        if internals.is_made(originals.checkpoint(experiment, cell, name))
+        else spec | originals.digest(experiment, cell, name)
     )
 
 
@@ -128,30 +129,32 @@ def target_seeds(wildcards):
 def cell_parts(wildcards, table):
     """The files that make up one table of a cell."""
     cell = cell_of(wildcards)
-    return [f"{cell_folder(cell)}/{part}" for part in experiment.parts(cell, table)]
+    return [f"{cell_folder(cell)}/{part}" for part in outputs.parts(experiment, cell, table)]
 
 
 def table_parts(table, study=None):
     """The files that make up one table of the whole experiment, or what a study takes from it."""
     return [
         f"{cell_folder(cell)}/{part}"
-        for cell in experiment.cells_of(study or table)
-        for part in experiment.parts(cell, table, study)
+        for cell in outputs.cells_of(experiment, study or table)
+        for part in outputs.parts(experiment, cell, table, study)
     ]
 
 
 def all_tables():
     """Every table of the experiment."""
-    return [f"{ROOT}/tables/{name}.parquet" for name in experiment.tables()]
+    return [f"{ROOT}/tables/{name}.parquet" for name in outputs.tables(experiment)]
 
 
 def experiment_files(name):
     """The tables and figures of one named experiment."""
-    tables, figures = experiment.named(name)
+    tables, figures = outputs.of_target(experiment, name)
     pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
     return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
 
 
 def all_figures():
     """Every figure of the experiment, as PNG and SVG."""
-    return [f"{ROOT}/figures/{name}.{kind}" for name in experiment.figures() for kind in ("png", "svg")]
+    return [
+        f"{ROOT}/figures/{name}.{kind}" for name in outputs.figures(experiment) for kind in ("png", "svg")
+    ]

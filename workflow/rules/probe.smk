@@ -18,7 +18,7 @@ rule directions:
         runtime=lambda w, attempt: costs.runtime("directions", w, attempt),
         gpu=costs.gpus("directions"),
     params:
-        spec=lambda w: experiment.directions(w.recipe, w.probe),
+        spec=lambda w: params_of.directions(w.recipe, w.probe),
         solutions=lambda w: experiment.probed_solutions(cell_of(w), w.probe),
         seeds=lambda w: target_seeds(w),
     script:
@@ -46,7 +46,7 @@ rule probe:
         runtime=lambda w, attempt: costs.runtime("probe", w, attempt),
         gpu=costs.gpus("probe"),
     params:
-        spec=lambda w: experiment.probe(cell_of(w), w.bundle),
+        spec=lambda w: params_of.probe(cell_of(w), w.bundle),
     script:
         "../scripts/probe.py"
 
@@ -70,7 +70,7 @@ rule connect:
         runtime=lambda w, attempt: costs.runtime("connect", w, attempt),
         gpu=costs.gpus("connect"),
     params:
-        spec=lambda w: experiment.connect(cell_of(w), w.line),
+        spec=lambda w: params_of.connect(cell_of(w), w.line),
     script:
         "../scripts/connect.py"
 
@@ -95,7 +95,7 @@ rule interpolate:
         runtime=lambda w, attempt: costs.runtime("interpolate", w, attempt),
         gpu=costs.gpus("interpolate"),
     params:
-        spec=lambda w: experiment.interpolate(cell_of(w), w.line),
+        spec=lambda w: params_of.interpolate(cell_of(w), w.line),
     script:
         "../scripts/interpolate.py"
 
@@ -122,7 +122,7 @@ rule plane:
         runtime=lambda w, attempt: costs.runtime("plane", w, attempt),
         gpu=costs.gpus("plane"),
     params:
-        spec=lambda w: experiment.plane(w.recipe, w.plane),
+        spec=lambda w: params_of.plane(w.recipe, w.plane),
     script:
         "../scripts/plane.py"
 
@@ -147,7 +147,7 @@ rule detect:
         mem_mb=lambda w, attempt: costs.mem_mb("detect", w, attempt),
         runtime=lambda w, attempt: costs.runtime("detect", w, attempt),
     params:
-        spec=lambda w: experiment.detect(),
+        spec=lambda w: params_of.detect(),
     script:
         "../scripts/detect.py"
 
@@ -170,6 +170,6 @@ rule measure_gain:
         mem_mb=lambda w, attempt: costs.mem_mb("measure_gain", w, attempt),
         runtime=lambda w, attempt: costs.runtime("measure_gain", w, attempt),
     params:
-        spec=experiment.measure_gain(),
+        spec=params_of.measure_gain(),
     script:
         "../scripts/measure_gain.py"

@@ -17,7 +17,7 @@ rule aggregate:
         mem_mb=lambda w, attempt: costs.mem_mb("aggregate", w, attempt),
         runtime=lambda w, attempt: costs.runtime("aggregate", w, attempt),
     params:
-        config=lambda w: experiment.provenance(w.table),
+        config=lambda w: params_of.provenance(w.table),
     script:
         "../scripts/aggregate.py"
 
@@ -40,8 +40,8 @@ rule study:
         mem_mb=lambda w, attempt: costs.mem_mb("study", w, attempt),
         runtime=lambda w, attempt: costs.runtime("study", w, attempt),
     params:
-        spec=lambda w: experiment.study(w.study),
-        config=lambda w: experiment.provenance(w.study),
+        spec=lambda w: params_of.study(w.study),
+        config=lambda w: params_of.provenance(w.study),
     script:
         "../scripts/study.py"
 
@@ -62,8 +62,8 @@ rule sensitivity:
         mem_mb=lambda w, attempt: costs.mem_mb("sensitivity", w, attempt),
         runtime=lambda w, attempt: costs.runtime("sensitivity", w, attempt),
     params:
-        spec=experiment.sensitivity(),
-        config=experiment.provenance("sensitivity"),
+        spec=params_of.sensitivity(),
+        config=params_of.provenance("sensitivity"),
     script:
         "../scripts/sensitivity.py"
 
@@ -71,7 +71,7 @@ rule sensitivity:
 rule claims:
     input:
         # Without names, which a study's could be: some, like items, are methods of Snakemake's lists.
-        [f"{ROOT}/tables/{name}.parquet" for name in experiment.claim_tables()],
+        [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)],
     output:
         table=f"{ROOT}/tables/claims.parquet",
     log:
@@ -85,15 +85,15 @@ rule claims:
         mem_mb=lambda w, attempt: costs.mem_mb("claims", w, attempt),
         runtime=lambda w, attempt: costs.runtime("claims", w, attempt),
     params:
-        spec=experiment.claims(),
-        config=experiment.results(),
+        spec=params_of.claims(),
+        config=params_of.results(),
     script:
         "../scripts/claims.py"
 
 
 rule figures:
     input:
-        lambda w: [f"{ROOT}/tables/{name}.parquet" for name in experiment.figure_tables(w.figure)],
+        lambda w: [f"{ROOT}/tables/{name}.parquet" for name in outputs.figure_tables(experiment)[w.figure]],
     output:
         png=f"{ROOT}/figures/{{figure}}.png",
         svg=f"{ROOT}/figures/{{figure}}.svg",
@@ -108,7 +108,7 @@ rule figures:
         mem_mb=lambda w, attempt: costs.mem_mb("figures", w, attempt),
         runtime=lambda w, attempt: costs.runtime("figures", w, attempt),
     params:
-        spec=lambda w: experiment.figure(w.figure),
+        spec=lambda w: params_of.figure(w.figure),
     script:
         "../scripts/figures.py"
 
@@ -130,7 +130,7 @@ rule report:
         mem_mb=lambda w, attempt: costs.mem_mb("report", w, attempt),
         runtime=lambda w, attempt: costs.runtime("report", w, attempt),
     params:
-        spec=experiment.report(),
-        config=experiment.results(),
+        spec=params_of.report(),
+        config=params_of.results(),
     script:
         "../scripts/report.py"

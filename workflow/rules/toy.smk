@@ -15,7 +15,7 @@ rule toy_2d:
         mem_mb=lambda w, attempt: costs.mem_mb("toy_2d", w, attempt),
         runtime=lambda w, attempt: costs.runtime("toy_2d", w, attempt),
     params:
-        spec=lambda w: experiment.toy_2d(),
+        spec=lambda w: params_of.toy_2d(),
     script:
         "../scripts/toy_2d.py"
 
@@ -35,6 +35,6 @@ rule simulate_theory:
         mem_mb=lambda w, attempt: costs.mem_mb("simulate_theory", w, attempt),
         runtime=lambda w, attempt: costs.runtime("simulate_theory", w, attempt),
     params:
-        spec=lambda w: experiment.simulate_theory(),
+        spec=lambda w: params_of.simulate_theory(),
     script:
         "../scripts/simulate_theory.py"

@@ -22,7 +22,7 @@ rule train_sgd:
         runtime=lambda w, attempt: costs.runtime("train_sgd", w, attempt),
         gpu=costs.gpus("train_sgd"),
     params:
-        spec=lambda w: experiment.train_sgd(w.model, w.recipe, w.seed),
+        spec=lambda w: params_of.train_sgd(w.model, w.recipe, w.seed),
     script:
         "../scripts/train_sgd.py"
 
@@ -45,7 +45,7 @@ rule average:
         mem_mb=lambda w, attempt: costs.mem_mb("average", w, attempt),
         runtime=lambda w, attempt: costs.runtime("average", w, attempt),
     params:
-        spec=lambda w: experiment.average(w.recipe, w.model),
+        spec=lambda w: params_of.average(w.recipe),
     script:
         "../scripts/average.py"
 
@@ -72,7 +72,7 @@ rule refresh_bn:
         runtime=lambda w, attempt: costs.runtime("refresh_bn", w, attempt),
         gpu=costs.gpus("refresh_bn"),
     params:
-        spec=lambda w: experiment.refresh_bn(w.model),
+        spec=lambda w: params_of.refresh_bn(w.model),
     script:
         "../scripts/refresh_bn.py"
 
@@ -82,7 +82,7 @@ rule import_solution:
     input:
         checkpoint=given_weights,
         shards=lambda w: [
-            schema.input_path(path) for path in experiment.checkpoint_shards(cell_of(w), w.solution)
+            schema.input_path(path) for path in originals.shards(experiment, cell_of(w), w.solution)
         ],
         train=rules.prepare_dataset.output.train,
     output:
@@ -128,7 +128,7 @@ rule descend:
         runtime=lambda w, attempt: costs.runtime("descend", w, attempt),
         gpu=costs.gpus("descend"),
     params:
-        spec=lambda w: experiment.descend(w.recipe, w.seed),
+        spec=lambda w: params_of.descend(w.recipe, w.seed),
     script:
         "../scripts/descend.py"
 
@@ -153,6 +153,6 @@ rule evaluate:
         runtime=lambda w, attempt: costs.runtime("evaluate", w, attempt),
         gpu=costs.gpus("evaluate"),
     params:
-        spec=lambda w: experiment.evaluate(w.recipe),
+        spec=lambda w: params_of.evaluate(w.recipe),
     script:
         "../scripts/evaluate.py"

@@ -4,27 +4,24 @@ In: ``train``, ``start``, ``stop``. Out: ``bends`` (safetensors). Killed at any 
 the last checkpoint.
 """
 
-from valleys.execution.jobs import arithmetic, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, data_checksums, job, pick_device, read_split
 
 with job(snakemake) as log:
     import shutil
     from pathlib import Path
 
-    from valleys.data.cache import read_metadata
     from valleys.models import solutions
     from valleys.training import paths
     from valleys.training.trainer import state_folder
 
-    spec, w = snakemake.params.spec, snakemake.wildcards
-    device = pick_device(snakemake.config)
+    spec, device = snakemake.params.spec, pick_device(snakemake.config)
     train = read_split(snakemake, "train", device)
     (start, first), (stop, last) = (solutions.load(snakemake.input[end], device) for end in ("start", "stop"))
 
     ends = {"path": spec["line"]["path"], "start": first["checksum"], "stop": last["checksum"]}
-    data = [read_metadata(snakemake.input.train)["checksum"]]
-    key = solutions.state_key(spec, [first, last], data, arithmetic(device))
+    key = solutions.state_key(spec, [first, last], data_checksums(snakemake), arithmetic(device))
     cell = Path(snakemake.output.bends).parents[1]
-    state = state_folder(cell, f"connect-{w.line}", key)
+    state = state_folder(cell, f"connect-{snakemake.wildcards.line}", key)
     bends = paths.connect(
         start,
         stop,

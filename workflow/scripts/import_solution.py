@@ -24,21 +24,14 @@ with job(snakemake) as log:
     model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
     root = Path("results") / snakemake.config["name"]
     sizes.note(model, spec["model"], train.in_shape, train.classes, root)
-    told = checkpoints.load(model, state_dicts.find(path), path)
+    taken = checkpoints.load(model, state_dicts.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):
         policy = "refreshed" if settings else "stored"
         if settings:
             refresh_bn(model, train.batches(settings["batch_size"]), settings["method"])
     log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
-    log.info("of the file were read: %s", told)
-    about = {"model": spec["model"], "in_shape": train.in_shape, "classes": train.classes, "cell": cell.path}
-    about |= {key: spec[key] for key in ("code", "original") if key in spec}
-    solutions.save(
-        snakemake.output.weights,
-        model.state_dict(),
-        about,
-        solution=w.solution,
-        iterates=0,
-        bn_policy=policy,
-    )
+    log.info("of the file were read: %s", taken)
+    about = solutions.describe(spec, train.in_shape, train.classes, cell.path)
+    more = {"solution": w.solution, "iterates": 0, "bn_policy": policy}
+    solutions.save(snakemake.output.weights, model.state_dict(), about, **more)

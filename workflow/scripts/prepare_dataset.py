@@ -1,7 +1,7 @@
 """Read a data set once: decode its images, a few at a time, and write them in order.
 
-Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W) and int64 labels (N,), with statistics.
-Beside a file that is not to be held in memory, the checksums of its images.
+In: the originals, where they are files. Out: ``train``, ``test``: safetensors of uint8 images (N, C, H, W)
+and int64 labels (N,), with statistics. Beside a file that is not to be held in memory, that it was checked.
 """
 
 from valleys.execution.jobs import job
@@ -19,4 +19,4 @@ with job(snakemake) as log:
     )
     for path in paths:
         if Path(path).stat().st_size > execution["resident_mb"] * 1e6:
-            load_split(path, resident_mb=0)  # keeps the checksums of its images for later jobs
+            load_split(path, resident_mb=0)  # checks it, for later jobs too

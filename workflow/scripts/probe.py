@@ -1,67 +1,40 @@
 """Probe the directions of one or more probes at the solutions of one cell.
 
-In: ``train``, ``test``, ``solutions`` and ``directions`` (files, one for each probe of a computed kind,
-in the order of the probes). Out: ``curves``, ``directions`` (tables). Finished directions are kept beside the
-outputs: a killed job goes on where it was, and asking for more directions, or for another probe in the same
-job, probes only the new ones.
+In: ``train``, ``test``, ``solutions`` and ``directions`` (files of the probes of a computed kind, in order).
+Out: ``curves``, ``directions`` (tables). Finished directions are kept beside these: a killed job goes on.
 """
 
-from valleys.execution.jobs import arithmetic, compiles, job, pick_device, read_split
+from valleys.execution.jobs import arithmetic, compiles, data_checksums, job, pick_device, read_splits
 
 with job(snakemake) as log:
     from pathlib import Path
 
     from valleys.config.experiment import Cell
-    from valleys.data.cache import read_metadata
-    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape import evaluator, probing
     from valleys.landscape.kinds import COMPUTED
-    from valleys.landscape.probing import probe_solution, stored_columns, stored_directions
     from valleys.models import solutions
     from valleys.storage import tables
-    from valleys.storage.weights import checksum, load_weights
+    from valleys.storage.weights import load_weights
     from valleys.training.trainer import state_folder
 
-    spec, w = snakemake.params.spec, snakemake.wildcards
-    device = pick_device(snakemake.config)
-    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    folder = Path(snakemake.output.curves).parents[2]
-    data = [snakemake.input.train, snakemake.input.test]
-    splits = [read_split(snakemake, part, device) for part in ("train", "test")]
-    inputs = [read_metadata(path)["checksum"] for path in data]
-    named = solutions.by_name(snakemake.input.solutions)
-    computed = iter(snakemake.input.get("directions", []))
-
-    curves, rows = [], []
-    for probe_name, block in spec["probes"].items():
-        stored, header = load_weights(next(computed), ours=True) if block["kind"] in COMPUTED else ({}, {})
+    spec, w, device = snakemake.params.spec, snakemake.wildcards, pick_device(snakemake.config)
+    cell, compiled = Cell(w.dataset, w.model, w.recipe, int(w.seed)), compiles(snakemake.config)
+    splits, named = read_splits(snakemake, device), solutions.by_name(snakemake.input.solutions)
+    inputs = data_checksums(snakemake), arithmetic(device, compiled)
+    files, found = iter(snakemake.input.get("directions", [])), probing.Rows()
+    for probe, block in spec["probes"].items():
+        stored, header = load_weights(next(files), ours=True) if block["kind"] in COMPUTED else ({}, {})
         for name in block["solutions"]:
             model, about = solutions.load(named[name], device)
-            evaluator = evaluator_for(model, splits, block, spec, compiles(snakemake.config))
+            at = evaluator.evaluator_for(model, splits, block, spec, compiled)
             del model  # the evaluator has a copy
-            log.info("probe %s at %s", probe_name, name)
-            judged = evaluator.precision != "fp32" or block.get("adaptive")
-            shared = ("loss", "bn_refresh", "version", *(["asymmetry"] if judged else []))
-            key = solutions.state_key(
-                [{k: v for k, v in block.items() if k not in ("n", "solutions")}, *map(spec.get, shared)],
-                [about],
-                inputs,
-                arithmetic(device, compiles(snakemake.config)),
-                stored=checksum(stored),
-            )
-            state = state_folder(folder, f"probe-{probe_name}-{name}", key)
-            for curve, row in probe_solution(
-                evaluator,
-                block,
-                key=f"{cell.path}/{block['group']}",
-                stored=stored_directions(stored, name),
-                check_stored_bn=block["train_images"] is None and about["bn_policy"] != "stored",
-                state=state / "curves.pt",
-                constants=spec.get("asymmetry"),
-            ):
-                label = {**cell.columns(), "solution": name, "probe": probe_name}
-                label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
-                curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
-                row |= stored_columns(header, name, row["k"])
-                rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
-    tables.write(snakemake.output.curves, "curves", curves, spec)
-    tables.write(snakemake.output.directions, "directions", rows, spec)
+            log.info("probe %s at %s", probe, name)
+            key = probing.state_key(block, spec, at.precision, about, *inputs, stored)
+            state = state_folder(Path(snakemake.output.curves).parents[2], f"probe-{probe}-{name}", key)
+            options = {"stored": probing.stored_directions(stored, name), "constants": spec.get("asymmetry")}
+            options["check_stored_bn"] = block["train_images"] is None and about["bn_policy"] != "stored"
+            curves = probing.probe_solution(at, block, cell.path, state=state / "curves.pt", **options)
+            label = {**cell.columns(), "solution": name, "probe": probe, "checksum": about["checksum"]}
+            found.add(curves, label, block, at.bn, header.get("columns", {}).get(name, []))
+    tables.write(snakemake.output.curves, "curves", found.curves, spec)
+    tables.write(snakemake.output.directions, "directions", found.directions, spec)

@@ -10,7 +10,7 @@ with job(snakemake) as log:
     from valleys.storage.weights import relabel
 
     weights, settings = snakemake.output.weights, snakemake.params.spec["bn_refresh"]
-    if settings is None:  # known from the config: nothing to refresh, and no need of torch
+    if settings is None:  # known from the config: nothing to refresh, and no need of the images
         relabel(snakemake.input.weights, weights, bn_policy="none")
         log.info("no batch norm")
     else:

@@ -47,10 +47,10 @@ def next_point(
 ) -> int | None:
     """Return the point that a curve needs most, having been measured at some: for its verdict, or its shape.
 
-    A loss between the points measured is taken to be as far from their spline (`finer`) as this one is there
-    from a plainer interpolation: the monotone cubic one (PCHIP); where exact slopes are given, the spline
-    without them. Both as asinh(rise / 10 nats), and the least error is a share `LEAST_ERROR` of the curve's
-    range in it.
+    A loss between the points measured is taken to be as far from their spline (`upsample`) as this one is
+    there from a plainer interpolation: the monotone cubic one (PCHIP); where exact slopes are given, the
+    spline without them. Both as asinh(rise / 10 nats), and the least error is a share `LEAST_ERROR` of the
+    curve's range in it.
 
     - Where such an error is more than a share `KNOWN` of that range, the point with the greatest is next.
     - Else the verdict by Definition 1 is taken on `COPIES` curves with normal errors, `DOUBT` times as large.

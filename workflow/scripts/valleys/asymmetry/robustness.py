@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 
 from valleys.asymmetry.definition import detect_many
 from valleys.asymmetry.grids import Floats
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 
-COPIES = 64  # of a curve, with errors, that its verdict is taken on (`next_point`, `holds`)
+COPIES = 64  # of a curve, with errors, that its verdict is taken on (`next_point`, `is_robust`)
 
 
-def holds(
+def is_robust(
     offsets: ArrayLike,
     losses: ArrayLike,
     error: ArrayLike,
@@ -38,7 +38,7 @@ def holds(
         losses. Or m curves: an error is then their sum, each times a standard normal number of its own.
     at : sequence of int, optional
         Numbers of the offsets that losses and errors are given at; copies take the others from a spline
-        (`finer`).
+        (`upsample`).
     constants
         As in `detect`: ``c, zeta_max, min_span, minimum_within, noise``.
 
@@ -52,7 +52,7 @@ def holds(
     errors = error * draw((copies, len(losses))) if error.ndim < 2 else draw((copies, len(error))) @ error
     curves = np.concatenate([losses[None], losses + errors])
     if at is not None and len(at) < np.size(offsets):
-        curves = np.stack([finer(offsets, at, curve)[0] for curve in curves])
+        curves = np.stack([upsample(offsets, at, curve)[0] for curve in curves])
     return len({found.status for found in detect_many(offsets, curves, **constants)}) == 1
 
 

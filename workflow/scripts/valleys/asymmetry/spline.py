@@ -10,10 +10,10 @@ from scipy.interpolate import CubicHermiteSpline, CubicSpline, PchipInterpolator
 
 from valleys.asymmetry.grids import Floats
 
-LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`finer`)
+LARGE = 10.0  # nats: rises beyond are interpolated by their logarithms (`upsample`)
 
 
-def finer(
+def upsample(
     offsets: ArrayLike, at: Sequence[int], values: ArrayLike, slopes: ArrayLike | None = None
 ) -> tuple[Floats, Floats]:
     """Return a curve at all offsets of which it was measured at some, on a cubic spline through these.
@@ -48,7 +48,7 @@ def finer(
 
 
 def _spline(x: Floats, at: list[int], y: Floats, slopes: Floats | None) -> CubicHermiteSpline | CubicSpline:
-    """Return the spline of `finer`, of asinh(rise / `LARGE`)."""
+    """Return the spline of `upsample`, of asinh(rise / `LARGE`)."""
     rise = (y - y[at.index(len(x) // 2)]) / LARGE
     if slopes is None:
         return CubicSpline(x[at], np.arcsinh(rise))

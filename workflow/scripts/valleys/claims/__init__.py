@@ -14,7 +14,8 @@ rule says so. (With the six seeds of a sign test no correction would let any of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
@@ -37,6 +38,23 @@ from valleys.results import measures, study_outcomes
 __all__ = ["INCONCLUSIVE", "REFUTED", "SUPPORTED", "Row", "as_text", "judge", "share_verdict"]
 
 Frames = Mapping[str, pd.DataFrame]
+JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
+    prevalence.judge,
+    swa.judge,
+    paper_selection.judge,
+    shift.judge,
+    basin.judge,
+    toy.judge,
+    sign.judge,
+    theory.judge_averaging,
+    theory.judge_gains,
+    measured_gain.judge,
+    studies.judge,
+)
+"""What judges claims, in the order of rows; each is given the tables and settings that its parameters name.
+
+The tables are those of `valleys.config.catalogue.TABLES` that have ``claims``, and ``study``.
+"""
 
 
 def judge(
@@ -53,9 +71,8 @@ def judge(
     Parameters
     ----------
     data
-        The tables ``training, solutions, directions, asymmetry, theory_measured, shift, interpolation,
-        toy_2d, theory_average, theory_gain`` as data frames; ``study``, all studies stacked, where there are
-        any.
+        The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked, where
+        there are any.
     c
         Level from which a direction counts as asymmetric.
     alpha
@@ -67,19 +84,15 @@ def judge(
     factors
         Study to factor to its levels, in the order of the config.
     """
-    data = measures.with_own_minima(data)
-    rows = [*prevalence.judge(data["asymmetry"], c, level)]
-    rows += swa.judge(data["solutions"], data["interpolation"], alpha, level)
-    rows += paper_selection.judge(data["training"], level)
-    rows += shift.judge(data["shift"], data["asymmetry"], alpha, level)
-    rows += basin.judge(data["interpolation"], c, level, barrier)
-    rows += toy.judge(data["toy_2d"], level)
-    rows += sign.judge(data["asymmetry"], data["directions"], alpha, level)
-    rows += theory.judge_averaging(data["theory_average"], level)
-    rows += theory.judge_gains(data["theory_gain"], level)
-    rows += measured_gain.judge(data["theory_measured"], alpha, level)
-    rows += studies.judge(data.get("study"), factors, c, alpha, level)
+    settings = {"c": c, "alpha": alpha, "level": level, "barrier": barrier, "factors": factors}
+    known = {"study": None, **settings, **measures.with_own_minima(data)}
+    rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{"by_seed": "", **row} for row in rows]
+
+
+def asked_of(judge: Callable[..., Iterable[Row]]) -> list[str]:
+    """Return what a function of `JUDGES` takes: names of tables, and of settings."""
+    return [name for name, one in inspect.signature(judge).parameters.items() if one.default is one.empty]
 
 
 def as_text(claims: pd.DataFrame) -> str:

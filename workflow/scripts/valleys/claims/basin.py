@@ -29,7 +29,7 @@ from valleys.asymmetry.definition import reaches
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
 from valleys.results import measures, stats
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 _JOINED = {  # claim, whether it says that there is a barrier, statement; by `measures.kind_of_line`
     "recipe": (
@@ -65,7 +65,7 @@ def judge(interpolation: pd.DataFrame, c: float, level: float, barrier: float) -
     """Experiment 6: barriers between solutions of different cells, on straight lines and trained paths."""
     kinds = measures.kind_of_line(interpolation)
     joined = interpolation.assign(joins=kinds)[kinds != "cell"]
-    for (*names, kind), rows in joined.groupby([*CELL, "line", "joins"], sort=True):
+    for (*names, kind), rows in joined.groupby([*SETTING, "line", "joins"], sort=True):
         scope = "/".join(map(str, names))
         yield _barrier_row(rows, interpolation, kind, scope, level, barrier)
         if kind == "recipe":

@@ -79,7 +79,7 @@ def judge(
 def _penalty(study: study_outcomes.Study, level: float) -> Iterator[Row]:
     """Experiment 9: verdicts of Definition 1 with the penalty in the probed loss and without."""
     rows = study.directions[study.directions["trained"]]
-    names = [*study_outcomes.CELL, "probe", "kind", "group", "k"]
+    names = [*study_outcomes.CELL_COLUMNS, "probe", "kind", "group", "k"]
     factor = "recipe.weight_decay"
     own = [*names, "status", study_outcomes.column(factor)]
     both = rows.loc[rows["penalty"], own].merge(

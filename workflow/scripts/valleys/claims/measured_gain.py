@@ -15,14 +15,14 @@ import pandas as pd
 
 from valleys.claims.rows import Row, count_of, paired_row
 from valleys.results import measures
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 
 def judge(theory_measured: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 4 on measured curves: a bias to the flat side of asymmetric directions, by probe."""
     found = measures.gains(theory_measured)
     found = found[(found["shift"] == "uniform") & (found["bias"] == found["scale"] / 2)]
-    for names, rows in found.groupby([*CELL, "probe"], sort=True):
+    for names, rows in found.groupby([*SETTING, "probe"], sort=True):
         at = rows[rows["scale"] == 0.25]
         here, control = (at[at["status"] == status] for status in ("asymmetric", "symmetric"))
         if here.empty:

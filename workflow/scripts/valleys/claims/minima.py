@@ -13,7 +13,7 @@ from valleys.results import study_outcomes
 
 def left_out(minima: pd.DataFrame) -> str:
     """Say how many minima of some rows count as untrained."""
-    cells = minima.drop_duplicates(study_outcomes.CELL)
+    cells = minima.drop_duplicates(study_outcomes.CELL_COLUMNS)
     lost = int((~cells["trained"]).sum())
     if not lost:
         return ""

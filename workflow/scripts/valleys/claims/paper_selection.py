@@ -16,7 +16,7 @@ import pandas as pd
 from valleys.claims.rows import Row, by_seed_of, share_row
 from valleys.claims.rules import INCONCLUSIVE
 from valleys.results import stats
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 _SELECTED = "epochs chosen by their test loss, as the paper's code does: biased towards the claim"
 
@@ -29,7 +29,7 @@ def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
     though looking at all epochs makes it likely.
     """
     descent = training[training["phase"] == "descent"]
-    for names, rows in descent.groupby(CELL, sort=True):
+    for names, rows in descent.groupby(SETTING, sort=True):
         scope = "/".join(map(str, names))
         kept = {seed: selected_epochs(run) for seed, run in rows.groupby("seed")}
         found = {seed: run for seed, run in kept.items() if len(run)}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, joined, share_row
 from valleys.results import measures
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 
 def judge(
@@ -28,7 +28,7 @@ def judge(
     experiment, what their scopes begin with, and a remark for the notes.
     """
     at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & (asymmetry["kind"] != "sign")]
-    for names, rows in at_sgd.groupby([*CELL, "probe"], sort=True):
+    for names, rows in at_sgd.groupby([*SETTING, "probe"], sort=True):
         scope = within + "/".join(map(str, names))
         hit = rows["status"] == "asymmetric"
         by_minimum = hit.groupby(rows["seed"]).any()

@@ -21,13 +21,13 @@ import pandas as pd
 from valleys.claims.rows import Row, count_of, paired_row, share_row
 from valleys.claims.rules import SUPPORTED, symmetric_verdict
 from valleys.results import measures, stats
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 
 def judge(shift: pd.DataFrame, asymmetry: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 5: whether the test loss along a direction is the train loss shifted, by cell and probe."""
     found = measures.shifts(shift, asymmetry)
-    for names, rows in found.groupby([*CELL, "probe"], sort=True):
+    for names, rows in found.groupby([*SETTING, "probe"], sort=True):
         scope = "/".join(map(str, names))
         fixed, free = (rows[rows["policy"] == policy] for policy in ("fixed", "free"))
         left = free["gap_zero"].reset_index(drop=True) / fixed["gap_zero"].reset_index(drop=True)

@@ -14,12 +14,12 @@ import pandas as pd
 
 from valleys.claims.rows import Row, paired_row
 from valleys.results import measures
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 
 def judge(asymmetry: pd.DataFrame, directions: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 12: the asymmetry of a direction against its agreement in sign with w, by cell and group."""
-    for names, rows in measures.signs(asymmetry, directions).groupby([*CELL, "group"], sort=True):
+    for names, rows in measures.signs(asymmetry, directions).groupby([*SETTING, "group"], sort=True):
         probed = rows[~rows["mirrored"]]
         lost = int((~np.isfinite(probed["index"])).sum())
         notes = [f"directions a minimum: {probed.groupby('seed').size().max()}, each as u and as -u"]

@@ -28,47 +28,50 @@ from valleys.results import study_outcomes
 
 
 def judge(
-    table: pd.DataFrame | None,
+    study: pd.DataFrame | None,
     factors: study_outcomes.Order | None,
     c: float,
     alpha: float,
     level: float,
 ) -> Iterator[Row]:
     """Experiments 6 and 8 to 11: what studies show, by their factors."""
-    for study in study_outcomes.studies(table, factors):
-        plain = study.minima[~study.minima["penalty"]]
-        if study.design == "none":
-            rows = study.directions[study.directions["trained"] & ~study.directions["penalty"]]
-            about = {"experiment": 8, "within": f"{study.name}/", "about": left_out(plain)}
-            yield from prevalence.judge(rows.assign(solution="sgd"), c, level, **about)
-        elif study.design == "crossed":
-            yield from exists(study, plain, {}, "all variants", 11, level)
-            yield from crossed.judge(study, plain, alpha, level)
-        elif list(study.factors) == ["recipe"] and len(study.factors["recipe"]) == 2:
-            yield from recipes.judge(study, plain, alpha, level)
-        else:
-            for factor, levels in study.factors.items():
-                if factor == "recipe.weight_decay":
-                    yield from decay.judge(study, plain, levels, alpha, level)
-                elif factor == "model.norm":
-                    yield from norm.judge(study, plain, levels, alpha, level)
-                elif factor == "model.norm_init":
-                    yield from norm.judge_init(study, plain, levels, alpha, level)
-                else:
-                    number = 11 if factor.startswith(("model", "recipe.loss")) else 1
-                    for one in levels:
-                        where = {"factor": factor, "level": one}
-                        yield from exists(
-                            study, plain, where, study_outcomes.label(factor, one), number, level
-                        )
-            if {"model.norm", "model.norm_init"} & set(study.factors):
-                yield from norm.judge_directions(study, plain, alpha, level)
-        yield from _study_swa(study, plain, alpha, level)
+    for one in study_outcomes.studies(study, factors):
+        yield from _of_study(one, c, alpha, level)
+
+
+def _of_study(study: study_outcomes.Study, c: float, alpha: float, level: float) -> Iterator[Row]:
+    """Judge what one study shows, by its design and factors."""
+    plain = study.minima[~study.minima["penalty"]]
+    if study.design == "none":
+        rows = study.directions[study.directions["trained"] & ~study.directions["penalty"]]
+        about = {"experiment": 8, "within": f"{study.name}/", "about": left_out(plain)}
+        yield from prevalence.judge(rows.assign(solution="sgd"), c, level, **about)
+    elif study.design == "crossed":
+        yield from exists(study, plain, {}, "all variants", 11, level)
+        yield from crossed.judge(study, plain, alpha, level)
+    elif list(study.factors) == ["recipe"] and len(study.factors["recipe"]) == 2:
+        yield from recipes.judge(study, plain, alpha, level)
+    else:
+        for factor, levels in study.factors.items():
+            if factor == "recipe.weight_decay":
+                yield from decay.judge(study, plain, levels, alpha, level)
+            elif factor == "model.norm":
+                yield from norm.judge(study, plain, levels, alpha, level)
+            elif factor == "model.norm_init":
+                yield from norm.judge_init(study, plain, levels, alpha, level)
+            else:
+                number = 11 if factor.startswith(("model", "recipe.loss")) else 1
+                for one in levels:
+                    where = {"factor": factor, "level": one}
+                    yield from exists(study, plain, where, study_outcomes.label(factor, one), number, level)
+        if {"model.norm", "model.norm_init"} & set(study.factors):
+            yield from norm.judge_directions(study, plain, alpha, level)
+    yield from _study_swa(study, plain, alpha, level)
 
 
 def _study_swa(study: study_outcomes.Study, plain: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """SWA against descent in a study that has both, by level."""
-    cells = plain.drop_duplicates(study_outcomes.CELL)
+    cells = plain.drop_duplicates(study_outcomes.CELL_COLUMNS)
     cells = cells[np.isfinite(cells["swa_gain"])]
     experiment = 9 if "recipe.weight_decay" in study.factors else 2
     groups = [(name, where) for name, where in study.groups() if len(study.take(cells, where))]

@@ -9,12 +9,12 @@ import pandas as pd
 
 from valleys.claims.rows import Row, paired_row
 from valleys.results import measures
-from valleys.results.measures import CELL
+from valleys.results.measures import SETTING
 
 
 def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
     """Experiment 2: SWA against the solution that SGD descends to from it, paired over seeds."""
-    for names, rows in solutions.groupby(CELL, sort=True):
+    for names, rows in solutions.groupby(SETTING, sort=True):
         scope = "/".join(map(str, names))
         if not {"swa", "descent"} <= set(rows["solution"]):
             continue  # not made, or not given
@@ -40,7 +40,7 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
         & (interpolation["stop"] == "descent")
         & (measures.kind_of_line(interpolation) == "cell")
     ]
-    for names, rows in lines.groupby([*CELL, "line"], sort=True):
+    for names, rows in lines.groupby([*SETTING, "line"], sort=True):
         scope = "/".join(map(str, names))
         measured = pd.DataFrame({seed: line_measures(line) for seed, line in rows.groupby("seed")}).T
         about = f"BN {rows['bn_policy'].iloc[0]} on the line"

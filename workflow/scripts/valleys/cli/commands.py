@@ -1,4 +1,4 @@
-"""``python -m valleys``: look at given weights, compare runs, plan a run, print claims and options."""
+"""``python -m valleys``: probe given weights, compare runs, plan a run, print claims and options."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         match arguments.command:
             case "probe":
-                return show_look(arguments)
+                return show_probe(arguments)
             case "compare":
                 return show_comparison(arguments.a, arguments.b, arguments.output)
             case "plan":
@@ -172,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def show_look(arguments: argparse.Namespace) -> int:
+def show_probe(arguments: argparse.Namespace) -> int:
     """Probe given weights; print the verdict and where tables and figure are."""
     from functools import partial
 
@@ -220,7 +220,7 @@ def show_look(arguments: argparse.Namespace) -> int:
 def show_claims(config: Path) -> int:
     """Print the claims table and the report's path of the experiment that a config file names."""
     from valleys import claims
-    from valleys.config.experiment import load
+    from valleys.config.reading import load
     from valleys.storage import tables
 
     name = load(config).get("name")
@@ -287,6 +287,6 @@ def options() -> str:
         lines.append(f"- **`{name}`**: {arch.description}. Options and defaults: {given}.")
     lines += ["", f"`norm`: {', '.join(NORMS)}. `activation`: {', '.join(ACTIVATIONS)}."]
     lines += [f"`norm_init`: {', '.join(NORM_INITS)}.", "", "## Directions (`probes.<name>.kind`)", ""]
-    lines += [f"- **`{name}`**: {text}" for name, text in KINDS.items()]
+    lines += [f"- **`{name}`**: {kind.help}" for name, kind in KINDS.items()]
     lines += ["", f"Parameter groups (`group`): {', '.join(f'`{g}`' for g in GROUPS)}.", ""]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valleys.cli.requests import parse_block
 from valleys.config.experiment import Cell
 from valleys.errors import ValleysError
 from valleys.storage import files
@@ -18,16 +19,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from valleys.data.split import Split
-from valleys.cli.requests import parse_block
 
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 _HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str}
 _HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
 _MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
-
-
-# --- what it is done with ---------------------------------------------------------------------------------
 
 
 def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
@@ -113,10 +110,10 @@ def read_model(
             )
     spec = about["model"] if spec is None else spec
     net = solutions.fresh(spec, train.in_shape, train.classes, device=device)
-    told = checkpoints.load(net, found, str(weights))
+    taken = checkpoints.load(net, found, str(weights))
     now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
     now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
-    known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {told}"}
+    known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {taken}"}
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
         known["solution"] = "given"
     return net.eval(), known | {"checksum": checksum(net.state_dict())}

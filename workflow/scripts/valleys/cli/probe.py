@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valleys.cli.given import cell_of, name_of, read_data, read_model
+from valleys.cli.requests import Request, parse_block
+from valleys.config.experiment import SOLUTIONS
 from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import RANDOM
+from valleys.landscape.kinds import COMPUTED
 from valleys.storage import files
 from valleys.storage.weights import checksum
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor, nn
-
-    from valleys.data.split import Split
-from valleys.cli.given import cell_of, name_of, read_data, read_model
-from valleys.cli.requests import Request, parse_block
-
-# --- the look ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Look:
-    """A finished look: its tables as data frames, where everything was written, which weights were read."""
+class Probed:
+    """A finished probe: its tables as data frames, where everything was written, which weights were read."""
 
     tables: dict[str, pd.DataFrame]
     request: Request
@@ -48,7 +43,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     progress: Any = iter,
-) -> Look:
+) -> Probed:
     """Probe, judge, write tables and figure.
 
     Parameters
@@ -56,7 +51,7 @@ def probe(
     weights, data, model
         As `read_model`, `read_data` and `parse_block` take them.
     folder
-        Gets ``tables``, ``figures`` and ``state`` (directions that are done: a stopped look goes on there,
+        Gets ``tables``, ``figures`` and ``state`` (directions that are done: a stopped probe goes on there,
         and one with more directions keeps them).
     seed
         Of the directions, for weights that the workflow did not make; those have their cell's.
@@ -67,7 +62,7 @@ def probe(
 
     Returns
     -------
-    Look
+    Probed
 
     Raises
     ------
@@ -76,11 +71,13 @@ def probe(
     """
     from valleys import figures
     from valleys.execution import jobs
+    from valleys.landscape.computed import Sources, compute
     from valleys.landscape.evaluator import evaluator_for
-    from valleys.landscape.probing import probe_solution
+    from valleys.landscape.probing import Rows, probe_solution
     from valleys.models import losses, solutions
     from valleys.results import detection
     from valleys.storage import tables
+    from valleys.training.evaluation import solution_row
     from valleys.training.trainer import state_folder
 
     if not 0 <= seed <= MAX_SEED:
@@ -97,8 +94,13 @@ def probe(
     block, loss = wanted.block, losses.build(wanted.loss)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
     evaluator = evaluator_for(net, splits, block, settings)
-    stored, columns = _computed(net, splits[0].subset(block["train_images"]), loss, block)
-    name, solution = block["kind"], name_of(str(about["solution"]))
+    label = {**cell.columns(), "solution": name_of(str(about["solution"]))}
+    name, at, computed = block["kind"], label["solution"], ((), ())
+    if name in COMPUTED:
+        train = splits[0].subset(block["train_images"])
+        sources = Sources({at: net}, train, loss, group=block["group"], n=block["n"])
+        computed = compute(name, sources, at)
+    stored, columns = computed
     judged = evaluator.precision != "fp32" or block.get("adaptive")
     key = solutions.state_key(
         [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],
@@ -110,21 +112,18 @@ def probe(
     found = probe_solution(
         evaluator,
         block,
-        key=f"{cell.path}/{block['group']}",
-        stored=stored,
+        cell.path,
+        stored=list(stored),
         check_stored_bn=False,  # the network may have got its statistics anywhere
-        state=state_folder(folder, f"probe-{name}-{solution}", key) / "curves.pt",
+        state=state_folder(folder, f"probe-{name}-{at}", key) / "curves.pt",
         constants=wanted.asymmetry,
     )
-    curves, rows = [], []
-    for curve, row in progress(found):
-        label = {**cell.columns(), "solution": solution, "probe": name}
-        label |= {"kind": block["kind"], "group": block["group"], "k": row["k"]}
-        curves += [{**label, "bn_policy": evaluator.bn, **point} for point in curve]
-        row |= {"eigenvalue": None, "to_seed": None} | (columns[row["k"]] if columns else {})
-        rows.append({**label, **row, "bn_policy": evaluator.bn, "checksum": about["checksum"]})
-    own = _solution_row(net, about, splits, loss, evaluator.bn) | {**cell.columns(), "solution": solution}
-    made = {"curves": curves, "directions": rows, "solutions": [own]}
+    rows, names = Rows(), {**label, "probe": name, "checksum": about["checksum"]}
+    rows.add(progress(found), names, block, evaluator.bn, columns)
+    own = label | solution_row(net, splits, loss, dict.fromkeys(SOLUTIONS))
+    own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
+    own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
+    made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}
     config = {"probes": {name: block}, **settings, "asymmetry": wanted.asymmetry}
     config |= {"data": source, "weights": about["checksum"], "model": named}
     written = {}
@@ -143,59 +142,24 @@ def probe(
     files.write_text(
         folder / "figures" / f"{picture}.txt", figures.caption(picture, frames, wanted.figure) + "\n"
     )
-    return Look(frames, wanted, folder, png, about["read"])
+    return Probed(frames, wanted, folder, png, about["read"])
 
 
-def _computed(
-    net: nn.Module, train: Split, loss: Any, block: Mapping[str, Any]
-) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
-    """Return directions that are not drawn from a seed, and the columns that belong to them."""
-    from valleys.landscape import computed, directions
-
-    if block["kind"] in RANDOM:
-        return [], []
-    names = directions.parameter_group(net, block["group"])
-    if block["kind"] == "gradient":
-        return [directions.restrict(computed.gradient(net, train, loss), names)], []
-    from valleys.landscape import hessian
-
-    found, values = hessian.hessian_eigenvectors(net, train, loss, names, block["n"])
-    return found, [{"eigenvalue": value} for value in values]
-
-
-def _solution_row(
-    net: nn.Module, about: Mapping[str, Any], splits: tuple[Split, Split], loss: Any, bn: str
-) -> dict[str, Any]:
-    """Return the solution's row of the ``solutions`` table, without its names: as its weights are stored."""
-    from valleys.networks import tensors
-    from valleys.training.evaluation import evaluate
-
-    row: dict[str, Any] = {}
-    for part, split in zip(("train", "test"), splits, strict=True):
-        row[f"{part}_loss"], row[f"{part}_accuracy"] = evaluate(net, split, loss)
-        row[f"n_{part}"] = len(split)
-    row["weight_norm"] = tensors.vector_norm(dict(net.named_parameters()))
-    row |= dict.fromkeys(("distance_to_sgd", "distance_to_swa", "distance_to_descent"))
-    row["parameters"] = sum(p.numel() for p in net.parameters())
-    policy = about.get("bn_policy", "none" if bn == "none" else "stored")
-    return row | {"bn_policy": policy, "iterates": about["iterates"], "checksum": about["checksum"]}
-
-
-def _errors(look: Look) -> list[str]:
+def _errors(probed: Probed) -> list[str]:
     """Return what the choice of a subset of train images leaves uncertain, and how many images 5 % takes."""
     from valleys.results import measures
 
-    (own,), curves = look.tables["solutions"].to_dict("records"), look.tables["curves"]
+    (own,), curves = probed.tables["solutions"].to_dict("records"), probed.tables["curves"]
     known = curves[curves["train_error"].notna()]
     if known.empty:
         return []
-    n, whole = look.request.block["train_images"], own["n_train"]
+    n, whole = probed.request.block["train_images"], own["n_train"]
     relative = []
     for _, curve in known.groupby("k"):
         rise = curve["train_loss"] - curve.loc[curve["offset"] == 0, "train_loss"].item()
         error = curve["train_error"][rise.idxmax()] / rise.max() if rise.max() > 0 else 0.0
         relative += [float(error)] if math.isfinite(error) and error > 0 else []
-    uncertain = measures.uncertain(look.tables["asymmetry"])
+    uncertain = measures.uncertain(probed.tables["asymmetry"])
     lines = [f"  {n:,} of {whole:,} train images" + (f": {uncertain}" if uncertain else "")]
     if relative:
         error = statistics.median(relative)
@@ -215,12 +179,12 @@ def images_for(wanted: float, error: float, n: int, whole: int) -> int:
     return math.ceil(1 / (wanted**2 / variance + 1 / whole) - 1e-9)
 
 
-def verdict(look: Look, level: float = 0.95) -> str:
+def verdict(probed: Probed, level: float = 0.95) -> str:
     """Return what was found, in a few lines for the terminal."""
     from valleys import claims, figures
     from valleys.results import stats
 
-    data, block = look.tables, look.request.block
+    data, block = probed.tables, probed.request.block
     (own,), judged, about = data["solutions"].to_dict("records"), data["asymmetry"], data["directions"]
     lines = [
         f"{own['dataset']} / {own['model']}, solution {own['solution']}: {own['parameters']:,} parameters, "
@@ -238,25 +202,25 @@ def verdict(look: Look, level: float = 0.95) -> str:
     for status, count in judged["status"].value_counts().items():
         share = stats.wilson(int(count), len(judged), level)
         lines.append(f"  {status:12} {count:4} of {len(judged)}  ({share.low:.0%} to {share.high:.0%})")
-    middle = {key: judged[key].median() for key in ("c_star", "rise_minus", "rise_plus")}
-    told = {key: figures.number(value) for key, value in middle.items()}
+    keys = ("c_star", "rise_minus", "rise_plus")
+    c_star, minus, plus = (figures.number(judged[key].median()) for key in keys)
     uneven = figures.number(math.exp(judged["asymmetry_index"].abs().median()))
     lines.append(
-        f"  medians: c* {told['c_star']}, rise {told['rise_minus']} at -R and {told['rise_plus']} at +R "
-        f"[nats], the larger over the smaller {uneven}"
+        f"  medians: c* {c_star}, rise {minus} at -R and {plus} at +R [nats], the larger over the smaller "
+        f"{uneven}"
     )
     if block.get("adaptive"):
         lines.append(
             f"  {about['points'].mean():.1f} of {block['points']} points a curve, "
             f"all in {int((about['points'] == block['points']).sum())} of {len(about)}"
         )
-    lines += _errors(look)
+    lines += _errors(probed)
     hits = stats.wilson(int((judged["status"] == "asymmetric").sum()), len(judged), level)
     words = {
         claims.SUPPORTED: "most directions of this kind are asymmetric",
         claims.REFUTED: "most directions of this kind are not asymmetric",
         claims.INCONCLUSIVE: "whether most directions of this kind are asymmetric is open; try a greater --n",
     }[claims.share_verdict(hits)]
-    c = look.request.asymmetry["c"]
+    c = probed.request.asymmetry["c"]
     lines.append(f"By Definition 1 at c = {c:g}, {words} (share {hits.low:.0%} to {hits.high:.0%}).")
     return "\n".join(lines)

@@ -5,32 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from valleys.config.experiment import Experiment, with_algorithms
+from valleys.config.experiment import Experiment
+from valleys.config.params import Params, with_image_errors
 from valleys.config.schema import check, read_yaml, with_defaults
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import COMPUTED, RANDOM, SINGLE
+from valleys.landscape.kinds import KINDS, SINGLE
 from valleys.storage import files
 
-if TYPE_CHECKING:
-    pass
-
 #: Kinds that need no more than the solution and the train set.
-KINDS = {
-    kind: text for kind, text in {**RANDOM, **COMPUTED}.items() if kind in (*RANDOM, "gradient", "hessian")
-}
+LOCAL = [name for name, kind in KINDS.items() if kind.local]
 #: Keys of a probe's block that are options of the command by the same name.
 PROBE_KEYS = (
     *("n", "group", "share", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
     *("bn", "precision", "slopes", "train_images", "test_images"),
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
-
-
-# --- what is asked for ------------------------------------------------------------------------------------
 
 
 def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
@@ -86,7 +79,7 @@ def _pairs(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Request:
-    """Checked settings of a look.
+    """Checked settings of a probe.
 
     Attributes
     ----------
@@ -95,7 +88,7 @@ class Request:
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
-        Spec of the figure (`valleys.config.experiment.Experiment.figure`).
+        Spec of the figure (`valleys.config.params.Params.figure`).
     """
 
     block: dict[str, Any]
@@ -117,7 +110,7 @@ def request(
     Parameters
     ----------
     kind
-        Of the directions: one of `KINDS`.
+        Of the directions: one of `LOCAL`.
     given
         Those of `PROBE_KEYS` that were given.
     loss, bn_refresh, asymmetry
@@ -128,20 +121,20 @@ def request(
     ValleysError
         With the option's name in place of the config's key.
     """
-    if kind in COMPUTED and kind not in KINDS:
+    if kind in KINDS and kind not in LOCAL:
         raise ValleysError(
             f"--direction: {kind!r} needs other solutions or iterates, which a run of the workflow has; "
-            f"here there are {', '.join(KINDS)}"
+            f"here there are {', '.join(LOCAL)}"
         )
-    # One cell of an experiment that trains nothing: only the blocks that a look has are read.
+    # One cell of an experiment that trains nothing: only the blocks that one probe has are read.
     config: dict[str, Any] = {
-        "name": "look",
+        "name": "given",
         "seeds": [0],
         "datasets": {"data": {"source": "digits"}},
         "models": {"model": {"arch": "mlp"}},
         "recipes": {"given": {"epochs": 2, "swa": {"start": 1, "lr": 0.1}, "lr": 0.1, "loss": dict(loss)}},
         "grid": [{"dataset": "data", "model": "model", "recipe": "given"}],
-        "probes": {"look": {"kind": kind, "solutions": ["sgd"], **given}},
+        "probes": {"given": {"kind": kind, "solutions": ["sgd"], **given}},
         "bn_refresh": dict(bn_refresh),
         "asymmetry": dict(asymmetry),
     }
@@ -150,20 +143,22 @@ def request(
         experiment = Experiment(with_defaults(config))
     except ValleysError as error:
         raise ValleysError(_as_option(str(error))) from None
-    block = with_algorithms(config["probes"]["look"])
+    block = with_image_errors(config["probes"]["given"])
     del block["solutions"]
     if kind in SINGLE:
         block["n"] = 1
     if kind != "sign":
         block["share"] = 0.0
     blocks = (config[key] for key in ("bn_refresh", "asymmetry"))
-    return Request(block, config["recipes"]["given"]["loss"], *blocks, experiment.figure("curves-look"))
+    return Request(
+        block, config["recipes"]["given"]["loss"], *blocks, Params(experiment).figure("curves-given")
+    )
 
 
 def _as_option(message: str) -> str:
     """Name the option of the command line where a message names a key of the config."""
     found = re.match(
-        r"config: (probes\.look|bn_refresh|asymmetry|recipes\.given\.loss)(?:\.(\w+))?: ", message
+        r"config: (probes\.given|bn_refresh|asymmetry|recipes\.given\.loss)(?:\.(\w+))?: ", message
     )
     if not found:
         return message

@@ -47,7 +47,9 @@ GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb
 BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured
 BF16_CASTS = 0.5  # operations more for each layer: operands are rounded
-BF16_CHECKED = 2  # points of a curve that are measured in fp32 too, beside offset 0: `adaptive.settle`
+BF16_CHECKED = (
+    2  # points of a curve that are measured in fp32 too, beside offset 0: `adaptive.confirm_precision`
+)
 #: Share of curves that are then measured again in fp32, by BN policy: 17 of 108, 17 of 176, 110 of 372 of the
 #: default run's networks.
 BF16_AGAIN = {"refreshed": 0.16, "frozen": 0.10, "none": 0.30}

@@ -31,10 +31,12 @@ from typing import Any
 
 import yaml
 
-from valleys.config.experiment import Experiment, load
+from valleys.config.experiment import Experiment
+from valleys.config.reading import load
 from valleys.config.schema import SCHEMA_FILE, check
-from valleys.costs.jobs import RULES, Costs
+from valleys.costs.jobs import Costs
 from valleys.costs.machine import MB
+from valleys.costs.rules import RULES
 from valleys.costs.work import Cost
 from valleys.errors import ValleysError
 from valleys.execution.snakemake_internals import job_graph
@@ -71,7 +73,7 @@ class Job:
     after: tuple[int, ...] = ()
 
     @property
-    def kin(self) -> tuple[Any, ...]:
+    def but_seed(self) -> tuple[Any, ...]:
         """All but the seed."""
         return self.rule, *sorted((k, v) for k, v in self.wildcards.items() if k != "seed")
 
@@ -251,13 +253,14 @@ def make(
     ValleysError
         When the config is wrong, or Snakemake cannot build the graph.
     """
-    experiment = _experiment(Path(configfile))
+    experiment = experiment_of(Path(configfile))
     if measure:
         Costs(experiment).measure_ahead()
     return price(read_jobs(Path(configfile), targets), experiment, local=local)
 
 
-def _experiment(configfile: Path) -> Experiment:
+def experiment_of(configfile: Path) -> Experiment:
+    """Return the experiment of a config file, checked as a run checks it."""
     from snakemake.utils import validate
 
     config = copy.deepcopy(load(configfile))  # without aliases
@@ -347,10 +350,10 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
     costs = Costs(experiment, local=local)
     finished = {i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark))}
     estimates = [costs(job.rule, job.wildcards) for job in jobs]
-    by_kin: dict[Any, list[tuple[float, float]]] = defaultdict(list)
+    by_cell: dict[Any, list[tuple[float, float]]] = defaultdict(list)
     by_rule: dict[str, list[tuple[float, float, Cost]]] = defaultdict(list)
     for i, (seconds, memory) in finished.items():
-        by_kin[jobs[i].kin].append((seconds, memory))
+        by_cell[jobs[i].but_seed].append((seconds, memory))
         by_rule[jobs[i].rule].append((seconds, memory, estimates[i]))
     factors = {rule: _factors(found) for rule, found in by_rule.items()}
 
@@ -358,8 +361,8 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
     for job, estimate in zip(jobs, estimates, strict=True):
         if not job.todo:
             prices.append(None)
-        elif job.kin in by_kin:
-            seconds, memory = zip(*by_kin[job.kin], strict=True)
+        elif job.but_seed in by_cell:
+            seconds, memory = zip(*by_cell[job.but_seed], strict=True)
             peak = max(memory) or estimate.memory_mb
             prices.append(Price(sum(seconds) / len(seconds), peak, estimate.disk, estimate.gpu, "measured"))
         else:

@@ -1,28 +1,30 @@
-"""The `size.Size` of a user's own network, measured by the first job that builds it and kept in a file.
+"""How large a network is and what a pass through it takes, measured once on torch's meta device and kept.
 
-A plan runs none of the user's code: it reads the file (`known`), and takes a network that no job has built
-for `ASSUMED`. `ahead` has another process build and measure it, on torch's meta device, where nothing is
-computed; run as a module, this is that process.
+Nothing here imports torch until it measures: the Snakefile asks for sizes (`known`), and what has none yet is
+measured in another process, all of it in one (`ahead`). Run as a module, this is that process. A size is
+kept in ``results/<name>/state``; those of the shipped configs come with the library, in ``sizes.json``
+(``make sizes`` writes it). Users' own code is run by jobs (`note`) and by ``plan --measure`` alone: until
+then such a network is taken for `ASSUMED`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valleys import factories
 from valleys.errors import ValleysError
-from valleys.models import size
-from valleys.models.size import Size
+from valleys.models.options import validate_spec
 from valleys.storage import files
 
 if TYPE_CHECKING:
@@ -30,48 +32,133 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("valleys")
 TIMEOUT_S = 120
-#: What a network is taken for until it has been measured.
+SHIPPED = Path(__file__).with_name("sizes.json")
+#: What a network is taken for that has not been measured, or cannot be: PreResNet-20.
 ASSUMED = {"arch": "preresnet", "depth": 20}
 
 Shape = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a network is, and what it does to one image.
+
+    Attributes
+    ----------
+    parameters
+        Entries of all trained tensors.
+    buffers
+        Entries of running batch-norm statistics.
+    flops
+        Floating-point operations forward: twice the multiply-adds of convolutions and linear layers.
+    elements
+        Numbers that the layers of a forward pass write, all together: what a backward pass keeps.
+    widest
+        The most of them that one layer writes.
+    layers
+        Layers that run one after the other: operations to start, whatever their size.
+    tensors
+        Parameter tensors.
+    """
+
+    parameters: int
+    buffers: int
+    flops: int
+    elements: int
+    widest: int
+    layers: int
+    tensors: int
+
+    @property
+    def bytes(self) -> int:
+        """Size of a weights file: parameters and statistics in float32."""
+        return 4 * (self.parameters + self.buffers)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A network whose size is asked for.
+
+    Attributes
+    ----------
+    spec
+        Config block of a model: an architecture and its options, or ``{"factory": ..., "kwargs": ...}``.
+    shape, classes
+        Of one image (channels, height, width); logits.
+    code
+        Names the source of a factory: its network is measured anew when that changes
+        (`valleys.factories.version`). None of an architecture, whose source is the library's.
+    """
+
+    spec: Mapping[str, Any]
+    shape: Shape
+    classes: int
+    code: str | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the library builds it."""
+        return "factory" not in self.spec
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A name for the question."""
+        own = {key: self.spec[key] for key in ("factory", "kwargs")} if not self.is_ours else None
+        asked = {"spec": own or validate_spec(self.spec), "shape": list(self.shape), "classes": self.classes}
+        return files.fingerprint([asked, _library_code() if self.is_ours else self.code])
+
+
+@functools.cache
+def _library_code() -> str:
+    """Return what names the source of our architectures."""
+    folder = Path(__file__).parents[1] / "models"
+    sources = [folder / f"{name}.py" for name in ("architectures", "layers", "builder")]
+    return files.fingerprint([path.read_text(encoding="utf-8") for path in sources])
+
+
 def assumed(shape: Shape, classes: int) -> Size:
-    """Return the size of `ASSUMED`."""
-    return size.measure(ASSUMED, shape, classes)
+    """Return the size of `ASSUMED`, scaled from 32 x 32 pixels to those of the images."""
+    base, pixels = _shipped()[_as_asked(ASSUMED, (3, 32, 32), 10)], shape[1] * shape[2] / 1024
+    scaled = {key: round(getattr(base, key) * pixels) for key in ("flops", "elements", "widest")}
+    return replace(base, parameters=base.parameters + 65 * (classes - 10), **scaled)
 
 
-def known(
-    spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path
-) -> Size | None:
-    """Return the size of the network that a factory builds, None of one that has not been measured.
+@functools.cache
+def _shipped() -> dict[str, Size]:
+    """Return the sizes that come with the library."""
+    rows = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    return {_as_asked(row["model"], row["shape"], row["classes"]): Size(**row["size"]) for row in rows}
+
+
+def _as_asked(spec: Mapping[str, Any], shape: Sequence[int], classes: int) -> str:
+    return json.dumps([validate_spec(spec), list(shape), classes], sort_keys=True)
+
+
+def known(question: Question, root: str | Path) -> Size | None:
+    """Return the size of a network, None of one that has not been measured.
 
     Parameters
     ----------
-    spec
-        ``{"factory": "module:attribute", "kwargs": {...}}``.
-    code
-        Names its source: a network is measured anew when that changes (`valleys.factories.version`).
-    shape, classes
-        Of one image (channels, height, width); logits.
     root
         Folder of the experiment's results.
     """
+    if question.is_ours:
+        found = _shipped().get(_as_asked(question.spec, question.shape, question.classes))
+        if found is not None:
+            return found
     try:
-        return Size(**json.loads(_path(spec, code, shape, classes, root).read_text(encoding="utf-8")))
+        return Size(**json.loads(_path(question, root).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _path(spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path) -> Path:
-    question = {"spec": {key: spec[key] for key in ("factory", "kwargs")}}
-    question |= {"shape": list(shape), "classes": classes}
-    return Path(root) / "state" / f"model-size-{files.fingerprint([question, code])}.json"
+def _path(question: Question, root: str | Path) -> Path:
+    return Path(root) / "state" / f"model-size-{question.key}.json"
 
 
-def _keep(path: Path, size: Size) -> None:
+def _keep(question: Question, size: Size, root: str | Path) -> None:
     with contextlib.suppress(ValleysError):  # a plan may be made where nothing can be written
-        files.write_text(path, json.dumps(asdict(size)))
+        files.write_text(_path(question, root), json.dumps(asdict(size)))
 
 
 def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, root: str | Path) -> None:
@@ -82,46 +169,88 @@ def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, 
     """
     if "factory" not in spec:
         return
-    code = factories.version(spec["factory"])  # as the plan asks by
-    if known(spec, code, shape, classes, root) is None:
+    question = Question(spec, shape, classes, factories.version(spec["factory"]))  # as the plan asks
+    if known(question, root) is None:
         try:
-            _keep(_path(spec, code, shape, classes, root), count(model, shape))
+            _keep(question, count(model, shape), root)
         except Exception as error:  # it is for plans: no reason to end a job
             log.info("size of the network for plans: unknown (%s)", " ".join(str(error).split()))
 
 
-def ahead(spec: Mapping[str, Any], code: str | None, shape: Shape, classes: int, root: str | Path) -> None:
-    """Have another process build a network and keep its size; what fails there is left to its first job."""
-    if known(spec, code, shape, classes, root) is not None:
-        return
-    question = {"spec": dict(spec), "shape": list(shape), "classes": classes}
+def ahead(questions: Sequence[Question], root: str | Path) -> list[Size | None]:
+    """Have one other process build these networks and measure them; keep their sizes.
+
+    Returns
+    -------
+    Their sizes, None of a network that fails there: that is left to its first job. A process that has torch
+    already, a notebook or a test, measures ours itself and keeps nothing: there is no import to wait for.
+    """
+    here = "torch" in sys.modules and all(question.is_ours for question in questions)
+    answers = _answers(questions) if here else _answers_of_a_process(questions)
+    found = [Size(**answer) if answer else None for answer in answers]
+    found += [None] * (len(questions) - len(found))
+    for question, size in zip(questions, found, strict=True):
+        if size is not None and not here:
+            _keep(question, size, root)
+        elif size is None and question.is_ours:
+            log.warning("costs: %s cannot be measured; taken for %s", question.spec["arch"], ASSUMED["arch"])
+    return found
+
+
+def _answers_of_a_process(questions: Sequence[Question]) -> list[Mapping[str, int] | None]:
+    """Return the lines that another process answers before it ends, or is ended."""
+    asked = [{"spec": dict(q.spec), "shape": list(q.shape), "classes": q.classes} for q in questions]
     scripts = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])}
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError):
-        done = subprocess.run(
+    try:
+        text = subprocess.run(
             [sys.executable, "-m", "valleys.costs.sizes"],
-            input=json.dumps(question),
+            input=json.dumps(asked),
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            timeout=TIMEOUT_S,
-            check=True,
-        )
-        found = Size(**json.loads(done.stdout.splitlines()[-1]))
-        _keep(_path(spec, code, shape, classes, root), found)
+            timeout=TIMEOUT_S + 10 * len(asked),
+        ).stdout
+    except subprocess.TimeoutExpired as error:
+        text = (error.stdout or b"").decode() if not isinstance(error.stdout, str) else error.stdout
+    except OSError:
+        text = ""
+    found: list[Mapping[str, int] | None] = []
+    with contextlib.suppress(ValueError):  # the last line may be cut
+        found += (json.loads(line) for line in text.splitlines())
+    return found
+
+
+def _answers(questions: Iterable[Question]) -> Iterator[Mapping[str, int] | None]:
+    """Yield the numbers of each network's size, None of one that fails."""
+    for question in questions:
+        try:
+            yield asdict(measure(question.spec, question.shape, question.classes))
+        except Exception as error:  # users' code may raise anything
+            log.info("%s: %s", question.spec, error)
+            yield None
 
 
 def measure(spec: Mapping[str, Any], shape: Shape, classes: int) -> Size:
-    """Return the size of the network that a factory builds.
+    """Return the size of the network that a model's config block describes.
+
+    One of ours is built on the meta device, where weights are neither drawn nor held; a user's is built as
+    its jobs do, and moved there.
 
     Raises
     ------
     ValleysError
-        As `valleys.models.builder.from_factory`.
+        As `valleys.models.builder.build`.
     """
+    import torch
+
     from valleys.models.builder import build
 
-    return count(build(spec, in_shape=shape, classes=classes).to("meta"), shape)
+    if "factory" in spec:
+        return count(build(spec, in_shape=shape, classes=classes).to("meta"), shape)
+    with torch.device("meta"):  # first scales change no size, and are drawn on the CPU
+        return count(build({**spec, "norm_init": "ones"}, in_shape=shape, classes=classes), shape)
 
 
 def count(model: nn.Module, shape: Shape) -> Size:
@@ -174,5 +303,8 @@ def count(model: nn.Module, shape: Shape) -> Size:
 
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    print(json.dumps(asdict(measure(asked["spec"], tuple(asked["shape"]), asked["classes"]))))
+    stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what users' code prints is no answer
+    asked = [Question(q["spec"], tuple(q["shape"]), q["classes"]) for q in json.load(sys.stdin)]
+    for answer in _answers(asked):
+        print(json.dumps(answer), file=stdout, flush=True)

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from valleys.data import on_disk
-from valleys.data.on_disk import Stored
+from valleys.data.on_disk import ImagesOnDisk
 from valleys.data.split import Split, Tally, label_problem, shape_problem
 from valleys.errors import ValleysError
 from valleys.storage.files import atomic
+from valleys.storage.weights import describe
 
 _FORMAT = "valleys-split-1"
 _RESERVED = ("format", "classes", "mean", "std", "checksum")
@@ -75,8 +75,8 @@ def write_split(
     """Write a split to one safetensors file, whole or not at all, without ever holding all of its images.
 
     The file is written under a temporary name in the same folder, synced, and renamed into place. The same
-    split and metadata give the same bytes (the library's own writer orders its header at random and leaves
-    the file readable by its owner alone, so the few lines of the format are written here).
+    split and metadata give the same bytes. The library's own writer wants all images in memory, and orders
+    metadata at random; so the few lines of the format are written here.
 
     Statistics and checksum come first in the file and are known last. So the images are written behind room
     for the longest header that may come, then read once more, for the checksum, and moved up to the header.
@@ -189,12 +189,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int, .
         what = "is not a file" if path.exists() else "does not exist"
         raise ValleysError(f"{path} {what}; run prepare_dataset to make it")
     try:
-        # Not for torch, whose view of a file is one it could write to: Linux refuses that of a file larger
-        # than memory.
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
-            described = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+        metadata, described = describe(path)
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValleysError(
@@ -240,37 +235,25 @@ def _read_resident(path: Path) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _find_stored(path: Path, shape: tuple[int, ...], most: float) -> tuple[Stored, Tensor, bytes]:
-    """Return the images as they lie in the file, the labels, and the SHA-256 of header and labels."""
-    with path.open("rb") as file:
-        size = file.read(8)
-        header = file.read(int.from_bytes(size, "little"))
-        offsets = {name: entry.get("data_offsets") for name, entry in json.loads(header).items()}
-        data = file.tell()
-        file.seek(data + offsets["labels"][0])
-        labels = bytearray(file.read(8 * shape[0]))
-    head = hashlib.sha256(size + header + labels).digest()
-    images = Stored(path, data + offsets["images"][0], shape, most)
-    return images, torch.frombuffer(labels, dtype=torch.int64), head
+def _on_disk(path: Path, shape: tuple[int, ...], most: float) -> tuple[ImagesOnDisk, Tensor]:
+    """Return the images as they lie in the file, and the labels."""
+    with safe_open(path, framework="numpy") as file:
+        labels = torch.from_numpy(file.get_tensor("labels").copy())
+    # Images come last, whoever wrote the file (larger types come first), and nothing follows them.
+    return ImagesOnDisk(path, path.stat().st_size - math.prod(shape), shape, most), labels
 
 
-def _check_stored(images: Stored, labels: Tensor, head: bytes, metadata: Mapping[str, str]) -> bool:
-    """Return whether a file is what its checksum says, or was when the checksums of its images were kept.
-
-    Its images are checked by these from now on.
-    """
-    images.digests = on_disk.read_digests(images.path, head, len(labels))
-    if images.digests is None:
-        log.info("checking %s, %d images: once, then each image when it is read", images.path, len(labels))
-        whole, digests = _sha(metadata, images.shape), bytearray()
-        for image in images.each():
-            whole.update(image)
-            digests += on_disk.digest(image)
+def _is_whole(images: ImagesOnDisk, labels: Tensor, metadata: Mapping[str, str]) -> bool:
+    """Return whether a file is what its checksum says, or has been found to be (`on_disk`)."""
+    if not images.is_checked(metadata["checksum"]):
+        log.info("checking %s, %d images: once, until it is written to", images.path, len(labels))
+        whole = _sha(metadata, images.shape)
+        for row in range(len(labels)):
+            whole.update(images[row].numpy())
         whole.update(labels.numpy())
         if whole.hexdigest() != metadata["checksum"]:
             return False
-        images.digests = bytes(digests)
-        on_disk.keep_digests(images.path, head, images.digests)
+        images.keep_checked(metadata["checksum"])
     return True
 
 
@@ -283,7 +266,7 @@ def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.
     Parameters
     ----------
     resident_mb
-        Images that take more MB stay in the file, and are checked when they are read (`on_disk`).
+        Images that take more MB stay in the file, which is checked once and then watched (`on_disk`).
 
     Raises
     ------
@@ -300,8 +283,8 @@ def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.
     kind, shape = described["images"]
     as_ours = kind == "U8" and len(shape) == 4 and described["labels"] == ("I64", shape[:1])
     if as_ours and math.prod(shape) > resident_mb * 1e6:
-        images, labels, head = _find_stored(path, shape, resident_mb * 1e6)
-        whole = partial(_check_stored, images, labels, head, metadata)
+        images, labels = _on_disk(path, shape, resident_mb * 1e6)
+        whole = partial(_is_whole, images, labels, metadata)
     else:
         images, labels = _read_resident(path)
         whole = lambda: _checksum(metadata, images, labels) == metadata["checksum"]  # noqa: E731

@@ -1,14 +1,14 @@
-"""Images that stay in their file, too many for memory: read when asked for, checked when read.
+"""Images that stay in their file, too many for memory: read when asked for, not held, not written here.
 
-The SHA-256 of a file of 200 GB takes minutes to compute, too long for every job, and what it vouches for may
-be read from the disk again hours later. So a file is checked whole once, and in that pass the checksum of
-each image goes into a small file beside it; from then on each image is checked each time it is read.
+The SHA-256 of a file of 200 GB takes minutes to compute, too long for every job. So a file is checked whole
+once, and a small file beside it keeps which checksum was found, of how many bytes, written when. As long as
+these are the file's, it is not checked again. While it is open, each reading sees that they still are.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
+import io
 import logging
 import math
 import os
@@ -25,21 +25,17 @@ from valleys.storage import files
 
 log = logging.getLogger("valleys")
 
-DIGEST = 8  # bytes kept of an image's SHA-256
-_SHA = 32
 _REMEDY = "delete it and rerun prepare_dataset"
+#: A file is looked at again when it was checked sooner than this after it was written: what is written to it
+#: in the same tick of the file system's clock leaves no other time.
+_TICK_NS = 100_000_000
 
-Place = slice | int | Tensor
+Index = slice | int | Tensor
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def digest(image: memoryview) -> bytes:
-    """Return the first `DIGEST` bytes of an image's SHA-256."""
-    return hashlib.sha256(image).digest()[:DIGEST]
-
-
-class Stored:
+class ImagesOnDisk:
     """uint8 images (N, C, H, W) in a file. An index (slice, number or tensor) reads them into main memory.
 
     Read with ``pread``, not mapped: a disk that fails then gives an error with a message and not a dead
@@ -53,37 +49,32 @@ class Stored:
         Of all images in the file.
     most
         Bytes: a subset that takes no more is read into memory.
-
-    Attributes
-    ----------
-    digests
-        `DIGEST` bytes for each image of the file, which it must match when it is read; None: no check.
     """
 
     dtype, ndim, device = torch.uint8, 4, torch.device("cpu")
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], most: float) -> None:
         self.path, self.offset, self.shape, self.most = path, offset, tuple(shape), most
-        self.digests: bytes | None = None
         self.rows = torch.arange(shape[0])  # of the file: which images these are
         self._file = path.open("rb", buffering=0)  # held open: a file put in its place later is not read
+        self._opened = _written(self._file)
 
     def numel(self) -> int:
         """Return the number of bytes."""
         return math.prod(self.shape)
 
-    def subset(self, chosen: Tensor) -> Tensor | Stored:
-        """Return the images at these places: in memory where they are few, else still in the file."""
+    def subset(self, chosen: Tensor) -> Tensor | ImagesOnDisk:
+        """Return the images at these rows: in memory where they are few, else still in the file."""
         part = copy.copy(self)
         part.rows = self.rows[chosen]
         part.shape = (len(part.rows), *self.shape[1:])
         return part[:] if part.numel() <= self.most else part
 
-    def __getitem__(self, at: Place) -> Tensor:
+    def __getitem__(self, index: Index) -> Tensor:
         """Return the images at a slice, a number or an index tensor."""
-        return self.read(at)
+        return self.read(index)
 
-    def read(self, at: Place, pinned: bool = False) -> Tensor:
+    def read(self, index: Index, pinned: bool = False) -> Tensor:
         """Return the images at a slice, a number or an index tensor, in memory of the host.
 
         Parameters
@@ -94,12 +85,14 @@ class Stored:
         Raises
         ------
         ValleysError
-            When the file cannot be read, is too short, or an image does not match its checksum.
+            When the file cannot be read, or has been written to since it was opened.
         """
-        rows = self.rows[at]
+        rows = self.rows[index]
         images = torch.empty((*rows.shape, *self.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
         for image, row in zip(images.view(-1, *self.shape[1:]).numpy(), rows.view(-1).tolist(), strict=True):
             self._fill(memoryview(image).cast("B"), row)
+        if _written(self._file) != self._opened:
+            raise ValleysError(f"{self.path} was written to while it was being read; {_REMEDY}")
         return images
 
     def _fill(self, image: memoryview, row: int) -> None:
@@ -115,62 +108,45 @@ class Stored:
             if count == 0:
                 raise ValleysError(f"{self.path} is truncated at image {row}; {_REMEDY}")
             done += count
-        wanted = self.digests and self.digests[row * DIGEST : (row + 1) * DIGEST]
-        if wanted and digest(image) != wanted:
-            raise ValleysError(
-                f"{self.path} is damaged: image {row} does not match its SHA-256 checksum; {_REMEDY}"
-            )
 
-    def each(self) -> Iterator[memoryview]:
-        """Yield the bytes of each image, in order; the memory is used again for the next."""
-        image = memoryview(bytearray(math.prod(self.shape[1:])))
-        for row in self.rows.tolist():
-            self._fill(image, row)
-            yield image
+    def is_checked(self, checksum: str) -> bool:
+        """Return whether the file was found to have this checksum and has not been written to since."""
+        note = note_file(self.path)
+        try:
+            at_once = note.stat().st_mtime_ns - self._opened[1] < _TICK_NS
+            return not at_once and note.read_text(encoding="utf-8") == self._note(checksum)
+        except (OSError, ValueError):
+            return False
 
+    def keep_checked(self, checksum: str) -> None:
+        """Keep beside the file that it was found to have this checksum; say so where that cannot be done."""
+        try:
+            files.write_text(note_file(self.path), self._note(checksum))
+        except ValleysError as error:
+            log.warning("each job will check all of %s before it starts: %s", self.path, error)
 
-def digests_file(path: Path) -> Path:
-    """Return where the checksums of a data file's images are kept."""
-    return path.with_suffix(".digests")
-
-
-def read_digests(path: Path, head: bytes, count: int) -> bytes | None:
-    """Return the checksums of the images of a data file, if they are kept beside it and are whole.
-
-    Parameters
-    ----------
-    path
-        The data file.
-    head
-        SHA-256 of all that is in the data file beside the images, as it is now.
-    count
-        Of images.
-    """
-    try:
-        content = digests_file(path).read_bytes()
-    except OSError:
-        return None
-    body, seal = content[:-_SHA], content[-_SHA:]
-    whole = hashlib.sha256(body).digest() == seal and len(body) == _SHA + DIGEST * count
-    return body[_SHA:] if whole and body[:_SHA] == head else None
+    def _note(self, checksum: str) -> str:
+        size, time = self._opened
+        return f"sha256 {checksum} of {size} bytes written at {time} ns\n"
 
 
-def keep_digests(path: Path, head: bytes, digests: bytes) -> None:
-    """Keep the checksums of a data file's images beside it; say so where that cannot be done."""
-    body = head + digests
-    try:
-        with files.atomic(digests_file(path)) as temporary:
-            temporary.write_bytes(body + hashlib.sha256(body).digest())
-    except ValleysError as error:
-        log.warning("each job will check all of %s before it starts: %s", path, error)
+def _written(file: io.FileIO) -> tuple[int, int]:
+    """Return an open file's size and when it was last written to, in ns."""
+    about = os.fstat(file.fileno())
+    return about.st_size, about.st_mtime_ns
 
 
-def ahead(read: Callable[[T], R], places: Iterable[T]) -> Iterator[R]:
-    """Yield ``read(place)`` for each place in turn; a thread reads the next one while one is in use."""
+def note_file(path: Path) -> Path:
+    """Return where it is kept that a data file was checked."""
+    return path.with_suffix(".checked")
+
+
+def ahead(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield ``read(item)`` for each item in turn; a thread reads the next one while one is in use."""
     with ThreadPoolExecutor(1) as reader:
         coming = None
-        for place in places:
-            following = reader.submit(read, place)
+        for item in items:
+            following = reader.submit(read, item)
             if coming is not None:
                 yield coming.result()
             coming = following

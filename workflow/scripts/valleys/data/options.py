@@ -1,18 +1,22 @@
 """What a data set's entry in the configuration may say. Pure Python: importing this imports no torch.
 
-``DATASET_OPTIONS`` names the sources and their options; ``validate_dataset`` checks one entry against the
-table and fills in the defaults. Reading the data themselves is the business of `data.sources`.
+``DATASET_OPTIONS`` has one entry a source: its options, the module of `data.sources` that reads it, and what
+is known of its images and files before they are read. ``validate_dataset`` checks what a config says against
+it and fills in the defaults.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 from valleys import factories
 from valleys.errors import ValleysError
+from valleys.storage import files
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,88 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Images of a source in train and test, their shape (C, H, W), and its classes; known, or a guess."""
+
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+    classes: int
+    known: bool = True
+
+
+#: What a source is taken to have when nothing is known of it.
+GUESS = Size(50_000, 10_000, (3, 32, 32), 10, known=False)
+
+
+@dataclass(frozen=True)
 class Source:
-    """One kind of original: what it is, and the options it takes beside the common ones."""
+    """One kind of original: all that is known of it without reading it.
+
+    Attributes
+    ----------
+    description
+        A line for the user.
+    reader
+        Name of the module in `data.sources` that reads it. It has ``read(entry) -> (train, test)``, two
+        `Original`. It is imported when it is used.
+    options
+        What an entry of this source may say beside the common options.
+    size
+        Of the data set, where it is the same for everyone; a function of the entry, where it follows from
+        that; else a guess, for costs.
+    files
+        Options that name the user's own files or folders: when those change, the data are read again.
+    suffixes
+        In small letters, of the names that count in such a folder; all count where there are none.
+    counted
+        Whether the reader can tell how many images are in these files without reading them: it has
+        ``count(value of an option in files) -> PartCount``, and needs no torch.
+    encoded
+        Whether images must be decoded, which takes time and can be done by several threads.
+    upstream
+        Name of the data set in the library that reads it.
+    expected
+        Files that this library looks for, for a message.
+    """
 
     description: str
+    reader: str
     options: Mapping[str, Option]
+    size: Size | Callable[[Mapping[str, Any]], Size] = GUESS
+    files: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    counted: bool = False
+    encoded: bool = False
+    upstream: str = ""
+    expected: str = ""
+
+    def size_of(self, spec: Mapping[str, Any]) -> Size:
+        """Return the size of a data set by its entry, as `validate_dataset` returns it."""
+        return self.size(spec) if callable(self.size) else self.size
+
+    def module(self) -> ModuleType:
+        """Import and return the reader.
+
+        Raises
+        ------
+        ValleysError
+            When there is no such module, or it lacks a function that it must have.
+        """
+        name = f"valleys.data.sources.{self.reader}"
+        try:
+            found = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:  # a package that the reader needs
+                raise
+            raise ValleysError(
+                f"data.options names the reader {self.reader!r}, but there is no module {name}; "
+                f"add valleys/data/sources/{self.reader}.py"
+            ) from error
+        for function in ("read", *(["count"] if self.counted else [])):
+            if not callable(getattr(found, function, None)):
+                raise ValleysError(f"{name} has no function {function!r}, which data.options says it has")
+        return found
 
 
 MAX_SEED = 2**53 - 1  # as in the config's schema
@@ -77,46 +158,76 @@ _SIZE = Option(
 _GRAYSCALE = Option("bool", "decode to one channel instead of RGB", default=False)
 
 
-def _torchvision(description: str) -> Source:
+def _torchvision(description: str, upstream: str, size: Size, expected: str) -> Source:
     """Return the entry of a data set that torchvision reads."""
-    return Source(
-        description,
-        {
-            "root": Option(
-                "path", "folder that holds (or, with download, will hold) the files", required=True
-            ),
-            "download": Option("bool", "let torchvision download the files when absent", default=False),
-        },
-    )
+    options = {
+        "root": Option("path", "folder that holds (or, with download, will hold) the files", required=True),
+        "download": Option("bool", "let torchvision download the files when absent", default=False),
+    }
+    return Source(description, "torchvision", options, size, upstream=upstream, expected=expected)
 
 
 DATASET_OPTIONS: dict[str, Source] = {
     "digits": Source(
         "scikit-learn's 1797 grey 8x8 handwritten digits, shipped with the package, cut at random",
+        "digits",
         {
             "train_size": Option(
                 "int", "training images; the rest is test", default=800, minimum=1, maximum=_DIGITS - 1
             ),
             "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=MAX_SEED),
         },
+        size=lambda spec: Size(spec["train_size"], _DIGITS - spec["train_size"], (1, 8, 8), 10),
     ),
-    "cifar10": _torchvision("CIFAR-10, 32x32 colour, 50000 + 10000 images, 10 classes"),
-    "cifar100": _torchvision("CIFAR-100, 32x32 colour, 50000 + 10000 images, 100 classes"),
-    "svhn": _torchvision("Street View House Numbers, 32x32 colour, 73257 + 26032 images, 10 classes"),
-    "stl10": _torchvision("STL-10, 96x96 colour, 5000 + 8000 labelled images, 10 classes"),
-    "fashion_mnist": _torchvision("Fashion-MNIST, 28x28 grey, 60000 + 10000 images, 10 classes"),
+    "cifar10": _torchvision(
+        "CIFAR-10, 32x32 colour, 50000 + 10000 images, 10 classes",
+        "CIFAR10",
+        Size(50_000, 10_000, (3, 32, 32), 10),
+        "cifar-10-batches-py/ (unpacked from cifar-10-python.tar.gz)",
+    ),
+    "cifar100": _torchvision(
+        "CIFAR-100, 32x32 colour, 50000 + 10000 images, 100 classes",
+        "CIFAR100",
+        Size(50_000, 10_000, (3, 32, 32), 100),
+        "cifar-100-python/ (unpacked from cifar-100-python.tar.gz)",
+    ),
+    "svhn": _torchvision(
+        "Street View House Numbers, 32x32 colour, 73257 + 26032 images, 10 classes",
+        "SVHN",
+        Size(73_257, 26_032, (3, 32, 32), 10),
+        "train_32x32.mat and test_32x32.mat",
+    ),
+    "stl10": _torchvision(
+        "STL-10, 96x96 colour, 5000 + 8000 labelled images, 10 classes",
+        "STL10",
+        Size(5_000, 8_000, (3, 96, 96), 10),
+        "stl10_binary/ (unpacked from stl10_binary.tar.gz)",
+    ),
+    "fashion_mnist": _torchvision(
+        "Fashion-MNIST, 28x28 grey, 60000 + 10000 images, 10 classes",
+        "FashionMNIST",
+        Size(60_000, 10_000, (1, 28, 28), 10),
+        "FashionMNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte (unpacked)",
+    ),
     "image_folder": Source(
         "folders of image files, one sub-folder per class, in torchvision's ImageFolder order; read "
         "again when a file's path, size or time is another",
+        "image_folder",
         {
             "train": Option("path", "folder of the training classes", required=True),
             "test": Option("path", "folder of the test classes, the same names", required=True),
             "size": replace(_SIZE, required=True),
             "grayscale": _GRAYSCALE,
         },
+        size=Size(1_281_167, 50_000, (3, 224, 224), 1000, known=False),
+        files=("train", "test"),
+        suffixes=IMAGE_SUFFIXES,
+        counted=True,
+        encoded=True,
     ),
     "parquet": Source(
         "parquet files of encoded images and integer labels, as on the Hugging Face hub",
+        "parquet",
         {
             "train": Option("paths", "training file, glob pattern, or a list of them", required=True),
             "test": Option("paths", "test file, glob pattern, or a list of them", required=True),
@@ -125,17 +236,24 @@ DATASET_OPTIONS: dict[str, Source] = {
             "size": _SIZE,
             "grayscale": _GRAYSCALE,
         },
+        files=("train", "test"),
+        counted=True,
+        encoded=True,
     ),
     "numpy": Source(
         "npz files with the arrays images (N, H, W[, C]), uint8, and labels (N), integer",
+        "npz",
         {
             "train": Option("path", "training npz file", required=True),
             "test": Option("path", "test npz file", required=True),
         },
+        files=("train", "test"),
+        counted=True,
     ),
     "callable": Source(
         "a callable of the user's that returns (train images, labels), (test images, labels): images uint8, "
         "as arrays (N, H, W[, C]) or torch tensors (N[, C], H, W), and labels (N), integer",
+        "callables",
         {
             "factory": Option(
                 "factory", "module:attribute, in the folder of the run or installed", required=True
@@ -145,6 +263,7 @@ DATASET_OPTIONS: dict[str, Source] = {
                 "paths", "what it reads, files and folders: when one of these changes it is called again"
             ),
         },
+        files=("files",),
     ),
 }
 
@@ -187,13 +306,24 @@ def _check(where: str, value: Any, option: Option) -> None:
         raise ValleysError(f"{where} is {value!r}; it must be a non-empty string: {option.help}")
 
 
-#: Channels and the shorter side in pixels of data that are the same for everyone.
-_SHAPES = {"digits": (1, 8), "fashion_mnist": (1, 28), "stl10": (3, 96)}
-_SHAPES |= dict.fromkeys(("cifar10", "cifar100", "svhn"), (3, 32))
+def originals(spec: Mapping[str, Any]) -> list[str]:
+    """Return the user's files and folders that a data set is read from and that are there now.
+
+    Parameters
+    ----------
+    spec
+        As `validate_dataset` returns it.
+    """
+    found: list[str] = []
+    for key in DATASET_OPTIONS[spec["source"]].files:
+        value = spec.get(key) or []
+        for pattern in [value] if isinstance(value, str) else value:
+            found += files.matching(pattern)
+    return found
 
 
 def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Return channels and the shorter side in pixels of a data set's images; None where it does not tell.
+    """Return channels and the shorter side in pixels of a data set's images; None where that is not known.
 
     Parameters
     ----------
@@ -202,7 +332,8 @@ def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """
     if "grayscale" in spec:
         return 1 if spec["grayscale"] else 3, spec["size"]
-    return _SHAPES.get(spec["source"], (None, None))
+    size = DATASET_OPTIONS[spec["source"]].size_of(spec)
+    return (size.shape[0], min(size.shape[1:])) if size.known else (None, None)
 
 
 def check_channels(name: str, key: str, values: Sequence[float], channels: int | None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from valleys.data import on_disk
-from valleys.data.on_disk import Place, Stored
+from valleys.data.on_disk import ImagesOnDisk, Index
 from valleys.errors import ValleysError
 
 # --- the split --------------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ class Split:
     Attributes
     ----------
     images
-        uint8, shape (N, C, H, W): a tensor, or `Stored` where they stay in their file.
+        uint8, shape (N, C, H, W): a tensor, or `ImagesOnDisk` where they stay in their file.
     labels
         int64, shape (N,), each in ``[0, classes)``.
     classes
@@ -35,7 +35,7 @@ class Split:
         Per channel, of the *training* images scaled to [0, 1]; the test split carries the same numbers.
     """
 
-    images: Tensor | Stored
+    images: Tensor | ImagesOnDisk
     labels: Tensor
     classes: int
     mean: tuple[float, ...]
@@ -90,7 +90,7 @@ class Split:
         if n is None or n >= len(self):
             return self
         chosen = subset_indices(len(self), n, seed)
-        if isinstance(self.images, Stored):
+        if isinstance(self.images, ImagesOnDisk):
             images = self.images.subset(chosen)
         else:
             images = self.images[chosen.to(self.device)]
@@ -102,7 +102,7 @@ class Split:
 
         Images in a file stay there: their batches will be on ``device``.
         """
-        images = self.images if isinstance(self.images, Stored) else self.images.to(device)
+        images = self.images if isinstance(self.images, ImagesOnDisk) else self.images.to(device)
         return replace(self, images=images, labels=self.labels.to(device))
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -110,31 +110,35 @@ class Split:
         mean, std = self._scale
         return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
-    def floats(self, index: Place) -> Tensor:
+    def floats(self, index: Index) -> Tensor:
         """Return the images at ``index`` (a slice, a number or an index tensor), normalised float32."""
         return self.normalise(self.images[index].to(self.device))
 
-    def pixels(self, places: Iterable[Place]) -> Iterator[Tensor]:
-        """Yield the uint8 images at each place on the split's device.
+    def pixels(self, indices: Iterable[Index]) -> Iterator[Tensor]:
+        """Yield the uint8 images at each index, on the split's device.
 
         From a file to a GPU by way of pinned memory, the next ones read while these are in use.
         """
-        if isinstance(self.images, Stored) and self.device.type == "cuda":
-            for images in on_disk.ahead(partial(self.images.read, pinned=True), places):
+        if isinstance(self.images, ImagesOnDisk) and self.device.type == "cuda":
+            for images in on_disk.ahead(partial(self.images.read, pinned=True), indices):
                 yield images.to(self.device, non_blocking=True)
         else:
-            for at in places:
-                yield self.images[at].to(self.device)
+            for index in indices:
+                yield self.images[index].to(self.device)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield ``(normalised images, labels)`` in order, the last batch as long as what is left."""
-        places = [slice(start, start + batch_size) for start in range(0, len(self), batch_size)]
-        for at, images in zip(places, self.pixels(places), strict=True):
-            yield self.normalise(images), self.labels[at]
+        parts = [slice(start, start + batch_size) for start in range(0, len(self), batch_size)]
+        for part, images in zip(parts, self.pixels(parts), strict=True):
+            yield self.normalise(images), self.labels[part]
 
 
 def shape_problem(
-    images: Tensor | Stored, labels: Tensor, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
+    images: Tensor | ImagesOnDisk,
+    labels: Tensor,
+    classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> str | None:
     """Say what is wrong with the parts of a split, label values aside, or return None."""
     if images.dtype != torch.uint8 or images.ndim != 4:

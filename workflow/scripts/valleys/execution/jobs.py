@@ -105,6 +105,19 @@ def read_split(snakemake: Any, part: str, device: Any) -> Any:
     return load_split(snakemake.input[part], resident_mb=limit).to(device)
 
 
+def read_splits(snakemake: Any, device: Any) -> tuple[Any, Any]:
+    """Return a job's inputs ``train`` and ``test`` as `read_split` does."""
+    return read_split(snakemake, "train", device), read_split(snakemake, "test", device)
+
+
+def data_checksums(snakemake: Any) -> list[str]:
+    """Return the checksums of a job's inputs ``train`` and ``test``, or of the former alone."""
+    from valleys.data.cache import read_metadata
+
+    paths = (snakemake.input.get(part) for part in ("train", "test"))
+    return [read_metadata(path)["checksum"] for path in paths if path]
+
+
 def pick_device(config: Any) -> Any:
     """Return the torch device of a job: ``execution.device``, where ``auto`` takes a GPU if there is one.
 

@@ -1,36 +1,26 @@
 """Figures and their captions, drawn from the tables alone.
 
 `draw` makes a figure by name; `caption` says in words what it plots and what is seen in it, with numbers
-taken from the same tables. `KINDS` has the kinds of figures, each in a module of its own with its drawing and
-its words. Rows of panels are data set / model / recipe, so a larger grid makes a longer figure and not a
-denser one. pyplot is not used: nothing global is changed, and the same tables give the same bytes.
+taken from the same tables. `KINDS` has the kinds of figures: each is a `Kind` in a module of this package,
+which has its drawing and its words, and an entry in `valleys.config.catalogue`. Rows of panels are data set,
+model and recipe: a larger grid makes a longer figure, not a denser one. pyplot is not used: nothing global
+is changed, and the same tables give the same bytes.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from valleys.config import catalogue
 from valleys.errors import ValleysError
-from valleys.figures import (
-    curves,
-    line,
-    measured_gain,
-    plane,
-    prevalence,
-    sensitivity,
-    shift,
-    sign,
-    study,
-    theory,
-    toy,
-    training,
-)
-from valleys.figures.frames import CELL, Data, Spec
+from valleys.figures.frames import SETTING, Data, Spec
 from valleys.figures.kind import Kind
 from valleys.figures.layout import empty_figure
 from valleys.figures.style import STYLE, Look, rc, style_of
@@ -38,24 +28,29 @@ from valleys.figures.wording import number
 from valleys.results import measures
 from valleys.storage import files
 
-__all__ = ["CAPTIONS", "CELL", "KINDS", "STYLE", "Data", "Spec", "caption", "draw", "number", "save", "title"]
+__all__ = [
+    "CAPTIONS",
+    "KINDS",
+    "SETTING",
+    "STYLE",
+    "Data",
+    "Spec",
+    "caption",
+    "draw",
+    "number",
+    "save",
+    "title",
+]
 
-KINDS: dict[str, Kind] = {
-    "training": training.KIND,
-    "prevalence": prevalence.KIND,
-    "sensitivity": sensitivity.KIND,
-    "curves": curves.KIND,
-    "line": line.KIND,
-    "plane": plane.KIND,
-    "shift": shift.KIND,
-    "sign": sign.KIND,
-    "toy-surface": toy.SURFACE,
-    "toy-curves": toy.CURVES,
-    "theory-average": theory.AVERAGE,
-    "theory-gain": theory.GAIN,
-    "theory-measured": measured_gain.KIND,
-    "study": study.KIND,
-}
+
+def _kinds() -> dict[str, Kind]:
+    """Return the kinds of figures that the modules of this package have, by name."""
+    modules = [import_module(f"valleys.figures.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    found = [kind for module in modules for kind in vars(module).values() if isinstance(kind, Kind)]
+    return {kind.name: kind for kind in found}
+
+
+KINDS = _kinds()
 CAPTIONS = {name: kind.caption for name, kind in KINDS.items()}
 _MAX_PIXELS = 60_000  # Agg's limit is 2**16 a side
 
@@ -66,13 +61,12 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     Parameters
     ----------
     name
-        As listed by `valleys.config.experiment.Experiment.figures`: "training", "prevalence", "sensitivity",
-        "curves-<probe>", "line-<line>", "plane-<plane>", "shift", "sign", "toy-surface", "toy-curves",
-        "theory-average", "theory-gain", "theory-measured" or "study-<study>".
+        As listed by `valleys.config.outputs.figures`: the name of a kind, as "training", or of a kind and a
+        part, as "curves-uniform".
     data
-        The tables named by `valleys.config.experiment.Experiment.figure_tables`.
+        The tables named by `valleys.config.outputs.figure_tables`.
     spec
-        As returned by `valleys.config.experiment.Experiment.figure`.
+        As returned by `valleys.config.params.Params.figure`.
 
     Raises
     ------
@@ -97,7 +91,6 @@ def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, A
             figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
         with files.atomic(svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
-            files.seal_svg(temporary)
 
 
 def caption(name: str, data: Data, spec: Spec) -> str:
@@ -109,7 +102,7 @@ def caption(name: str, data: Data, spec: Spec) -> str:
 
 def _minima(kind: Kind, data: Data) -> Data:
     """Return what is drawn: figures of one solution have those under a user's own names beside sgd."""
-    return measures.with_own_minima(data) if kind in (shift.KIND, sign.KIND, measured_gain.KIND) else data
+    return measures.with_own_minima(data) if kind.own_minima else data
 
 
 def title(name: str) -> str:
@@ -120,10 +113,8 @@ def title(name: str) -> str:
 
 def _kind(name: str) -> tuple[Kind, str]:
     """Return a figure's kind and its part, "" where the kind has none."""
-    if name in KINDS and not KINDS[name].part:
-        return KINDS[name], ""
-    first, _, part = name.partition("-")
-    if part and first in KINDS and KINDS[first].part:
-        return KINDS[first], part
-    known = ", ".join(f"{name}-<{kind.part}>" if kind.part else name for name, kind in KINDS.items())
-    raise ValleysError(f"figure {name!r} is not known; there are {known}")
+    entry, part = catalogue.find_figure(name)
+    if entry is None:
+        known = (f"{kind}-<{one.part}>" if one.part else kind for kind, one in catalogue.FIGURES.items())
+        raise ValleysError(f"figure {name!r} is not known; there are {', '.join(known)}")
+    return KINDS[entry.name], part

@@ -108,6 +108,7 @@ def _seen(probe: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="curves",
     title="Loss along directions: {}",
     caption=(
         "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
@@ -118,5 +119,4 @@ KIND = Kind(
     nothing="Nothing to draw: no curve was measured for the probe {}.",
     draw=_draw,
     seen=_seen,
-    part="probe",
 )

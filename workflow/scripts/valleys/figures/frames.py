@@ -10,18 +10,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from valleys.results.measures import CELL, SOLUTIONS
+from valleys.config.catalogue import SOLUTIONS
+from valleys.results.measures import SETTING
 
 Data = Mapping[str, pd.DataFrame]
 Spec = Mapping[str, Any]
 Floats = NDArray[np.float64]
-DIRECTION = [*CELL, "seed", "solution", "probe", "k"]
+DIRECTION = [*SETTING, "seed", "solution", "probe", "k"]
 
 
 def by_cell(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield label, recipe and rows of each cell, seeds together; several recipes are named in the label."""
     several = frame["recipe"].nunique() > 1
-    for (dataset, model, recipe), part in frame.groupby(CELL, sort=False):
+    for (dataset, model, recipe), part in frame.groupby(SETTING, sort=False):
         yield " / ".join([dataset, model, *([recipe] if several else [])]), recipe, part
 
 

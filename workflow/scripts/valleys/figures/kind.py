@@ -15,10 +15,13 @@ from valleys.figures.style import Look
 class Kind:
     """One kind of figure, as `valleys.figures` finds it by name.
 
-    Figures of a kind with a `part` are named ``<kind>-<part>``, such as ``curves-uniform``. In `title` and
-    `nothing`, ``{}`` stands for it; `draw` and `seen` get it first, "" for kinds without.
+    What it is drawn from and when it is made is its entry in `valleys.config.catalogue.FIGURES`. Figures of a
+    kind with a part are named ``<name>-<part>``, such as ``curves-uniform``. In `title` and `nothing`, ``{}``
+    stands for it; `draw` and `seen` get it first, "" for kinds without.
     """
 
+    name: str
+    """As in the catalogue."""
     title: str
     """Heading in the report."""
     caption: str
@@ -29,5 +32,5 @@ class Kind:
     """Returns the figure; None where the tables have no rows for it."""
     seen: Callable[[str, Data, Spec], str]
     """Returns what is seen in it, with numbers; "" where the tables have no rows for it."""
-    part: str = ""
-    """What the names of its figures end with: a probe, a line, a plane, a study."""
+    own_minima: bool = False
+    """Whether solutions under a user's own names are shown as sgd is, each by itself."""

@@ -268,6 +268,7 @@ def _lowest(line: _Line, split: str) -> Floats:
 
 
 KIND = Kind(
+    name="line",
     title="Line between solutions: {}",
     caption=(
         "Line between two solutions: loss (left; logarithmic if it spans a factor of 20 around them), "
@@ -280,5 +281,4 @@ KIND = Kind(
     nothing="Nothing to draw: the line {} was not measured.",
     draw=_draw,
     seen=_seen,
-    part="line",
 )

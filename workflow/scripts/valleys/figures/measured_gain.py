@@ -107,6 +107,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="theory-measured",
     title="Gain of a bias to the flat side on measured curves",
     caption=(
         "Theorem 1 on measured curves: by how much the expected train loss at a point biased to the flat "
@@ -120,4 +121,5 @@ KIND = Kind(
     nothing="Nothing to draw: no direction with a minimum was probed.",
     draw=_draw,
     seen=_seen,
+    own_minima=True,
 )

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from valleys.figures.frames import CELL, Data, Floats, Spec, by_cell, finite_of, ordered
+from valleys.figures.frames import SETTING, Data, Floats, Spec, by_cell, finite_of, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
 from valleys.figures.style import GREY, INK, PALE_TO_DARK, SPLITS, Look
@@ -71,7 +71,7 @@ def _planes(name: str, data: Data) -> Iterator[tuple[str, _Plane]]:
     for label, _, part in by_cell(table):
         seed = int(part["seed"].min())
         part = part[part["seed"] == seed]
-        here = points[points["seed"] == seed].merge(part[CELL].drop_duplicates(), on=CELL)
+        here = points[points["seed"] == seed].merge(part[SETTING].drop_duplicates(), on=SETTING)
         wide = {split: part.pivot(index="y", columns="x", values=f"{split}_loss") for split in SPLITS}
         losses = {
             split: np.where(np.isfinite(w.to_numpy()), w.to_numpy(), np.nan) for split, w in wide.items()
@@ -262,6 +262,7 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="plane",
     title="Plane through weight space: {}",
     caption=(
         "Plane through weight space: train loss (left) and test loss (right) at the lowest seed. Levels rise "
@@ -274,5 +275,4 @@ KIND = Kind(
     nothing="Nothing to draw: the plane {} was not measured.",
     draw=_draw,
     seen=_seen,
-    part="plane",
 )

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from valleys.figures.frames import CELL, Data, Spec, by_cell, ordered
+from valleys.figures.frames import SETTING, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, Look
@@ -78,7 +78,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
         told.append(
             (str(probe), f"{percent(share.estimate)} ({bounds}; n = {share.n}); rises uneven in {uneven}")
         )
-    cells = table.groupby(CELL).ngroups
+    cells = table.groupby(SETTING).ngroups
     uncertain = f"The {words}. " if (words := measures.uncertain(table)) else ""
     others = "".join(
         f"{counted(int((table['status'] == status).sum()), 'direction')} {words}. "
@@ -96,6 +96,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="prevalence",
     title="Prevalence of asymmetric directions",
     caption=(
         "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), share whose "

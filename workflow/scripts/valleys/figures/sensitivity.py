@@ -82,6 +82,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="sensitivity",
     title="Prevalence against the constants of Definition 1",
     caption=(
         "Sensitivity: share of directions at the sgd solution that are asymmetric by Definition 1, against "

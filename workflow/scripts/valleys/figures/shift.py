@@ -88,6 +88,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="shift",
     title="Shift between train and test loss",
     caption=(
         "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
@@ -100,4 +101,5 @@ KIND = Kind(
     nothing="Nothing to draw: no direction was probed.",
     draw=_draw,
     seen=_seen,
+    own_minima=True,
 )

@@ -128,6 +128,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="sign",
     title="Asymmetry and agreement in sign with the weights",
     caption=(
         "Signs: asymmetry index of a direction u, log of the rise at -R over the rise at +R (above 0: + is "
@@ -138,4 +139,5 @@ KIND = Kind(
     nothing="Nothing to draw: no direction of kind sign was probed.",
     draw=_draw,
     seen=_seen,
+    own_minima=True,
 )

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from valleys.config.studies import factor_name
-from valleys.figures.frames import CELL, Data, Spec, finite_of
+from valleys.figures.frames import SETTING, Data, Spec, finite_of
 from valleys.figures.kind import Kind
 from valleys.figures.layout import STEPS, add_heading, add_legend, beside, draw_share, line_axis, panel_grid
 from valleys.figures.style import GREY, INK, Look, style_of
@@ -79,7 +79,7 @@ def _series(study: study_outcomes.Study, look: Look) -> list[_Series]:
 def _rows_of(study: study_outcomes.Study) -> list[tuple[str, list[tuple[str, dict[str, Any]]]]]:
     """Return what stands in each row of panels: a heading, and its lines with arguments for `Study.take`."""
     if not study.factors:
-        return [(" / ".join(map(str, study.minima.loc[0, CELL])), [("", {})])]
+        return [(" / ".join(map(str, study.minima.loc[0, SETTING])), [("", {})])]
     return [
         (factor_name(f), [(study_outcomes.text_of(v), {"factor": f, "level": v}) for v in levels])
         for f, levels in study.factors.items()
@@ -95,7 +95,7 @@ def _held(study: study_outcomes.Study) -> list[str]:
 def _shown(study: study_outcomes.Study, series: Sequence[_Series], measure: str) -> list[_Series]:
     """Return the series that a panel shows: one for what no probe changes, else those that have values."""
     if measure in _OF_CELLS:
-        cells = study.minima.drop_duplicates(study_outcomes.CELL)
+        cells = study.minima.drop_duplicates(study_outcomes.CELL_COLUMNS)
         return [_Series("", False, INK, "o", cells)]
     if measure in ("index", "share"):
         return list(series)
@@ -245,7 +245,7 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
                         parts.append(f"{text} {interval_of(values, level)}".strip())
                 what = ", ".join(x for x in (heading, _MEASURES[measure], one.name) if x)
                 told.append((what, "; ".join(parts)))
-    cells = study.minima.drop_duplicates(study_outcomes.CELL)
+    cells = study.minima.drop_duplicates(study_outcomes.CELL_COLUMNS)
     lost = int((~cells["trained"]).sum())
     about = f"{len(cells)} {'minimum' if len(cells) == 1 else 'minima'} at {study.solution}"
     if lost:
@@ -264,6 +264,7 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="study",
     title="Study: {}",
     caption=(
         "Study: what a minimum looks like by level of each factor. Size of the asymmetry index, |log of the "
@@ -278,5 +279,4 @@ KIND = Kind(
     nothing="Nothing to draw: no direction was probed in the study {}.",
     draw=_draw,
     seen=_seen,
-    part="study",
 )

@@ -221,6 +221,7 @@ def _seen_gain(_part: str, data: Data, spec: Spec) -> str:
 
 
 AVERAGE = Kind(
+    name="theory-average",
     title="Averaged SGD in simulated valleys",
     caption=(
         "SGD with bounded noise in a one-dimensional valley whose flat side is x > 0 and whose other side "
@@ -235,6 +236,7 @@ AVERAGE = Kind(
     seen=_seen_average,
 )
 GAIN = Kind(
+    name="theory-gain",
     title="Gain of a bias to the flat side under a random shift",
     caption=(
         "By how much the expected loss at a point biased to the flat side is below that at the minimum, "

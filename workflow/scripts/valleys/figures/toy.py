@@ -135,6 +135,7 @@ def _seen_curves(_part: str, data: Data, spec: Spec) -> str:
 
 
 SURFACE = Kind(
+    name="toy-surface",
     title="2-D MLP: loss surface",
     caption=(
         "2-D MLP, data draw 0: loss surface over weight and bias, with the solution of each recipe and the "
@@ -145,6 +146,7 @@ SURFACE = Kind(
     seen=_seen_surface,
 )
 CURVES = Kind(
+    name="toy-curves",
     title="2-D MLP: loss along a direction, all draws",
     caption=(
         "2-D MLP: loss along the probed direction (entries U(0, 1), normalised) through the solution. Thin "

@@ -89,6 +89,7 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 
 KIND = Kind(
+    name="training",
     title="Training",
     caption=(
         "Training: loss (logarithmic if it spans a factor of 3) and accuracy by epoch. Thin lines are seeds, "

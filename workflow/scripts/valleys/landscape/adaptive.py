@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from valleys.asymmetry import next_point, robustness
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import CurvePoint, probe_line
 
@@ -19,7 +19,7 @@ def checked_points(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
 
 
-def settle(
+def confirm_precision(
     evaluator: Evaluator,
     direction: Mapping[str, Tensor],
     curve: list[CurvePoint],
@@ -29,7 +29,7 @@ def settle(
     """Return a curve whose verdict does not hang on the precision of its passes, and how it came about.
 
     A curve in bf16 is compared with fp32 at its ends and in the middle. Where errors like those found there
-    (`errors_like`) could change its verdict by Definition 1 (`robustness.holds`), all of its points
+    (`errors_like`) could change its verdict by Definition 1 (`robustness.is_robust`), all of its points
     are measured again in fp32.
 
     Parameters
@@ -59,8 +59,8 @@ def settle(
         error = math.sqrt(sum(d * d for d in differences) / len(differences))
         if math.isfinite(error) and all(map(math.isfinite, losses)):
             at = measured_at(offsets, curve)
-            errors = robustness.errors_like(finer(offsets, at, losses)[0], checked, differences)
-            if robustness.holds(offsets, losses, errors[at], at=at, **constants):
+            errors = robustness.errors_like(upsample(offsets, at, losses)[0], checked, differences)
+            if robustness.is_robust(offsets, losses, errors[at], at=at, **constants):
                 return curve, {"precision": "bf16", "precision_error": error}
         curve = _with_these(evaluator, direction, own, exact)
         return curve, {"precision": "fp32", "precision_error": error}
@@ -77,7 +77,7 @@ def probe_adaptively(
 
     Some points first (`next_point.first_points`), then one by one the point that is needed most
     (`next_point`), until none is. A point's values are those it has in `probe_line` at all offsets.
-    The curve is to be read through `spline.finer`.
+    The curve is to be read through `spline.upsample`.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def probe_adaptively(
     Returns
     -------
     curve, columns
-        The points in the order of their offsets, and the columns of `settle`.
+        The points in the order of their offsets, and the columns of `confirm_precision`.
     """
     first = [offsets[i] for i in next_point.first_points(len(offsets))]
     curve = probe_line(evaluator, direction, first, exact)
     curve = _refined(evaluator, direction, offsets, curve, constants, exact)
-    curve, measured = settle(evaluator, direction, curve, constants, offsets)
+    curve, measured = confirm_precision(evaluator, direction, curve, constants, offsets)
     if measured["precision"] != evaluator.precision:  # other points may be needed in fp32
         with evaluator.in_precision(measured["precision"]):
             curve = _refined(evaluator, direction, offsets, curve, constants, exact)
@@ -127,7 +127,7 @@ def _refined(
 
 
 def measured_at(offsets: Sequence[float], curve: list[CurvePoint]) -> list[int]:
-    """Return the numbers of the offsets that the curve has, as `spline.finer` takes them."""
+    """Return the numbers of the offsets that the curve has, as `spline.upsample` takes them."""
     there = {row["offset"] for row in curve}
     return [i for i, offset in enumerate(offsets) if offset in there]
 

@@ -1,17 +1,179 @@
-"""Directions computed from a solution's losses or iterates: the gradient and principal components."""
+"""Kinds of directions computed from a solution's losses, from iterates or other solutions; none is drawn.
+
+A kind is a function with ``@computed("<name>")`` and an entry in `kinds.COMPUTED`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from valleys.data.split import Split
 from valleys.errors import ValleysError
-from valleys.landscape.directions import Direction
+from valleys.landscape.directions import Direction, parameter_group, restrict, towards, weights_of
 from valleys.models.losses import Loss, PerImage
 from valleys.networks import checks, copies, derivatives
+from valleys.storage.weights import load_weights
+
+log = logging.getLogger("valleys")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What directions at a solution may be computed from.
+
+    Attributes
+    ----------
+    networks
+        Solutions of the cell by name, in eval mode.
+    train
+        Images whose mean loss is differentiated.
+    loss
+        ``loss(outputs, labels)``: a value an image, or the batch's mean.
+    group
+        Of parameters (`directions.parameter_group`): directions are over these.
+    n
+        How many directions are wanted.
+    iterates
+        Returns the state dicts of the averaging phase, in order, anew at each call.
+    others
+        The weights files of the same solution of other seeds, by its name and by seed.
+    seed
+        The cell's own, for messages.
+    """
+
+    networks: Mapping[str, nn.Module]
+    train: Split
+    loss: Loss
+    group: str = "all"
+    n: int = 1
+    iterates: Callable[[], Iterable[Mapping[str, Tensor]]] = tuple
+    others: Mapping[str, Mapping[int, str | Path]] = field(default_factory=dict)
+    seed: int | str = 0
+
+
+class Found(NamedTuple):
+    """Directions, not normalised, and the columns of the ``directions`` table that are this kind's alone."""
+
+    directions: list[Direction]
+    columns: Sequence[dict[str, Any]] = ()
+
+
+Compute = Callable[[Sources, str, list[str]], Found]
+_COMPUTED: dict[str, Compute] = {}
+
+
+def computed(kind: str) -> Callable[[Compute], Compute]:
+    """Register a function as a computed kind of directions, of the name that `kinds.COMPUTED` has.
+
+    It takes the `Sources`, the name of the solution that the directions are at, and the names of the
+    parameters in the group.
+    """
+
+    def register(compute: Compute) -> Compute:
+        if kind in _COMPUTED:
+            raise ValueError(f"two functions are of the computed kind {kind!r}")
+        _COMPUTED[kind] = compute
+        return compute
+
+    return register
+
+
+def computed_kinds() -> list[str]:
+    """Return the names of the kinds that there is a function for."""
+    return list(_COMPUTED)
+
+
+def compute(kind: str, sources: Sources, solution: str) -> Found:
+    """Return the directions of a kind at one of the solutions.
+
+    Raises
+    ------
+    ValleysError
+        When the kind is unknown, the group is empty, or as the kind's own function.
+    """
+    if kind not in _COMPUTED:
+        raise ValleysError(f"unknown computed direction kind {kind!r}; choose from {', '.join(_COMPUTED)}")
+    return _COMPUTED[kind](sources, solution, parameter_group(sources.networks[solution], sources.group))
+
+
+def tensors_to_store(
+    kind: str, sources: Sources, solutions: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, list[dict[str, Any]]]]:
+    """Return what a file of directions has: tensors named ``<solution>/<k>/<parameter>``, and columns.
+
+    `probing.stored_directions` reads them again.
+    """
+    stored, columns = {}, {}
+    for solution in solutions:
+        found = compute(kind, sources, solution)
+        log.info("%s: %d %s direction(s)", solution, len(found.directions), kind)
+        for k, direction in enumerate(found.directions):
+            stored |= {f"{solution}/{k}/{parameter}": tensor for parameter, tensor in direction.items()}
+        if found.columns:
+            columns[solution] = list(found.columns)
+    return stored, columns
+
+
+@computed("gradient")
+def _gradient(sources: Sources, solution: str, names: list[str]) -> Found:
+    """Return the gradient of the train loss."""
+    return Found([restrict(gradient(sources.networks[solution], sources.train, sources.loss), names)])
+
+
+@computed("hessian")
+def _hessian(sources: Sources, solution: str, names: list[str]) -> Found:
+    """Return the top eigenvectors of the train loss's Hessian, with their eigenvalues."""
+    from valleys.landscape import hessian  # imports curvlinops, which no other kind needs
+
+    network = sources.networks[solution]
+    found, values = hessian.hessian_eigenvectors(network, sources.train, sources.loss, names, sources.n)
+    return Found(found, [{"eigenvalue": value} for value in values])
+
+
+@computed("pca")
+def _pca(sources: Sources, _solution: str, names: list[str]) -> Found:
+    """Return the first principal components of the iterates."""
+    return Found(principal_components(sources.iterates(), names, sources.n))
+
+
+@computed("sgd_to_swa")
+def _sgd_to_swa(sources: Sources, _solution: str, names: list[str]) -> Found:
+    """Return the way from the sgd to the swa solution."""
+    return _difference(sources, "sgd", "swa", names)
+
+
+@computed("swa_to_descent")
+def _swa_to_descent(sources: Sources, _solution: str, names: list[str]) -> Found:
+    """Return the way from the swa to the descent solution."""
+    return _difference(sources, "swa", "descent", names)
+
+
+def _difference(sources: Sources, start: str, stop: str, names: list[str]) -> Found:
+    ends = (weights_of(sources.networks[name]) for name in (start, stop))
+    return Found([towards(*ends, names, f"{start} and {stop}")])
+
+
+@computed("to_seed")
+def _to_seed(sources: Sources, solution: str, names: list[str]) -> Found:
+    """Return the ways to the same solution of other seeds, with these."""
+    own = {name: w.cpu() for name, w in restrict(weights_of(sources.networks[solution]), names).items()}
+    found = [
+        towards(
+            own,
+            load_weights(path, ours=True)[0],
+            names,
+            f"{solution} of seed {sources.seed} and of seed {seed}",
+        )
+        for seed, path in sources.others[solution].items()
+    ]
+    return Found(found, [{"to_seed": seed} for seed in sources.others[solution]])
 
 
 @torch.inference_mode(False)

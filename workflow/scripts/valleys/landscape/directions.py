@@ -1,19 +1,22 @@
-"""Directions in weight space: random ones made anew from a seed, differences of solutions, norms, signs."""
+"""Directions in weight space: kinds that are drawn from a seed, differences of weights, norms, signs, groups.
+
+Kinds that need more than the weights and a seed stand in `computed`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import COMPUTED, GROUPS, RANDOM
+from valleys.landscape.kinds import COMPUTED, GROUPS
 from valleys.models.layers import classifier_name, norm_parameters
 from valleys.networks import copies
-from valleys.networks.tensors import check_apart, movable, norm, real
+from valleys.networks.tensors import check_apart, movable, real, vector_norm
 from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
@@ -67,63 +70,135 @@ def parameter_group(model: nn.Module, group: str) -> list[str]:
     return chosen
 
 
+class Draw(NamedTuple):
+    """What a drawn kind may use beside the weights."""
+
+    generator: torch.Generator
+    """Source of its random numbers, on the CPU."""
+    share: float
+    """The probe's option of that name."""
+    dim: int
+    """Dimensions of the parameter: complex weights come as real ones with one more, of length 2."""
+
+
+Entries = Callable[[Tensor, Draw], Tensor]
+_DRAWN: dict[str, Entries] = {}
+
+
+def drawn(kind: str) -> Callable[[Entries], Entries]:
+    """Register a function as a drawn kind of directions, of the name that `kinds.DRAWN` has.
+
+    It takes the weights of one parameter (float32, CPU, real) and a `Draw`, and returns the direction's
+    entries: a new tensor of that shape, not normalised.
+    """
+
+    def register(entries: Entries) -> Entries:
+        if kind in _DRAWN:
+            raise ValueError(f"two functions are of the drawn kind {kind!r}")
+        _DRAWN[kind] = entries
+        return entries
+
+    return register
+
+
+@drawn("uniform")
+def _uniform(w: Tensor, draw: Draw) -> Tensor:
+    """Return entries U(0, 1), as the paper's."""
+    return torch.rand(w.shape, generator=draw.generator)
+
+
+@drawn("uniform_symmetric")
+def _uniform_symmetric(w: Tensor, draw: Draw) -> Tensor:
+    """Return entries U(-1, 1)."""
+    return torch.rand(w.shape, generator=draw.generator) * 2 - 1
+
+
+@drawn("gaussian")
+def _gaussian(w: Tensor, draw: Draw) -> Tensor:
+    """Return entries N(0, 1)."""
+    return torch.randn(w.shape, generator=draw.generator)
+
+
+@drawn("filter")
+def _filter(w: Tensor, draw: Draw) -> Tensor:
+    """Return Gaussian entries, each filter scaled to the norm of the weights' filter.
+
+    Biases and normalisation parameters stay at zero (Li et al. 2018, section 4).
+    """
+    d = torch.randn(w.shape, generator=draw.generator)
+    if draw.dim < 2:
+        return d.zero_()
+    scale = w.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return d.mul_(scale.view(-1, *[1] * (w.dim() - 1)))
+
+
+@drawn("sign")
+def _sign(w: Tensor, draw: Draw) -> Tensor:
+    """Return |N(0, 1)| with the sign of w in a share of the entries, the opposite one in the rest.
+
+    Which entries is chosen at random (Li et al. 2024).
+    """
+    agree = torch.rand(w.shape, generator=draw.generator) < draw.share
+    d = torch.randn(w.shape, generator=draw.generator).abs()
+    return d.mul_(torch.where(agree, 1.0, -1.0) * torch.where(w < 0, -1.0, 1.0))
+
+
+@drawn("constant")
+def _constant(w: Tensor, _draw: Draw) -> Tensor:
+    """Return ones."""
+    return torch.ones(w.shape)
+
+
+@drawn("sign_w")
+def _sign_w(w: Tensor, _draw: Draw) -> Tensor:
+    """Return the signs of the weights."""
+    return torch.sign(w)
+
+
+def drawn_kinds() -> list[str]:
+    """Return the names of the kinds that there is a function for."""
+    return list(_DRAWN)
+
+
 def random_direction(
     kind: str, weights: Mapping[str, Tensor] | nn.Module, *, key: str = "", k: int = 0, share: float = 0.5
 ) -> tuple[Direction, float]:
-    """Draw direction number `k` of a random kind over `weights`.
+    """Draw direction number `k` of a kind over `weights`.
 
     Parameters
     ----------
     kind
-        ``uniform`` entries U(0, 1), the paper's; ``uniform_symmetric`` U(-1, 1); ``gaussian`` N(0, 1);
-        ``filter`` Gaussian, each filter scaled to the norm of the weights' filter, biases and
-        normalisation parameters left at zero (Li et al. 2018, section 4); ``sign`` |N(0, 1)| with the sign
-        of w in a share `share` of the entries (chosen at random) and the opposite sign in the rest (Li et
-        al. 2024); and two that are not random: ``constant`` all ones, ``sign_w`` sign(w).
+        Of `kinds.DRAWN`: ``uniform``, ``uniform_symmetric``, ``gaussian``, ``filter``, ``sign``, and two that
+        are not random: ``constant``, ``sign_w``.
     weights
         The group's weights by name, in the model's order; any device. A network: all its parameters. Those
         of complex numbers have entries with both parts drawn; those of integers have none.
     key, k
         Name of the stream and number of the direction in it; the same ones give the same direction.
+    share
+        Of kind ``sign``: the share of entries that have the sign of w.
 
     Returns
     -------
     direction, norm
         Tensors of the weights' shapes, dtype and device, unit 2-norm together; the 2-norm before scaling.
+
+    Raises
+    ------
+    ValleysError
+        When the kind is unknown, or the direction has no length: all of its entries are 0, say.
     """
     if isinstance(weights, nn.Module):
         weights = dict(weights.named_parameters())
     copies.check_shapes(weights)
+    if kind not in _DRAWN:
+        raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(_DRAWN)}")
     generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
     direction: Direction = {}
     for name, weight in weights.items():
-        if not movable(weight):
-            continue
-        w = real(weight).cpu().float()
-        if kind == "uniform":
-            d = torch.rand(w.shape, generator=generator)
-        elif kind == "uniform_symmetric":
-            d = torch.rand(w.shape, generator=generator) * 2 - 1
-        elif kind == "gaussian":
-            d = torch.randn(w.shape, generator=generator)
-        elif kind == "filter":
-            d = torch.randn(w.shape, generator=generator)
-            if weight.dim() < 2:
-                d.zero_()
-            else:
-                scale = w.flatten(1).norm(dim=1) / d.flatten(1).norm(dim=1).clamp_min(1e-12)
-                d *= scale.view(-1, *[1] * (w.dim() - 1))
-        elif kind == "sign":
-            agree = torch.rand(w.shape, generator=generator) < share
-            d = torch.randn(w.shape, generator=generator).abs()
-            d *= torch.where(agree, 1.0, -1.0) * torch.where(w < 0, -1.0, 1.0)
-        elif kind == "constant":
-            d = torch.ones(w.shape)
-        elif kind == "sign_w":
-            d = torch.sign(w)
-        else:
-            raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(RANDOM)}")
-        direction[name] = torch.view_as_complex(d) if weight.is_complex() else d
+        if movable(weight):
+            d = _DRAWN[kind](real(weight).cpu().float(), Draw(generator, share, weight.dim()))
+            direction[name] = torch.view_as_complex(d) if weight.is_complex() else d
     norm = _norm(direction)
     for d in direction.values():
         d /= norm  # in place: of a large net two copies would not be small
@@ -143,7 +218,7 @@ def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
 
 
 def _norm(direction: Mapping[str, Tensor]) -> float:
-    length = norm(direction.values())
+    length = vector_norm(direction)
     if not math.isfinite(length) or length == 0.0:
         raise ValleysError(f"a direction has norm {length}: it cannot be scaled to unit length")
     return length
@@ -177,6 +252,11 @@ def towards(
     """Return the `difference` as a direction: it has a length (`check_apart`, which raises otherwise)."""
     check_apart(start, stop, names, what)
     return difference(start, stop, names)
+
+
+def weights_of(model: nn.Module) -> Direction:
+    """Return a network's parameters by name, without their graphs; their memory is the network's own."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def restrict(direction: Mapping[str, Tensor], names: Iterable[str]) -> Direction:

@@ -15,7 +15,6 @@ The batch-norm policy is part of every result:
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,27 +23,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from valleys.data import loaders
 from valleys.data.loaders import Loader
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.landscape import directions
+from valleys.landscape.slopes import Slopes
 from valleys.models import loss_checks, losses
 from valleys.models.compilation import forward_of
 from valleys.models.losses import Loss
 from valleys.models.precision import autocast
-from valleys.networks import checks, copies, derivatives
+from valleys.networks import checks, copies
 from valleys.networks.batch_norm import bn_policy
-from valleys.networks.bn_refresh import Method, refresh_bn, refreshed_logits
-from valleys.networks.tensors import movable, random_numbers_kept, vector_norm
+from valleys.networks.bn_refresh import Method, refresh_bn
+from valleys.networks.tensors import movable, random_numbers_kept
 
 log = logging.getLogger("valleys")
 #: Cross-entropy in nats, a value an image.
 CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
-NO_SLOPES = "take slopes from differences of losses (slopes: differences, exact=False)"
 
 
 @dataclass(frozen=True)
@@ -118,18 +115,17 @@ class Evaluator:
         self.precision, self.device = precision, own
         self.parameters = dict(self.model.named_parameters())
         self.start = copies.snapshot(self.model)
-        self._train = loaders.batches(train, batch_size, own, "train")
-        self._test = None if test is None else loaders.batches(test, batch_size, own, "test")
+        self.train_batches = loaders.batches(train, batch_size, own, "train")
+        self.test_batches = None if test is None else loaders.batches(test, batch_size, own, "test")
         self.drawn_from = dict(drawn_from or {})
         self.by_image: dict[str, Tensor] = {}  # of the last pass over each split that `drawn_from` names
         self.points = 0
         self._at_start: dict[str, tuple[Point, dict[str, Tensor]]] = {}  # by precision
-        self.backwards = False  # whether forward mode is known to fail in this network
         # The network comes first, as a first pass may change it; but of images or labels that do not fit it,
         # the trial of the loss says more.
         refused = None
         try:
-            self._eps = checks.check(self.model, next(iter(self._train))[0], model)
+            self.eps = checks.check(self.model, next(iter(self.train_batches))[0], model)
         except ValleysError as error:
             refused = error
         with random_numbers_kept(own):
@@ -143,21 +139,20 @@ class Evaluator:
                     by_image=name in self.drawn_from,
                     own=list(model.parameters()),
                 )
-                for name, batches in (("train", self._train), ("test", self._test))
+                for name, batches in (("train", self.train_batches), ("test", self.test_batches))
                 if batches is not None
             }
         if refused is not None:
             raise refused
         self.forward = forward_of(self.model, compiled)
-        self._checked: Mapping[str, Tensor] | None = None  # the direction whose slope was last compared
-        self._fine: Evaluator | None = None  # where that is done
+        self.slopes = Slopes(self)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
         copies.load(self.model, state)
         self.start = copies.snapshot(self.model)
         self._at_start.clear()
-        self._checked = None
+        self.slopes.forget()
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
@@ -177,7 +172,7 @@ class Evaluator:
                 torch.mul(self.start[name], 1.0 - t, out=parameter.data)
                 parameter.data.add_(stop[name].to(parameter), alpha=t)
 
-    def place(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+    def set_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Set the weights to those given by name, of any precision; batch-norm statistics stay."""
         with torch.no_grad():
             for name, value in weights:
@@ -193,23 +188,23 @@ class Evaluator:
         self.points += 1
         if self.bn == "refreshed":
             with autocast(self.device, self.precision):
-                logits = refresh_bn(self.model, self._train, self.method)
+                logits = refresh_bn(self.model, self.train_batches, self.method)
             if logits is not None:
-                pairs = zip(logits, self._train.labels(), strict=True)
-                return self._mean(pairs, len(self._train), "train")
-        return self._pass(self._train, "train")
+                pairs = zip(logits, self.train_batches.labels(), strict=True)
+                return self._mean(pairs, len(self.train_batches), "train")
+        return self._pass(self.train_batches, "train")
 
     @torch.no_grad()
     def test_loss(self) -> tuple[float, float]:
         """Loss and accuracy on the probing test images, BN as `train_loss` left it; else NaN."""
-        return (math.nan, math.nan) if self._test is None else self._pass(self._test, "test")
+        return (math.nan, math.nan) if self.test_batches is None else self._pass(self.test_batches, "test")
 
     @torch.no_grad()
     def stored(self) -> Point:
         """Return the values at the start with its stored BN statistics, in fp32: no refresh, no line."""
         self.reset()
         with self.in_precision("fp32"):
-            return Point(*self._pass(self._train, "train"), *self.test_loss())
+            return Point(*self._pass(self.train_batches, "train"), *self.test_loss())
 
     @contextlib.contextmanager
     def in_precision(self, precision: str) -> Iterator[None]:
@@ -220,183 +215,9 @@ class Evaluator:
         finally:
             self.precision = own
 
-    @torch.no_grad()
     def train_slope(self, direction: Mapping[str, Tensor]) -> float:
-        """Return the derivative of the train loss along `direction` at the present weights, exactly.
-
-        By forward-mode differentiation (dual numbers), which needs no graph: one pass over the train images
-        that carries a tangent with each activation. ``frozen`` and ``none``: batch by batch, statistics
-        constant. ``refreshed``: the derivative of the refreshed loss itself, in which the statistics of the
-        whole set follow the weights (`bn_refresh.refreshed_logits`); all batches are in memory together, with
-        their tangents. Where the loss has a kink (ReLU) the derivative is one of those on its two sides.
-
-        A network with an operation that has no forward mode (torch has none for some layers, in some memory
-        layouts) is differentiated backwards: the gradient's inner product with `direction`, which takes more
-        memory and gives the same number.
-
-        The first slope along a direction is compared with a central difference of losses. If it is another
-        one, as where forward mode loses its tangents without a word (reentrant checkpointing), the gradient
-        is tried.
-
-        Parameters
-        ----------
-        direction
-            By parameter name; parameters that are not in it stay.
-
-        Returns
-        -------
-        float
-            Units of loss per unit of `direction`.
-
-        Raises
-        ------
-        ValleysError
-            For ``refreshed`` with method ``streaming``, whose loss hangs on the batches; for a network of
-            which torch gives a derivative that is not the loss's.
-        """
-        if self.bn == "refreshed" and self.method == "streaming":
-            raise ValleysError(
-                "exact slopes with refreshed BN need bn_refresh.method exact, or else slopes: differences"
-            )
-        if not self.backwards:
-            try:
-                slope = self._slope_forwards(direction)
-            except RuntimeError as error:
-                log.info("slopes by the gradient: no forward mode in this network (%s)", error)
-            else:
-                wrong = self._wrong(direction, slope)
-                if wrong is None:
-                    return slope
-                log.info("slopes by the gradient: forward mode gives %.6g, differences %.6g", *wrong)
-            self.backwards = True
-        try:
-            slope = self._slope_backwards(direction)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise ValleysError(
-                f"network: torch cannot differentiate it ({copies.line(error)}); {NO_SLOPES}"
-            ) from error
-        wrong = self._wrong(direction, slope)
-        if wrong is not None:
-            raise ValleysError(f"{derivatives.hidden(*wrong)}; {NO_SLOPES}")
-        return slope
-
-    def _wrong(self, direction: Mapping[str, Tensor], slope: float) -> tuple[float, float] | None:
-        """Return a slope along `direction` and the difference that it is not; None where they agree.
-
-        Once for each line. On some images and in float64 (`doubled`), where the network and the loss
-        take that; else on all images as they are, where `slope` is the one.
-        """
-        if self._checked is direction:
-            return None
-        if self._fine is None:
-            self._fine = self._in_double() or self
-        found = None
-        if self._fine is not self:
-            self._fine.backwards = self.backwards
-            try:
-                copies.load(self._fine.model, copies.snapshot(self.model))
-                found = self._fine._compared(direction, None)
-            except ValleysError:
-                raise
-            except Exception as error:
-                log.info("slopes are compared in the network's own precision (%s)", error)
-                self._fine = self
-        if self._fine is self:
-            found = self._compared(direction, slope)
-        if found is None:
-            self._checked = direction
-        return found
-
-    def _in_double(self) -> Evaluator | None:
-        """Return an evaluator of a copy in float64 on some of the train images; None if that cannot be."""
-        images, labels = next(iter(self._train))
-        cut, size = isinstance(images, Tensor), checks.SOME // 2
-        if cut and self.bn == "refreshed" and len(images) > 1:
-            # In two batches, as these have one set of statistics, for which they wait for each other.
-            size = min(size, len(images)) // 2
-        found = derivatives.doubled(self.model, images[:size] if cut else images)
-        if found is None:
-            return None
-        fine = copy.copy(self)
-        fine.model, converted, fine._eps = found
-        pairs = [(converted, labels[:size] if cut else labels)]
-        if cut and self.bn == "refreshed" and len(images) > 1:
-            pairs.append((images[size : 2 * size].to(converted.dtype), labels[size : 2 * size]))
-        fine._train = loaders.batches(pairs, self.batch_size, self.device, "train")
-        fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
-        fine.parameters = dict(fine.model.named_parameters())
-        for parameter in fine.parameters.values():
-            parameter.requires_grad_(False)
-        return fine
-
-    def _compared(self, direction: Mapping[str, Tensor], slope: float | None) -> tuple[float, float] | None:
-        """As `_wrong`, with this evaluator's own slope and losses, which are all as they were then."""
-        if slope is None:
-            slope = self._slope_backwards(direction) if self.backwards else self._slope_forwards(direction)
-        here, by_image, points = copies.snapshot(self.model), dict(self.by_image), self.points
-        own = {name: self.parameters[name].detach().clone() for name in direction}
-
-        def phi(offset: float) -> float:
-            for name, u in direction.items():
-                torch.add(own[name], u.to(own[name]), alpha=offset, out=self.parameters[name].data)
-            return self.train_loss()[0]
-
-        length, unit = vector_norm(own), vector_norm(direction)
-        # Some fiftieths of the weights' norm are where the loss of trained networks has risen by about 1.
-        scale = (length or 1.0) / (50 * unit) if unit else 0.0
-        eps = self._eps
-        if self.device.type == "cuda" and eps > torch.finfo(torch.float64).eps:
-            eps = max(eps, 1e-4)  # TF32
-        try:
-            with self.in_precision("fp32"):
-                other = derivatives.differs(phi, slope, scale, eps) if scale else None
-        finally:
-            copies.load(self.model, here)
-            self.by_image, self.points = by_image, points
-        return None if other is None else (slope, other)
-
-    def _slope_forwards(self, direction: Mapping[str, Tensor]) -> float:
-        with forward_ad.dual_level():
-            own = {name: self.parameters[name].detach() for name in direction}
-            duals = {name: forward_ad.make_dual(own[name], u.to(own[name])) for name, u in direction.items()}
-            with _replaced(self.model, duals):
-                tangents = [forward_ad.unpack_dual(loss).tangent for loss in self._train_losses()]
-        # None where nothing depends on the direction.
-        return sum(0.0 if t is None else float(t) for t in tangents) / len(self._train)
-
-    def _slope_backwards(self, direction: Mapping[str, Tensor]) -> float:
-        own = {name: self.parameters[name] for name in direction}
-        try:
-            for parameter in own.values():  # themselves, as a network may refer to them in any way
-                parameter.requires_grad_(True)
-            with torch.enable_grad():
-                losses = self._train_losses()
-                if self.bn == "refreshed":  # one graph, as the statistics are those of all batches
-                    losses = [sum(losses)]
-                for loss in losses:
-                    if loss.requires_grad:
-                        loss.backward()
-            terms = [
-                directions.inner({name: direction[name].to(parameter)}, {name: parameter.grad})
-                for name, parameter in own.items()
-                if parameter.grad is not None
-            ]
-        finally:
-            for parameter in own.values():
-                parameter.requires_grad_(False)
-                parameter.grad = None
-        return sum(terms) / len(self._train)
-
-    def _train_losses(self) -> Iterator[Tensor]:
-        """Yield the sum of losses over each batch of train images, as a function of the parameters."""
-        if self.bn == "refreshed":
-            logits = refreshed_logits(self.model, (x for x, _ in self._train))
-        else:
-            logits = (self.model(x) for x, _ in self._train)
-        for batch, labels in zip(logits, self._train.labels(), strict=True):
-            yield self.loss(batch, labels).sum(dtype=torch.float64) * self.sets["train"].factor
+        """Return the exact derivative of the train loss along `direction` (`Slopes.along`)."""
+        return self.slopes.along(direction)
 
     def point(self) -> Point:
         """Return train and test loss and accuracy at the present weights."""
@@ -444,36 +265,6 @@ class Evaluator:
 
 def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-@contextlib.contextmanager
-def _replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, the model computes with these tensors in place of its parameters.
-
-    As `torch.func.functional_call` does, but for passes that are interleaved (`bn_refresh.refreshed_logits`).
-    """
-    parameters = dict(model.named_parameters())
-    new = {id(parameters[name]): value for name, value in values.items()}
-    own: list[tuple[Any, Any, Tensor]] = []
-    try:
-        for module in model.modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                raise RuntimeError("a ScriptModule's parameters cannot be replaced")
-            for held in (module._parameters, *_lists_of(module)):  # a tied one is in several of them
-                for key, tensor in list(held.items() if isinstance(held, dict) else enumerate(held)):
-                    if id(tensor) in new:
-                        own.append((held, key, tensor))
-                        held[key] = new[id(tensor)]
-        yield
-    finally:
-        for held, key, tensor in own:
-            held[key] = tensor
-
-
-def _lists_of(module: nn.Module) -> list[Any]:
-    """Return lists and dicts that a module keeps, as they may hold parameters (``_flat_weights``)."""
-    names = ("_parameters", "_buffers", "_modules")
-    return [v for k, v in vars(module).items() if k not in names and type(v) in (list, dict)]
 
 
 def evaluator_for(

@@ -1,31 +1,65 @@
-"""Names of direction kinds and parameter groups, apart so that the Snakefile reads them without torch."""
+"""Kinds of directions and groups of parameters by name: what the Snakefile reads of them, without torch.
+
+How a kind is made stands in `directions` (drawn) or `computed`, under the same name.
+"""
 
 from __future__ import annotations
 
-RANDOM: dict[str, str] = {
-    "uniform": "entries U(0, 1): the paper's",
-    "uniform_symmetric": "entries U(-1, 1)",
-    "gaussian": "entries N(0, 1)",
-    "filter": "Gaussian, filter-normalised (Li et al. 2018)",
-    "sign": "|N(0, 1)| with the sign of w in a given share of the entries (Li et al. 2024)",
-    "constant": "all ones",
-    "sign_w": "sign(w)",
-}
-COMPUTED: dict[str, str] = {
-    "gradient": "gradient of the train loss at the solution",
-    "hessian": "top eigenvectors of the train loss's Hessian at the solution, its BN statistics fixed",
-    "pca": "principal components of the iterates",
-    "sgd_to_swa": "from the sgd to the swa solution",
-    "swa_to_descent": "from the swa to the descent solution",
-    "to_seed": "to the same solution of n other seeds: smaller ones from the nearest, then greater ones",
-}
-NEEDS: dict[str, tuple[str, ...]] = {
-    "sgd_to_swa": ("sgd", "swa"),
-    "swa_to_descent": ("swa", "descent"),
-}
-"""Solutions of a cell that a computed kind is made from, beside the one it is probed at."""
-SINGLE = frozenset({"constant", "sign_w", "gradient", "sgd_to_swa", "swa_to_descent"})
-"""Kinds of which there is just one direction."""
+from dataclasses import dataclass
 
-KINDS = {**RANDOM, **COMPUTED}
+
+@dataclass(frozen=True)
+class Kind:
+    """What a config has to know of a kind of directions.
+
+    Attributes
+    ----------
+    help : str
+        What it is, in a line.
+    single : bool
+        Whether there is just one such direction.
+    solutions : tuple of str
+        Solutions of the cell that it is made from, beside the one that is probed.
+    iterates, seeds : bool
+        Whether it is made from the iterates of training; from the same solution of other seeds.
+    """
+
+    help: str
+    single: bool = False
+    solutions: tuple[str, ...] = ()
+    iterates: bool = False
+    seeds: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether the solution that is probed and the train set are all that it is made from."""
+        return not (self.solutions or self.iterates or self.seeds)
+
+
+DRAWN = {
+    "uniform": Kind("entries U(0, 1): the paper's"),
+    "uniform_symmetric": Kind("entries U(-1, 1)"),
+    "gaussian": Kind("entries N(0, 1)"),
+    "filter": Kind("Gaussian, filter-normalised (Li et al. 2018)"),
+    "sign": Kind("|N(0, 1)| with the sign of w in a given share of the entries (Li et al. 2024)"),
+    "constant": Kind("all ones", single=True),
+    "sign_w": Kind("sign(w)", single=True),
+}
+"""Made anew from the weights, a seed and a number, whenever they are needed."""
+COMPUTED = {
+    "gradient": Kind("gradient of the train loss at the solution", single=True),
+    "hessian": Kind("top eigenvectors of the train loss's Hessian at the solution, its BN statistics fixed"),
+    "pca": Kind("principal components of the iterates", iterates=True),
+    "sgd_to_swa": Kind("from the sgd to the swa solution", single=True, solutions=("sgd", "swa")),
+    "swa_to_descent": Kind("from the swa to the descent solution", single=True, solutions=("swa", "descent")),
+    "to_seed": Kind(
+        "to the same solution of n other seeds: smaller ones from the nearest, then greater ones", seeds=True
+    ),
+}
+"""Computed once by a job of their own, and stored."""
+KINDS = {**DRAWN, **COMPUTED}
+NEEDS = {name: kind.solutions for name, kind in KINDS.items() if kind.solutions}
+"""Solutions of a cell that a computed kind is made from, beside the one it is probed at."""
+SINGLE = frozenset(name for name, kind in KINDS.items() if kind.single)
+"""Kinds of which there is just one direction."""
 GROUPS = ("all", "not_bn", "bn", "bn_weight", "bn_bias", "conv", "classifier", "layer:<name>")

@@ -73,7 +73,7 @@ class Plane:
             square += float(real(weights[name].detach().to(value) - value).square().sum())
         return x, y, math.sqrt(square)
 
-    def holds(self, distance: float) -> bool:
+    def contains(self, distance: float) -> bool:
         """Whether weights at this distance from the plane lie on it, to rounding."""
         return distance <= ON_PLANE * vector_norm(self.origin)
 
@@ -162,6 +162,89 @@ def principal(read: Callable[[], Iterable[Weights]], names: Sequence[str]) -> Pl
     return spanned({name: value / count for name, value in total.items()}, *axes)
 
 
+def build(
+    block: Mapping[str, Any],
+    networks: Mapping[str, nn.Module],
+    cell: str,
+    iterates: Callable[[], Iterable[tuple[int, Weights]]] = tuple,
+    stored: Mapping[str, Sequence[Weights]] | None = None,
+) -> Plane:
+    """Return the plane of a config's block.
+
+    Parameters
+    ----------
+    block
+        ``at`` (name of the solution at the origin) and one of ``through`` (names of three), ``pca``, or
+        ``span`` (two directions: ``kind, group, k, share`` each).
+    networks
+        Solutions by name.
+    cell
+        As in `probing.probe_solution`: a drawn direction is that of the probe.
+    iterates
+        For ``pca``: returns epoch and state dict of each, anew at each call.
+    stored
+        For a ``span`` of computed kinds: by axis, ``x`` or ``y``, the directions of that kind at ``at``.
+
+    Raises
+    ------
+    ValleysError
+        As `through`, `principal` and `spanned`.
+    """
+    if "through" in block:
+        return through(*(directions.weights_of(networks[name]) for name in block["through"]))
+    origin = directions.weights_of(networks[block["at"]])
+    if "pca" in block:
+        axes = principal(lambda: (weights for _, weights in iterates()), list(origin))
+        return axes.to(next(iter(origin.values())).device)
+    pair = []
+    for axis, chosen in zip("xy", block["span"], strict=True):
+        names = directions.parameter_group(networks[block["at"]], chosen["group"])
+        if stored and axis in stored:
+            pair.append(directions.restrict(stored[axis][chosen["k"]], names))
+        else:
+            group, key = directions.restrict(origin, names), f"{cell}/{chosen['group']}"
+            options = {"key": key, "k": chosen["k"], "share": chosen["share"]}
+            pair.append(directions.random_direction(chosen["kind"], group, **options)[0])
+    return spanned(origin, *pair)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A plane, what lies on it, and where it is measured.
+
+    Attributes
+    ----------
+    plane : Plane
+    points : list of dict
+        Solutions and iterates, as `describe` returns them.
+    xs, ys : list of float
+        Coordinates, in 2-norm units (`sides`).
+    """
+
+    plane: Plane
+    points: list[dict[str, Any]]
+    xs: list[float]
+    ys: list[float]
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides which weights the points have, for `solutions.state_key`."""
+        return {"plane": self.plane.checksum(), "sides": [self.xs, self.ys]}
+
+
+def grid(
+    block: Mapping[str, Any],
+    networks: Mapping[str, nn.Module],
+    cell: str,
+    iterates: Callable[[], Iterable[tuple[int, Weights]]] = tuple,
+    stored: Mapping[str, Sequence[Weights]] | None = None,
+) -> Grid:
+    """Return the plane of a config's block with its points and coordinates; parameters as for `build`."""
+    plane = build(block, networks, cell, iterates, stored)
+    weights = {name: directions.weights_of(network) for name, network in networks.items()}
+    points = describe(plane, weights, iterates() if "pca" in block else ())
+    return Grid(plane, points, *sides(block, points, vector_norm(weights[block["at"]])))
+
+
 def describe(
     plane: Plane, solutions: Mapping[str, Weights], iterates: Iterable[tuple[int, Weights]] = ()
 ) -> list[dict[str, Any]]:
@@ -238,23 +321,24 @@ def check_solutions(
         for name, model in solutions.items():
             weights = dict(model.named_parameters())
             x, y, distance = plane.project(weights)
-            if not plane.holds(distance):
+            if not plane.contains(distance):
                 continue
             evaluator.reset()
-            evaluator.place(plane.at(x, y))
+            evaluator.set_weights(plane.at(x, y))
             loss = evaluator.train_loss()[0]
             if check_stored_bn and evaluator.bn != "frozen":
                 evaluator.load(model.state_dict())
                 own = evaluator.stored().train_loss
                 evaluator.load(start)
             else:
-                evaluator.place(weights.items())
+                evaluator.set_weights(weights.items())
                 own = evaluator.train_loss()[0]
             tolerance = TOLERANCE[evaluator.precision]
             check_against(f"{name} at ({x:.4g}, {y:.4g})", loss, own, tolerance, on="plane")
             found.append(name)
     finally:
         evaluator.load(start)
+    log.info("on the plane: %s", ", ".join(found) or "no solution")
     return found
 
 
@@ -290,7 +374,7 @@ def surface(
                 continue
             row = []
             for x in xs:
-                evaluator.place(plane.at(x, y))
+                evaluator.set_weights(plane.at(x, y))
                 row.append({"x": x, "y": y, **evaluator.point().asdict()})
             done[j] = row
             log.info(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from valleys.landscape import directions
-from valleys.landscape.adaptive import probe_adaptively, settle
+from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, log
-from valleys.landscape.kinds import RANDOM
+from valleys.landscape.kinds import DRAWN
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
 from valleys.landscape.subsets import with_errors
+from valleys.models import solutions
 from valleys.networks import tensors
 from valleys.networks.tensors import vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.storage.weights import checksum, load_weights
 
 #: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
@@ -33,17 +36,91 @@ def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[
     return [found[k] for k in sorted(found)]
 
 
-def stored_columns(header: Mapping[str, Any], solution: str, k: int) -> dict[str, Any]:
-    """Return the columns that just some computed kinds have, out of a direction file's header; else null."""
-    rows = header.get("columns", {}).get(solution, [])
-    return {"eigenvalue": None, "to_seed": None} | (rows[k] if k < len(rows) else {})
+def read_directions(path: str | Path, solution: str) -> list[dict[str, Tensor]]:
+    """Return a solution's directions, in order, out of the file of a computed kind."""
+    return stored_directions(load_weights(path, ours=True)[0], solution)
+
+
+#: Columns of the ``directions`` table that just some computed kinds have.
+NO_COLUMNS = {"eigenvalue": None, "to_seed": None}
+
+
+@dataclass
+class Rows:
+    """Rows of the tables ``curves`` and ``directions``, of the probes that were added."""
+
+    curves: list[dict[str, Any]] = field(default_factory=list)
+    directions: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self,
+        probed: Iterable[tuple[list[dict[str, float]], dict[str, Any]]],
+        label: Mapping[str, Any],
+        block: Mapping[str, Any],
+        bn: str,
+        columns: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Add the rows of one solution and probe.
+
+        Parameters
+        ----------
+        probed
+            As `probe_solution` yields it.
+        label
+            ``dataset, model, recipe, seed, solution, probe`` and ``checksum`` (of the solution's weights).
+        block
+            The probe's config block: its ``kind`` and ``group`` are columns.
+        bn
+            The evaluator's batch-norm policy.
+        columns
+            What a computed kind says of each direction besides (`computed.Found`); none of other kinds.
+        """
+        about = {**label, "kind": block["kind"], "group": block["group"], "bn_policy": bn}
+        names = {key: value for key, value in about.items() if key != "checksum"}
+        for curve, row in probed:
+            more = NO_COLUMNS | dict(columns[row["k"]] if row["k"] < len(columns) else {})
+            self.curves += [{**names, "k": row["k"], **point} for point in curve]
+            self.directions.append({**about, **row, **more})
+
+
+def state_key(
+    block: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    precision: str,
+    about: Mapping[str, Any],
+    data: Iterable[str],
+    arithmetic: str,
+    stored: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """Return the key of finished directions: all that decides a curve (`solutions.state_key`).
+
+    How many directions there are does not, nor at which other solutions; the constants of Definition 1 do for
+    curves that are measured by their verdict.
+
+    Parameters
+    ----------
+    block, spec
+        Of the probe; params of the rule.
+    precision
+        Of the evaluator.
+    about
+        The solution's metadata.
+    data, arithmetic
+        As in `solutions.state_key`.
+    stored
+        What the file of a computed kind has.
+    """
+    judged = precision != "fp32" or block.get("adaptive")
+    shared = ("loss", "bn_refresh", "version", *(["asymmetry"] if judged else []))
+    decisive = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, *map(spec.get, shared)]
+    return solutions.state_key(decisive, [about], data, arithmetic, stored=checksum(stored))
 
 
 def probe_solution(
     evaluator: Evaluator,
     block: Mapping[str, Any],
+    cell: str,
     *,
-    key: str,
     stored: list[dict[str, Tensor]],
     check_stored_bn: bool,
     state: Path,
@@ -61,8 +138,8 @@ def probe_solution(
     block
         A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``, and
         ``adaptive`` if it is.
-    key
-        Name of the random stream.
+    cell
+        Path of the solution's place in the workflow, or any name: with the group it names the random stream.
     stored
         Directions of computed kinds.
     check_stored_bn
@@ -71,7 +148,8 @@ def probe_solution(
     state
         File that keeps finished directions, by number.
     constants
-        Of Definition 1, for an evaluator in bf16 (`settle`) and for adaptive probes (`probe_adaptively`).
+        Of Definition 1, for an evaluator in bf16 (`confirm_precision`) and for adaptive probes
+        (`probe_adaptively`).
 
     Yields
     ------
@@ -79,10 +157,10 @@ def probe_solution(
         Points of the line, and the direction's columns of the ``directions`` table (without the names).
     """
     model = evaluator.model
-    names = directions.parameter_group(model, block["group"])
+    names, key = directions.parameter_group(model, block["group"]), f"{cell}/{block['group']}"
     weights = {name: evaluator.parameters[name].detach() for name in names}
     weight_norm, group_norm = vector_norm(evaluator.parameters), vector_norm(weights)
-    random = block["kind"] in RANDOM
+    random = block["kind"] in DRAWN
     done: dict[int, Any] = load_checkpoint(state) if state.exists() else {}
     saved_at = time.monotonic()
     # A fiftieth of the weights' norm is within a few doublings of where trained nets rise by 1 nat. Later
@@ -119,7 +197,7 @@ def probe_solution(
                 TOLERANCE[evaluator.precision],
             )
             if not block.get("adaptive"):
-                curve, measured = settle(evaluator, direction, curve, constants or {})
+                curve, measured = confirm_precision(evaluator, direction, curve, constants or {})
             curve = with_errors(curve, evaluator.drawn_from)
             row = {
                 "k": k,
@@ -203,7 +281,7 @@ def line_between(
         if at is None:
             evaluator.between(state, t)
         else:
-            evaluator.place(at(t).items())
+            evaluator.set_weights(at(t).items())
 
     points = interpolate(evaluator, move, ts, report)
     if check_stored_bn or evaluator.bn != "refreshed":

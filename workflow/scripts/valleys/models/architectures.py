@@ -1,27 +1,41 @@
-"""The architectures, one class each; what their options are stands in `options`."""
+"""The architectures: a class and a builder each; what their options are stands in `options`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from valleys.models.layers import Kit
+from valleys.models.layers import LayerMaker
+from valleys.models.options import blocks_for_depth, preresnet_blocks
 from valleys.torchvision_compat import import_torchvision
 
-# ---- the architectures -------------------------------------------------------------------------------------
+Spec = Mapping[str, Any]
+Shape = tuple[int, int, int]
+Builder = Callable[[Spec, LayerMaker, Shape, int], nn.Module]
+#: What builds each architecture, by its name in `options.ARCHS`. Called with the checked spec, the layers
+#: that its options choose, the shape (C, H, W) of an image and the number of classes; weights are drawn
+#: afterwards.
+BUILDERS: dict[str, Builder] = {}
+
+
+def architecture(function: Builder) -> Builder:
+    """Enter a function as the builder of the architecture of its name."""
+    BUILDERS[function.__name__] = function
+    return function
 
 
 class MLP(nn.Module):
     """Fully connected network: (linear, norm, activation) for each hidden width, then a linear classifier."""
 
-    def __init__(self, kit: Kit, n_in: int, hidden: list[int], classes: int):
+    def __init__(self, make: LayerMaker, n_in: int, hidden: list[int], classes: int):
         super().__init__()
         layers: list[nn.Module] = []
         for n_out in hidden:
-            layers += [nn.Linear(n_in, n_out, bias=kit.bias), kit.norm1d(n_out), kit.act()]
+            layers += [nn.Linear(n_in, n_out, bias=make.bias), make.norm1d(n_out), make.act()]
             n_in = n_out
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(n_in, classes)
@@ -29,6 +43,12 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, classes)."""
         return self.classifier(self.features(x.flatten(1)))
+
+
+@architecture
+def mlp(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a fully connected network on the flattened image."""
+    return MLP(make, math.prod(shape), spec["hidden"], classes)
 
 
 class PreActBlock(nn.Module):
@@ -42,7 +62,7 @@ class PreActBlock(nn.Module):
 
     def __init__(
         self,
-        kit: Kit,
+        make: LayerMaker,
         c_in: int,
         c_mid: int,
         c_out: int,
@@ -57,12 +77,12 @@ class PreActBlock(nn.Module):
             shapes = [(c_in, c_out, 3, stride), (c_out, c_out, 3, 1)]
         else:
             shapes = [(c_in, c_mid, 1, 1), (c_mid, c_mid, 3, stride), (c_mid, c_out, 1, 1)]
-        self.preact = nn.Sequential(kit.norm2d(c_in), kit.act())
-        branch: list[nn.Module] = [kit.conv(*shapes[0])]
+        self.preact = nn.Sequential(make.norm2d(c_in), make.act())
+        branch: list[nn.Module] = [make.conv(*shapes[0])]
         for shape in shapes[1:]:
-            branch += [kit.norm2d(shape[0]), kit.act()]
+            branch += [make.norm2d(shape[0]), make.act()]
             branch += [nn.Dropout(dropout)] if dropout else []
-            branch += [kit.conv(*shape)]
+            branch += [make.conv(*shape)]
         self.branch = nn.Sequential(*branch)
         self.skip = skip
         self.preact_project = preact_project
@@ -90,7 +110,7 @@ class PreResNet(nn.Module):
 
     def __init__(
         self,
-        kit: Kit,
+        make: LayerMaker,
         channels: int,
         classes: int,
         *,
@@ -101,23 +121,45 @@ class PreResNet(nn.Module):
         **block_options: Any,
     ):
         super().__init__()
-        self.stem = kit.conv(channels, width)
+        self.stem = make.conv(channels, width)
         stages, c_in = [], width
         for stage in range(3):
             blocks, c_mid = [], width * widen * 2**stage
             for i in range(n):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(PreActBlock(kit, c_in, c_mid, c_mid * expansion, stride, **block_options))
+                blocks.append(PreActBlock(make, c_in, c_mid, c_mid * expansion, stride, **block_options))
                 c_in = c_mid * expansion
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
-        self.final = nn.Sequential(kit.norm2d(c_in), kit.act())
+        self.final = nn.Sequential(make.norm2d(c_in), make.act())
         self.classifier = nn.Linear(c_in, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, classes)."""
         x = self.final(self.stages(self.stem(x)))
         return self.classifier(x.mean((2, 3)))
+
+
+@architecture
+def resnet8(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a PreResNet of three basic blocks."""
+    return PreResNet(make, shape[0], classes, n=1, width=spec["width"], skip=spec["skip"])
+
+
+@architecture
+def preresnet(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a PreResNet of the depth and block asked for."""
+    block, n = preresnet_blocks(spec["depth"], spec["block"])
+    options = {"width": spec["width"], "expansion": 4 if block == "bottleneck" else 1, "skip": spec["skip"]}
+    return PreResNet(make, shape[0], classes, n=n, **options)
+
+
+@architecture
+def wrn(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a wide ResNet (Zagoruyko and Komodakis 2016, "Wide Residual Networks")."""
+    _, n = blocks_for_depth(spec["depth"], "wrn")
+    options = {"widen": spec["widen"], "dropout": spec["dropout"], "preact_project": True}
+    return PreResNet(make, shape[0], classes, n=n, width=16, **options)
 
 
 class VGG16(nn.Module):
@@ -129,23 +171,23 @@ class VGG16(nn.Module):
 
     WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool") + (512, 512, 512, "pool") * 2
 
-    def __init__(self, kit: Kit, channels: int, classes: int, *, dropout: float):
+    def __init__(self, make: LayerMaker, channels: int, classes: int, *, dropout: float):
         super().__init__()
         layers: list[nn.Module] = []
         for width in self.WIDTHS:
             if width == "pool":
                 layers += [nn.MaxPool2d(2)]
             else:
-                layers += [kit.conv(channels, width), kit.norm2d(width), kit.act()]
+                layers += [make.conv(channels, width), make.norm2d(width), make.act()]
                 channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(512, 512),
-            kit.act(),
+            make.act(),
             nn.Dropout(dropout),
             nn.Linear(512, 512),
-            kit.act(),
+            make.act(),
             nn.Linear(512, classes),
         )
 
@@ -154,15 +196,21 @@ class VGG16(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+@architecture
+def vgg16(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a VGG-16."""
+    return VGG16(make, shape[0], classes, dropout=spec["dropout"])
+
+
 class DenseLayer(nn.Module):
     """Bottleneck layer of DenseNet-B: appends `growth` channels to its input."""
 
-    def __init__(self, kit: Kit, c_in: int, growth: int):
+    def __init__(self, make: LayerMaker, c_in: int, growth: int):
         super().__init__()
         c_mid = 4 * growth
         self.branch = nn.Sequential(
-            *(kit.norm2d(c_in), kit.act(), kit.conv(c_in, c_mid, size=1)),
-            *(kit.norm2d(c_mid), kit.act(), kit.conv(c_mid, growth)),
+            *(make.norm2d(c_in), make.act(), make.conv(c_in, c_mid, size=1)),
+            *(make.norm2d(c_mid), make.act(), make.conv(c_mid, growth)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,21 +225,23 @@ class DenseNetBC(nn.Module):
     image.
     """
 
-    def __init__(self, kit: Kit, channels: int, classes: int, *, n: int, growth: int, compression: float):
+    def __init__(
+        self, make: LayerMaker, channels: int, classes: int, *, n: int, growth: int, compression: float
+    ):
         super().__init__()
         c = 2 * growth
-        self.stem = kit.conv(channels, c)
+        self.stem = make.conv(channels, c)
         layers: list[nn.Module] = []
         for block in range(3):
             if block > 0:
                 c_out = max(1, math.floor(c * compression))
-                layers += [kit.norm2d(c), kit.act(), kit.conv(c, c_out, size=1), nn.AvgPool2d(2)]
+                layers += [make.norm2d(c), make.act(), make.conv(c, c_out, size=1), nn.AvgPool2d(2)]
                 c = c_out
             for _ in range(n):
-                layers.append(DenseLayer(kit, c, growth))
+                layers.append(DenseLayer(make, c, growth))
                 c += growth
         self.features = nn.Sequential(*layers)
-        self.final = nn.Sequential(kit.norm2d(c), kit.act())
+        self.final = nn.Sequential(make.norm2d(c), make.act())
         self.classifier = nn.Linear(c, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,18 +250,27 @@ class DenseNetBC(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-def resnet50(kit: Kit, channels: int, classes: int) -> nn.Module:
+@architecture
+def densenet_bc(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
+    """Return a DenseNet-BC of the depth asked for."""
+    _, n = blocks_for_depth(spec["depth"], "densenet_bc")
+    options = {"growth": spec["growth"], "compression": spec["compression"]}
+    return DenseNetBC(make, shape[0], classes, n=n, **options)
+
+
+@architecture
+def resnet50(spec: Spec, make: LayerMaker, shape: Shape, classes: int) -> nn.Module:
     """Return torchvision's ResNet-50 (He et al. 2015, "Deep Residual Learning") with our options set into it.
 
     Its last layer is called ``fc``. Its in-place ReLU objects give way to ours; without normalisation the
     convolutions get the bias that they lack.
     """
-    model = import_torchvision("models").resnet50(num_classes=classes, norm_layer=kit.norm2d)
-    if channels != 3:
-        model.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    model = import_torchvision("models").resnet50(num_classes=classes, norm_layer=make.norm2d)
+    if shape[0] != 3:
+        model.conv1 = nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
     for name, module in model.named_modules():
         if hasattr(module, "relu"):
-            module.relu = kit.act()
-        if kit.bias and isinstance(module, nn.Conv2d) and "downsample" not in name:
+            module.relu = make.act()
+        if make.bias and isinstance(module, nn.Conv2d) and "downsample" not in name:
             module.bias = nn.Parameter(torch.zeros(module.out_channels))
     return model

@@ -12,14 +12,9 @@ from torch import Tensor, nn
 
 from valleys import factories
 from valleys.errors import ValleysError
-from valleys.models.architectures import MLP, VGG16, DenseNetBC, PreActBlock, PreResNet, resnet50
-from valleys.models.layers import Kit, classifier_name, init_norm_weights
-from valleys.models.options import (
-    ARCHS,
-    blocks_for_depth,
-    preresnet_blocks,
-    validate_spec,
-)
+from valleys.models.architectures import BUILDERS, PreActBlock
+from valleys.models.layers import LayerMaker, classifier_name, init_norm_weights
+from valleys.models.options import ARCHS, validate_spec
 from valleys.networks import bn_refresh, checks, copies
 from valleys.networks.batch_norm import bn_policy, has_unseen_bn
 from valleys.networks.tensors import random_numbers_kept
@@ -69,9 +64,11 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
             f"model.arch: {arch!r} needs images of at least {least}x{least}, got {height}x{width} "
             f"(these take them: {fits})"
         )
-    kit = Kit(spec["norm"], spec["groups"], spec["activation"])
-    model = _make(spec, kit, in_shape, classes)
-    _initialise(model, kit)
+    if arch not in BUILDERS:
+        raise ValleysError(f"model.arch: {arch!r} has options, but no builder in models/architectures.py")
+    layers = LayerMaker(spec["norm"], spec["groups"], spec["activation"])
+    model = BUILDERS[arch](spec, layers, in_shape, classes)
+    _initialise(model, layers)
     if spec["norm_init"] != "ones":
         seed = int(torch.randint(2**63 - 1, ()))  # drawn from the global generator: the caller's seed rules
         init_norm_weights(model, spec["norm_init"], torch.Generator().manual_seed(seed))
@@ -194,36 +191,8 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
             raise ValleysError(f"factory {factory!r}: {error}") from error
 
 
-def _make(spec: dict[str, Any], kit: Kit, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Return the network of a checked spec; its weights are not ours yet."""
-    channels = in_shape[0]
-    match spec["arch"]:
-        case "mlp":
-            return MLP(kit, math.prod(in_shape), spec["hidden"], classes)
-        case "resnet8":
-            return PreResNet(kit, channels, classes, n=1, width=spec["width"], skip=spec["skip"])
-        case "preresnet":
-            block, n = preresnet_blocks(spec["depth"], spec["block"])
-            expansion = 4 if block == "bottleneck" else 1
-            options = {"width": spec["width"], "expansion": expansion, "skip": spec["skip"]}
-            return PreResNet(kit, channels, classes, n=n, **options)
-        case "wrn":  # Zagoruyko and Komodakis 2016, "Wide Residual Networks"
-            _, n = blocks_for_depth(spec["depth"], "wrn")
-            options = {"widen": spec["widen"], "dropout": spec["dropout"], "preact_project": True}
-            return PreResNet(kit, channels, classes, n=n, width=16, **options)
-        case "vgg16":
-            return VGG16(kit, channels, classes, dropout=spec["dropout"])
-        case "densenet_bc":
-            _, n = blocks_for_depth(spec["depth"], "densenet_bc")
-            options = {"growth": spec["growth"], "compression": spec["compression"]}
-            return DenseNetBC(kit, channels, classes, n=n, **options)
-        case "resnet50":
-            return resnet50(kit, channels, classes)
-    raise AssertionError(f"{spec['arch']} is in ARCHS but not here")
-
-
 @torch.no_grad()
-def _initialise(model: nn.Module, kit: Kit) -> None:
+def _initialise(model: nn.Module, layers: LayerMaker) -> None:
     """Draw He-normal weights with the activation's gain and zero the biases.
 
     The classifier keeps torch's own draw, so that first logits are small.
@@ -235,13 +204,13 @@ def _initialise(model: nn.Module, kit: Kit) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             if module is not last:
-                by_outputs = isinstance(module, nn.Conv2d) and kit.norm != "none"
+                by_outputs = isinstance(module, nn.Conv2d) and layers.norm != "none"
                 fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(module.weight)
-                std = GAINS[kit.activation] / math.sqrt(fan_out if by_outputs else fan_in)
+                std = GAINS[layers.activation] / math.sqrt(fan_out if by_outputs else fan_in)
                 module.weight.normal_(0.0, std)
             if module.bias is not None:
                 module.bias.zero_()
-    if kit.norm == "none":
+    if layers.norm == "none":
         # Each residual branch would add a variance as large as its input's, doubling it block by block.
         # Dividing the branches' last weights by sqrt(blocks) keeps the growth over all blocks below e.
         # Zeroing them (Fixup) would too, but then the branches' other weights start without a gradient, and

@@ -27,7 +27,7 @@ SHOWN = 3  # names in an error
 
 
 def content_of(path: Path) -> Any:
-    """Return what is in one file, told by its first bytes, whatever its name ends with."""
+    """Return what is in one file, known by its first bytes, whatever its name ends with."""
     files.check_regular(path, "checkpoint")
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -125,9 +125,9 @@ def _pickled(path: Path) -> Any:
             except Exception:
                 pass
         strange = [name for name in needed if name not in records]
-        told = f" ({some_names(strange or ['a pickle of another protocol than that of torch.save'])})"
+        listed = f" ({some_names(strange or ['a pickle of another protocol than that of torch.save'])})"
         raise ValleysError(
-            f"checkpoint {path} holds more than tensors{told}, and code in it could be run; convert it "
+            f"checkpoint {path} holds more than tensors{listed}, and code in it could be run; convert it "
             "where you trust it, and only if you trust where it came from: "
             "torch.save(torch.load(path, weights_only=False)['state_dict'], 'new.pt'), or "
             "torch.load(...).state_dict() where the whole model was saved"
@@ -291,5 +291,5 @@ def _globals(path: Path) -> list[str]:
 def some_names(names: list[str], many: int = SHOWN) -> str:
     """Return the first names of many, as they are told to a person."""
     more = f" and {len(names) - many} more" if len(names) > many else ""
-    told = (shown(name).replace("\n", "\\n") for name in names[:many])
-    return ", ".join(name if len(name) < 200 else f"{name[:200]}..." for name in told) + more
+    printable = (shown(name).replace("\n", "\\n") for name in names[:many])
+    return ", ".join(name if len(name) < 200 else f"{name[:200]}..." for name in printable) + more

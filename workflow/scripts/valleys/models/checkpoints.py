@@ -197,7 +197,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], where: str, *, several: 
                     "tensor of the model; build the model without tying them"
                 )
     copies.load(model, {**whole, **_filled(place.tensors, tied)})
-    return _told(place, _twins(place, fitting), sets)
+    return _describe(place, _twins(place, fitting), sets)
 
 
 def _stripped(name: str) -> str:
@@ -379,14 +379,14 @@ def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _told(place: _Place, twins: list[_Place], sets: Mapping[Keys, Mapping[str, Any]]) -> str:
+def _describe(place: _Place, twins: list[_Place], sets: Mapping[Keys, Mapping[str, Any]]) -> str:
     """Say which weights were read and what was left aside."""
-    told = f"weights under {place.name!r}" if place.name else "weights"
+    text = f"weights under {place.name!r}" if place.name else "weights"
     if twins:
-        told += f", the same as under {some_names([repr(twin.name) for twin in twins])}"
+        text += f", the same as under {some_names([repr(twin.name) for twin in twins])}"
     here = [n for n in tensors_of(sets[place.keys]) if not _stripped(n).startswith(place.prefix)]
     aside = [*here, *place.harmless]
     for keys in sets:
         if keys != place.keys:
             aside += [repr(".".join(keys))] if keys else tensors_of(sets[keys])
-    return told + (f"; left aside: {some_names(aside)}" if aside else "")
+    return text + (f"; left aside: {some_names(aside)}" if aside else "")

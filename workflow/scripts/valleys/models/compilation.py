@@ -43,8 +43,10 @@ def forward_of(model: nn.Module, compiled: bool) -> Forward:
             return network(images)
         except torch._dynamo.exc.TorchDynamoException as error:
             lines = (line.strip() for line in str(error).splitlines())
-            told = (line for line in lines if line and not line.endswith("raised:"))  # by whom, it says there
-            reason = next(told, type(error).__name__)
+            reasons = (
+                line for line in lines if line and not line.endswith("raised:")
+            )  # by whom, it says there
+            reason = next(reasons, type(error).__name__)
             raise ValleysError(
                 f"execution.compile: torch cannot compile {type(model).__name__} ({reason}); set it to false"
             ) from error

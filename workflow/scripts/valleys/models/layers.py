@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -28,13 +30,46 @@ NORM_LAYERS = (BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.modules.i
 # ---- pieces that depend on the options ---------------------------------------------------------------------
 
 
+class Norm(NamedTuple):
+    """One normalisation: how to make it for a feature map and for a vector, of so many channels or features.
+
+    Both are called with that number and the option ``groups``.
+    """
+
+    of_map: Callable[[int, int], nn.Module]
+    of_vector: Callable[[int, int], nn.Module]
+
+
+#: The normalisations that the option ``norm`` names; `options.NORMS` has the same names, without torch.
+NORM_MAKERS: dict[str, Norm] = {
+    "batch": Norm(lambda n, groups: nn.BatchNorm2d(n), lambda n, groups: nn.BatchNorm1d(n)),
+    "group": Norm(
+        lambda n, groups: nn.GroupNorm(group_count(n, groups, least=2), n),
+        lambda n, groups: nn.GroupNorm(group_count(n, groups, least=8), n),
+    ),
+    "layer": Norm(lambda n, groups: nn.GroupNorm(1, n), lambda n, groups: nn.LayerNorm(n)),
+    "none": Norm(lambda n, groups: nn.Identity(), lambda n, groups: nn.Identity()),
+}
+
+
 @dataclass(frozen=True)
-class Kit:
-    """Makes the layers that depend on the options ``norm``, ``groups`` and ``activation``."""
+class LayerMaker:
+    """Makes the layers that depend on the options ``norm``, ``groups`` and ``activation``.
+
+    Raises
+    ------
+    ValleysError
+        When `norm` or `activation` names none.
+    """
 
     norm: str
     groups: int
     activation: str
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        pick("model.norm", self.norm, NORM_MAKERS)
+        pick("model.activation", self.activation, ACTIVATION_MODULES)
 
     @property
     def bias(self) -> bool:
@@ -47,19 +82,11 @@ class Kit:
 
     def norm2d(self, channels: int) -> nn.Module:
         """Return the normalisation of a feature map."""
-        if self.norm == "batch":
-            return nn.BatchNorm2d(channels)
-        if self.norm == "group":
-            return nn.GroupNorm(group_count(channels, self.groups, least=2), channels)
-        return nn.GroupNorm(1, channels) if self.norm == "layer" else nn.Identity()
+        return NORM_MAKERS[self.norm].of_map(channels, self.groups)
 
     def norm1d(self, features: int) -> nn.Module:
         """Return the normalisation of a vector."""
-        if self.norm == "batch":
-            return nn.BatchNorm1d(features)
-        if self.norm == "group":
-            return nn.GroupNorm(group_count(features, self.groups, least=8), features)
-        return nn.LayerNorm(features) if self.norm == "layer" else nn.Identity()
+        return NORM_MAKERS[self.norm].of_vector(features, self.groups)
 
     def conv(self, c_in: int, c_out: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
         """Return a convolution padded so that stride 1 keeps the image size."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.models.precision import full
+from valleys.models.precision import at_least_fp32
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -264,7 +264,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def full_outputs(outputs: Any) -> Any:
-    """Return outputs in float32 at least (`precision.full`), also those in containers."""
+    """Return outputs in float32 at least (`precision.at_least_fp32`), also those in containers."""
     if isinstance(outputs, Tensor):
-        return full(outputs)
-    return mapped(outputs, lambda t: full(t) if t.is_floating_point() else t)
+        return at_least_fp32(outputs)
+    return mapped(outputs, lambda t: at_least_fp32(t) if t.is_floating_point() else t)

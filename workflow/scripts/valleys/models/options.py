@@ -140,7 +140,7 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
             full[key] = _check_value(key, value, default=full[key])
     if arch == "preresnet":
         preresnet_blocks(full["depth"], full["block"])
-    elif "depth" in full:
+    elif arch in DEPTH_RULES:
         blocks_for_depth(full["depth"], arch)
     return full
 

@@ -37,6 +37,6 @@ def autocast(device: torch.device | str, precision: str) -> contextlib.AbstractC
     return torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False)
 
 
-def full(logits: Tensor) -> Tensor:
+def at_least_fp32(logits: Tensor) -> Tensor:
     """Return logits in float32 at least: losses are taken in full precision."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

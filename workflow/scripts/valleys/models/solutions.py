@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from valleys.errors import ValleysError
 from valleys.models import builder
 from valleys.networks import copies
+from valleys.networks.batch_norm import check_bn
 from valleys.storage import files
 from valleys.storage.weights import load_weights, save_weights
+
+log = logging.getLogger("valleys")
 
 
 def save(path: str | Path, state: Mapping[str, Tensor], about: Mapping[str, Any], **more: Any) -> None:
@@ -48,6 +52,25 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         reason = str(error).splitlines()[-1].strip()
         raise ValleysError(f"weights file {path} does not fit its model: {reason}") from error
     return model.eval(), about
+
+
+def describe(
+    spec: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int, cell: str
+) -> dict[str, Any]:
+    """Return what a stored solution says of itself, for `save`.
+
+    Parameters
+    ----------
+    spec
+        A rule's params: ``model`` and, if they are there, ``code`` (of a user's own network) and ``original``
+        (the file that its weights were taken from).
+    in_shape, classes
+        Of the data.
+    cell
+        Path of its place in the workflow.
+    """
+    about = {"model": spec["model"], "in_shape": in_shape, "classes": classes, "cell": cell}
+    return about | {key: spec[key] for key in ("code", "original") if key in spec}
 
 
 def identity(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,9 +112,43 @@ def state_key(
     return {"spec": spec, "solutions": solutions, "data": list(data), "arithmetic": arithmetic, **more}
 
 
+def load_all(
+    paths: Iterable[str], device: torch.device | str = "cpu"
+) -> tuple[dict[str, nn.Module], dict[str, dict[str, Any]]]:
+    """Return the networks and the metadata of solutions by name (`by_name`, `load`)."""
+    loaded = {name: load(path, device) for name, path in by_name(paths).items()}
+    return {n: net for n, (net, _) in loaded.items()}, {n: about for n, (_, about) in loaded.items()}
+
+
 def by_name(paths: Iterable[str]) -> dict[str, str]:
     """Return the files of solutions by name: each is called as its solution is, which may be by any word."""
     return {Path(path).stem: path for path in paths}
+
+
+def to_train(
+    start: str | Path | None,
+    spec: Mapping[str, Any],
+    in_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Return a network to train and the metadata of what it starts from: a solution's file, or nothing.
+
+    Raises
+    ------
+    ValleysError
+        As `load`; for batch norm whose statistics could not be refreshed after training (`check_bn`).
+    """
+    if start:
+        model, about = load(start, device)
+        log.info("starting from %s of %s", about["solution"], about["cell"])
+    else:
+        model, about = fresh(spec, in_shape, classes, seed=seed, device=device), None
+    check_bn(model)
+    log.info("%d parameters on %s", sum(p.numel() for p in model.parameters()), device)
+    return model, [about] if about else []
 
 
 def fresh(

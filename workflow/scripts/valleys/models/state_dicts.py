@@ -64,9 +64,11 @@ def find(path: str | Path) -> Weights:
     sets = dict(_sets(found))
     if not sets:
         named = isinstance(found, Mapping) and found
-        told = some_names([f"{k!r}{_kind(v)}" for k, v in found.items()]) if named else type(found).__name__
+        content = (
+            some_names([f"{k!r}{_kind(v)}" for k, v in found.items()]) if named else type(found).__name__
+        )
         raise ValleysError(
-            f"checkpoint {path} is no state dict and has none under {', '.join(WRAPPERS)}; it holds {told}"
+            f"checkpoint {path} is no state dict and has none under {', '.join(WRAPPERS)}; it holds {content}"
         )
     if choice is not None:
         choice = _resolved(sets, choice, str(path))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from valleys.errors import ValleysError
 from valleys.networks.checks import check
 from valleys.networks.copies import MOVE, Watch, line, shake, standing, twin
-from valleys.networks.tensors import copied, distance, floats_in, movable, norm, put_back
+from valleys.networks.tensors import copied, distance, floats_in, movable, put_back, vector_norm
 
 NO_GRADIENT = "use a direction that is no gradient or eigenvector"
 
@@ -145,7 +145,7 @@ def _hidden_part(
     grads = torch.autograd.grad(at_start, list(own.values()), allow_unused=True)
     gradient = {name: g for name, g in zip(own, grads, strict=True) if g is not None}
     before = {name: parameter.detach().clone() for name, parameter in own.items()}
-    size, length = norm(gradient.values()), norm(before.values())
+    size, length = vector_norm(gradient), vector_norm(before)
 
     def phi(offset: float) -> float:
         for name, g in gradient.items():

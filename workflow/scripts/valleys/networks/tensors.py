@@ -130,9 +130,9 @@ def real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.detach().resolve_conj()) if tensor.is_complex() else tensor.detach()
 
 
-def norm(tensors: Iterable[Tensor]) -> float:
-    """Return the 2-norm of all entries of some tensors together, in float64."""
-    return math.sqrt(sum(float(real(t).double().square().sum()) for t in tensors))
+def vector_norm(tensors: Mapping[str, Tensor]) -> float:
+    """Return the 2-norm of all entries of `tensors` together, in float64."""
+    return math.sqrt(sum(float(real(t).double().square().sum()) for t in tensors.values()))
 
 
 def leaf_copy(tensor: Tensor) -> str:
@@ -180,11 +180,6 @@ def random_numbers_kept(device: torch.device) -> Iterator[None]:
             torch.cuda.set_rng_state(own, device)
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-def vector_norm(tensors: Mapping[str, Tensor]) -> float:
-    """Return the 2-norm of all entries of `tensors` together, in float64."""
-    return norm(tensors.values())
 
 
 def check_apart(

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Experiment:
+class FinishedRun:
     """What is compared of a finished experiment."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Experiment:
         return float(self.config.get("claims", {}).get("level", nan))
 
 
-def load(folder: Path) -> Experiment:
+def load(folder: Path) -> FinishedRun:
     """Read the tables of a finished experiment.
 
     Raises
@@ -69,17 +69,17 @@ def load(folder: Path) -> Experiment:
             "results/<name>"
         )
     frames = {name: tables.read(path, name).to_pandas() for name, path in paths.items()}
-    return Experiment(
+    return FinishedRun(
         folder, frames["claims"], frames["solutions"], tables.about(paths["claims"])["config"] or {}
     )
 
 
-def compare(a: Experiment, b: Experiment) -> list[Row]:
+def compare(a: FinishedRun, b: FinishedRun) -> list[Row]:
     """Return the rows of the ``comparison`` table: claims in the order of A, then solutions."""
     return [*_claims(a, b), *_solutions(a, b)]
 
 
-def _claims(a: Experiment, b: Experiment) -> Iterator[Row]:
+def _claims(a: FinishedRun, b: FinishedRun) -> Iterator[Row]:
     key = ["claim", "scope", "statement"]
     sides = []
     for one in (a, b):
@@ -133,7 +133,7 @@ def _paired_seeds(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[flo
     return [theirs[seed] - value for seed, value in ours.items() if seed in theirs]
 
 
-def _solutions(a: Experiment, b: Experiment) -> Iterator[Row]:
+def _solutions(a: FinishedRun, b: FinishedRun) -> Iterator[Row]:
     ours, theirs = (dict(iter(one.solutions.groupby(_CELL))) for one in (a, b))
     level = a.level if a.level == b.level else 0.95
     for names in [*ours, *(names for names in theirs if names not in ours)]:
@@ -232,7 +232,7 @@ def config_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
 
 
-def as_text(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+def as_text(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> str:
     """Return the comparison as tables for the terminal."""
     from tabulate import tabulate
 
@@ -256,7 +256,7 @@ def _rows_of(table: str, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row["table"] == table]
 
 
-def _summary(a: Experiment, b: Experiment, rows: list[Row]) -> tuple[str, str]:
+def _summary(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> tuple[str, str]:
     """Return what the claims come to, and how to read the intervals."""
     claims = _rows_of("claims", rows)
     agree = sum(row["verdict_a"] == row["verdict_b"] for row in claims if row["found_in"] == "both")
@@ -316,7 +316,7 @@ def check_output(path: Path) -> None:
         raise ValleysError(f"--output: {path} ends in {path.suffix or 'nothing'!r}; use {', '.join(FORMATS)}")
 
 
-def write(path: Path, a: Experiment, b: Experiment, rows: list[Row]) -> None:
+def write(path: Path, a: FinishedRun, b: FinishedRun, rows: list[Row]) -> None:
     """Write the rows as the format that the file's name says, whole or not at all."""
     check_output(path)
     if path.suffix == ".parquet":
@@ -365,7 +365,7 @@ td.what { width: 34%; }
 """
 
 
-def as_page(a: Experiment, b: Experiment, rows: list[Row]) -> str:
+def as_page(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> str:
     """Return the comparison as one HTML page that asks for no other.
 
     What differs comes first, what is in one experiment only last.

@@ -60,13 +60,13 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
         ("norm of weights", "weight_norm", 1.0),
         ("distance to swa", "distance_to_swa", 1.0),
     ]
-    columns = [(name, "") for name in (*figures.CELL, "solution", "seeds")]
+    columns = [(name, "") for name in (*figures.SETTING, "solution", "seeds")]
     columns += [
         (name, f"mean over seeds ± half of the {percent_text(level)} t interval") for name, _, _ in measures
     ]
     rows = []
     if frame is not None:
-        for key, part in frame.groupby([*figures.CELL, "solution"], sort=False):
+        for key, part in frame.groupby([*figures.SETTING, "solution"], sort=False):
             row = [value_cell(value) for value in (*key, part["seed"].nunique())]
             row += [_mean(scale * part[column], level) for _, column, scale in measures]
             rows.append(row)
@@ -104,7 +104,7 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     level, c = spec["level"], spec["c"]
     counts = pd.DataFrame() if frame is None or frame.empty else measures.prevalence(frame, level, c)
-    cell = [*figures.CELL, "probe", "solution", "n"]
+    cell = [*figures.SETTING, "probe", "solution", "n"]
     verdicts = ["asymmetric", "symmetric", "not_minimum", "flat", "not_finite"]
     columns = [(name, "") for name in cell]
     columns += [

@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from valleys import figures
+from valleys.config import catalogue
 from valleys.errors import shown
 from valleys.report import rulegraph, rulegraph_layout
 from valleys.report.html_tables import (
@@ -43,23 +44,7 @@ STYLE = TEMPLATE.with_name("report.css")
 SCRIPT = TEMPLATE.with_name("report.js")
 FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
-"""Bytes of a table's Parquet file up to which the page carries it, and its CSV too."""
 VERDICTS = ("supported", "refuted", "inconclusive")
-EXPERIMENTS = {
-    1: "Prevalence of asymmetric directions",
-    2: "SWA against the solution SGD descends to from it",
-    3: "Averaging SGD in symmetric and asymmetric valleys (simulated)",
-    4: "What a bias to the flat side gains (Theorem 1)",
-    5: "Shift between train and test loss",
-    6: "One basin: sharp and wide minima, barriers and paths",
-    7: "The 2-D MLP",
-    8: "An MLP without convolutions",
-    9: "Weight decay",
-    10: "Batch norm",
-    11: "Structure and loss",
-    12: "Agreement in sign with the weights",
-}
-"""Sections, by the number of the experiment in docs/experiments.md."""
 MAIN_CLAIMS = (
     (1, "directions_are_asymmetric"),
     (2, "swa_train_loss"),
@@ -73,19 +58,6 @@ MAIN_CLAIMS = (
     (10, "bn_makes_asymmetric"),
 )
 """What the paper itself claims, as experiment and claim: these rows come first, whatever their verdict."""
-_FIGURES_OF = {
-    "prevalence": 1,
-    "sensitivity": 1,
-    "curves": 1,
-    "training": 2,
-    "theory-average": 3,
-    "theory-gain": 4,
-    "theory-measured": 4,
-    "shift": 5,
-    "toy-surface": 7,
-    "toy-curves": 7,
-    "sign": 12,
-}
 _TEXTS = ("measure", "test", "rule", "note")
 
 
@@ -107,7 +79,7 @@ def render(
     pictures
         SVG text by figure name, in the order they are shown.
     config
-        The experiment's config without style and execution (`valleys.config.experiment.Experiment.results`).
+        The experiment's config without style and execution (`valleys.config.params.Params.results`).
     versions
         Package versions by name.
     kinds
@@ -181,7 +153,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what captions need of `valleys.config.experiment.Experiment.figure`, from the config itself."""
+    """Return what captions need of `valleys.config.params.Params.figure`, from the config itself."""
     return {
         "style": {},
         "swa_start": {name: recipe["swa"]["start"] for name, recipe in config.get("recipes", {}).items()},
@@ -203,7 +175,9 @@ def _sections(
         own = [group for group in groups if group["experiment"] == number]
         drawn = [_picture(name, svg, tables, spec) for name, svg in pictures.items() if of[name] == number]
         if own or drawn:
-            title = f"{number}. {EXPERIMENTS.get(number, 'Experiment')}" if number else "Other figures"
+            title = (
+                f"{number}. {catalogue.EXPERIMENTS.get(number, 'Experiment')}" if number else "Other figures"
+            )
             verdicts = [row["verdict"] for group in own for row in group["rows"]]
             for group in own:
                 group["id"] = f"claim-{next(counter)}"
@@ -230,17 +204,17 @@ def _experiment_of(figure: str, claims: pd.DataFrame, tables: Frames) -> int | N
     A line belongs to experiment 6 when it leaves its cell or has trained bends, a study to that of its
     claims.
     """
-    if figure in _FIGURES_OF:
-        return _FIGURES_OF[figure]
-    kind, _, part = figure.partition("-")
-    if kind == "line":
+    entry, part = catalogue.find_figure(figure)
+    if entry is None or entry.experiment is not None:
+        return entry and entry.experiment
+    if entry.part == "line":
         lines = tables.get("interpolation", pd.DataFrame({"line": []}))
         rows = lines[lines["line"] == part]
         return 2 if rows.empty or (measures.kind_of_line(rows) == "cell").all() else 6
-    if kind == "study" and len(claims):
+    if entry.part == "study" and len(claims):
         rows = claims[claims["scope"].str.split("/").str[0] == part]
         return int(rows["experiment"].mode().iloc[0]) if len(rows) else None
-    return _FIGURES_OF.get(kind)
+    return None
 
 
 def _environment() -> jinja2.Environment:
@@ -353,10 +327,10 @@ def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
     scope = {key: list(dict.fromkeys(solutions[key])) for key in ("dataset", "model", "recipe")}
     names = list(dict.fromkeys(solutions["solution"]))
     return scope | {
-        "known": [name for name in names if name in measures.SOLUTIONS],
-        "own": [name for name in names if name not in measures.SOLUTIONS],
+        "known": [name for name in names if name in catalogue.SOLUTIONS],
+        "own": [name for name in names if name not in catalogue.SOLUTIONS],
         "seeds": int(solutions["seed"].nunique()),
-        "cells": solutions.groupby(figures.CELL).ngroups,
+        "cells": solutions.groupby(figures.SETTING).ngroups,
     }
 
 

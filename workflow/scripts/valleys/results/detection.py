@@ -71,7 +71,7 @@ def judge(
         row |= _verdict(offsets, train, test, slopes, constants)
         errors = curve[ERROR_PARTS].to_numpy(dtype=np.float64, na_value=math.nan).T
         if np.isfinite(errors).all() and slopes is None and row["status"] != "not_finite":
-            row["certain"] = robustness.holds(offsets, train, errors, **constants)
+            row["certain"] = robustness.is_robust(offsets, train, errors, **constants)
         rows.append(row)
     return rows
 

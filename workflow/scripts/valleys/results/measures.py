@@ -11,21 +11,21 @@ from scipy import stats as sps
 
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
-from valleys.asymmetry.spline import finer
+from valleys.asymmetry.spline import upsample
+from valleys.config.catalogue import SOLUTIONS
 from valleys.results.stats import wilson
 from valleys.storage.tables import filled
 
-CELL = ["dataset", "model", "recipe"]
-DIRECTION = [*CELL, "seed", "solution", "probe", "kind", "group", "k"]
-SOLUTIONS = ("sgd", "swa", "descent")
-"""The workflow's own; other names are those that the user gave weights."""
+SETTING = ["dataset", "model", "recipe"]
+"""Columns that name a cell but for its seed (`valleys.config.cells.Cell.setting`)."""
+DIRECTION = [*SETTING, "seed", "solution", "probe", "kind", "group", "k"]
 ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
 """Independent parts of the error of a train curve that a subset of images brings (`subsets.with_errors`)."""
 POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
 
 
-def at_sgd(table: pd.DataFrame) -> pd.DataFrame:
+def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with each solution under a user's own name as the sgd solution of a recipe of its own.
 
     So what is told of SGD minima is told of each such solution too. The recipe is ``<recipe> at <name>``;
@@ -41,9 +41,12 @@ def at_sgd(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return tables by name, those of directions by `at_sgd`."""
+    """Return tables by name, those of directions by `user_solutions_as_recipes`."""
     of_directions = ("asymmetry", "directions", "shift", "theory_measured")
-    return {name: at_sgd(table) if name in of_directions else table for name, table in data.items()}
+    return {
+        name: user_solutions_as_recipes(table) if name in of_directions else table
+        for name, table in data.items()
+    }
 
 
 def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
@@ -96,7 +99,7 @@ def on_all_points(curves: pd.DataFrame) -> pd.DataFrame:
     """Return curves with each at all points of its probe; those that an adaptive one left out, interpolated.
 
     Losses, and the parts of their errors, are on a cubic spline through the points measured
-    (`spline.finer`), accuracies and standard errors on straight lines. Where a loss measured is not
+    (`spline.upsample`), accuracies and standard errors on straight lines. Where a loss measured is not
     finite, those left out are NaN. So all curves of a probe are alike to whoever judges, compares or averages
     them. Columns that a table without subsets or adaptive probes lacks are null (`tables.filled`).
     """
@@ -122,7 +125,7 @@ def _on_all_points(curve: pd.DataFrame) -> pd.DataFrame:
     def between(column: str, slopes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         values = curve[column].to_numpy(dtype=np.float64, na_value=math.nan)
         if np.isfinite(values).all():
-            return finer(offsets, at.tolist(), values, slopes)
+            return upsample(offsets, at.tolist(), values, slopes)
         spread = np.full(len(offsets), math.nan)
         spread[at] = values
         return spread, np.full(len(offsets), math.nan)
@@ -182,7 +185,7 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
         ``train_gain`` and ``test_gain``, and ``directions``: how many.
     """
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
-    by = rows.groupby([*CELL, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
+    by = rows.groupby([*SETTING, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
     return by[["gain", "train_gain", "test_gain"]].mean().assign(directions=by.size()).reset_index()
 
 
@@ -199,7 +202,7 @@ def correlations(points: pd.DataFrame) -> pd.Series:
     return pd.Series({seed: rank_correlation(rows) for seed, rows in points.groupby("seed")}, dtype=float)
 
 
-LINE = [*CELL, "line", "seed"]
+LINE = [*SETTING, "line", "seed"]
 
 
 def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
@@ -223,8 +226,8 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
         that have them.
     """
     rows = []
-    for key, part in asymmetry.groupby([*CELL, "probe", "solution"], sort=False):
-        row = dict(zip([*CELL, "probe", "solution"], key, strict=True)) | {"n": len(part)}
+    for key, part in asymmetry.groupby([*SETTING, "probe", "solution"], sort=False):
+        row = dict(zip([*SETTING, "probe", "solution"], key, strict=True)) | {"n": len(part)}
         counts = part["status"].value_counts()
         hits = {status: int(counts.get(status, 0)) for status in ("asymmetric", "not_minimum")}
         hits["uneven"] = int(uneven(part["asymmetry_index"], c).sum())
@@ -292,7 +295,7 @@ def straight_twin(interpolation: pd.DataFrame, path: pd.DataFrame) -> pd.DataFra
         Its rows of one line of one cell, all seeds.
     """
     about = path.iloc[0]
-    ends = [*CELL, "start", "stop", "stop_recipe"]
+    ends = [*SETTING, "start", "stop", "stop_recipe"]
     linear = interpolation[
         (interpolation["path"] == "linear") & (interpolation[ends] == about[ends]).all(axis=1)
     ]

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from valleys.asymmetry.definition import detect_many, reaches
-from valleys.results.measures import CELL, DIRECTION, at_sgd, on_all_points
+from valleys.results.measures import DIRECTION, SETTING, on_all_points, user_solutions_as_recipes
 from valleys.results.stats import wilson
 
 ZETA_MAX = (0.25, 0.5, 0.75)
@@ -27,10 +27,11 @@ LEVELS = (1.5, 2.0, 3.0, 4.0)
 def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list[dict[str, Any]]:
     """Return the rows of the ``sensitivity`` table.
 
-    Directions at the sgd solution, and at those under names of the user's own (`measures.at_sgd`); those of
-    kind sign are experiment 12. As in prevalence, a direction along which the solution is no minimum, or a
-    loss is not finite, counts as not asymmetric. A window needs an offset of the grid within zeta_max R and
-    zeta_max + min_span of at most 1; settings for which there is none have no row.
+    Directions at the sgd solution, and at those under names of the user's own
+    (`measures.user_solutions_as_recipes`); those of kind sign are experiment 12. As in prevalence, a
+    direction along which the solution is no minimum, or a loss is not finite, counts as not asymmetric. A
+    window needs an offset of the grid within zeta_max R and zeta_max + min_span of at most 1; settings for
+    which there is none have no row.
 
     Parameters
     ----------
@@ -41,12 +42,12 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
     level
         Of the Wilson intervals, over directions of all seeds.
     """
-    frame = on_all_points(at_sgd(curves.to_pandas()))
+    frame = on_all_points(user_solutions_as_recipes(curves.to_pandas()))
     frame = frame[(frame["solution"] == "sgd") & (frame["kind"] != "sign")]
     chosen = {key: float(constants[key]) for key in ("zeta_max", "min_span", "c")}
     windows = list(product(*(_with(grid, chosen[key]) for grid, key in _GRIDS)))
     found = []
-    for names, part in frame.groupby([*CELL, "probe", "kind"], sort=False):
+    for names, part in frame.groupby([*SETTING, "probe", "kind"], sort=False):
         batches = list(_batches(part))
         n = sum(len(losses) for _, losses, _ in batches) + _not_finite(part)
         for zeta_max, min_span in windows:
@@ -67,7 +68,7 @@ def rows(curves: pa.Table, constants: Mapping[str, float], level: float) -> list
                 setting = {"zeta_max": zeta_max, "min_span": min_span, "c": c}
                 found.append(
                     {
-                        **dict(zip([*CELL, "probe", "kind"], names, strict=True)),
+                        **dict(zip([*SETTING, "probe", "kind"], names, strict=True)),
                         **setting,
                         "chosen": setting == chosen,
                         "n": n,

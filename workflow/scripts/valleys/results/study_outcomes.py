@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from valleys.config.catalogue import SOLUTIONS
 from valleys.config.studies import Json, factor_name, hashable, level_name
 from valleys.errors import ValleysError
 
-CELL = ["dataset", "model", "recipe", "seed"]
+CELL_COLUMNS = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
-SOLUTIONS = ("sgd", "swa", "descent")
 
 TRAINED = 0.5
 """Least train accuracy of a minimum that counts.
@@ -146,10 +146,10 @@ def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) ->
     rows["trained"] = rows["train_accuracy"] >= TRAINED  # not finite: False
     design, base = _design(rows, list(factors))
     found = [
-        dict(zip([*CELL, *PROBE], key, strict=True))
+        dict(zip([*CELL_COLUMNS, *PROBE], key, strict=True))
         | {column(f): part[column(f)].iloc[0] for f in factors}
         | _minimum(part)
-        for key, part in rows.groupby([*CELL, *PROBE], sort=False)
+        for key, part in rows.groupby([*CELL_COLUMNS, *PROBE], sort=False)
     ]
     minima = _without_others_swa(_with_width(pd.DataFrame(found)))
     return Study(name, factors, design, base, str(solution), rows, minima)
@@ -229,7 +229,7 @@ def _without_others_swa(minima: pd.DataFrame) -> pd.DataFrame:
     has too: often the base alone.
     """
     trained = minima[minima["trained"]]
-    known = np.isfinite(trained["swa_gain"]).groupby([trained[key] for key in CELL[:3]]).any()
+    known = np.isfinite(trained["swa_gain"]).groupby([trained[key] for key in CELL_COLUMNS[:3]]).any()
     return minima if known.all() else minima.assign(swa_gain=math.nan, swa_rise=math.nan)
 
 

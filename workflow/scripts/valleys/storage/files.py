@@ -19,12 +19,9 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from valleys.errors import ValleysError
-
-if TYPE_CHECKING:
-    pass
 
 SEAL = "fingerprint"  # of the other metadata
 #: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
@@ -233,9 +230,9 @@ def digest(path: str | Path, suffixes: tuple[str, ...] = ()) -> str:
         about = path.stat()
         return fingerprint([about.st_size, about.st_mtime_ns])
 
-    def within(place: str) -> tuple[list[tuple[str, int, int]], list[str]]:
+    def within(folder: str) -> tuple[list[tuple[str, int, int]], list[str]]:
         found, below = [], []
-        with contextlib.suppress(OSError), os.scandir(place) as entries:  # the job that reads it will say
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # the job that reads it will say
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -249,13 +246,13 @@ def digest(path: str | Path, suffixes: tuple[str, ...] = ()) -> str:
         return found, below
 
     every: list[tuple[str, int, int]] = []
-    todo, seen = [str(path)], set()
+    todo, visited = [str(path)], set()
     with ThreadPoolExecutor(16) as pool:
         while todo:
             todo = [
-                place for place in todo if os.path.realpath(place) not in seen
+                place for place in todo if os.path.realpath(place) not in visited
             ]  # a link to a folder above
-            seen |= set(map(os.path.realpath, todo))
+            visited |= set(map(os.path.realpath, todo))
             layers = list(pool.map(within, todo))
             every += [one for found, _ in layers for one in found]
             todo = [place for _, below in layers for place in below]
@@ -269,40 +266,26 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def seal_svg(path: str | Path) -> None:
-    """Append the SHA-256 of an SVG file to it, as a comment, for `read_svg` to check."""
-    with Path(path).open("r+b") as stream:
-        digest = hashlib.sha256(stream.read()).hexdigest()
-        stream.write(f"<!-- sha256 {digest} -->\n".encode())
-
-
 def read_svg(path: str | Path) -> str:
-    """Read the text of an SVG file that `seal_svg` sealed, without the seal.
-
-    Files of older runs have no seal; of these just the closing tag is looked for.
+    """Read the text of an SVG file.
 
     Raises
     ------
     ValleysError
-        When the file is absent, truncated, or does not match its seal.
+        When the file is absent, truncated, or otherwise no whole SVG.
     """
     try:
-        content = Path(path).read_bytes()
+        text = Path(path).read_text(encoding="utf-8")
+        whole = ElementTree.fromstring(text).tag.rpartition("}")[2] == "svg"
     except OSError as error:
         raise ValleysError(
             f"{path} cannot be read ({error.strerror}); rerun the rule that makes it"
         ) from error
-    body, mark, rest = content.rpartition(b"<!-- sha256 ")
-    if mark:
-        whole = rest == f"{hashlib.sha256(body).hexdigest()} -->\n".encode()
-    else:
-        body, whole = content, content.rstrip().endswith(b"</svg>")
-    try:
-        if whole:
-            return body.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    raise ValleysError(f"{path} is truncated or does not match its checksum; delete it and rerun")
+    except (UnicodeDecodeError, ElementTree.ParseError):
+        whole = False
+    if not whole:
+        raise ValleysError(f"{path} is no whole SVG file, truncated or damaged; delete it and rerun")
+    return text
 
 
 def stable_seed(*parts: object) -> int:

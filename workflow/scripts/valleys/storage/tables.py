@@ -224,14 +224,14 @@ def read(path: str | Path, table: str, *, fill: bool = True) -> pa.Table:
         )
     try:
         said = json.loads((data.schema.metadata or {})[b"valleys"])
-        stored = said.pop("checksum", None)
-        right = set(said) == set(_ABOUT) and stored in (None, checksum(data, said))
+        kept = said.pop("checksum", None)
+        right = set(said) == set(_ABOUT) and kept in (None, checksum(data, said))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValleysError(f"table {path} does not say what made it; delete it and rerun") from error
     if not right:
         raise ValleysError(f"table {path} does not match its checksum; delete it and rerun")
     # As it was written, also where a bit that says nothing has flipped: `encode` gives the same bytes.
-    said |= {} if stored is None else {"checksum": stored}
+    said |= {} if kept is None else {"checksum": kept}
     whole = pa.schema([want.field(name) for name in data.schema.names], {"valleys": _dump(said)})
     data = pa.Table.from_arrays(data.columns, schema=whole)
     if not absent or not fill:

@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 from valleys.storage.files import SEAL, atomic, fingerprint
 
 _HEADER = "valleys"  # the one entry of a weights file's header
-_TORCH_TYPES = {
-    "F64": "torch.float64",
-    "F32": "torch.float32",
-    "F16": "torch.float16",
-    "BF16": "torch.bfloat16",
-    "I64": "torch.int64",
-    "I32": "torch.int32",
-    "U8": "torch.uint8",
-    "BOOL": "torch.bool",
-}
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -103,23 +93,37 @@ def load_weights(
     return tensors, metadata
 
 
+def describe(path: str | Path) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int, ...]]]]:
+    """Return metadata, and type and shape of each tensor, of any safetensors file: without torch, unchecked.
+
+    Raises
+    ------
+    OSError, ValueError, safetensors.SafetensorError
+        When the file is absent, truncated, or no safetensors file.
+    """
+    from safetensors import safe_open
+
+    # Not for torch, whose view of a file is one it could write to: Linux refuses that of a file larger than
+    # memory.
+    with safe_open(path, framework="numpy") as file:
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+        described = {name: (s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
+        return file.metadata() or {}, described
+
+
 def read_about(path: str | Path) -> dict[str, Any]:
     """Return the metadata of a weights file, without torch and unchecked; nothing where there are none."""
+    from safetensors import SafetensorError
+
     try:
-        with Path(path).open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, 100 << 20)))
-        found = json.loads(header["__metadata__"][_HEADER])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads(describe(path)[0][_HEADER])
+    except (OSError, ValueError, KeyError, SafetensorError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def relabel(source: str | Path, target: str | Path, **more: Any) -> None:
-    """Copy a weights file with other metadata, checked against its checksum, without importing torch.
-
-    The bytes are those that `save_weights` would write. Starting torch takes most of a second, which a job
-    that leaves the weights as they are need not pay.
+    """Copy a weights file with other metadata, checked against its checksum.
 
     Parameters
     ----------
@@ -131,35 +135,5 @@ def relabel(source: str | Path, target: str | Path, **more: Any) -> None:
     ValleysError
         As `load_weights`, and when the source is no file of `save_weights`.
     """
-    source = Path(source)
-    if not source.is_file():
-        raise ValleysError(f"weights file {source} does not exist; rerun the rule that makes it")
-    content = memoryview(source.read_bytes())
-    try:
-        length = int.from_bytes(content[:8], "little")
-        entries = json.loads(bytes(content[8 : 8 + length]))
-        about = json.loads(entries.pop("__metadata__")[_HEADER])
-        data = content[8 + length :]
-        digest = hashlib.sha256()
-        for name in sorted(entries):
-            kind, shape, (start, stop) = (entries[name][key] for key in ("dtype", "shape", "data_offsets"))
-            digest.update(f"{name}\x1f{_TORCH_TYPES[kind]}\x1f{tuple(shape)}\x1f".encode())
-            digest.update(data[start:stop])
-        if sum(stop - start for start, stop in (e["data_offsets"] for e in entries.values())) != len(data):
-            raise ValueError("more data than tensors")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValleysError(f"weights file {source} is truncated or corrupt; delete it and rerun") from error
-    seal = about.pop(SEAL, None)
-    if seal != fingerprint(about) or about.get("checksum") != digest.hexdigest():
-        raise ValleysError(f"weights file {source} does not match its checksum; delete it and rerun")
-    about = json.loads(json.dumps(about | more))
-    about[SEAL] = fingerprint(about)
-    header = json.dumps(
-        {"__metadata__": {_HEADER: json.dumps(about, sort_keys=True)}, **entries}, separators=(",", ":")
-    )
-    encoded = header.encode()
-    encoded += b" " * (-len(encoded) % 8)  # the format starts tensors at a multiple of 8
-    with atomic(target) as temporary, temporary.open("wb") as stream:
-        stream.write(len(encoded).to_bytes(8, "little"))
-        stream.write(encoded)
-        stream.write(data)
+    tensors, about = load_weights(source, ours=True)
+    save_weights(target, tensors, about | more)

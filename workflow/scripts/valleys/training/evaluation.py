@@ -1,13 +1,17 @@
-"""Loss and accuracy of a network on a split."""
+"""Loss and accuracy of a network on a split, and what the ``solutions`` table says of it; no lines."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from valleys.data.split import Split
 from valleys.models import losses
 from valleys.networks.copies import evaluating
+from valleys.networks.tensors import vector_norm
 
 
 @torch.no_grad()
@@ -23,3 +27,36 @@ def evaluate(
             total += loss(logits, labels).sum(dtype=torch.float64)
             hits += (logits.argmax(1) == labels).sum()
     return float(total) / len(split), int(hits) / len(split)
+
+
+def solution_row(
+    model: nn.Module,
+    splits: tuple[Split, Split],
+    loss: losses.Loss,
+    others: Mapping[str, Mapping[str, Tensor] | None],
+) -> dict[str, Any]:
+    """Return the columns of the ``solutions`` table that come of the network: as its weights are stored.
+
+    Parameters
+    ----------
+    splits
+        Train and test images.
+    others
+        Weights of the solutions that the table has distances to, by name; None where there are none.
+
+    Returns
+    -------
+    dict
+        ``train_loss, train_accuracy, n_train`` and those of test; ``weight_norm`` and ``distance_to_<name>``
+        (2-norms); ``parameters``.
+    """
+    row: dict[str, Any] = {}
+    own = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for part, split in zip(("train", "test"), splits, strict=True):
+        row[f"{part}_loss"], row[f"{part}_accuracy"] = evaluate(model, split, loss)
+        row[f"n_{part}"] = len(split)
+    row["weight_norm"] = vector_norm(own)
+    for name, weights in others.items():
+        apart = None if weights is None else vector_norm({n: weights[n] - w for n, w in own.items()})
+        row[f"distance_to_{name}"] = apart
+    return row | {"parameters": sum(p.numel() for p in own.values())}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from valleys.errors import ValleysError
 from valleys.storage import files
+from valleys.storage.weights import load_weights
 from valleys.training.schedule import kept_epochs
 
 DROPPED = "dropped.json"
@@ -52,6 +54,22 @@ def iterate_files(
     if lacking:
         raise ValleysError(f"iterates folder {folder} lacks {lacking[0]}; delete the folder to train again")
     return paths[-window:] if window else paths
+
+
+def read_iterates(folder: str | Path, recipe: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the epoch and the state dict of each iterate of a recipe, in order (`iterate_files`)."""
+    for path in iterate_files(folder, epochs=kept_epochs(recipe)):
+        state, header = load_weights(path, ours=True)
+        yield header["epoch"], state
+
+
+def publish_iterates(state: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Move the iterates of a finished training to `folder` and delete its `state` folder."""
+    note_dropped(state / "iterates", recipe)
+    # First the checkpoint: one without the iterates that it has behind it must not be resumed from.
+    (state / "checkpoint.pt").unlink(missing_ok=True)
+    files.publish_folder(state / "iterates", folder)
+    shutil.rmtree(state)
 
 
 def iterate_name(epoch: int) -> str:

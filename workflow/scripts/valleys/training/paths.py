@@ -220,7 +220,7 @@ def connect(
 ) -> list[dict[str, Tensor]]:
     """Train the bends of a path between two networks and return them.
 
-    Loss, augmentation, batch size and momentum are the recipe's, and its weight decay as told at `CurveNet`;
+    Loss, augmentation, batch size and optimiser are the recipe's, and its weight decay as said at `CurveNet`;
     every step is at one t, as in Garipov et al. A run that was stopped goes on from `state`, to the same
     bits.
 
@@ -231,7 +231,7 @@ def connect(
     train_split
         The images to train on.
     recipe
-        ``batch_size, momentum, nesterov, weight_decay, loss, augment``.
+        As of `trainer.Trainer`; the rate is the line's.
     line
         ``path`` (bezier or chain), ``bends``, ``epochs`` and ``lr``.
     seed

@@ -1,4 +1,4 @@
-"""The training loop: SGD with momentum and the SWA schedule of the paper; and descent from a solution."""
+"""Training a cell by the SWA schedule of the paper, and descent from a solution; the loop is `trainer`."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def descend(
     batch_size: int = 1000,
     compiled: bool = False,
 ) -> list[dict[str, Any]]:
-    """Continue SGD from the SWA solution at a constant low rate (the paper's "SGD after SWA", section 3.2).
+    """Continue training from the SWA solution at a constant low rate (paper, section 3.2, "SGD after SWA").
 
     The number of epochs is fixed in advance: no epoch is chosen by its test loss. Each row records train
     and test loss with refreshed BN on the un-augmented sets, so that a reader can see where the train loss

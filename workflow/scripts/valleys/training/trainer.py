@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,43 +16,18 @@ from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses
 from valleys.models.compilation import forward_of
-from valleys.models.precision import autocast, full
+from valleys.models.precision import at_least_fp32, autocast
 from valleys.networks.copies import evaluating
 from valleys.storage import files
 from valleys.storage.state import load_checkpoint, save_checkpoint
+from valleys.training import optimisers
+from valleys.training.signals import SignalFlag, Stopped
 
 log = logging.getLogger("valleys")
 
 
-class Stopped(SystemExit):
-    """SIGTERM or SIGINT arrived and the state has been saved; exit status 128 + signal number."""
-
-
-class _SignalFlag:
-    """Remembers SIGTERM and SIGINT so that the loop can save between two steps; restores handlers after."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _SignalFlag:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._previous[number] = signal.signal(number, self._receive)
-            except ValueError:  # not the main thread (a notebook, a test): no handlers there
-                break
-        return self
-
-    def _receive(self, number: int, frame: object) -> None:
-        self.received = number
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
-    """One run of SGD over a data set, with its checkpoint file.
+    """One run of an optimiser over a data set, with its checkpoint file.
 
     The random numbers of an epoch (permutation, then augmentation batch by batch) come from one CPU
     generator seeded by (seed, epoch), so that data order and augmentation do not depend on the device, on
@@ -64,7 +38,7 @@ class Trainer:
     model, train_split
         The network and the training images, on one device. The model is trained in place.
     recipe
-        ``batch_size, momentum, nesterov, weight_decay, loss, augment`` and, if it is not ``fp32``,
+        ``lr, batch_size, loss, augment``, what its optimiser takes (`optimisers`) and, if it is not ``fp32``,
         ``precision`` (see ``config.schema.yaml``).
     seed
         Names the random stream of data order, augmentation and dropout.
@@ -81,7 +55,7 @@ class Trainer:
     Raises
     ------
     ValleysError
-        Where all batches are such, or the momentum of ``nesterov`` is 0.
+        Where all batches are such, or the optimiser's options contradict each other.
     """
 
     def __init__(
@@ -100,15 +74,7 @@ class Trainer:
         self.forward = forward_of(model, compiled)
         self.loss = losses.build(recipe["loss"])
         self.precision = recipe.get("precision", "fp32")
-        if recipe["nesterov"] and recipe["momentum"] == 0:
-            raise ValleysError("recipe.nesterov: needs momentum above 0")
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=recipe["lr"],
-            momentum=recipe["momentum"],
-            weight_decay=recipe["weight_decay"],
-            nesterov=recipe["nesterov"],
-        )
+        self.optimizer = optimisers.build(model.parameters(), recipe)
         self.batch_size = recipe["batch_size"]
         self.steps = math.ceil(len(train_split) / self.batch_size)
         self.joins_last = self._cannot_end_on_one()
@@ -155,7 +121,7 @@ class Trainer:
         self.step_losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
         self.hits = torch.zeros((), dtype=torch.int64, device=device)
 
-    def run_epoch(self, lr: float, stop: _SignalFlag) -> dict[str, float]:
+    def run_epoch(self, lr: float, stop: SignalFlag) -> dict[str, float]:
         """Train to the end of the current epoch; return mean loss (nats) and accuracy seen while training.
 
         Raises
@@ -180,7 +146,7 @@ class Trainer:
         for images, labels in batches:
             with autocast(images.device, self.precision):
                 logits = self.forward(images)
-            each = self.loss(full(logits), labels)
+            each = self.loss(at_least_fp32(logits), labels)
             self.optimizer.zero_grad(set_to_none=True)
             each.mean().backward()
             self.optimizer.step()
@@ -275,7 +241,7 @@ class Trainer:
         for an epoch that is repeated after a kill: it must be idempotent.
         """
         self.resume()
-        with _SignalFlag() as stop:
+        with SignalFlag() as stop:
             while self.epoch < epochs:
                 lr = rate(self.epoch)
                 row: dict[str, Any] = {"epoch": self.epoch + 1, "lr": lr}

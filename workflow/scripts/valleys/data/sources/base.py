@@ -1,4 +1,4 @@
-"""What every source of images shares: an original, arrays and their checks, the work done in order."""
+"""What the sources of images share: originals, checks of arrays, work done in order; reads no file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,21 @@ from valleys.errors import ValleysError
 logger = logging.getLogger("valleys")
 _LOG_EVERY = 10_000  # images between two lines of progress
 _CHUNK = 64  # images decoded, or copied, at a time
+
+
+#: When files are counted: after so many names in an image folder no other class is looked at, nor more
+#: Parquet files than so many; the rest is taken to be alike.
+MOST_NAMES, MOST_FILES = 50_000, 100
+
+
+@dataclass(frozen=True)
+class PartCount:
+    """Images in one part; their (C, H, W) and classes where they are known; whether all were counted."""
+
+    images: int
+    shape: tuple[int, int, int] | None = None
+    classes: int | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,14 @@ def in_order(work: Callable[[Any], Any], items: Iterable[Any], workers: int) -> 
             yield item, done.result()
 
 
+def too_large(path: Path, size: float, max_bytes: float) -> ValleysError:
+    """Return the error of a file that declares more than may be read."""
+    return ValleysError(
+        f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
+        "raise it if that is right"
+    )
+
+
 def check_arrays(
     where: str,
     images: np.dtype,
@@ -106,9 +130,9 @@ def check_arrays(
         if layout == "CHW":
             channels, other = other, channels
         if channels > 4 and other <= 4:
-            place = "last" if layout == "HWC" else "first"
+            order = "last" if layout == "HWC" else "first"
             raise ValleysError(
-                f"{where}: images have the shape {images_shape}; channels must come {place}, "
+                f"{where}: images have the shape {images_shape}; channels must come {order}, "
                 f"(N, {', '.join(layout)})"
             )
     if labels.kind not in "iu" or len(labels_shape) != 1:

@@ -12,10 +12,8 @@ from valleys import factories
 from valleys.data.sources.base import Original, channels_first, check_arrays, from_array
 from valleys.errors import ValleysError
 
-# --- callables --------------------------------------------------------------------------------------------
 
-
-def read_callable(spec: Mapping[str, Any]) -> tuple[Original, Original]:
+def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Call a user's own function and check what it returns."""
     factory, wanted = spec["factory"], "it must return (train images, labels), (test images, labels)"
     parts = factories.call(factory, factories.resolve(factory), spec["kwargs"])

@@ -24,9 +24,6 @@ _TILE = (322, 323)  # TIFF's tags of a tile's width and height, and of the bytes
 _STRIP_BYTES = (279, 325)
 
 
-# --- decoding ---------------------------------------------------------------------------------------------
-
-
 def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.ndarray:
     """Decode one encoded image (bytes or a path) to uint8 (C, H, W).
 
@@ -71,9 +68,9 @@ def _check_size(image: Image.Image, size: int | None, length: int) -> None:
         needs["tiles of {} x {} pixels".format(*(tags[tag] for tag in _TILE))] = math.prod(
             float(tags[tag]) for tag in _TILE
         )
-    for told, pixels in needs.items():
+    for what, pixels in needs.items():
         if pixels > _MAX_PIXELS:
-            raise ValueError(f"{told} are beyond the limit of {_MAX_PIXELS:,}")
+            raise ValueError(f"{what} are beyond the limit of {_MAX_PIXELS:,}")
     for tag in _STRIP_BYTES:
         counts = tags.get(tag, ())
         if (most := max(counts if isinstance(counts, tuple) else (counts,), default=0)) > length:

@@ -10,10 +10,8 @@ import numpy as np
 from valleys.data.sources.base import Original, from_array
 from valleys.errors import ValleysError
 
-# --- digits -----------------------------------------------------------------------------------------------
 
-
-def read_digits(spec: Mapping[str, Any]) -> tuple[Original, Original]:
+def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read scikit-learn's digits; values 0..16 become 0..255."""
     try:
         from sklearn.datasets import load_digits

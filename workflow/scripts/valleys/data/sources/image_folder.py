@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import Original, source_line
+from valleys.data.options import IMAGE_SUFFIXES
+from valleys.data.sources import base
+from valleys.data.sources.base import Original, PartCount, source_line
 from valleys.data.sources.decoding import decoded_images
 from valleys.errors import ValleysError
 from valleys.storage import files
 
-# --- image folders ----------------------------------------------------------------------------------------
 
-
-def read_image_folder(spec: Mapping[str, Any]) -> tuple[Original, Original]:
+def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read folders of image files, the classes in torchvision's order."""
     from valleys.torchvision_compat import import_torchvision
 
@@ -46,6 +48,23 @@ def read_image_folder(spec: Mapping[str, Any]) -> tuple[Original, Original]:
             f"both must have the same sub-folders"
         )
     return tuple(_files(listed[part].samples, spec, f"the {part} folder {spec[part]}") for part in listed)
+
+
+def count(given: str) -> PartCount:
+    """Count the images below each class folder, as `ImageFolder` finds them: links are followed."""
+    folder = files.expand(given)
+    with os.scandir(folder) as entries:
+        classes = sorted(entry.path for entry in entries if entry.is_dir())
+    names_found = images = done = 0
+    for path in classes:
+        if names_found > base.MOST_NAMES:
+            break
+        for _, _, names in os.walk(path, followlinks=True):
+            names_found += 1 + len(names)
+            images += sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
+        done += 1
+    total = math.ceil(images * len(classes) / max(done, 1))
+    return PartCount(total, classes=len(classes), exact=done == len(classes))
 
 
 def _files(samples: Sequence[tuple[str, int]], spec: Mapping[str, Any], what: str) -> Original:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,8 @@ import torch
 from valleys.data.cache import write_split
 from valleys.data.options import DATASET_OPTIONS, check_channels, validate_dataset
 from valleys.data.sources.base import Original, logger
-from valleys.data.sources.callables import read_callable
-from valleys.data.sources.digits import read_digits
-from valleys.data.sources.image_folder import read_image_folder
-from valleys.data.sources.npz import read_npz
-from valleys.data.sources.parquet import read_parquet
-from valleys.data.sources.torchvision import read_torchvision
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
-
-# --- all of them ------------------------------------------------------------------------------------------
-
-_LOADERS: dict[str, Callable[[Mapping[str, Any]], tuple[Original, Original]]] = {
-    "digits": read_digits,
-    "cifar10": read_torchvision,
-    "cifar100": read_torchvision,
-    "svhn": read_torchvision,
-    "stl10": read_torchvision,
-    "fashion_mnist": read_torchvision,
-    "image_folder": read_image_folder,
-    "parquet": read_parquet,
-    "numpy": read_npz,
-    "callable": read_callable,
-}
-SOURCES: dict[str, str] = {name: source.description for name, source in DATASET_OPTIONS.items()}
-"""Every source by name, with a line about it; the options are in ``options.DATASET_OPTIONS``."""
 
 
 def _check_labels(original: Original, part: str, classes: int | None) -> int:
@@ -79,7 +56,8 @@ def _choose(
         name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
     spec = validate_dataset(name, spec)
     asked = {**spec, "max_bytes": max_bytes, "workers": workers}
-    originals = dict(zip(("train", "test"), _LOADERS[spec["source"]](asked), strict=True))
+    read = DATASET_OPTIONS[spec["source"]].module().read
+    originals = dict(zip(("train", "test"), read(asked), strict=True))
     classes = _check_labels(originals["train"], "train", spec["classes"])
     if classes < 2:
         raise ValleysError(
@@ -102,9 +80,9 @@ def _choose(
             f"training images of the source {spec['source']!r} have the shape {train.shape[1:]} (C, H, W) "
             f"but test images {test.shape[1:]}; they must be the same"
         )
-    seen = len(train.labels.unique())
-    if seen < classes:
-        logger.warning("the training images kept show %d of the %d classes", seen, classes)
+    present = len(train.labels.unique())
+    if present < classes:
+        logger.warning("the training images kept show %d of the %d classes", present, classes)
     return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
 
 

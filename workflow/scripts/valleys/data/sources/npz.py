@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from valleys.data.sources.base import Original, channels_first, check_arrays, from_array, source_line
-from valleys.data.sources.parquet import too_large
+from valleys.data.sources.base import (
+    Original,
+    PartCount,
+    channels_first,
+    check_arrays,
+    from_array,
+    source_line,
+    too_large,
+)
 from valleys.errors import ValleysError
 from valleys.storage import files
 
-# --- numpy ------------------------------------------------------------------------------------------------
+_HEADER_BYTES = 1 << 14
 
 
-def read_npz(spec: Mapping[str, Any]) -> tuple[Original, Original]:
+def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read npz files."""
     train, test = (_npz(files.expand(spec[part]), part, spec["max_bytes"]) for part in ("train", "test"))
     return train, test
+
+
+def count(given: str) -> PartCount:
+    """Read the header of the array ``images``."""
+    path = files.check_regular(files.expand(given))
+    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as whole:
+        stream = io.BytesIO(whole.read(_HEADER_BYTES))  # a header that says it is longer is a bomb
+        shape, _, _ = _read_header(stream)
+    n, height, width, channels = (*shape, 1)[:4]
+    return PartCount(n, shape=(channels, height, width))
 
 
 def _npz(path: Path, part: str, max_bytes: float) -> Original:
@@ -75,9 +93,11 @@ def _member(file: np.lib.npyio.NpzFile, key: str) -> zipfile.ZipInfo:
 def _npy_header(file: np.lib.npyio.NpzFile, member: zipfile.ZipInfo) -> tuple[np.dtype, tuple[int, ...]]:
     """Return dtype and shape that an array of an archive declares; its values are not read."""
     with file.zip.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(stream)
+        shape, _, dtype = _read_header(stream)
     return dtype, shape
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, order and dtype that an array's header declares."""
+    first = np.lib.format.read_magic(stream) == (1, 0)
+    return (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(stream)

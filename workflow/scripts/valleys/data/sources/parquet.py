@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import Original, source_line
+from valleys.data.sources import base
+from valleys.data.sources.base import Original, PartCount, source_line, too_large
 from valleys.data.sources.decoding import decoded_images
 from valleys.errors import ValleysError
 from valleys.storage import files
@@ -20,10 +22,7 @@ _IMAGE_COLUMNS = ("img", "image")
 _LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
-# --- parquet ----------------------------------------------------------------------------------------------
-
-
-def read_parquet(spec: Mapping[str, Any]) -> tuple[Original, Original]:
+def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read parquet files of encoded images."""
     try:
         import pyarrow  # noqa: F401
@@ -32,6 +31,17 @@ def read_parquet(spec: Mapping[str, Any]) -> tuple[Original, Original]:
             "the source 'parquet' needs pyarrow; install it with: pip install pyarrow"
         ) from error
     return _parquet_part(spec, "train"), _parquet_part(spec, "test")
+
+
+def count(given: str | Sequence[str]) -> PartCount:
+    """Add up the rows that footers declare."""
+    import pyarrow.parquet as pq
+
+    items = [given] if isinstance(given, str) else given
+    paths = [path for item in items for path in files.matching(item)]
+    looked = [files.check_regular(path) for path in paths[: base.MOST_FILES]]
+    rows = sum(pq.read_metadata(path).num_rows for path in looked)
+    return PartCount(math.ceil(rows * len(paths) / max(len(looked), 1)), exact=len(looked) == len(paths))
 
 
 def _paths(given: str | Sequence[str], part: str) -> list[Path]:
@@ -88,14 +98,6 @@ def _check_parquet(path: Path, columns: Sequence[str], max_bytes: float) -> None
             needs += [c.total_uncompressed_size for c in parts if c.path_in_schema.split(".")[0] in columns]
     if max(needs) > max_bytes:
         raise too_large(path, max(needs), max_bytes)
-
-
-def too_large(path: Path, size: float, max_bytes: float) -> ValleysError:
-    """Return the error of a file that declares more than may be read."""
-    return ValleysError(
-        f"{path} declares {size / 1e9:.3g} GB; execution.max_data_gb is {max_bytes / 1e9:g}, "
-        "raise it if that is right"
-    )
 
 
 def _parquet_labels(path: Path, column: str) -> np.ndarray:

@@ -1,0 +1,60 @@
+"""Tables, figures and targets of an experiment, and the files that tables are stacked from."""
+
+from config_changes import PATH, experiment, lined, study
+from valleys.config import outputs
+from valleys.config.params import Params
+
+
+def test_lines_within_a_cell_are_for_swa_and_others_for_basin():
+    assert outputs.of_target(experiment(), "basin") == (["interpolation"], [])
+    swa = {"start": "swa", "stop": "swa"}
+    found = lined(
+        0,
+        1,
+        own={"start": "swa", "stop": "descent"},
+        path=PATH,
+        recipe=swa | {"stop_recipe": "wide"},
+        next=swa | {"stop_seed": "next"},
+    )
+    assert outputs.of_target(found, "swa")[1] == ["training", "line-own"]
+    assert outputs.of_target(found, "basin")[1] == ["line-path", "line-recipe", "line-next"]
+
+
+def test_parts_and_figures_name_tables_that_are_declared():
+    from valleys.storage import tables
+
+    found = experiment()
+    assert set(outputs.tables(found)) == set(tables.declared()) - {"study", "comparison"}
+    assert outputs.parts(found, found.cells[0], "training") == ["training.parquet", "descent.parquet"]
+    assert outputs.parts(found, found.cells[0], "interpolation") == ["lines/swa-descent.parquet"]
+    assert outputs.parts(found, found.cells[0], "asymmetry") == ["asymmetry.parquet"]
+    assert "curves-uniform" in outputs.figures(found)
+    for figure in outputs.figures(found):
+        assert set(outputs.figure_tables(found)[figure]) <= set(tables.declared())
+
+
+def test_probes_of_kind_sign_have_one_figure_together():
+    assert "sign" not in outputs.figures(experiment())
+    probes = {
+        "a": {"kind": "sign", "share": 1},
+        "b": {"kind": "sign", "group": "conv"},
+        "sign": {"kind": "uniform"},
+    }
+    found = outputs.figures(experiment(("probes", probes)))
+    assert [name for name in found if name.startswith(("curves", "sign"))] == ["curves-sign", "sign"]
+
+
+def test_a_study_has_tables_figures_and_a_target_of_its_own():
+    found = study(factors={"recipe.weight_decay": [0, 0.1]}, solutions=["sgd", "swa"], lines=["swa-descent"])
+    assert {"s", "s_lines"} < set(outputs.tables(found))
+    assert outputs.of_target(found, "s") == (["s", "s_lines"], ["study-s", "line-swa-descent"])
+    assert found.cells == experiment().cells  # other tables are of the grid's cells alone
+    assert [cell.recipe for cell in outputs.cells_of(found, "s")] == [
+        "quick", "quick.weight_decay-0", "quick.weight_decay-0.1",
+    ]  # fmt: skip
+    base = found.cells[0]
+    assert base in found.studies["s"]  # shared: trained once
+    assert outputs.figure_tables(found)["line-swa-descent"] == ["interpolation", "s_lines"]
+    params = Params(found).study("s")
+    assert [cell["levels"]["recipe.weight_decay"] for cell in params["cells"]] == [0.0005, 0, 0.1]
+    assert Params(found).train_sgd("mlp", "quick.weight_decay-0.1", 0)["recipe"]["weight_decay"] == 0.1

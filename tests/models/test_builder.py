@@ -1,0 +1,61 @@
+"""Networks as they are built: every combination of options, and the first weights."""
+
+import pytest
+import torch
+from small_models import SMALL, images, small
+from torch import nn
+from valleys.models import builder
+from valleys.models.builder import build
+from valleys.models.layers import (
+    ACTIVATION_MODULES,
+    has_batch_norm,
+    norm_parameters,
+)
+from valleys.models.options import ACTIVATIONS, ARCHS, NORMS
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_combination_starts_finite(arch, norm, activation):
+    torch.manual_seed(0)
+    model = small(arch, norm=norm, activation=activation)
+    logits = model(images(arch, n=2))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    activations = {type(m) for m in model.modules()} & set(ACTIVATION_MODULES.values())
+    assert activations == {ACTIVATION_MODULES[activation]}
+    assert has_batch_norm(model) == (norm == "batch")
+    assert bool(norm_parameters(model)) == (norm != "none")
+    assert not any(getattr(m, "inplace", False) for m in model.modules())
+
+
+@pytest.mark.parametrize("arch", ["preresnet", "wrn", "densenet_bc"])
+def test_deep_network_without_norm_keeps_its_signal(arch):
+    depth = {"preresnet": 110, "wrn": 40, "densenet_bc": 40}[arch]
+    torch.manual_seed(0)
+    spec = {**SMALL[arch][0], "depth": depth, "norm": "none"}
+    logits = build(spec, in_shape=(3, 8, 8), classes=10)(torch.randn(16, 3, 8, 8))
+    assert 0.01 < logits.std() < 10
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gain_keeps_the_second_moment(activation):
+    z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
+    density = torch.exp(-z * z / 2)
+    second = (ACTIVATION_MODULES[activation]()(z) ** 2 * density).sum() / density.sum()
+    assert builder.GAINS[activation] ** 2 * second == pytest.approx(1.0, abs=1e-4)
+
+
+def test_caller_seeds_the_weights():
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(small("resnet8", norm_init="uniform").state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]["final.0.weight"], states[2]["final.0.weight"])
+    assert not torch.equal(states[0]["stem.weight"], states[2]["stem.weight"])

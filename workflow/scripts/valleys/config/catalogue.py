@@ -1,0 +1,159 @@
+"""Every table, figure, target and section of the report, one entry each; what a config makes is in `outputs`.
+
+A new figure is a module in `valleys.figures` and an entry here; a new table is an entry here and its columns
+in ``workflow/schemas/tables.yaml``. Tests compare the entries with the modules, the columns and the claims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SOLUTIONS = ("sgd", "swa", "descent")
+"""The workflow's own, in the order they are made; other names are those that the user gave weights."""
+LINES = "_lines"
+"""What the name of a study's table of lines ends with."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of an experiment.
+
+    Attributes
+    ----------
+    name
+        As in ``workflow/schemas/tables.yaml`` and in ``tables/<name>.parquet``.
+    per
+        What one file of a cell has the rows of, where the table stacks such files: a ``cell``, a ``phase`` of
+        training, a ``bundle`` of probes, a ``line``, a ``plane``. "" for a table that is made whole.
+    blocks
+        Blocks of the config that decide its content, beside those of the grid.
+    claims
+        Whether claims are judged from it.
+    """
+
+    name: str
+    per: str = ""
+    blocks: tuple[str, ...] = ()
+    claims: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A kind of figure.
+
+    Attributes
+    ----------
+    name
+        Of its `valleys.figures.kind.Kind`.
+    tables
+        It is drawn from. A kind of ``part`` line or study is drawn from tables of studies too.
+    target
+        By whose name it is made; see `TARGETS`.
+    experiment
+        Number of its section in the report (`EXPERIMENTS`); None where the tables decide.
+    part
+        What there is one figure each of, named ``<name>-<part>``: ``probe``, ``line``, ``plane``, ``study``.
+    probes
+        Kind of probes that it shows: there is none without such a probe, and no figure of each such probe.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    target: str
+    experiment: int | None
+    part: str = ""
+    probes: str = ""
+
+
+TOY_TABLES = ("toy_2d", "toy_2d_curves", "toy_2d_surface")
+_PROBED = ("bn_refresh", "probes")
+_JUDGED = (*_PROBED, "asymmetry")
+
+TABLES = {
+    table.name: table
+    for table in (
+        Table("training", per="phase", blocks=("bn_refresh",), claims=True),
+        Table("solutions", per="cell", blocks=("bn_refresh",), claims=True),
+        Table("directions", per="bundle", blocks=_PROBED, claims=True),
+        Table("curves", per="bundle", blocks=_PROBED),
+        Table("asymmetry", per="cell", blocks=_JUDGED, claims=True),
+        Table("theory_measured", per="cell", blocks=_JUDGED, claims=True),
+        Table("shift", per="cell", blocks=_PROBED, claims=True),
+        Table("interpolation", per="line", blocks=("bn_refresh", "lines"), claims=True),
+        Table("planes", per="plane", blocks=("bn_refresh",)),
+        Table("plane_points", per="plane"),
+        Table("sensitivity", blocks=_JUDGED),
+        Table("toy_2d", claims=True),
+        Table("toy_2d_curves"),
+        Table("toy_2d_surface"),
+        Table("theory_average", claims=True),
+        Table("theory_gain", claims=True),
+    )
+}
+"""By name, in the order of the report; those of studies come after them, and ``claims`` last."""
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("training", ("training",), target="swa", experiment=2),
+        Figure("prevalence", ("asymmetry",), target="prevalence", experiment=1),
+        Figure("sensitivity", ("sensitivity",), target="prevalence", experiment=1),
+        Figure(
+            "curves", ("curves", "directions", "asymmetry"), target="prevalence", experiment=1, part="probe"
+        ),
+        Figure("line", ("interpolation",), target="swa", experiment=None, part="line"),
+        Figure("plane", ("planes", "plane_points"), target="planes", experiment=None, part="plane"),
+        Figure("shift", ("shift", "asymmetry"), target="shift", experiment=5),
+        Figure("sign", ("asymmetry", "directions"), target="sign", experiment=12, probes="sign"),
+        Figure("toy-surface", TOY_TABLES, target="toy", experiment=7),
+        Figure("toy-curves", ("toy_2d", "toy_2d_curves"), target="toy", experiment=7),
+        Figure("theory-average", ("theory_average",), target="theory", experiment=3),
+        Figure("theory-gain", ("theory_gain",), target="theory", experiment=4),
+        Figure("theory-measured", ("theory_measured",), target="gain", experiment=4),
+        Figure("study", (), target="", experiment=None, part="study"),
+    )
+}
+"""By name, in the order of the report."""
+
+TARGETS: dict[str, tuple[str, ...]] = {
+    "prevalence": ("solutions",),
+    "swa": ("solutions",),
+    "basin": (),
+    "shift": ("curves",),
+    "sign": (),
+    "planes": (),
+    "toy": (),
+    "theory": (),
+    "gain": ("curves", "asymmetry"),
+}
+"""Targets, each with the tables it makes beside those that its figures are drawn from.
+
+``basin`` has the lines that ``swa`` has not, and a study of that name (`outputs.of_target`).
+"""
+
+EXPERIMENTS = {
+    1: "Prevalence of asymmetric directions",
+    2: "SWA against the solution SGD descends to from it",
+    3: "Averaging SGD in symmetric and asymmetric valleys (simulated)",
+    4: "What a bias to the flat side gains (Theorem 1)",
+    5: "Shift between train and test loss",
+    6: "One basin: sharp and wide minima, barriers and paths",
+    7: "The 2-D MLP",
+    8: "An MLP without convolutions",
+    9: "Weight decay",
+    10: "Batch norm",
+    11: "Structure and loss",
+    12: "Agreement in sign with the weights",
+}
+"""Sections of the report, by the number of the experiment in docs/experiments.md."""
+
+CELL_TABLES = tuple(table.name for table in TABLES.values() if table.per)
+"""Tables that stack those of cells (rule ``aggregate``)."""
+
+
+def find_figure(name: str) -> tuple[Figure | None, str]:
+    """Return the kind of a figure by the figure's name, None if there is none such, and its part, or ""."""
+    if name in FIGURES and not FIGURES[name].part:
+        return FIGURES[name], ""
+    kind, _, part = name.partition("-")
+    return (FIGURES[kind], part) if part and kind in FIGURES and FIGURES[kind].part else (None, "")
