@@ -1,5 +1,5 @@
 # Asymmetric valleys: train, average, probe, detect, report. The config says what; each rule file is a stage.
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
 min_version("9.0")
 

@@ -22,13 +22,11 @@ def load_config(name):
 
 def fill_defaults(raw):
     """Check a config and fill in its defaults, as workflow/rules/common.smk does."""
-    from snakemake.utils import validate
-    from valleys.config.schema import SCHEMA_FILE, check
+    from valleys.config.schema import check, with_defaults
 
     filled = copy.deepcopy(raw)
     check(filled)
-    validate(filled, os.fspath(SCHEMA_FILE))
-    return filled
+    return with_defaults(filled)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ MISTAKES = {
     "unknown device": ("execution.device", "gpu", ["execution.device", "'gpu'", "auto, cpu, cuda"]),
     "unknown solution": ("lines.swa-descent.start", "swaa", ["swa-descent.start", "did you mean 'swa'?"]),
     "unknown architecture": ("models.mlp.arch", "mpl", ["models.mlp", "'mpl'", "'mlp'"]),
-    "unknown model option": ("models.mlp.hiden", [3], ["models.mlp", "hiden", "nearest is 'hidden'"]),
+    "unknown model option": ("models.mlp.hiden", [3], ["models.mlp", "'hiden'", "did you mean 'hidden'?"]),
     "wrong model option": ("models.mlp.norm", "bacth", ["models.mlp", "norm", "'bacth'", "'batch'"]),
     "unknown source": ("datasets.digits.source", "digit", ["digits.source", "did you mean 'digits'?"]),
     "unknown data key": ("datasets.digits.trainsize", 5, ["datasets.digits", "did you mean 'train_size'?"]),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_models import SMALL, images, small
+from small_models import CIFAR, SMALL, images, small
 from torch import nn
 from valleys.models import builder
 from valleys.models.builder import build
@@ -59,3 +59,12 @@ def test_caller_seeds_the_weights():
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert not torch.equal(states[0]["final.0.weight"], states[2]["final.0.weight"])
     assert not torch.equal(states[0]["stem.weight"], states[2]["stem.weight"])
+
+
+@pytest.mark.parametrize(
+    ("depth", "expansion"), [(20, 1), (56, 1), (110, 1), (29, 4), (164, 4), (182, 4), (1001, 4), (170, 1)]
+)
+def test_a_block_follows_the_depth(depth, expansion):
+    with torch.device("meta"):
+        model = build({"arch": "preresnet", "depth": depth, "width": 1}, in_shape=CIFAR, classes=10)
+    assert model.classifier.in_features == 4 * expansion

@@ -1,14 +1,14 @@
 # The checked experiment, what its jobs cost, and the names that its files are made of.
+from valleys.config import originals, outputs
 from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
-from valleys.config.experiment import Experiment
+from valleys.config.experiment import Cell, Experiment
 from valleys.config.params import Params
 from valleys.costs.jobs import Costs
 
 try:
     schema.check_files(workflow.configfiles)
     schema.check(config)
-    validate(config, "../schemas/config.schema.yaml")
-    experiment = Experiment(config)
+    experiment = Experiment(schema.with_defaults(config))
     schema.check_writable(experiment.root)
 except ValleysError as error:
     raise WorkflowError(str(error))

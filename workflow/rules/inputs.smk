@@ -2,9 +2,6 @@
 import os
 from dataclasses import replace
 
-from valleys.config import originals, outputs
-from valleys.config.experiment import Cell
-
 
 def cell_folder(cell):
     """The folder of one cell's artefacts."""

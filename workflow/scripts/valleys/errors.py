@@ -1,6 +1,8 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The one exception whose message is meant for the person at the keyboard, and what a message may offer."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 
 def shown(text: object) -> str:
@@ -33,3 +35,13 @@ class ValleysError(Exception):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(shown(message))
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return ``, did you mean 'x'?`` for the known word nearest to one, or nothing if none is near.
+
+    Small and capital letters count as the same.
+    """
+    words = {str(one).lower(): str(one) for one in known}
+    close = difflib.get_close_matches(str(word).lower(), list(words), n=1, cutoff=0.5)
+    return f", did you mean {words[close[0]]!r}?" if close else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,7 +66,12 @@ def parser() -> argparse.ArgumentParser:
     )
     claims = commands.add_parser("claims", help="the claims table of a finished run")
     claims.add_argument("config", type=files.expand, help="the run's config file")
-    commands.add_parser("options", help="data sources, architectures and directions (docs/options.md)")
+    listed = commands.add_parser(
+        "options", help="data sources, architectures and directions (docs/options.md)"
+    )
+    listed.add_argument(
+        "--schema", action="store_true", help="as a JSON schema (workflow/schemas/options.schema.yaml)"
+    )
     return top
 
 
@@ -151,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
                 return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
                 return show_claims(arguments.config)
-        print(options(), end="")
+        print(options_schema() if arguments.schema else options(), end="")
         return 0
     except ValleysError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -265,11 +271,21 @@ def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool
     return 0
 
 
+def options_schema() -> str:
+    """Return what editors know of data sources, architectures and direction kinds, as YAML."""
+    import yaml
+
+    from valleys.config import schema
+
+    plain = json.loads(json.dumps(schema.options_schema()))  # nothing shared, which YAML would mark
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+
+
 def options() -> str:
     """Return the tables of data sources, architectures and direction kinds as Markdown."""
     from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS
     from valleys.landscape.kinds import GROUPS, KINDS
-    from valleys.models.options import ACTIVATIONS, ARCHS, NORM_INITS, NORMS
+    from valleys.models.options import ARCHS, OPTIONS
 
     lines = ["# Options", "", "Made by `python -m valleys options`; every other key is described in"]
     lines += ["`workflow/schemas/config.schema.yaml`.", "", "## Data sources (`datasets.<name>.source`)", ""]
@@ -285,8 +301,9 @@ def options() -> str:
     for name, arch in ARCHS.items():
         given = ", ".join(f"{key} {value}" for key, value in arch.options.items())
         lines.append(f"- **`{name}`**: {arch.description}. Options and defaults: {given}.")
-    lines += ["", f"`norm`: {', '.join(NORMS)}. `activation`: {', '.join(ACTIVATIONS)}."]
-    lines += [f"`norm_init`: {', '.join(NORM_INITS)}.", "", "## Directions (`probes.<name>.kind`)", ""]
+    lines.append("")
+    lines += [f"- `{key}` ({option.wanted()}): {option.help}" for key, option in OPTIONS.items()]
+    lines += ["", "## Directions (`probes.<name>.kind`)", ""]
     lines += [f"- **`{name}`**: {kind.help}" for name, kind in KINDS.items()]
     lines += ["", f"Parameter groups (`group`): {', '.join(f'`{g}`' for g in GROUPS)}.", ""]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from valleys.cli.given import cell_of, name_of, read_data, read_model
 from valleys.cli.requests import Request, parse_block
-from valleys.config.experiment import SOLUTIONS
+from valleys.config.catalogue import SOLUTIONS
 from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
 from valleys.errors import ValleysError

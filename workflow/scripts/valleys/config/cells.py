@@ -14,10 +14,10 @@ from typing import Any
 
 from valleys import factories
 from valleys.config.catalogue import SOLUTIONS
-from valleys.config.schema import Config, check, nearest, with_defaults
+from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
 from valleys.data.options import validate_dataset
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import COMPUTED, NEEDS
 from valleys.models.options import validate_spec
 
@@ -169,7 +169,7 @@ class Cells:
                     if name not in known:
                         raise ValleysError(
                             f"config: grid.{i}.{key}: {name!r} is not among {key}s"
-                            f"{nearest(name, known)}; there are {', '.join(known)}"
+                            f"{did_you_mean(name, known)}; there are {', '.join(known)}"
                         )
                 axes.append(names)
             for values in itertools.product(*axes, entry.get("seeds", self.config["seeds"])):

@@ -21,11 +21,11 @@ from valleys.config.probe_checks import (
     check_probes,
     check_windows,
 )
-from valleys.config.schema import WILDCARD, ignores_case, input_path, nearest
+from valleys.config.schema import WILDCARD, ignores_case, input_path
 from valleys.config.studies import is_plain
 from valleys.config.versions import VERSIONS
 from valleys.data.options import image_shape
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import NEEDS
 
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and rules call those
@@ -92,7 +92,7 @@ def _check_names(experiment: Cells) -> None:
             for name in entry.get(key, ()):
                 if name not in known:
                     raise ValleysError(
-                        f"config: {where}.{key}: {name!r} is not among {key}{nearest(name, known)}; "
+                        f"config: {where}.{key}: {name!r} is not among {key}{did_you_mean(name, known)}; "
                         f"there are {', '.join(known) or 'none'}"
                     )
     for name in experiment.checkpoints:
@@ -187,7 +187,7 @@ def _check_known(experiment: Cells, where: str, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise ValleysError(
-                f"config: {where}: {name!r} is no solution{nearest(name, known)}; "
+                f"config: {where}: {name!r} is no solution{did_you_mean(name, known)}; "
                 f"choose from {', '.join(known)}"
             )
         if name not in SOLUTIONS and not any(name in experiment.available(cell) for cell in experiment.cells):
@@ -232,7 +232,7 @@ def _check_start(experiment: Cells, name: str) -> None:
             )
         if start["recipe"] not in known:
             raise ValleysError(
-                f"{where}: {start['recipe']!r} is not among recipes{nearest(start['recipe'], known)}; "
+                f"{where}: {start['recipe']!r} is not among recipes{did_you_mean(start['recipe'], known)}; "
                 f"there are {', '.join(known)}"
             )
         if start["recipe"] in passed:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from valleys.config.cells import Cells, chosen_solutions, named_in, own_of
-from valleys.config.schema import Config, nearest
-from valleys.errors import ValleysError
+from valleys.config.schema import Config
+from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import GROUPS, KINDS, SINGLE
 
 #: What no computer does in a lifetime, by what is counted: more of it is a slip.
@@ -61,7 +61,7 @@ def check_probes(experiment: Cells) -> None:
         where, kinds = f"config: probes.{name}", list(KINDS)
         if probe["kind"] not in kinds:
             raise ValleysError(
-                f"{where}.kind: unknown kind {probe['kind']!r}{nearest(probe['kind'], kinds)}; "
+                f"{where}.kind: unknown kind {probe['kind']!r}{did_you_mean(probe['kind'], kinds)}; "
                 f"choose from {', '.join(kinds)}"
             )
         if probe["group"] in ("layer:", "layer:<name>"):
@@ -69,7 +69,7 @@ def check_probes(experiment: Cells) -> None:
         if probe["group"] not in GROUPS and not probe["group"].startswith("layer:"):
             raise ValleysError(
                 f"{where}.group: unknown group {probe['group']!r}"
-                f"{nearest(probe['group'], list(GROUPS))}; "
+                f"{did_you_mean(probe['group'], list(GROUPS))}; "
                 f"choose from {', '.join(GROUPS)}"
             )
         if probe["kind"] == "filter" and probe["group"].startswith("bn"):
@@ -119,7 +119,7 @@ def check_lines(experiment: Cells) -> None:
         where, recipe = f"config: lines.{name}", line["stop_recipe"]
         if recipe is not None and recipe not in recipes:
             raise ValleysError(
-                f"{where}.stop_recipe: {recipe!r} is not among recipes{nearest(recipe, recipes)}; "
+                f"{where}.stop_recipe: {recipe!r} is not among recipes{did_you_mean(recipe, recipes)}; "
                 f"there are {', '.join(recipes)}"
             )
         if line["start"] == line["stop"] and not experiment.leaves_cell(name):
@@ -205,7 +205,7 @@ def _check_span(experiment: Cells, where: str, plane: Config) -> None:
             raise ValleysError(f"{where}: {text!r} is no direction; write <probe>/<k>, as in uniform/0")
         if name not in probes:
             raise ValleysError(
-                f"{where}: {name!r} is not among probes{nearest(name, list(probes))}; "
+                f"{where}: {name!r} is not among probes{did_you_mean(name, list(probes))}; "
                 f"there are {', '.join(probes) or 'none'}"
             )
         n = 1 if probes[name]["kind"] in SINGLE else probes[name]["n"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import json
 import os
@@ -14,8 +13,13 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
-from valleys.errors import ValleysError
+from valleys.data import options
+from valleys.errors import ValleysError, did_you_mean
+from valleys.landscape.kinds import GROUPS, KINDS
+from valleys.models import options as model_options
 from valleys.storage import schemas
 
 SCHEMA_FILE = schemas.schema("config.schema.yaml")
@@ -46,14 +50,34 @@ _Validator = validators.extend(
 @functools.cache
 def _schema() -> Mapping[str, Any]:
     """Return the config's schema, read once: to read it takes ten times as long as to check a config."""
-    return yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(SCHEMA_FILE.read_text(encoding="utf-8"), loader)
+
+
+# What options.schema.yaml says to an editor, the library checks by the tables that it is made from.
+_LEFT = {"$defs": dict.fromkeys(("dataset", "model", "kind", "group"), True)}
+_REGISTRY = Registry().with_resource("options.schema.yaml", DRAFT202012.create_resource(_LEFT))
+
+
+def options_schema() -> dict[str, Any]:
+    """Return ``options.schema.yaml``: what data sets, models and probes may say, from our tables."""
+    layers = {"type": "string", "pattern": "^layer:."}
+    defs = {
+        "dataset": options.schema(),
+        "model": model_options.schema(),
+        "kind": {"enum": list(KINDS), "enumDescriptions": list(KINDS.values())},
+        "group": {"anyOf": [{"enum": [name for name in GROUPS if ":" not in name]}, layers]},
+    }
+    made = "Made by `python -m valleys options --schema`; do not edit."
+    return {"$schema": Draft202012Validator.META_SCHEMA["$id"], "$comment": made, "$defs": defs}
 
 
 def check(config: Config) -> None:
     """Check types, names and keys against the JSON schema, with one clear line for the first mistake.
 
-    Snakemake's ``validate`` uses the same schema and fills in the defaults; it is called after this, which
-    is here for the message: the key's full path and, for an unknown key or value, the nearest valid one.
+    The message has the key's full path and, for an unknown key or value, the nearest valid one. Options of
+    data sets and models are checked by their tables, when an `Experiment` is made. A config with defaults
+    filled in may be checked again.
 
     Raises
     ------
@@ -61,12 +85,32 @@ def check(config: Config) -> None:
         For the mistake nearest to the root.
     """
     _check_plain_values(config)
-    errors = sorted(_Validator(_schema()).iter_errors(config), key=lambda e: len(e.absolute_path))
+    found = _Validator(_schema(), registry=_REGISTRY).iter_errors(config)
+    errors = sorted(found, key=lambda e: len(e.absolute_path))
     if errors:
         error = errors[0]
         while error.context:  # of anyOf, the branch that got furthest says what the user meant
             error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
         raise ValleysError(_explain(error))
+    _check_losses(config)
+
+
+def _check_losses(config: Config) -> None:
+    """Check that no loss is given an option of another one, which it would not use."""
+    filled = set(_schema()["properties"]) <= set(config)  # a loss then has the options of all
+    every = set(_schema()["$defs"]["loss"]["properties"])
+    for block in ("recipes", "checkpoints"):
+        for name, one in config.get(block, {}).items():
+            loss = one.get("loss", {})
+            chosen = loss.get("name", "cross_entropy")
+            if filled and loss.keys() == every:
+                continue
+            for key in sorted(loss.keys() - {"name", *model_options.LOSSES[chosen]}):
+                (other,) = (loss for loss, known in model_options.LOSSES.items() if key in known)
+                raise ValleysError(
+                    f"config: {block}.{name}.loss.{key}: {loss[key]!r} is set, but {chosen} has no option "
+                    f"{key!r}; drop it, or set name to {other}"
+                )
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -228,14 +272,14 @@ def _explain(error: ValidationError) -> str:
         known = list(error.schema.get("properties", {}))
         for key in error.instance:
             if key not in known:
-                near, keys = nearest(str(key), known), ", ".join(sorted(known))
+                near, keys = did_you_mean(key, known), ", ".join(sorted(known))
                 return f"{where}: unknown key {key!r}{near}; keys here: {keys}"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{where}: missing {', '.join(missing)}"
     if error.validator == "enum":
         known = [str(value) for value in error.validator_value]
-        hint = nearest(str(error.instance), known)
+        hint = did_you_mean(error.instance, known)
         return f"{where}: {error.instance!r}{hint}; choose from {', '.join(known)}"
     if error.validator == "type" and isinstance(error.instance, float) and "number" in error.validator_value:
         size = f"{SMALLEST:g} to {LARGEST:g}"
@@ -245,17 +289,19 @@ def _explain(error: ValidationError) -> str:
         if error.validator_value.startswith("^[a-z]"):  # of studies, whose tables and rules have their names
             right = "small letters, digits and '_', beginning with a letter"
         return f"{where}: {error.instance!r} cannot be a name; use {right}"
+    if error.validator == "type":
+        return f"{where}: {error.message}{_meaning(error.schema)}"
     return f"{where}: {error.message}"
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """Return the end of a sentence that offers the known word nearest to one, if any is near."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
+def _meaning(schema: Mapping[str, Any]) -> str:
+    """Return the end of a sentence that says what a key means: the first sentence of its description."""
+    text = schema.get("description", "").partition(". ")[0].rstrip(".")
+    return f" ({text})" if text else ""
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of the config's schema, in place, as Snakemake's ``validate`` does.
+    """Fill in the defaults of the config's schema, in place; those of data sets and models are left out.
 
     Parameters
     ----------
@@ -271,6 +317,6 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         yield from plain(validator, schemas, instance, schema)
 
     filling = validators.extend(Draft202012Validator, {"properties": properties})
-    for _ in filling(_schema()).iter_errors(config):
+    for _ in filling(_schema(), registry=_REGISTRY).iter_errors(config):
         pass  # the caller has checked
     return config

@@ -20,7 +20,6 @@ import contextlib
 import copy
 import csv
 import io
-import os
 import re
 import sys
 from collections import defaultdict
@@ -33,7 +32,7 @@ import yaml
 
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
-from valleys.config.schema import SCHEMA_FILE, check
+from valleys.config.schema import check, with_defaults
 from valleys.costs.jobs import Costs
 from valleys.costs.machine import MB
 from valleys.costs.rules import RULES
@@ -261,12 +260,9 @@ def make(
 
 def experiment_of(configfile: Path) -> Experiment:
     """Return the experiment of a config file, checked as a run checks it."""
-    from snakemake.utils import validate
-
     config = copy.deepcopy(load(configfile))  # without aliases
     check(config)
-    validate(config, os.fspath(SCHEMA_FILE))
-    return Experiment(config)
+    return Experiment(with_defaults(config))
 
 
 @contextlib.contextmanager

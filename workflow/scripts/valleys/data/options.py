@@ -7,34 +7,16 @@ it and fills in the defaults.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from valleys import factories
 from valleys.errors import ValleysError
+from valleys.options import Option, block_schema, check_name, check_options
 from valleys.storage import files
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option: the kind of value it takes, and what it is when left out.
-
-    ``kind`` is one of ``int``, ``bool``, ``str``, ``path`` (a string), ``paths`` (a string, a glob pattern,
-    or a non-empty list of either), ``factory`` (``module:attribute``) and ``kwargs`` (a mapping). An optional
-    option may also be given as null, which means its default.
-    """
-
-    kind: str
-    help: str
-    default: Any = None
-    required: bool = False
-    minimum: int | None = None
-    maximum: int | None = None
-    least: float | None = None  # of numbers in a list
 
 
 @dataclass(frozen=True)
@@ -137,9 +119,17 @@ COMMON_OPTIONS: dict[str, Option] = {
     "classes": Option(
         "int", "number of classes; left out, the largest training label plus one", minimum=2, maximum=10**7
     ),
-    "mean": Option("numbers", "subtracted from pixels in [0, 1], by channel; left out, the train set's mean"),
+    "mean": Option(
+        "numbers",
+        "subtracted from pixels in [0, 1], by channel; left out, the train set's mean",
+        minimum=-_NUMBER,
+        maximum=_NUMBER,
+    ),
     "std": Option(
-        "numbers", "what that is divided by, by channel; left out, the train set's deviation", least=1e-6
+        "numbers",
+        "what that is divided by, by channel; left out, the train set's deviation",
+        minimum=1e-6,
+        maximum=_NUMBER,
     ),
 }
 
@@ -268,44 +258,6 @@ DATASET_OPTIONS: dict[str, Source] = {
 }
 
 
-def nearest(word: object, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the known word nearest to ``word``, or nothing."""
-    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f" (did you mean {match[0]!r}?)" if match else ""
-
-
-def _check(where: str, value: Any, option: Option) -> None:
-    """Raise unless ``value`` is of the kind that ``option`` takes."""
-    if option.kind == "int":
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValleysError(f"{where} is {value!r}; it must be an integer: {option.help}")
-        if option.minimum is not None and value < option.minimum:
-            raise ValleysError(f"{where} is {value}; it must be at least {option.minimum}")
-        if option.maximum is not None and value > option.maximum:
-            raise ValleysError(f"{where} is {value}; it must be at most {option.maximum}")
-    elif option.kind == "bool":
-        if not isinstance(value, bool):
-            raise ValleysError(f"{where} is {value!r}; it must be true or false: {option.help}")
-    elif option.kind == "numbers":
-        found = value if isinstance(value, list | tuple) else []
-        right = all(
-            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _NUMBER for v in found
-        )
-        if not found or not right:
-            raise ValleysError(
-                f"{where} is {value!r}; it must be a list of numbers, {_NUMBER:g} at most: {option.help}"
-            )
-        if option.least is not None and min(found) < option.least:
-            raise ValleysError(f"{where} is {value!r}; each must be at least {option.least:g}")
-    elif option.kind in ("factory", "kwargs"):
-        return  # checked together, by `factories.check`
-    elif option.kind == "paths" and isinstance(value, list | tuple):
-        if not value or not all(isinstance(item, str) and item for item in value):
-            raise ValleysError(f"{where} is {value!r}; a list here must hold one or more paths")
-    elif not isinstance(value, str) or not value:
-        raise ValleysError(f"{where} is {value!r}; it must be a non-empty string: {option.help}")
-
-
 def originals(spec: Mapping[str, Any]) -> list[str]:
     """Return the user's files and folders that a data set is read from and that are there now.
 
@@ -376,34 +328,26 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(spec, Mapping):
         raise ValleysError(f"{where} is {spec!r}; it must be a mapping with the key 'source'")
     source = spec.get("source", name if name in DATASET_OPTIONS else None)
-    known_sources = ", ".join(DATASET_OPTIONS)
     if source is None:
-        raise ValleysError(f"{where} has no key 'source'; it must be one of: {known_sources}")
-    if not isinstance(source, str) or source not in DATASET_OPTIONS:
-        hint = nearest(source, DATASET_OPTIONS)
-        raise ValleysError(f"{where}.source is {source!r}{hint}; it must be one of: {known_sources}")
+        raise ValleysError(f"{where}: missing source; it must be one of: {', '.join(DATASET_OPTIONS)}")
+    check_name(where, source, DATASET_OPTIONS, "source")
+    given = {key: value for key, value in spec.items() if key != "source"}
     options = {**DATASET_OPTIONS[source].options, **COMMON_OPTIONS}
-    for key in spec:
-        if key != "source" and key not in options:
-            raise ValleysError(
-                f"{where} has the unknown key {key!r}{nearest(key, options)}; "
-                f"the source {source!r} takes: {', '.join(options)}"
-            )
-    filled: dict[str, Any] = {"source": source}
+    filled = {
+        "source": source,
+        **check_options(where, given, options, f"the source {source!r}", or_null=True),
+    }
     for key, option in options.items():
-        value = spec.get(key)
-        if value is None:
-            if option.required:
-                raise ValleysError(
-                    f"{where} lacks the key {key!r}, which the source {source!r} needs: {option.help}"
-                )
-            if option.kind != "numbers":  # not in the params of data sets prepared before there were any
-                filled[key] = option.default
-            continue
-        _check(f"{where}.{key}", value, option)
-        filled[key] = list(value) if isinstance(value, tuple) else value
+        if option.kind == "numbers" and filled[key] is None:
+            del filled[key]  # not in the params of data sets prepared before there were any
     if "factory" in filled:
         filled["factory"], filled["kwargs"] = factories.check(where, filled["factory"], filled["kwargs"])
     for key in {"mean", "std"} & set(filled):
         check_channels(name, key, filled[key], image_shape(filled)[0])
     return filled
+
+
+def schema() -> dict[str, Any]:
+    """Return JSON schema of a data set's entry, for editors: it says what `validate_dataset` checks."""
+    tables = {name: (s.description, {**s.options, **COMMON_OPTIONS}) for name, s in DATASET_OPTIONS.items()}
+    return block_schema("source", tables, "Where the images come from.", or_null=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.evaluator import Evaluator, check_finite
 from valleys.networks.tensors import movable, vector_norm
 
@@ -140,9 +139,8 @@ def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, T
         if not isinstance(tensor, Tensor):
             raise ValleysError(f"direction: {name!r} is a {type(tensor).__name__}; it must be a tensor")
         if name not in parameters:
-            near = difflib.get_close_matches(name, list(parameters), n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ValleysError(f"direction: the network has no parameter {name!r}{hint}")
+            near = did_you_mean(name, parameters)
+            raise ValleysError(f"direction: the network has no parameter {name!r}{near}")
         if tensor.shape != parameters[name].shape:
             raise ValleysError(
                 f"direction: {name!r} has shape {tuple(tensor.shape)}; that of the parameter is "

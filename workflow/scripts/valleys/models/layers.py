@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, did_you_mean
 from valleys.models.options import (
     NORM_INITS,
-    pick,
 )
 
 ACTIVATION_MODULES = {
@@ -52,6 +51,14 @@ NORM_MAKERS: dict[str, Norm] = {
 }
 
 
+def _check_name(where: str, name: str, known: Iterable[str]) -> None:
+    """Raise unless a name is one of those that are known."""
+    if name not in known:
+        raise ValleysError(
+            f"{where}: {name!r}{did_you_mean(name, known)}; it must be one of: {', '.join(known)}"
+        )
+
+
 @dataclass(frozen=True)
 class LayerMaker:
     """Makes the layers that depend on the options ``norm``, ``groups`` and ``activation``.
@@ -68,8 +75,8 @@ class LayerMaker:
 
     def __post_init__(self) -> None:
         """Check the names."""
-        pick("model.norm", self.norm, NORM_MAKERS)
-        pick("model.activation", self.activation, ACTIVATION_MODULES)
+        _check_name("model.norm", self.norm, NORM_MAKERS)
+        _check_name("model.activation", self.activation, ACTIVATION_MODULES)
 
     @property
     def bias(self) -> bool:
@@ -141,7 +148,7 @@ def init_norm_weights(model: nn.Module, how: str, generator: torch.Generator | N
     generator
         Source of the draws, on the CPU: draws are made there, so that they are the same on every device.
     """
-    pick("model.norm_init", how, NORM_INITS)
+    _check_name("model.norm_init", how, NORM_INITS)
     for name, kind in norm_parameters(model).items():
         if kind == "norm_weight":
             weight = model.get_parameter(name)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
+from valleys.models.options import LOSSES
 from valleys.models.precision import at_least_fp32
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -207,18 +208,16 @@ def _of_torch(loss: Loss) -> _Weighted | None:
     return _Weighted(function, **options)
 
 
-#: Losses of `build`: the option that one has, and its greatest value (the least is 0).
-_NAMED = {"cross_entropy": None, "mse": None, "label_smoothing": ("smoothing", 1), "focal": ("gamma", 100)}
-
-
 def _as_loss(loss: Any) -> Loss:
     if isinstance(loss, str | Mapping):
         spec = {"name": loss} if isinstance(loss, str) else dict(loss)
-        name, option = spec.get("name"), None
-        known = isinstance(name, str) and name in _NAMED
-        if known and (option := _NAMED[name]):
-            known = _is_within(spec.get(option[0]), option[1])
-        if not known or spec.keys() != {"name", *(option or ())[:1]}:
+        name = spec.get("name")
+        options = LOSSES[name] if isinstance(name, str) and name in LOSSES else None
+        if (
+            options is None
+            or spec.keys() != {"name", *options}
+            or not all(option.accepts(spec[key]) for key, option in options.items())
+        ):
             raise ValleysError(
                 f"loss: {loss!r} names none; write cross_entropy, mse, {{'name': 'label_smoothing', "
                 "'smoothing': 0.1} or {'name': 'focal', 'gamma': 2}, or give a function of (outputs, labels)"
@@ -231,10 +230,6 @@ def _as_loss(loss: Any) -> Loss:
             f"loss: {loss!r} cannot be called; give a function of (outputs, labels), as nn.CrossEntropyLoss()"
         )
     return loss
-
-
-def _is_within(value: Any, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 _WANTED = "it must return one value an image, or their mean"

@@ -6,34 +6,74 @@ The Snakefile calls :func:`validate_spec` before any job starts, so nothing here
 
 from __future__ import annotations
 
-import copy
-import difflib
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from valleys import factories
 from valleys.errors import ValleysError
+from valleys.options import Option, block_schema, check_name, check_options
 
 NORMS = ("batch", "group", "layer", "none")
 ACTIVATIONS = ("relu", "gelu", "tanh", "sigmoid", "softplus", "silu")
 NORM_INITS = ("ones", "uniform", "gaussian")
 BLOCKS = ("auto", "basic", "bottleneck")
 
-# Options that name one of a few things; every other option has the type of its default.
-CHOICES = {"norm": NORMS, "activation": ACTIVATIONS, "norm_init": NORM_INITS, "block": BLOCKS}
+_MOST = 100_000  # of whole numbers; beyond these bounds no machine holds the network
 
-# Where a fraction may lie: (lowest, highest, whether the lowest and the highest themselves are allowed).
-RANGES = {"dropout": (0.0, 1.0, True, False), "compression": (0.0, 1.0, False, True)}
-
-# Whole numbers are from 1 to 100,000, or to these: beyond, no machine holds the network.
-MAXIMA = {"depth": 10_001, "width": 4096, "widen": 256, "growth": 1024, "hidden": 10_000_000}
+#: Every option by name; its default is the architecture's.
+OPTIONS: dict[str, Option] = {
+    "hidden": Option(
+        "ints", "units of each hidden layer", minimum=1, maximum=10_000_000, examples=([64, 64],)
+    ),
+    "width": Option("int", "channels of the first stage", minimum=1, maximum=4096),
+    "depth": Option("int", "layers", minimum=1, maximum=10_001, examples=(20, 110, 164)),
+    "block": Option(
+        "choice", "auto: bottleneck from depth 164 on, or where only that fits the depth", choices=BLOCKS
+    ),
+    "skip": Option("bool", "false: without the connections around blocks"),
+    "growth": Option("int", "channels that each layer adds", minimum=1, maximum=1024),
+    "compression": Option("number", "share of channels that a transition keeps", above=0, maximum=1),
+    "widen": Option("int", "how many times wider than a plain ResNet", minimum=1, maximum=256),
+    "dropout": Option("number", "share of units dropped in training", minimum=0, below=1),
+    "norm": Option("choice", "layers that normalise", choices=NORMS),
+    "groups": Option("int", "groups of norm group", minimum=1, maximum=_MOST),
+    "activation": Option("choice", "nonlinearity between layers", choices=ACTIVATIONS),
+    "norm_init": Option("choice", "weights of norm layers at the start", choices=NORM_INITS),
+}
+_FACTORY = Option(
+    "factory",
+    "module:attribute of a callable that returns a torch.nn.Module, images (N, C, H, W) to logits (N, "
+    "classes). The module is in the folder of the run or installed. An edit of its code, or of what it "
+    "imports from that folder or from elsewhere on Python's path, or another release of an installed "
+    "package, makes anew what depends on it, given weights too",
+    examples=("nets:build",),
+)
+_KWARGS = Option(
+    "kwargs",
+    "arguments of the factory: numbers, text, true, false, null, and lists and mappings of these. "
+    "num_classes or classes, in_chans or in_channels, and in_shape are passed as well where its signature "
+    "names them",
+)
 LONGEST = 1000  # lists
 MOST_WEIGHTS = 10**10  # of all layers of an mlp between hidden ones
 
 # Layers per block unit and layers outside of blocks: a depth must be unit * n + rest with n >= 1.
 DEPTH_RULES = {"basic": (6, 2), "bottleneck": (9, 2), "wrn": (6, 4), "densenet_bc": (6, 4)}
+
+
+#: Losses by name, each with its options (`models.losses.build`).
+LOSSES: dict[str, dict[str, Option]] = {
+    "cross_entropy": {},
+    "label_smoothing": {
+        "smoothing": Option("number", "share of a label spread over all classes", 0.1, minimum=0, maximum=1)
+    },
+    "mse": {},
+    "focal": {
+        "gamma": Option("number", "power of 1 - p that weighs an image", 2, minimum=0, maximum=100),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -95,13 +135,9 @@ ARCHS: dict[str, Arch] = {
 }
 
 
-def pick(key: str, value: Any, valid: Iterable[str]) -> str:
-    """Return `value` when it is one of `valid`, else raise a ValleysError that suggests the nearest one."""
-    valid = tuple(valid)
-    if isinstance(value, str) and value in valid:
-        return value
-    near = difflib.get_close_matches(str(value).lower(), valid, n=1, cutoff=0.0)
-    raise ValleysError(f"{key}: {value!r} is not known; nearest is {near[0]!r} (valid: {', '.join(valid)})")
+def _table(arch: str) -> dict[str, Option]:
+    """Return the options of an architecture."""
+    return {key: replace(OPTIONS[key], default=value) for key, value in ARCHS[arch].options.items()}
 
 
 def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,12 +168,14 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         raise ValleysError(
             f"model.arch: missing; choose one of: {', '.join(ARCHS)} (or give factory: module:attribute)"
         )
-    arch = pick("model.arch", spec["arch"], ARCHS)
-    full = {"arch": arch, **copy.deepcopy(ARCHS[arch].options)}
-    for key, value in spec.items():
-        if key != "arch":
-            _check_option_name(arch, key, value)
-            full[key] = _check_value(key, value, default=full[key])
+    arch = check_name("model", spec["arch"], ARCHS, "arch")
+    given = {key: value for key, value in spec.items() if key != "arch"}
+    full = {"arch": arch, **check_options("model", given, _table(arch), f"the architecture {arch!r}")}
+    hidden = full.get("hidden", ())
+    if len(hidden) > LONGEST or sum(a * b for a, b in itertools.pairwise(hidden)) > MOST_WEIGHTS:
+        raise ValleysError(
+            f"model.hidden: {len(hidden)} layers with more weights than any machine holds; take fewer"
+        )
     if arch == "preresnet":
         preresnet_blocks(full["depth"], full["block"])
     elif arch in DEPTH_RULES:
@@ -155,54 +193,6 @@ def _validate_factory(spec: Mapping[str, Any]) -> dict[str, Any]:
             )
     factory, kwargs = factories.check("model", spec["factory"], spec.get("kwargs"))
     return {"factory": factory, "kwargs": kwargs}
-
-
-def _check_option_name(arch: str, key: Any, value: Any) -> None:
-    """Raise unless `arch` has an option `key`; show the value too, so that the line is easy to find."""
-    options = ARCHS[arch].options
-    if key not in options:
-        near = difflib.get_close_matches(str(key).lower(), options, n=1, cutoff=0.0)[0]
-        raise ValleysError(
-            f"model.{key}: {value!r} is set, but {arch!r} has no option {key!r}; "
-            f"nearest is {near!r} (valid: {', '.join(options)})"
-        )
-
-
-def _check_value(key: str, value: Any, *, default: Any) -> Any:
-    """Return `value` in the type of `default`, or raise the error that says what would be right."""
-    name, most = f"model.{key}", MAXIMA.get(key, 100_000)
-    if key in CHOICES:
-        return pick(name, value, CHOICES[key])
-    if isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-        raise ValleysError(f"{name}: {value!r} is not a truth value; nearest is {bool(value)} (true, false)")
-    if isinstance(default, int):
-        if _is_positive_int(value, most):
-            return value
-        raise ValleysError(
-            f"{name}: {value!r} is not a whole number >= 1 (at most {most}); the default is {default}"
-        )
-    if isinstance(default, float):
-        low, high, with_low, with_high = RANGES[key]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and (low < value < high or (with_low and value == low) or (with_high and value == high)):
-            return float(value)
-        interval = f"{'[' if with_low else '('}{low:g}, {high:g}{']' if with_high else ')'}"
-        raise ValleysError(f"{name}: {value!r} is not a number in {interval}; the default is {default}")
-    if isinstance(value, list | tuple) and all(_is_positive_int(item, most) for item in value):
-        if len(value) > LONGEST or sum(a * b for a, b in itertools.pairwise(value)) > MOST_WEIGHTS:
-            raise ValleysError(
-                f"{name}: {len(value)} layers with more weights than any machine holds; take fewer"
-            )
-        return list(value)
-    raise ValleysError(
-        f"{name}: {value!r} is not a list of whole numbers >= 1 (at most {most}); the default is {default}"
-    )
-
-
-def _is_positive_int(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def blocks_for_depth(depth: int, *kinds: str) -> tuple[str, int]:
@@ -232,3 +222,15 @@ def preresnet_blocks(depth: int, block: str) -> tuple[str, int]:
     if block != "auto":
         return blocks_for_depth(depth, block)
     return blocks_for_depth(depth, *(("basic", "bottleneck") if depth < 164 else ("bottleneck", "basic")))
+
+
+def schema() -> dict[str, Any]:
+    """Return JSON schema of a model's block, for editors: it says what `validate_spec` checks."""
+    tables = {name: (arch.description, _table(name)) for name, arch in ARCHS.items()}
+    by_name = block_schema("arch", tables, "The architecture; or give `factory`, a network of your own.")
+    own = {"factory": _FACTORY.schema(), "kwargs": _KWARGS.schema()}
+    return {
+        "if": {"required": ["factory"]},
+        "then": {"additionalProperties": False, "required": ["factory"], "properties": own},
+        "else": by_name,
+    }

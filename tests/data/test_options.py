@@ -1,4 +1,4 @@
-"""What a data set's entry may say: defaults, and one line for what is wrong."""
+"""What a data set's entry may say: defaults, and one line for each mistake."""
 
 import json
 import os
@@ -10,9 +10,7 @@ import pytest
 from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS, validate_dataset
 from valleys.errors import ValleysError
 
-ROOT = Path(__file__).resolve().parents[2]
-
-SCRIPTS = ROOT / "workflow" / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 
 def test_options_need_no_torch():
@@ -58,22 +56,22 @@ def test_defaults_are_filled_in():
     ("spec", "words"),
     [
         ("digits", ["mapping"]),
-        ({}, ["no key 'source'", "cifar10"]),
+        ({}, ["missing source", "cifar10"]),
         ({"source": "cifar"}, ["'cifar'", "did you mean 'cifar10'"]),
-        ({"source": 3}, ["source is 3"]),
-        ({"source": "cifar10"}, ["lacks the key 'root'", "cifar10"]),
-        ({"source": "numpy", "train": "a"}, ["lacks the key 'test'"]),
-        ({"source": "image_folder", "train": "a", "test": "b"}, ["lacks the key 'size'"]),
+        ({"source": 3}, ["source: 3"]),
+        ({"source": "cifar10"}, ["missing root", "cifar10", "folder that holds"]),
+        ({"source": "numpy", "train": "a"}, ["missing test"]),
+        ({"source": "image_folder", "train": "a", "test": "b"}, ["missing size"]),
         ({"source": "digits", "max_trian": 3}, ["'max_trian'", "did you mean 'max_train'"]),
         ({"source": "digits", "root": "r"}, ["unknown key 'root'", "train_size"]),
-        ({"source": "digits", "train_size": 1797}, ["train_size is 1797", "at most 1796"]),
-        ({"source": "digits", "train_size": 800.0}, ["train_size is 800.0", "integer"]),
-        ({"source": "digits", "train_size": True}, ["integer"]),
-        ({"source": "digits", "max_train": 0}, ["max_train is 0", "at least 1"]),
-        ({"source": "digits", "classes": 1}, ["classes is 1", "at least 2"]),
-        ({"source": "cifar10", "root": "r", "download": "no"}, ["download is 'no'", "true or false"]),
-        ({"source": "cifar10", "root": ""}, ["root is ''", "non-empty"]),
-        ({"source": "parquet", "train": [], "test": "b"}, ["train is []"]),
+        ({"source": "digits", "train_size": 1797}, ["train_size: 1797", "at most 1796", "default is 800"]),
+        ({"source": "digits", "train_size": 800.0}, ["train_size: 800.0", "whole number"]),
+        ({"source": "digits", "train_size": True}, ["whole number"]),
+        ({"source": "digits", "max_train": 0}, ["max_train: 0", "at least 1"]),
+        ({"source": "digits", "classes": 1}, ["classes: 1", "at least 2"]),
+        ({"source": "cifar10", "root": "r", "download": "no"}, ["download: 'no'", "true or false", "false"]),
+        ({"source": "cifar10", "root": ""}, ["root: ''", "a path"]),
+        ({"source": "parquet", "train": [], "test": "b"}, ["train: []"]),
         ({"source": "parquet", "train": ["a", 3], "test": "b"}, ["one or more paths"]),
     ],
 )
