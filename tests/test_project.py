@@ -97,7 +97,8 @@ def test_files_that_a_document_names_are_there(path, files):
 def test_files_that_comments_name_are_there(files):
     kinds = (".py", ".smk", ".yaml", ".def")
     commented = [ROOT / "Snakefile", ROOT / "Makefile", ROOT / "config.yaml"]
-    commented += [path for folder in FOLDERS for path in folder.rglob("*") if path.suffix in kinds]
+    folders = [folder for folder in FOLDERS if folder.name != "tests"]  # where some are wrong on purpose
+    commented += [path for folder in folders for path in folder.rglob("*") if path.suffix in kinds]
     for path in commented:
         named = re.findall(PATH % "(?:py|smk|md)", path.read_text(encoding="utf-8"))
         gone = [name for name in named if not any(file.endswith(f"/{name}") for file in files)]
