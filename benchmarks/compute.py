@@ -28,12 +28,13 @@ from common import document, markdown, rounds, save
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from valleys.costs import sizes
 from valleys.data.split import Split
 from valleys.execution import jobs
 from valleys.landscape import directions, hessian
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import probe_line
-from valleys.models import losses, precision, size, solutions
+from valleys.models import losses, precision, solutions
 from valleys.networks import bn_refresh
 from valleys.training.trainer import Trainer
 
@@ -266,7 +267,7 @@ def main() -> None:
     print({k: round(v) for k, v in peak.items()}, "GFLOP/s of matrix products", flush=True)
     rows = []
     for name in given.models:
-        flops = size.measure(SPECS[name], SHAPE, CLASSES).flops
+        flops = sizes.measure(SPECS[name], SHAPE, CLASSES).flops
         elsewhere = Elsewhere(name, given.images, given.threads)
         for measure, images, passes, ways in measures(name, given.images):
             ways["reference"] = partial(elsewhere.call, measure)

@@ -144,7 +144,8 @@ def test_the_schema_is_read_once_in_a_process():
     code = f"""
 import yaml
 from valleys.config import schema
-from valleys.config.experiment import Experiment, load
+from valleys.config.experiment import Experiment
+from valleys.config.reading import load
 read, times = type(schema.SCHEMA_FILE).read_text, []
 def counted(path, *args, **kwargs):
     times.append(path.name)

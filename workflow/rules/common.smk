@@ -4,6 +4,7 @@ from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
 from valleys.config.experiment import Cell, Experiment
 from valleys.config.params import Params
 from valleys.costs.jobs import Costs
+from valleys.landscape.kinds import KINDS
 
 try:
     schema.check_files(workflow.configfiles)

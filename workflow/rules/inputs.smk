@@ -79,7 +79,7 @@ def direction_files(wildcards):
     """The solutions, and of kind pca the iterates, that a probe's computed directions are made from."""
     cell, probe = cell_of(wildcards), wildcards.probe
     files = {"solutions": named_files(cell, experiment.direction_inputs(cell, probe))}
-    if config["probes"][probe]["kind"] == "pca":
+    if KINDS[config["probes"][probe]["kind"]].iterates:
         files["iterates"] = f"{cell_folder(cell)}/iterates"
     for seed in target_seeds(wildcards):
         other = cell_folder(replace(cell, seed=seed))

@@ -18,8 +18,7 @@ with job(snakemake) as log:
 
     spec, w, config = snakemake.params.spec, snakemake.wildcards, snakemake.config
     settings, device = spec["bn_refresh"], pick_device(config)
-    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    splits = read_splits(snakemake, device)
+    cell, splits = Cell(w.dataset, w.model, w.recipe, int(w.seed)), read_splits(snakemake, device)
     model, about = solutions.load(snakemake.input.swa, device)
     on = arithmetic(device, compiles(config))
     key = solutions.state_key(spec, [about], data_checksums(snakemake), on)

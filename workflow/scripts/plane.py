@@ -22,19 +22,18 @@ with job(snakemake) as log:
     block, device, compiled = spec["plane"], pick_device(snakemake.config), compiles(snakemake.config)
     cell, splits = Cell(w.dataset, w.model, w.recipe, int(w.seed)), read_splits(snakemake, device)
     networks, abouts = solutions.load_all(inputs.solutions, device)
-    files = {axis: inputs.get(f"directions_{axis}") for axis in "xy"}
-    stored = {axis: probing.read_directions(path, block["at"]) for axis, path in files.items() if path}
+    stored = {axis: probing.read_directions(inputs.get(f"directions_{axis}"), block["at"]) for axis in "xy"}
     recipe = Experiment(snakemake.config).recipe(cell.recipe)
     grid = planes.grid(block, networks, cell.path, lambda: read_iterates(inputs.iterates, recipe), stored)
     evaluator = evaluator_for(networks[block["at"]], splits, block, spec, compiled)
     whole = block["train_images"] is None and all(about["bn_policy"] != "stored" for about in abouts.values())
     planes.check_solutions(evaluator, grid.plane, networks, check_stored_bn=whole)
-    on = arithmetic(device, compiled)
-    key = solutions.state_key(spec, abouts.values(), data_checksums(snakemake), on, **grid.key())
+    data, on = data_checksums(snakemake), arithmetic(device, compiled)
+    key = solutions.state_key(spec, abouts.values(), data, on, **grid.key())
     state = state_folder(Path(snakemake.output.planes).parents[2], f"plane-{w.plane}", key)
     label = {**cell.columns(), "plane": w.plane}
     rows = planes.surface(evaluator, grid.plane, grid.xs, grid.ys, state=state / "rows.pt")
-    rows = [{**row, "bn_policy": evaluator.bn} for row in rows]
-    for table, found in (("planes", rows), ("plane_points", grid.points)):
-        tables.write(snakemake.output[table], table, [{**label, **row} for row in found], spec)
+    found = {"planes": [{**row, "bn_policy": evaluator.bn} for row in rows], "plane_points": grid.points}
+    for table, rows in found.items():
+        tables.write(snakemake.output[table], table, [{**label, **row} for row in rows], spec)
     shutil.rmtree(state, ignore_errors=True)

@@ -10,7 +10,7 @@ with job(snakemake) as log:
     from pathlib import Path
 
     from valleys.config.experiment import Cell
-    from valleys.landscape import evaluator, probing
+    from valleys.landscape import probing
     from valleys.landscape.kinds import COMPUTED
     from valleys.models import solutions
     from valleys.storage import tables
@@ -25,15 +25,14 @@ with job(snakemake) as log:
     for probe, block in spec["probes"].items():
         stored, header = load_weights(next(files), ours=True) if block["kind"] in COMPUTED else ({}, {})
         for name in block["solutions"]:
-            model, about = solutions.load(named[name], device)
-            at = evaluator.evaluator_for(model, splits, block, spec, compiled)
-            del model  # the evaluator has a copy
+            at, about = probing.evaluator_at(named[name], device, splits, block, spec, compiled)
             log.info("probe %s at %s", probe, name)
             key = probing.state_key(block, spec, at.precision, about, *inputs, stored)
             state = state_folder(Path(snakemake.output.curves).parents[2], f"probe-{probe}-{name}", key)
             options = {"stored": probing.stored_directions(stored, name), "constants": spec.get("asymmetry")}
-            options["check_stored_bn"] = block["train_images"] is None and about["bn_policy"] != "stored"
-            curves = probing.probe_solution(at, block, cell.path, state=state / "curves.pt", **options)
+            whole = block["train_images"] is None and about["bn_policy"] != "stored"
+            options |= {"check_stored_bn": whole, "state": state / "curves.pt"}
+            curves = probing.probe_solution(at, block, cell.path, **options)
             label = {**cell.columns(), "solution": name, "probe": probe, "checksum": about["checksum"]}
             found.add(curves, label, block, at.bn, header.get("columns", {}).get(name, []))
     tables.write(snakemake.output.curves, "curves", found.curves, spec)

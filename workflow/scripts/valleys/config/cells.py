@@ -18,7 +18,7 @@ from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
 from valleys.data.options import validate_dataset
 from valleys.errors import ValleysError, did_you_mean
-from valleys.landscape.kinds import COMPUTED, NEEDS
+from valleys.landscape.kinds import COMPUTED, KINDS, NEEDS
 from valleys.models.options import validate_spec
 
 
@@ -274,8 +274,9 @@ class Cells:
             if name in self._wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
             and probe["group"] not in empty
-            and not (alone and probe["kind"] == "to_seed")
-            and made >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if probe["kind"] == "pca" else [])}
+            and not (alone and KINDS[probe["kind"]].seeds)
+            and made
+            >= {*NEEDS.get(probe["kind"], ()), *(["iterates"] if KINDS[probe["kind"]].iterates else [])}
             and self.probed_solutions(cell, name)
         ]
 
@@ -316,9 +317,9 @@ class Cells:
         return found
 
     def target_seeds(self, cell: Cell, probe: str) -> list[int]:
-        """Return the seeds that a probe's directions lead to, in order; none but for kind ``to_seed``."""
+        """Return the seeds that a probe's directions lead to, in order; most kinds lead to none."""
         spec = self.config["probes"][probe]
-        return self.other_seeds(cell)[: spec["n"]] if spec["kind"] == "to_seed" else []
+        return self.other_seeds(cell)[: spec["n"]] if KINDS[spec["kind"]].seeds else []
 
     def leaves_cell(self, line: str) -> bool:
         """Whether a line's stop is a solution of another cell than its start."""
@@ -390,7 +391,9 @@ class Cells:
         """Whether direction k of a probe exists in a cell."""
         if probe not in self.probes_of(cell):
             return False
-        return self.config["probes"][probe]["kind"] != "to_seed" or k < len(self.target_seeds(cell, probe))
+        return not KINDS[self.config["probes"][probe]["kind"]].seeds or k < len(
+            self.target_seeds(cell, probe)
+        )
 
     def iterates_of(self, cell: Cell, keep: str | None = None) -> int:
         """Return how many of a cell's iterates stay, the last ones, by `keep`, else ``execution.keep``.
@@ -405,7 +408,9 @@ class Cells:
         keep = self.config["execution"]["keep"] if keep is None else keep
         made = self.all_iterates(cell.recipe)
         pca = any(self.config["planes"][plane]["pca"] for plane in self.planes_of(cell))
-        pca = pca or any(self.config["probes"][probe]["kind"] == "pca" for probe in self.probes_of(cell))
+        pca = pca or any(
+            KINDS[self.config["probes"][probe]["kind"]].iterates for probe in self.probes_of(cell)
+        )
         if pca or keep == "all" or self.from_checkpoints(cell.recipe):
             return made
         return self.recipe(cell.recipe)["swa"]["window"] or made

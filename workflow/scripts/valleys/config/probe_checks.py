@@ -94,10 +94,12 @@ def check_probes(experiment: Cells) -> None:
                 f"{where}.precision: {probe['precision']} has no exact slopes; "
                 "choose precision fp32 or slopes: differences"
             )
-        if probe["kind"] == "to_seed" and not any(
+        if KINDS[probe["kind"]].seeds and not any(
             experiment.other_seeds(cell) for cell in experiment.all_cells
         ):
-            raise ValleysError(f"{where}: kind to_seed needs a second seed of some cell; add one to seeds")
+            raise ValleysError(
+                f"{where}: kind {probe['kind']} needs a second seed of some cell; add one to seeds"
+            )
 
 
 def check_directions(experiment: Cells) -> None:
@@ -105,7 +107,7 @@ def check_directions(experiment: Cells) -> None:
     for cell in experiment.all_cells:
         for name in experiment.probes_of(cell):
             probe, kept = experiment.config["probes"][name], experiment.all_iterates(cell.recipe)
-            if probe["kind"] == "pca" and kept <= probe["n"]:
+            if KINDS[probe["kind"]].iterates and kept <= probe["n"]:
                 raise ValleysError(
                     f"config: probes.{name}.n: recipe {cell.recipe} keeps {kept} iterate(s); "
                     f"{probe['n']} component(s) need at least {probe['n'] + 1}"

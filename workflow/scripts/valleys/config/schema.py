@@ -65,7 +65,7 @@ def options_schema() -> dict[str, Any]:
     defs = {
         "dataset": options.schema(),
         "model": model_options.schema(),
-        "kind": {"enum": list(KINDS), "enumDescriptions": list(KINDS.values())},
+        "kind": {"enum": list(KINDS), "enumDescriptions": [kind.help for kind in KINDS.values()]},
         "group": {"anyOf": [{"enum": [name for name in GROUPS if ":" not in name]}, layers]},
     }
     made = "Made by `python -m valleys options --schema`; do not edit."

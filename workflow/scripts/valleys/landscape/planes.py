@@ -199,7 +199,7 @@ def build(
     pair = []
     for axis, chosen in zip("xy", block["span"], strict=True):
         names = directions.parameter_group(networks[block["at"]], chosen["group"])
-        if stored and axis in stored:
+        if stored and stored.get(axis):
             pair.append(directions.restrict(stored[axis][chosen["k"]], names))
         else:
             group, key = directions.restrict(origin, names), f"{cell}/{chosen['group']}"

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from valleys.data.split import Split
 from valleys.landscape import directions
 from valleys.landscape.adaptive import confirm_precision, probe_adaptively
-from valleys.landscape.evaluator import Evaluator, check_finite, log
+from valleys.landscape.evaluator import Evaluator, check_finite, evaluator_for, log
 from valleys.landscape.kinds import DRAWN
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
 from valleys.landscape.subsets import with_errors
@@ -26,6 +28,27 @@ from valleys.storage.weights import checksum, load_weights
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
 
 
+def evaluator_at(
+    path: str | Path,
+    device: torch.device | str,
+    splits: tuple[Split, Split],
+    block: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    compiled: bool = False,
+) -> tuple[Evaluator, dict[str, Any]]:
+    """Return the evaluator at a stored solution, and what the solution's file says of it.
+
+    Parameters
+    ----------
+    path, device
+        As `solutions.load`.
+    splits, block, spec, compiled
+        As `evaluator_for`.
+    """
+    model, about = solutions.load(path, device)
+    return evaluator_for(model, splits, block, spec, compiled), about
+
+
 def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[str, Tensor]]:
     """Pick a solution's directions, in order, out of tensors named ``<solution>/<k>/<parameter>``."""
     found: dict[int, dict[str, Tensor]] = {}
@@ -36,8 +59,10 @@ def stored_directions(stored: Mapping[str, Tensor], solution: str) -> list[dict[
     return [found[k] for k in sorted(found)]
 
 
-def read_directions(path: str | Path, solution: str) -> list[dict[str, Tensor]]:
-    """Return a solution's directions, in order, out of the file of a computed kind."""
+def read_directions(path: str | Path | None, solution: str) -> list[dict[str, Tensor]]:
+    """Return a solution's directions, in order, out of the file of a computed kind; none without a file."""
+    if path is None:
+        return []
     return stored_directions(load_weights(path, ours=True)[0], solution)
 
 
