@@ -284,6 +284,7 @@ def test_a_batch_norm_that_also_activates_is_taken(package):
         torch.testing.assert_close(found, net.train()(torch.cat(batches)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torchvision_networks_are_factories():
     spec = {"factory": "torchvision.models:resnet18", "kwargs": {"num_classes": 5}}
     model = builder.build(spec, in_shape=(3, 32, 32), classes=5)
@@ -297,6 +298,7 @@ def test_torchvision_networks_are_factories():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{}, {"weights": None}])
 def test_torchvision_networks_get_the_number_of_classes(kwargs):
     """Their constructors take it among ``**kwargs``, which do not say so."""
@@ -372,6 +374,7 @@ def test_groups_of_other_layers_than_ours():
         parameter_group(model, "layer:nrm")
 
 
+@pytest.mark.slow
 def test_a_size_is_measured_ahead_once_in_another_process(package, tmp_path):
     spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
     code = factories.code(spec["factory"])
@@ -425,6 +428,7 @@ def test_the_size_of_an_installed_network_is_found_again(tmp_path, monkeypatch):
     assert Costs(experiment).net("d", "m").parameters == parameters
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
     spec = {"factory": f"{package.name}.nets:fails", "kwargs": {}}
     fails = sizes.Question(spec, (3, 32, 32), 10, "code")
@@ -469,6 +473,7 @@ def test_a_compiled_module_of_ones_own_counts(package):
     assert len(seen) == 3
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_named_by_its_release(package, monkeypatch):
     assert factories.version("torchvision.models:resnet18") == f"torchvision {released('torchvision')}"
     assert factories.version("sklearn.datasets:load_digits") == f"scikit-learn {released('scikit-learn')}"

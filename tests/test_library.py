@@ -45,6 +45,7 @@ def draw(net, k=0):
 OFFSETS = [-1.0, 0.0, 0.5]
 
 
+@pytest.mark.slow
 def test_the_example_in_the_docs_runs_and_prints_a_verdict_a_direction():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
     assert len(blocks) == 2

@@ -48,6 +48,7 @@ def installed(tmp_path_factory):
     return target
 
 
+@pytest.mark.slow
 def test_the_installed_package_has_its_schemas_types_and_version(installed, tmp_path):
     code = """
 import importlib.metadata, pathlib, valleys

@@ -18,6 +18,7 @@ def run(code):
     )
 
 
+@pytest.mark.slow
 def test_import_in_a_fresh_process():
     # Twice, and with a submodule: schemas may be declared only once.
     done = run(
@@ -32,6 +33,7 @@ def test_import_in_a_fresh_process():
     assert done.stdout.split() == ["torchvision", "torchvision.transforms"]
 
 
+@pytest.mark.slow
 def test_import_after_one_that_was_interrupted():
     done = run(
         "import torch, valleys.torchvision_compat as c\n"

@@ -98,6 +98,7 @@ class TestNextPoint:
         assert len(many) > len(at)
         assert other.status == "symmetric"
 
+    @pytest.mark.slow
     def test_the_verdict_is_that_of_all_points(self):
         """On random valleys, most of them near a change."""
         random, x = np.random.default_rng(0), self.X

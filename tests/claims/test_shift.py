@@ -11,6 +11,7 @@ from valleys import claims
 SHIFTED = ("test_loss_is_shifted", "test_loss_is_shifted_and_lifted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "verdict"),
     [

@@ -70,6 +70,7 @@ def test_a_seed_that_tables_cannot_hold_is_refused(trained, tmp_path, seed):
         probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
 
 
+@pytest.mark.slow
 def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_path, capsys):
     folder, net, train, _ = trained
     assert run(folder, out=tmp_path / "x") == 0
@@ -99,6 +100,7 @@ def test_a_look_writes_the_tables_and_the_figure_of_the_workflow(trained, tmp_pa
     assert [p["train_loss"] for p in ours] == curve["train_loss"].tolist()
 
 
+@pytest.mark.slow
 def test_weights_of_the_workflow_know_their_model_cell_and_stream(trained, tmp_path):
     folder = trained[0]
     assert run(folder, weights="theirs.safetensors", data=folder / "prepared", model=None, out=tmp_path) == 0
@@ -109,6 +111,7 @@ def test_weights_of_the_workflow_know_their_model_cell_and_stream(trained, tmp_p
     assert (own["bn_policy"], own["iterates"]) == ("refreshed", 3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_training_script_is_taken_out_of_its_wrapper(trained, tmp_path):
     state = {f"module.{name}": tensor for name, tensor in trained[1].state_dict().items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "own.pt")
@@ -127,6 +130,7 @@ def test_the_tables_say_what_made_them(trained, tmp_path):
     assert about["weights"] == checksum(trained[1].state_dict())
 
 
+@pytest.mark.slow
 def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch):
     assert run(trained[0], out=tmp_path) == 0
     first = pq.read_table(tmp_path / "tables" / "curves.parquet").to_pandas()
@@ -147,6 +151,7 @@ def test_more_directions_keep_those_that_are_done(trained, tmp_path, monkeypatch
     assert measured == []
 
 
+@pytest.mark.slow
 def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys, monkeypatch):
     answers = iter([None, 1, 2, None])
     monkeypatch.setattr(next_point, "next_point", lambda *_, **__: next(answers))
@@ -170,6 +175,7 @@ def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys,
     assert run(trained[0], "--points", "21", "--adaptive", "--c", "3", out=some) == 0
 
 
+@pytest.mark.slow
 def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_path, capsys):
     assert run(trained[0], "--train-images", "60", out=tmp_path) == 0
     printed = capsys.readouterr().out
@@ -197,6 +203,7 @@ def test_images_that_an_error_takes():
     assert images_for(1e-9, error, 100, 1000) == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gradient", "hessian"])
 def test_directions_that_are_computed_at_the_solution(trained, tmp_path, kind):
     assert run(trained[0], "--relative", "0.1", direction=kind, out=tmp_path) == 0
@@ -284,6 +291,7 @@ def test_the_parser_takes_what_help_shows(tmp_path):
     assert parser().parse_args(["compare", "a", "b"]).output is None
 
 
+@pytest.mark.slow
 def test_one_of_several_sets_of_weights_is_probed_and_named(trained, tmp_path, capsys):
     net = trained[1]
     other = {name: tensor * 1.5 for name, tensor in net.state_dict().items()}
@@ -301,6 +309,7 @@ def test_one_of_several_sets_of_weights_is_probed_and_named(trained, tmp_path, c
     assert about["weights"] == checksum(net.state_dict())
 
 
+@pytest.mark.slow
 def test_weights_name_no_code_to_run_and_no_folder_to_write_to(trained, tmp_path, capsys):
     """What stands in the header of a weights file may be a stranger's."""
     _, net, train, _ = trained
@@ -356,6 +365,7 @@ def build(width, num_classes):
 """
 
 
+@pytest.mark.slow
 def test_a_look_into_the_same_folder_is_at_what_it_is_asked_for(tmp_path, monkeypatch):
     """Network, its code, images, their normalisation: each is probed anew where it is another."""
     monkeypatch.chdir(tmp_path)
@@ -413,6 +423,7 @@ def test_an_option_that_is_there_twice_is_refused(trained, tmp_path, capsys, opt
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_paths_in_the_home_folder(trained, tmp_path, monkeypatch):
     folder = trained[0]
     monkeypatch.setenv("HOME", str(folder))

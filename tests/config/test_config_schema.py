@@ -93,11 +93,13 @@ def editor():
     return Draft202012Validator({"$ref": uri}, registry=Registry(retrieve=read))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_an_editor_has_nothing_to_say_of_a_shipped_config(name):
     assert not list(editor().iter_errors(load_config(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "spec", "place"),
     [
@@ -120,6 +122,7 @@ def test_an_editor_marks_a_wrong_option_where_it_is(block, spec, place):
     assert list(error.absolute_path) == place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/paper.yaml"])
 def test_defaults_are_those_that_snakemake_fills_in(name):
     """But for options of data sets and models, which `Experiment` fills in by their tables."""

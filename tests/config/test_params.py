@@ -77,6 +77,7 @@ def present(path):
     return {rule: hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16] for rule, of in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED)
 def test_params_of_shipped_configs_are_as_recorded(path):
     recorded, now = json.loads(RECORD.read_text())[path], present(path)

@@ -148,7 +148,7 @@ def test_long_names_are_cut_and_stay_apart():
 def test_names_that_differ_in_case_are_refused_where_a_disk_takes_them_for_one(monkeypatch):
     probes = {"Uniform": {"kind": "uniform"}}
     named(probes=probes)
-    monkeypatch.setattr("valleys.config.schema.ignores_case", lambda folder: True)
+    monkeypatch.setattr("valleys.config.checks.ignores_case", lambda folder: True)
     with pytest.raises(ValleysError, match="probes: 'uniform' and 'Uniform' are one file name on this disk"):
         named(probes=probes)
 

@@ -33,6 +33,7 @@ def test_every_stage_has_a_script_and_a_version():
     assert {path.stem for path in SCRIPTS.glob("*.py")} == set(VERSIONS)
 
 
+@pytest.mark.slow
 def test_definitions_are_followed_through_the_library():
     modules = library()
     trained = reached("train_sgd", modules=modules)
@@ -164,6 +165,7 @@ def test_code_that_moves_is_the_same_code(scripts):
     assert stage_hash("work", scripts) == before
 
 
+@pytest.mark.slow
 def test_no_stage_changed_unnoticed():
     recorded = json.loads(RECORD.read_text())
     if recorded["python"] != list(sys.version_info[:2]):

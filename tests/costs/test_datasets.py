@@ -15,6 +15,7 @@ from valleys.data.options import DATASET_OPTIONS
 from valleys.data.sources import base
 
 
+@pytest.mark.slow
 def test_decoding_takes_threads_and_little_memory():
     large = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER})
     small = of(PAPER, datasets={**PAPER["datasets"], "folder": FOLDER | {"max_train": 1000, "max_test": 100}})

@@ -161,6 +161,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     assert "'many' is not a whole number" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "claims"])
 @pytest.mark.parametrize(
     ("content", "line"),
@@ -219,6 +220,7 @@ def told(folder, config, *words):
     return done.stderr, text
 
 
+@pytest.mark.slow
 def test_missing_weights_are_told_by_their_key_and_as_the_user_wrote_them(tmp_path):
     line, dry = told(tmp_path, GIVEN)
     wanted = (
@@ -236,6 +238,7 @@ def test_missing_weights_are_told_by_their_key_and_as_the_user_wrote_them(tmp_pa
     assert wanted in dry
 
 
+@pytest.mark.slow
 def test_the_import_of_weights_goes_by_what_names_their_contents(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(GIVEN))
@@ -251,6 +254,7 @@ def test_the_import_of_weights_goes_by_what_names_their_contents(tmp_path, monke
     assert seen[0] != seen[1]
 
 
+@pytest.mark.slow
 def test_weights_that_have_been_read_may_go(tmp_path):
     """The solution that was made of them is still there."""
     solution = tmp_path / "results/smoke/cells/digits/mlp/theirs/seed-0/mine.safetensors"
@@ -261,6 +265,7 @@ def test_weights_that_have_been_read_may_go(tmp_path):
     assert not {"import_solution", "refresh_bn"} & set(jobs)
 
 
+@pytest.mark.slow
 def test_weights_may_be_made_by_another_workflow(tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(GIVEN))
     (tmp_path / "Snakefile").write_text(
@@ -283,6 +288,7 @@ rule make_weights:
     assert "rule make_weights" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
@@ -297,6 +303,7 @@ def test_targets_that_nothing_makes_are_told(tmp_path, target, reason):
     assert reason in line
 
 
+@pytest.mark.slow
 def test_a_results_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "results").touch()
     line, dry = told(tmp_path, SMOKE)
@@ -312,6 +319,7 @@ def test_cores_are_a_whole_number(tmp_path, monkeypatch, capsys, cores):
     assert capsys.readouterr().err == f"error: --cores: {cores!r} is not a whole number >= 1, nor 'all'\n"
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_made_beside_a_run(tmp_path):
     """Of a run that has locked the folder, or that was killed and left its lock."""
     (tmp_path / "config-under-test.yaml").write_text(yaml.safe_dump(SMOKE))

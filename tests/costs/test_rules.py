@@ -71,6 +71,7 @@ def machine_with(monkeypatch, gain):
     monkeypatch.setattr(machine, "bf16_gain", lambda: gain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{"arch": "preresnet", "depth": 20}, {"arch": "vgg16"}])
 def test_bf16_gains_on_wide_networks_what_was_measured(monkeypatch, model):
     """docs/performance.md: 1.4 and 1.8 times the images a second in training, 1.7 along lines."""
@@ -126,6 +127,7 @@ def test_a_plane_is_priced_in_its_precision(monkeypatch):
     assert 1.5 < fp32 / bf16 < 1.9
 
 
+@pytest.mark.slow
 def test_memory_follows_the_bn_method_and_the_batch():
     cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
     cpu = changed(PAPER, execution={"device": "cpu"})
@@ -140,6 +142,7 @@ def test_memory_follows_the_bn_method_and_the_batch():
     assert large > 2 * small
 
 
+@pytest.mark.slow
 def test_images_that_stay_in_their_file_take_no_memory():
     """Ten thousand images at 224x224 are 1.5 GB."""
     cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}

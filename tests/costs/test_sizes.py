@@ -34,6 +34,7 @@ SPECS = [*(({"arch": arch}, IMAGE, 10) for arch in ARCHS), *OTHERS]
 SHIPPED_CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "shape", "classes"), SPECS)
 def test_sizes_are_those_of_the_network(spec, shape, classes):
     drawn = torch.get_rng_state()
@@ -63,6 +64,7 @@ def test_sizes_are_those_of_the_network(spec, shape, classes):
     assert found.layers >= len(written)
 
 
+@pytest.mark.slow
 def test_published_sizes():
     """Table 1 of He et al. 2016, of Huang et al. 2017, and of Zagoruyko and Komodakis 2016."""
     published = [
@@ -75,6 +77,7 @@ def test_published_sizes():
         assert measure(spec, IMAGE, 10).parameters == pytest.approx(parameters, rel=0.04)
 
 
+@pytest.mark.slow
 def test_shipped_sizes_are_those_that_make_sizes_writes():
     rows = [json.loads(json.dumps(shipped.row(question))) for question in shipped.asked(SHIPPED_CONFIGS)]
     assert rows == json.loads(sizes.SHIPPED.read_text()), "run make sizes"
@@ -94,6 +97,7 @@ def experiment(root, **paths):
 MODELS = {"mlp": {"arch": "mlp", "hidden": [7]}, "other": {"arch": "mlp", "hidden": [9], "norm": "batch"}}
 
 
+@pytest.mark.slow
 def test_all_networks_are_measured_at_once_and_then_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "torch")  # as in the Snakefile's process
@@ -104,14 +108,16 @@ def test_all_networks_are_measured_at_once_and_then_known(tmp_path, monkeypatch)
     nets = [Costs(found).net("digits", model).parameters for model in ("mlp", "other")]
     assert nets == [64 * 7 + 7 + 80, 64 * 9 + 2 * 9 + 100]
     assert len(started) == 1
-    assert len(list(Path("results/two/state").iterdir())) == 2
+    assert len(list(sizes.KEPT.iterdir())) == 2
+    assert not Path("results").exists()
     assert Costs(found).guessed() == []
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_they_are_measured_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "torch")
-    Path("results").write_text("a file, so that no folder can be made")
+    Path(".snakemake").write_text("a file, so that no folder can be made")
     costs = Costs(experiment("x", models={"mlp": {"arch": "mlp", "hidden": [7]}}))
     assert costs.net("digits", "mlp").tensors == 4
     assert costs.guessed() == []
@@ -129,6 +135,7 @@ def test_what_cannot_be_measured_is_a_guess_that_is_said(tmp_path, monkeypatch, 
     assert "vgg16 cannot be measured; taken for preresnet" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_process_that_is_ended_keeps_what_it_had_answered(tmp_path, monkeypatch):
     (tmp_path / "ends_of_sizes.py").write_text("import os\n\ndef build():\n    os._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

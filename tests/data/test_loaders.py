@@ -283,6 +283,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_batches_of_images_is_one_line_at_each_door(name):
     batches, of_refresh, of_probe = BAD[name]

@@ -159,6 +159,7 @@ def as_bytes(value):
     return [as_bytes(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "streaming"])
 def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkeypatch):
     from valleys.data import loaders
@@ -454,6 +455,7 @@ def pictures(folder, n):
         Image.fromarray(pixels).save(place / f"{i:02}.{'png' if i % 2 else 'jpg'}")
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_same_bytes_wherever_the_images_are(tmp_path):
     from workflow_runs import snakemake
 

@@ -88,6 +88,7 @@ def ends(pid, seconds=20):
     return True
 
 
+@pytest.mark.slow
 def test_a_job_has_its_own_folder_arguments_environment_and_streams(shared, tmp_path):
     body = """
         print(os.getpid(), "torch" in sys.modules, os.getcwd(), sys.argv[1:], os.environ["COLOUR"])
@@ -196,6 +197,7 @@ def test_without_a_server_a_job_runs_where_it_is(tmp_path, made):
     assert (out, err, job.returncode) == (f"{job.pid} True\n", "", 0)
 
 
+@pytest.mark.slow
 def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
     body = """
         open("ready", "w").write(str(os.getpid()))
@@ -211,6 +213,7 @@ def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
     assert err == "error: the fork server ended while this job ran in it\n"
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_its_parent_after_its_jobs(server, tmp_path):
     folder = Path(os.environ[forkserver.VARIABLE]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -250,6 +253,7 @@ def test_no_thread_runs_in_the_server(shared):
     assert [p.num_threads() for p in servers] == [1]
 
 
+@pytest.mark.slow
 def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
     config = load("config/smoke.yaml")
     cell = f"results/{config['name']}/cells/digits/mlp/quick/seed-0"
@@ -372,6 +376,7 @@ def test_a_full_disk_is_passed_over(temporary, monkeypatch):
     assert str(listens()).startswith(forkserver.SHORT_FOLDERS)
 
 
+@pytest.mark.slow
 def test_a_forked_job_finds_modules_where_pythonpath_says(temporary, monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text("HERE = 'found'")
     long = tmp_path / ("a" * 120)

@@ -16,6 +16,7 @@ from valleys.storage import tables
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_and_saves(name, figure_data, tmp_path):
     figure = figures.draw(name, figure_data, SPEC)
@@ -29,6 +30,7 @@ def test_draws_and_saves(name, figure_data, tmp_path):
     assert any(axes.lines for axes in figure.axes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_several_cells_do_not_overlap(name, tmp_path):
     probes = ("uniform", "gaussian", "filter", "sign-half", "hessian_1", "pca_1", "bn-only-gaussian")
@@ -51,6 +53,7 @@ def test_overlap_check_can_fail():
     assert overlaps(figure) == [("one", "other")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bytes(name, figure_data, tmp_path):
     for i in range(2):
@@ -64,6 +67,7 @@ def test_same_bytes(name, figure_data, tmp_path):
     assert (tmp_path / "0.svg").read_bytes() != (tmp_path / "2.svg").read_bytes()
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process(tmp_path):
     """Nothing in a file hangs on hash seeds or addresses."""
     code = (
@@ -99,6 +103,7 @@ def test_no_such_probe_or_line(name, figure_data):
     assert "other" in figures.draw(name, figure_data, SPEC).texts[0].get_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_of_one_direction(name, tmp_path):
     frames = through_parquet(tmp_path, make_rows(seeds=(5,), solutions=("swa",), n=1))
@@ -106,6 +111,7 @@ def test_one_seed_of_one_direction(name, tmp_path):
     assert "nan" not in figures.caption(name, frames, SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e30])
 def test_diverged_run(bad, tmp_path):
     rows = make_rows()
@@ -138,6 +144,7 @@ def test_global_style_is_left_alone(figure_data):
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_names_are_not_read_as_mathematics(tmp_path):
     frames = through_parquet(tmp_path, make_rows([("a$b", "c$_d^", "quick")]))
     figure = figures.draw("training", frames, SPEC)

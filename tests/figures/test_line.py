@@ -10,6 +10,7 @@ from valleys.results.stats import mean_interval
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BETWEEN)
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (4,)])
 def test_lines_between_cells_say_where_their_ends_are(name, seeds, tmp_path):
@@ -43,6 +44,7 @@ def test_barriers_are_told_with_their_intervals(tmp_path):
     assert f"on the straight line train {numbers}" in caption
 
 
+@pytest.mark.slow
 def test_a_path_is_drawn_with_the_straight_line_between_its_ends(tmp_path):
     def dotted(frames):
         loss = figures.draw("line-curve", frames, SPEC).axes[0]

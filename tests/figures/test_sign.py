@@ -21,6 +21,7 @@ def test_signs(tmp_path):
         assert means.get_ydata() == pytest.approx([-2.1, -0.9, 0.1, 0.9, 2.1])
 
 
+@pytest.mark.slow
 def test_signs_of_several_cells_do_not_overlap(tmp_path):
     cells = [*MANY, ("digits", "resnet8-plain", "quick")]
     rows = make_signs(cells, groups=("all", "bn_weight", "conv", "classifier"))

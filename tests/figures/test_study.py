@@ -55,6 +55,7 @@ def norms(seeds=range(3)):
     return variants(parts, seeds) + variants(parts, seeds, probe=GAUSSIAN)
 
 
+@pytest.mark.slow
 def test_one_row_of_panels_a_factor(tmp_path):
     figure, caption = drawn(tmp_path, norms(), factors={"mine": {INIT: ["ones"], NORM: ["none", "batch"]}})
     found = panels(figure)
@@ -154,6 +155,7 @@ def test_width_and_curvature(tmp_path):
     assert "recipe, top eigenvalue, hessian: large 31 (" in caption
 
 
+@pytest.mark.slow
 def test_six_measures_stand_in_two_rows(tmp_path):
     figure, _ = drawn(tmp_path, pair(swa=True))
     assert len(figure.axes) == 6
@@ -167,6 +169,7 @@ def test_no_factors(tmp_path):
     assert "Other factors" not in caption
 
 
+@pytest.mark.slow
 def test_a_large_design_is_readable(tmp_path):
     factors = {
         "model.activation": ["relu", "gelu", "tanh", "sigmoid", "softplus"],
@@ -226,6 +229,7 @@ def test_nothing_to_draw(tmp_path):
     assert figures.title("study-l2") == "Study: l2"
 
 
+@pytest.mark.slow
 def test_same_bytes(tmp_path):
     frames = data(tmp_path, norms())
     for i in range(2):

@@ -55,6 +55,7 @@ def asks(monkeypatch):
     return answers, asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
@@ -76,6 +77,7 @@ def test_an_adaptive_curve_has_points_of_the_whole_grid(asks, bn, exact):
         assert asked[-1] == (offsets, at, losses, options)
 
 
+@pytest.mark.slow
 def test_an_adaptive_curve_ends_when_nothing_is_wanted():
     """By the real rule: what it has is what it would ask for, and the verdict that of all points."""
     for k in range(6):
@@ -99,6 +101,7 @@ def test_a_loss_that_is_not_finite_settles_the_verdict(asks):
     assert asks[1] == []
 
 
+@pytest.mark.slow
 def test_an_adaptive_curve_in_bf16_settles_first(asks, monkeypatch):
     """Where it goes back to fp32, it is asked once more what it needs, as fp32 has it."""
     answers, asked = asks

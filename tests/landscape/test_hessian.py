@@ -69,6 +69,7 @@ def flat(direction):
     return torch.cat([d.reshape(-1) for d in direction.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["all", "classifier", "layer:features.0"])
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("name", LOSSES)
@@ -108,6 +109,7 @@ def test_curvature_is_that_of_the_loss_along_the_line(tiny_split, norm):
     assert second == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, False])
 def test_single_precision_finds_the_same(tiny_split, norm):
     model, single = Small(norm).eval(), Small(norm, torch.float32).eval()
@@ -136,6 +138,7 @@ def test_a_rerun_gives_the_same_bits_and_leaves_the_model_alone(tiny_split):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [{"arch": "resnet8", "width": 8}, {"arch": "resnet8", "norm": "none"}])
 @pytest.mark.parametrize("group", ["all", "conv"])
 def test_convolutional_nets_as_they_are_stored(spec, group):
@@ -182,6 +185,7 @@ def test_a_hessian_that_is_zero_or_not_finite_is_an_error(tiny_split):
         hessian_eigenvectors(model, tiny_split, CROSS_ENTROPY, parameter_group(model, "all"), 1)
 
 
+@pytest.mark.slow
 def test_only_who_asks_for_a_hessian_imports_curvlinops():
     code = "import sys, valleys.landscape.probing; assert 'curvlinops' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT / "workflow/scripts")

@@ -28,6 +28,7 @@ BLOCK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("batch_size", [1000, 17])
@@ -240,6 +241,7 @@ def solution(evaluator, tmp_path, n=3, **changes):
     return list(found)
 
 
+@pytest.mark.slow
 def test_fixed_and_relative_radius(tmp_path):
     norm = tensors.vector_norm(dict(make_model().named_parameters()))
     cases = [({"radius": 0.7}, 0.7), ({"relative": 0.25}, 0.25 * norm)]

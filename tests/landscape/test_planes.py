@@ -311,6 +311,7 @@ def both(folder, plane, root=CELL):
     ]
 
 
+@pytest.mark.slow
 def test_planes_of_a_cell(finished):
     loaded = {n: solutions.load(finished / CELL / f"{n}.safetensors")[0] for n in ("sgd", "swa", "descent")}
     weights = weights_of(loaded)
@@ -336,6 +337,7 @@ def test_planes_of_a_cell(finished):
     assert (last["x"], last["y"], last["distance"]) == (end["x"], end["y"], end["distance"])
 
 
+@pytest.mark.slow
 def test_a_rerun_gives_the_same_bytes_and_leaves_no_state(finished):
     names = [f"{CELL}/planes/{p}/{t}.parquet" for p in SMOKE["planes"] for t in ("planes", "plane_points")]
     before = {name: (finished / name).read_bytes() for name in names}
@@ -346,6 +348,7 @@ def test_a_rerun_gives_the_same_bytes_and_leaves_no_state(finished):
     assert {name: (finished / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.slow
 def test_a_plane_on_fewer_images_and_at_swa(finished):
     new = {
         "span": ["uniform/0", "uniform/1"],
@@ -364,6 +367,7 @@ def test_a_plane_on_fewer_images_and_at_swa(finished):
     assert points.set_index("role")["distance"].idxmin() == "swa"
 
 
+@pytest.mark.slow
 def test_one_direction_under_two_names_is_told_in_one_line(finished):
     config = changed(
         SMOKE,

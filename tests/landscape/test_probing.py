@@ -136,6 +136,7 @@ def test_self_check_finds_a_line_that_misses_its_solution(tmp_path):
         solution(evaluator, tmp_path)
 
 
+@pytest.mark.slow
 def test_more_directions_later_probe_only_the_new_ones(tmp_path):
     fresh = solution(make_evaluator(), tmp_path / "whole", n=4)
     first = make_evaluator()
@@ -149,6 +150,7 @@ def test_more_directions_later_probe_only_the_new_ones(tmp_path):
     assert third.points == 0
 
 
+@pytest.mark.slow
 def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     whole = solution(make_evaluator(), tmp_path / "whole")
     block, state = dict(BLOCK), tmp_path / "killed.pt"
@@ -160,6 +162,7 @@ def test_a_killed_probe_goes_on_from_its_last_saved_direction(tmp_path):
     assert list(probe_solution(make_evaluator(), block, **options)) == whole
 
 
+@pytest.mark.slow
 def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     answers = iter([None, 1, 2, None, None])
     monkeypatch.setattr(next_point, "next_point", lambda *_, **__: next(answers))
@@ -179,6 +182,7 @@ def test_an_adaptive_probe_resumes_and_tells_its_points(tmp_path, monkeypatch):
     assert "points" not in whole[0][1]
 
 
+@pytest.mark.slow
 def test_an_adaptive_probe_on_a_subset_has_errors_at_all_of_its_points(tmp_path, monkeypatch):
     options = {"cell": "cell", "stored": [], "check_stored_bn": False, "constants": CONSTANTS}
     block, curves = {**BLOCK, "points": 21, "n": 1}, []

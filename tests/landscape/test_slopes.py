@@ -121,6 +121,7 @@ def test_slopes_of_a_streaming_refresh_are_refused():
     assert math.isfinite(make_evaluator(bn="frozen", method="streaming").train_slope(draw(make_model())))
 
 
+@pytest.mark.slow
 def test_detection_from_differences_converges_to_that_from_exact_slopes():
     """On a net near a minimum, with statistics that follow the weights; the same windows on every grid."""
     evaluator = double_evaluator("batch")

@@ -47,6 +47,7 @@ def test_the_parts_of_the_errors_are_their_covariance():
     assert all(row["test_error"] is None for row in found)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_subset_is_about_that_against_all_images():
     """On many subsets of one set, in units of what is given for each."""
     whole, direction = make_split(240), draw(make_model())

@@ -80,6 +80,7 @@ def test_size(spec, in_shape, classes, exact):
         assert count(build(spec, in_shape=in_shape, classes=classes)) == exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (3, 96)])
 def test_image_sizes(arch, channels, side):
@@ -93,6 +94,7 @@ def test_image_sizes(arch, channels, side):
         assert model(torch.randn(2, channels, side, side)).shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["vgg16", "densenet_bc", "resnet8", "preresnet", "wrn", "resnet50"])
 def test_smallest_size_runs(arch):
     side = ARCHS[arch].min_size
@@ -101,6 +103,7 @@ def test_smallest_size_runs(arch):
         assert model(torch.randn(2, 1, side, side)).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["mlp", "resnet8", "vgg16", "densenet_bc", "resnet50"])
 def test_bias_only_without_norm(arch):
     hidden = nn.Linear if arch == "mlp" else nn.Conv2d
@@ -153,6 +156,7 @@ def test_functional_call_vmap_and_deepcopy():
     torch.testing.assert_close(per_example["stem.weight"].sum(0), model.stem.weight.grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_vmap_over_weights_in_every_architecture(arch):
     model = small(arch, norm="group").eval()

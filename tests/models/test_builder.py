@@ -14,6 +14,7 @@ from valleys.models.layers import (
 from valleys.models.options import ACTIVATIONS, ARCHS, NORMS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("arch", ARCHS)
@@ -61,6 +62,7 @@ def test_caller_seeds_the_weights():
     assert not torch.equal(states[0]["stem.weight"], states[2]["stem.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("depth", "expansion"), [(20, 1), (56, 1), (110, 1), (29, 4), (164, 4), (182, 4), (1001, 4), (170, 1)]
 )

@@ -57,6 +57,7 @@ def test_a_network_is_itself_unless_asked():
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_compiled_line_is_that_of_the_network(monkeypatch):
     net = fresh()
     train, test = make_split(40), make_split(24, 1)

@@ -99,5 +99,5 @@ def test_every_normalisation_can_be_made_and_is_known_as_one():
 
 @pytest.mark.parametrize(("norm", "activation"), [("batsh", "relu"), ("batch", "rleu")])
 def test_a_layer_that_nothing_makes_is_one_line(norm, activation):
-    with pytest.raises(ValleysError, match=r"^model.(norm|activation): .* is not known; nearest is"):
+    with pytest.raises(ValleysError, match=r"^model.(norm|activation): .*, did you mean"):
         layers.LayerMaker(norm, 4, activation)

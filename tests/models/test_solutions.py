@@ -226,6 +226,7 @@ def test_every_stage_with_state_is_listed():
     assert {path.stem for path in scripts if "state_folder(" in path.read_text()} == set(KEYED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", KEYED)
 def test_a_stage_resumes_from_state_of_the_same_inputs_alone(stage, tmp_path, monkeypatch):
     before = key_of(stage, tmp_path, monkeypatch)

@@ -68,6 +68,7 @@ FOLLOWED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [[24], [10, 9, 5]])
 @pytest.mark.parametrize("kind", FOLLOWED)
 def test_a_layer_may_do_more_than_normalise(kind, cut):

@@ -92,6 +92,7 @@ def saved(page, folder, click, name):
     raise AssertionError(f"{name} was not saved; there is {list(path.parent.glob('*'))}")
 
 
+@pytest.mark.slow
 def test_pictures_are_seen(page):
     sizes = page.run(
         "Promise.all([...document.querySelectorAll('figure img')]"

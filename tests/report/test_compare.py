@@ -232,6 +232,7 @@ def test_the_rows_are_written_in_three_formats(two, tmp_path, capsys):
     assert [page.data[page.data.index("recipes.short.lr") + i] for i in (1, 2)] == ["0.1", "0.2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
 def test_the_page_fits_a_narrow_window_and_asks_for_nothing(two, tmp_path):
     main(["compare", *map(str, two), "--output", str(tmp_path / "c.html")])

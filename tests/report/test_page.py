@@ -91,6 +91,7 @@ def page(frames, config):
     return render(frames, pictures, config, {"valleys": "0.1.0", "torch": "2.9.1"})
 
 
+@pytest.mark.slow
 def test_is_whole(page):
     parsed = Page(page)
     assert parsed.stack == []
@@ -338,6 +339,7 @@ def test_config_and_versions(page, config):
     assert "torch 2.9.1" in Page(page).words()
 
 
+@pytest.mark.slow
 def test_escapes_hostile_names(tmp_path, pictures, config):
     rows = make_rows([(HOSTILE, HOSTILE, HOSTILE)], probes=("uniform", HOSTILE))
     texts = ("claim", "scope", "statement", "verdict", "measure", "unit", "test", "rule", "note")

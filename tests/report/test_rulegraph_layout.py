@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from planned_jobs import CYCLIC, jobs
 from valleys.report import rulegraph, rulegraph_layout
 from workflow_runs import ROOT
@@ -60,6 +61,7 @@ def test_lines_do_not_cross_where_they_need_not():
     assert (at["a"] < at["b"]) == (at["y"] < at["x"])
 
 
+@pytest.mark.slow
 def test_each_process_draws_the_same_picture():
     """Words are hashed differently in each: nothing may depend on the order of a set."""
     code = """

@@ -204,6 +204,7 @@ def test_symmetric_valleys_have_no_bias(shape, kind, level):
 GRID = list(itertools.product(SHAPES, KINDS, (1.2, 3, 10), (0.3, 1.5, 5), (0.02, 0.1)))
 
 
+@pytest.mark.slow
 def test_bounds_on_the_average_are_never_violated():
     applied, positive = 0, 0
     for shape, kind, c, level, lr in GRID:

@@ -241,6 +241,7 @@ def test_truncated_tables_are_always_an_error(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_data_never_gives_other_numbers(tmp_path):
     path = tmp_path / "t"
     numbers = np.random.default_rng(0).normal(size=40)
@@ -286,6 +287,7 @@ def test_concat_keeps_the_order_given(tmp_path):
 # --- the checksum of the content ---
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_never_gives_other_content(tmp_path):
     """In pages, page headers or the footer; Parquet's own checksums cover pages alone."""
     path = tmp_path / "t"
@@ -307,6 +309,7 @@ def test_a_flipped_bit_anywhere_never_gives_other_content(tmp_path):
     assert all(str(path) in text and "rerun" in text and "\n" not in text for text in messages)
 
 
+@pytest.mark.slow
 def test_what_is_read_is_written_again_as_it_was_before_a_harmless_flip(tmp_path):
     path = tmp_path / "table.parquet"
     tables.write(path, "toy_2d_curves", [{**POINT, "offset": x / 7} for x in range(2000)])

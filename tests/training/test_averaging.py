@@ -94,6 +94,7 @@ def test_parameters_are_averaged_and_buffers_are_those_of_the_last(way):
     assert not any(t.requires_grad for t in found.values())
 
 
+@pytest.mark.slow
 def test_without_the_network_what_cannot_be_told_is_refused_or_said(caplog):
     net = Keeps()
     kept = clones(net)

@@ -8,6 +8,7 @@ import yaml
 from conftest import fill_defaults, load_config
 from small_training import RECIPE, fresh, make_split
 from valleys.config.experiment import Experiment
+from valleys.config.params import Params
 from valleys.config.schema import SCHEMA_FILE
 from valleys.errors import ValleysError
 from valleys.training import optimisers, paths, sgd
@@ -58,18 +59,19 @@ STAGES = ("train_sgd", "descend", "connect")
 def test_every_stage_steps_with_the_recipes_optimiser_and_its_options(stage, stepped, tmp_path):
     """The key and an option that no other has come by the params of each stage's job."""
     experiment = Experiment(fill_defaults(load_config("config/smoke.yaml")))
+    params = Params(experiment)
     experiment.recipes["quick"] |= {"optimizer": "sign", "blend": 0.3}
     (cell,) = itertools.islice(experiment.cells, 1)
     line = {"path": "bezier", "bends": 1, "epochs": 1, "lr": 0.001}
     split, net = make_split(40), fresh()
     if stage == "train_sgd":
-        recipe = experiment.train_sgd("mlp", "quick", 0)["recipe"]
+        recipe = params.train_sgd("mlp", "quick", 0)["recipe"]
         sgd.train(net, (split, split), recipe, seed=0, state_dir=tmp_path)
     elif stage == "descend":
-        recipe = experiment.descend("quick", 0)["recipe"]
+        recipe = params.descend("quick", 0)["recipe"]
         sgd.descend(net, (split, split), recipe, seed=0, refresh=lambda net: None, state_dir=tmp_path)
     else:
-        recipe = experiment.connect(cell, next(iter(experiment.config["lines"])))["recipe"]
+        recipe = params.connect(cell, next(iter(experiment.config["lines"])))["recipe"]
         paths.connect(net, fresh(1), split, recipe, line, seed=0)
     assert stepped
     assert set(stepped) == {0.3}

@@ -229,6 +229,7 @@ def test_rate_of_garipov_et_al():
     assert rates[90:] == pytest.approx([0.001] * 10)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_barrier():
     split = make_split()
     ends = []

@@ -54,6 +54,7 @@ def test_it_learns_and_reports(tmp_path):
     assert same(load_weights(tmp_path / "iterates" / kept[-1])[0], weights)
 
 
+@pytest.mark.slow
 def test_training_depends_on_the_seed_and_on_nothing_else(tmp_path):
     first, _ = train(tmp_path / "a")
     torch.manual_seed(99)
@@ -111,6 +112,7 @@ def run_process(state, out):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.slow
 def test_a_real_run_killed_twice_ends_bit_identical(tmp_path):
     """SIGKILL a real process, and SIGTERM the next, before one gets through."""
     undisturbed = run_process(tmp_path / "a", tmp_path / "a.safetensors")

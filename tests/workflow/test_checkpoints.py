@@ -8,6 +8,8 @@ from valleys.models import solutions
 from valleys.storage import tables
 from workflow_runs import planned, snakemake
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "name": "own",
     "seeds": [0, 1],

@@ -10,6 +10,8 @@ import yaml
 from valleys.storage import tables
 from workflow_runs import ROOT, planned, snakemake
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -17,6 +17,8 @@ from valleys.storage.state import save_checkpoint
 from valleys.storage.weights import save_weights
 from workflow_runs import ROOT, command, snakemake
 
+pytestmark = pytest.mark.slow
+
 TOY = "toy"
 
 

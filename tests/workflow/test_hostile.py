@@ -24,6 +24,8 @@ from valleys.errors import ValleysError
 from valleys.execution import jobs
 from workflow_runs import ROOT, changed, load, snakemake
 
+pytestmark = pytest.mark.slow
+
 SMOKE = load("config/smoke.yaml")
 SHELL = "a b é $(touch pwned) `touch pwned` 'q\" ; touch pwned & | > < * ? ! # ~ \\"
 """Whatever a shell would act on, and what cuts a word in two."""

@@ -11,6 +11,8 @@ from valleys.report import rulegraph
 from valleys.storage import tables
 from workflow_runs import ROOT, load
 
+pytestmark = pytest.mark.slow
+
 OUTER = """
 configfile: "outer.yaml"
 

@@ -22,6 +22,8 @@ from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.storage import tables
 
+pytestmark = pytest.mark.slow
+
 # The same examples each time: a test that fails on one machine in a thousand runs says nothing of a change.
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 many = settings(few, max_examples=300)  # where an example takes a millisecond

@@ -13,6 +13,8 @@ import yaml
 from slurm_cluster import cluster, missing
 from workflow_runs import ROOT, changed, command, load, snakemake
 
+pytestmark = pytest.mark.slow
+
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 SMOKE = load("config/smoke.yaml")
 WHOLE = changed(

@@ -26,6 +26,8 @@ from valleys.storage import tables
 from valleys.storage.weights import load_weights
 from workflow_runs import ROOT, changed, command, load, planned, snakemake
 
+pytestmark = pytest.mark.slow
+
 SMOKE = load("config/smoke.yaml")
 ALONE = SMOKE | {"studies": {}}
 JUDGED = {"detect": 1, "measure_gain": 1, "sensitivity": 1}

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "workflow" / "scripts"
 
 
+@pytest.mark.slow
 def test_digits_needs_no_torchvision():
     code = (
         "import sys; from valleys.data.sources.load import load_source; load_source({'source': 'digits'}); "
@@ -25,6 +26,7 @@ def test_digits_needs_no_torchvision():
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.slow
 def test_digits():
     from sklearn.datasets import load_digits
 

@@ -2,9 +2,9 @@
 
 Nothing here imports torch until it measures: the Snakefile asks for sizes (`known`), and what has none yet is
 measured in another process, all of it in one (`ahead`). Run as a module, this is that process. A size is
-kept in ``results/<name>/state``; those of the shipped configs come with the library, in ``sizes.json``
-(``make sizes`` writes it). Users' own code is run by jobs (`note`) and by ``plan --measure`` alone: until
-then such a network is taken for `ASSUMED`.
+kept in ``.snakemake/sizes``, a user's own network's in ``results/<name>/state``; those of the shipped configs
+come with the library, in ``sizes.json`` (``make sizes`` writes it). Users' own code is run by jobs (`note`)
+and by ``plan --measure`` alone: until then such a network is taken for `ASSUMED`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("valleys")
 TIMEOUT_S = 120
 SHIPPED = Path(__file__).with_name("sizes.json")
+KEPT = Path(".snakemake") / "sizes"  # of networks of ours, for all experiments of a folder
 #: What a network is taken for that has not been measured, or cannot be: PreResNet-20.
 ASSUMED = {"arch": "preresnet", "depth": 20}
 
@@ -153,7 +154,9 @@ def known(question: Question, root: str | Path) -> Size | None:
 
 
 def _path(question: Question, root: str | Path) -> Path:
-    return Path(root) / "state" / f"model-size-{question.key}.json"
+    """Return the file of a size: of ours beside Snakemake's own notes, as a dry run makes no results."""
+    folder = KEPT if question.is_ours else Path(root) / "state"
+    return folder / f"model-size-{question.key}.json"
 
 
 def _keep(question: Question, size: Size, root: str | Path) -> None:
