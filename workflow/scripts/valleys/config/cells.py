@@ -130,9 +130,12 @@ class Cells:
             try:
                 checked[name] = check_one(name, spec)
             except ValleysError as error:
-                where = f"{block}.{name}"
-                text = str(error) if str(error).startswith(where) else f"{where}: {error}"
-                raise ValleysError(f"config: {text}") from None
+                where, text = f"{block}.{name}", str(error)
+                if text.startswith(("model.", "model:")):  # which model is known here
+                    text = where + text.removeprefix("model")
+                raise ValleysError(
+                    f"config: {text if text.startswith(where) else f'{where}: {text}'}"
+                ) from None
         return checked
 
     def code_of(self, spec: Mapping[str, Any]) -> dict[str, str]:
