@@ -18,7 +18,7 @@ class Experiment(Cells):
     Parameters
     ----------
     config
-        As returned by Snakemake's ``validate``.
+        As `schema.with_defaults` returns it.
 
     Raises
     ------
