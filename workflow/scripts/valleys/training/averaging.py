@@ -1,7 +1,7 @@
 """Averages of weights (SWA).
 
 SWA: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018,
-section 3. An average of weights has batch-norm statistics of no network: `networks.batch_norm` recomputes
+section 3. An average of weights has batch-norm statistics of no network: `networks.bn_refresh` recomputes
 them.
 """
 
