@@ -119,7 +119,7 @@ MISTAKES = {
     "endless line": ("lines.swa-descent.first", -1e9, ["swa-descent.first", "minimum"]),
     "endless theory": ("theory", {"chains": 10**8, "iterates": 10**7}, ["theory: chains * (burn_in + iterates)"]),  # noqa: E501
     "endless toy": ("toy_2d", {"step": 1e-6, "reach": 1e3}, ["toy_2d: n_draws * reach / step"]),
-    "huge network": ("models.mlp.hidden", [10**6, 10**6], ["models.mlp.hidden", "more weights than any machine"]),
+    "huge network": ("models.mlp.hidden", [10**6, 10**6], ["mlp.hidden", "more weights than any machine"]),
     "wide network": ("models.mlp", {"arch": "resnet8", "width": 10**9}, ["models.mlp.width", "at most 4096"]),
     "huge image": ("datasets.digits", {"source": "parquet", "train": "a", "test": "a", "size": 10**9}, ["size"]),  # noqa: E501
     "deviation of nothing": ("datasets.digits.std", [0], ["digits.std", "at least 1e-06"]),
