@@ -11,6 +11,19 @@ from valleys.models import losses, solutions
 from valleys.networks import bn_refresh
 
 LOSS = losses.build({"name": "cross_entropy"})
+BLOCK = {
+    "kind": "uniform",
+    "n": 3,
+    "group": "all",
+    "share": 0.0,
+    "points": 7,
+    "radius": None,
+    "relative": None,
+    "relative_to": "all",
+    "rise": 0.5,
+    "bn": "refreshed",
+    "slopes": "differences",
+}
 
 
 def make_split(n, seed=0):
@@ -59,3 +72,25 @@ FIRST = [0, 3, 6, 8, 10, 12, 14, 17, 20]  # of 21
 
 def subset_evaluator(**options):
     return make_evaluator(drawn_from={"train": 100, "test": 40}, **options)
+
+
+class Doubles:
+    """A split whose images are float64, for derivatives to many digits."""
+
+    def __init__(self, split):
+        self.split, self.images, self.labels = split, split.images, split.labels
+
+    def __len__(self):
+        return len(self.split)
+
+    def floats(self, at):
+        return self.split.floats(at).double()
+
+
+def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
+    model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
+    if norm == "batch":
+        bn_refresh.refresh_bn(model, make_split(60).batches(60))
+    return Evaluator(
+        model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
+    )

@@ -9,7 +9,6 @@ import yaml
 from conftest import fill_defaults
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = ROOT / "workflow" / "scripts" / "valleys"
 
 
 def test_the_citation_is_of_this_version_and_names_the_paper():

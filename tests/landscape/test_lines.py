@@ -5,27 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from naive_lines import LOSS, draw, make_evaluator, make_model, make_split, naive
+from naive_lines import BLOCK, LOSS, draw, make_evaluator, make_model, make_split, naive
 from torch import nn
 from valleys.errors import ValleysError
 from valleys.landscape.evaluator import Evaluator, Point
 from valleys.landscape.lines import Radius, check_against, find_radius, line_offsets, probe_line
 from valleys.landscape.probing import probe_solution
 from valleys.networks import tensors
-
-BLOCK = {
-    "kind": "uniform",
-    "n": 3,
-    "group": "all",
-    "share": 0.0,
-    "points": 7,
-    "radius": None,
-    "relative": None,
-    "relative_to": "all",
-    "rise": 0.5,
-    "bn": "refreshed",
-    "slopes": "differences",
-}
 
 
 @pytest.mark.slow

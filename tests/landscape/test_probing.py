@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from naive_lines import (
+    BLOCK,
     CONSTANTS,
     FIRST,
-    LOSS,
+    double_evaluator,
     draw,
     make_evaluator,
     make_model,
@@ -16,26 +17,11 @@ from naive_lines import (
 )
 from valleys.asymmetry import next_point
 from valleys.errors import ValleysError
-from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.probing import Rows, line_between, probe_solution, stored_directions
 from valleys.models import solutions
 from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
 from valleys.storage.state import load_checkpoint
-
-BLOCK = {
-    "kind": "uniform",
-    "n": 3,
-    "group": "all",
-    "share": 0.0,
-    "points": 7,
-    "radius": None,
-    "relative": None,
-    "relative_to": "all",
-    "rise": 0.5,
-    "bn": "refreshed",
-    "slopes": "differences",
-}
 
 
 def test_lines_that_did_not_begin_at_one_start_are_found_out(tmp_path):
@@ -50,28 +36,6 @@ def test_lines_that_did_not_begin_at_one_start_are_found_out(tmp_path):
 
     with pytest.raises(ValleysError, match="self-check failed: the start after the last direction"):
         solution(evaluator, tmp_path)
-
-
-class Doubles:
-    """A split whose images are float64, for derivatives to many digits."""
-
-    def __init__(self, split):
-        self.split, self.images, self.labels = split, split.images, split.labels
-
-    def __len__(self):
-        return len(self.split)
-
-    def floats(self, at):
-        return self.split.floats(at).double()
-
-
-def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
-    model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
-    if norm == "batch":
-        bn_refresh.refresh_bn(model, make_split(60).batches(60))
-    return Evaluator(
-        model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
-    )
 
 
 class Backwards(torch.autograd.Function):

@@ -5,36 +5,13 @@ import math
 
 import pytest
 import torch
-from naive_lines import LOSS, draw, make_evaluator, make_model, make_split
+from naive_lines import LOSS, Doubles, double_evaluator, draw, make_evaluator, make_model, make_split
 from valleys.asymmetry.definition import detect
 from valleys.errors import ValleysError
 from valleys.landscape import directions
-from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import line_offsets, probe_line
-from valleys.models import losses, solutions
+from valleys.models import losses
 from valleys.networks import bn_refresh
-
-
-class Doubles:
-    """A split whose images are float64, for derivatives to many digits."""
-
-    def __init__(self, split):
-        self.split, self.images, self.labels = split, split.images, split.labels
-
-    def __len__(self):
-        return len(self.split)
-
-    def floats(self, at):
-        return self.split.floats(at).double()
-
-
-def double_evaluator(norm, loss=LOSS, activation="tanh", **options):
-    model = solutions.fresh({"arch": "resnet8", "norm": norm, "activation": activation}, (1, 8, 8), 4, seed=3)
-    if norm == "batch":
-        bn_refresh.refresh_bn(model, make_split(60).batches(60))
-    return Evaluator(
-        model.double().eval(), Doubles(make_split(60)), Doubles(make_split(30, 1)), loss, **options
-    )
 
 
 @pytest.mark.parametrize("batch_size", [1000, 17])

@@ -9,9 +9,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from small_training import SPEC, make_split
 from torch import nn
 from valleys.asymmetry.barriers import barrier
-from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.probing import line_between
@@ -24,7 +24,6 @@ from valleys.training.paths import CurveNet, WeightPath
 from valleys.training.signals import Stopped
 from valleys.training.trainer import Trainer
 
-SPEC = {"arch": "resnet8", "width": 4, "norm": "batch"}
 RECIPE = {
     "batch_size": 16,
     "momentum": 0.9,
@@ -36,18 +35,10 @@ RECIPE = {
 LINE = {"path": "bezier", "bends": 1, "epochs": 4, "lr": 0.05}
 
 
-def make_split(n=72, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 4, (n,), generator=generator)
-    images = torch.randint(0, 90, (n, 1, 8, 8), generator=generator)
-    images[:, 0, :, 0] += 40 * labels[:, None]  # something to learn
-    return Split(images.to(torch.uint8), labels, 4, (0.3,), (0.2,))
-
-
 def make_model(seed=0, spec=SPEC):
     model = solutions.fresh(spec, (1, 8, 8), 4, seed=seed)
     if batch_norms(model):
-        bn_refresh.refresh_bn(model, make_split().batches(72))
+        bn_refresh.refresh_bn(model, make_split(72).batches(72))
     return model.eval()
 
 
@@ -203,7 +194,7 @@ def test_the_base_networks_statistics_have_no_part():
         layer.running_mean.fill_(7.0)
         layer.running_var.fill_(0.01)
     first, second = (
-        paths.connect(base, stop, make_split(), RECIPE, LINE, seed=0) for base in (start, spoilt)
+        paths.connect(base, stop, make_split(72), RECIPE, LINE, seed=0) for base in (start, spoilt)
     )
     assert same(first[0], second[0])
 
@@ -211,7 +202,7 @@ def test_the_base_networks_statistics_have_no_part():
 def test_the_ends_are_neither_trained_nor_changed():
     start, stop = make_model(0), make_model(1)
     before = [copy.deepcopy(model.state_dict()) for model in (start, stop)]
-    bends = paths.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
+    bends = paths.connect(start, stop, make_split(72), RECIPE, LINE, seed=0)
     assert same(start.state_dict(), before[0])
     assert same(stop.state_dict(), before[1])
     assert not start.training
@@ -231,7 +222,7 @@ def test_rate_of_garipov_et_al():
 
 @pytest.mark.slow
 def test_training_lowers_the_barrier():
-    split = make_split()
+    split = make_split(72)
     ends = []
     for seed in (0, 1):
         model = make_model(seed)
@@ -266,7 +257,7 @@ def test_a_stopped_run_resumes_to_identical_bytes(tmp_path, monkeypatch, how, at
 
     def run(state):
         return paths.connect(
-            *(make_model(0), make_model(1), make_split(), RECIPE, {**LINE, "bends": 2}),
+            *(make_model(0), make_model(1), make_split(72), RECIPE, {**LINE, "bends": 2}),
             seed=0,
             state=state / "checkpoint.pt",
             checkpoint_every=1,
@@ -297,7 +288,7 @@ def test_a_stopped_run_resumes_to_identical_bytes(tmp_path, monkeypatch, how, at
 def test_divergence_names_the_lines_rate():
     plain = [make_model(seed, SPEC | {"norm": "none"}) for seed in (0, 1)]
     with pytest.raises(ValleysError, match=r"training diverged.*; lower the line's lr \(now 1e\+20\)$"):
-        paths.connect(*plain, make_split(), RECIPE, {**LINE, "lr": 1e20}, seed=0)
+        paths.connect(*plain, make_split(72), RECIPE, {**LINE, "lr": 1e20}, seed=0)
 
 
 # --- stored ---
@@ -327,7 +318,7 @@ def test_self_check_finds_a_path_that_misses_its_ends():
     other = weights(make_model(2))
     line = {"start": "swa", "stop": "sgd", "first": 0, "last": 1, "divisions": 2}
     for ends, place in (((other, weights(stop)), "t = 0"), ((weights(start), other), "t = 1")):
-        evaluator = Evaluator(start, make_split(), make_split(30, 1), losses.build(RECIPE["loss"]))
+        evaluator = Evaluator(start, make_split(72), make_split(30, 1), losses.build(RECIPE["loss"]))
         curve = WeightPath("bezier", [ends[0], weights(start), ends[1]])
         with pytest.raises(ValleysError, match=f"self-check failed: .*{place}"):
             line_between(evaluator, stop, line, True, curve.at)
@@ -336,7 +327,7 @@ def test_self_check_finds_a_path_that_misses_its_ends():
 def test_there_is_no_path_from_weights_to_themselves():
     start, stop, line = make_model(), make_model(), {**LINE, "start": "sgd", "stop": "swa", "divisions": 2}
     with pytest.raises(ValleysError, match="start and stop are the same weights"):
-        paths.connect(start, stop, make_split(), RECIPE, LINE, seed=0)
-    evaluator = Evaluator(start, make_split(), batch_size=72)
+        paths.connect(start, stop, make_split(72), RECIPE, LINE, seed=0)
+    evaluator = Evaluator(start, make_split(72), batch_size=72)
     with pytest.raises(ValleysError, match=r"sgd \(t = 0\) and swa \(t = 1\) are the same weights"):
         line_between(evaluator, stop, {**line, "first": 0, "last": 1}, False)
