@@ -11,14 +11,7 @@ from config_changes import experiment
 from valleys import figures
 from valleys.claims import judging
 from valleys.config import outputs
-from valleys.config.catalogue import (
-    CELL_TABLES,
-    EXPERIMENTS,
-    FIGURES,
-    TABLES,
-    TARGETS,
-    find_figure,
-)
+from valleys.config.catalogue import CELL_TABLES, EXPERIMENTS, FIGURES, TABLES, TARGETS, find_figure
 from valleys.storage import tables
 
 MADE = {**TABLES, "claims": None}

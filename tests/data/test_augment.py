@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 from random_splits import generator, make_split
-from valleys.data.augment import (
-    augment,
-    draw_augmentation,
-    draw_permutation,
-    epoch_batches,
-)
+from valleys.data.augment import augment, draw_augmentation, draw_permutation, epoch_batches
 from valleys.errors import ValleysError
 
 

@@ -10,9 +10,7 @@ import torch
 from random_splits import make_split
 from safetensors.torch import save_file
 from valleys.data import cache
-from valleys.data.augment import (
-    apply_augmentation,
-)
+from valleys.data.augment import apply_augmentation
 from valleys.data.cache import load_split, read_metadata, save_split, write_split
 from valleys.data.split import Split
 from valleys.errors import ValleysError

@@ -6,11 +6,7 @@ from small_models import CIFAR, SMALL, images, small
 from torch import nn
 from valleys.models import builder
 from valleys.models.builder import build
-from valleys.models.layers import (
-    ACTIVATION_MODULES,
-    has_batch_norm,
-    norm_parameters,
-)
+from valleys.models.layers import ACTIVATION_MODULES, has_batch_norm, norm_parameters
 from valleys.models.options import ACTIVATIONS, ARCHS, NORMS
 
 

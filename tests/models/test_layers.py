@@ -7,11 +7,7 @@ from torch import nn
 from valleys.errors import ValleysError
 from valleys.models import layers
 from valleys.models.builder import build
-from valleys.models.layers import (
-    classifier_name,
-    init_norm_weights,
-    norm_parameters,
-)
+from valleys.models.layers import classifier_name, init_norm_weights, norm_parameters
 from valleys.models.options import ARCHS, NORMS
 
 

@@ -8,18 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from odd_networks import (
-    COPIED,
-    DEFECTS,
-    LOSS,
-    Net,
-    Net2,
-    Recurrent,
-    batches,
-    flat,
-    probed,
-    split,
-)
+from odd_networks import COPIED, DEFECTS, LOSS, Net, Net2, Recurrent, batches, flat, probed, split
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint

@@ -36,7 +36,6 @@ from valleys.errors import ValleysError
 from valleys.models.options import validate_spec
 
 NAMED = ("dataset", "model", "recipe")
-DESIGNS = ("one_at_a_time", "full", "sample")
 MOST = 100_000  # combinations, as the schema has it of `runs`
 
 

@@ -15,9 +15,6 @@ AUGMENT_DEFAULTS: dict[str, Any] = {"shift": 0, "flip": False, "pad_mode": "zero
 PAD_MODES = ("zero", "reflect")
 
 
-# --- augmentation and batches -----------------------------------------------------------------------------
-
-
 def check_augment(spec: Mapping[str, Any] | None, in_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Return the augmentation ``spec`` with defaults filled in, or raise ``ValleysError``.
 

@@ -33,9 +33,6 @@ _LONGEST = "-1.7976931348623157e+308"  # no float of 64 bits is longer
 log = logging.getLogger("valleys")
 
 
-# --- the cache file ---------------------------------------------------------------------------------------
-
-
 def _sha(metadata: Mapping[str, str], shape: Sequence[int]) -> Any:
     """Return the SHA-256 of the metadata (the checksum aside) and the shape; images and labels follow."""
     described = {key: value for key, value in metadata.items() if key != "checksum"}

@@ -16,8 +16,6 @@ from valleys.data import on_disk
 from valleys.data.on_disk import ImagesOnDisk, Index
 from valleys.errors import ValleysError
 
-# --- the split --------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, eq=False)
 class Split:

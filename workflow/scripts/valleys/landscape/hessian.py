@@ -1,6 +1,6 @@
 """Top eigenvectors of the Hessian of the train loss, by curvlinops' operator and ARPACK's Lanczos iteration.
 
-Apart from ``valleys.directions``, and imported by nothing but the job that needs it: curvlinops takes as long
+Apart from `directions`, and imported by nothing but the job that needs it: curvlinops takes as long
 to import as torch, and only this kind of direction uses it.
 """
 

@@ -31,9 +31,6 @@ GAINS = {
 }
 
 
-# ---- build -------------------------------------------------------------------------------------------------
-
-
 def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Build the network that `spec` describes, with initial weights from the global random generator.
 

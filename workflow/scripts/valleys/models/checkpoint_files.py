@@ -23,9 +23,6 @@ from valleys.storage.state import require
 SHOWN = 3  # names in an error
 
 
-# --- files ------------------------------------------------------------------------------------------------
-
-
 def content_of(path: Path) -> Any:
     """Return what is in one file, known by its first bytes, whatever its name ends with."""
     files.check_regular(path, "checkpoint")

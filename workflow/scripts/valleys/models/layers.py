@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 from valleys.errors import ValleysError, did_you_mean
-from valleys.models.options import (
-    NORM_INITS,
-)
+from valleys.models.options import NORM_INITS
 
 ACTIVATION_MODULES = {
     "relu": nn.ReLU,

@@ -21,8 +21,6 @@ from valleys.networks import switches
 from valleys.networks.batch_norm import batch_norms, memory_key
 from valleys.networks.bn_moments import Affine, Moments, batch_normalised, normalised
 
-# ---- batch norm: which layers, and whether their statistics can be recomputed ------------------------------
-
 Forward = Callable[["_BatchNorm", Tensor, "Affine"], Tensor]
 #: Classes whose layers normalise and do nothing else, in eval mode.
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
@@ -238,7 +236,7 @@ def lockstep_pass(
             outside.set()
 
 
-def alone_pass(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
+def normalise_and_keep(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
     """Keep the statistics of a batch that is the whole set, and normalise it."""
     statistics = Moments(layer)
     with torch.no_grad():  # the network may have gradients on where the caller has not
@@ -246,7 +244,7 @@ def alone_pass(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
     return statistics.normalise()(x, affine)
 
 
-def by_batch(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
+def normalise_batch(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
     """Normalise one batch that is the whole set by its own statistics; store nothing."""
     if x.numel() == x.shape[1]:
         raise ValleysError(f"BN refresh: {layer} gets one value a channel; give more images")

@@ -17,7 +17,7 @@ from valleys.data import loaders
 from valleys.errors import ValleysError
 from valleys.networks.batch_norm import batch_norms, check_bn
 from valleys.networks.bn_moments import Moments, Pooled
-from valleys.networks.bn_passes import alone_pass, by_batch, lockstep_pass, streaming_pass
+from valleys.networks.bn_passes import lockstep_pass, normalise_and_keep, normalise_batch, streaming_pass
 from valleys.networks.copies import evaluating
 from valleys.networks.tensors import put_back
 
@@ -90,7 +90,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         if method == "streaming":
             streaming_pass(model, images)
             return None
-        return lockstep_pass(model, list(images), alone_pass, Moments)
+        return lockstep_pass(model, list(images), normalise_and_keep, Moments)
 
 
 def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
@@ -115,4 +115,4 @@ def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor
     """
     check_bn(model)
     with evaluating(model):
-        return lockstep_pass(model, list(batches), by_batch, Pooled)
+        return lockstep_pass(model, list(batches), normalise_batch, Pooled)

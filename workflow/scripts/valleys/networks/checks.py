@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from valleys.errors import ValleysError
 from valleys.networks.copies import MOVE, Watch, line, refuse_folded, shake
 from valleys.networks.tensors import (
+    address_of,
+    addresses_of,
     copied,
     distance,
     equal_values,
     has_rows,
     held_tensors,
-    leaf_copy,
-    place_of,
-    places_of,
+    leaf_shape,
     put_back,
     random_numbers,
     random_numbers_equal,
@@ -154,7 +154,7 @@ class _Passes:
         if original is None:
             return
         for name, tensor in (*original.named_parameters(), *original.named_buffers()):
-            if tensor.numel() and place_of(tensor) in watch.touched:
+            if tensor.numel() and address_of(tensor) in watch.touched:
                 raise ValleysError(
                     f"network: a copy of it computes with {name} of the network itself, through a hook or a "
                     "function that refers to it; let hooks use the module that they are given"
@@ -169,7 +169,7 @@ class _Passes:
             )
         for name, parameter in self.net.named_parameters():
             # The place too: what moves a network moves the tensors that it had.
-            kept = name in self.before and place_of(parameter) == place_of(self.parameters[name])
+            kept = name in self.before and address_of(parameter) == address_of(self.parameters[name])
             if not kept or not same_values(parameter, self.before[name]):
                 raise ValleysError(
                     f"network: {after} changes its parameter {name}; if it is set by the first batch, pass "
@@ -192,9 +192,9 @@ class _Passes:
         needs = next((t for t in tensors_in(low) if t.requires_grad), None)
         if needs is not None:
             raise ValleysError(
-                f"network: its outputs depend on a tensor {leaf_copy(needs)} that requires a gradient and is "
-                "none of its parameters, so no line moves it; register it (nn.Parameter, nn.ParameterList, "
-                "nn.ModuleList), or give it requires_grad=False"
+                f"network: its outputs depend on a tensor {leaf_shape(needs)} that requires a gradient and "
+                "is none of its parameters, so no line moves it; register it (nn.Parameter, "
+                "nn.ParameterList, nn.ModuleList), or give it requires_grad=False"
             )
         low = [t.detach() for t in tensors_in(low) if t.is_floating_point()]
         count = len(self.images)
@@ -255,12 +255,12 @@ class _Passes:
             return
         parameters = dict(self.net.named_parameters())
         for name, parameter in parameters.items():
-            if parameter.numel() and place_of(parameter) in watch.touched - later.touched:
+            if parameter.numel() and address_of(parameter) in watch.touched - later.touched:
                 self._refuse_kept(name)
-        unread = {n: p for n, p in parameters.items() if p.numel() > 1 and place_of(p) not in later.touched}
+        unread = {n: p for n, p in parameters.items() if p.numel() > 1 and address_of(p) not in later.touched}
         if not unread:
             return
-        ours = places_of(parameters.values())
+        ours = addresses_of(parameters.values())
         kept = [
             (path, module, tensor)
             for path, module in self.net.named_modules()

@@ -18,13 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from valleys.errors import ValleysError
-from valleys.networks.tensors import HELD, movable, place_of, places_of, put_back, same_values
+from valleys.networks.tensors import HELD, address_of, addresses_of, movable, put_back, same_values
 
 #: Size of a move of the weights, as a share of each tensor's root mean square.
 MOVE = 0.05
-
-
-# ---- copies ------------------------------------------------------------------------------------------------
 
 
 class _WithoutGraph(TorchFunctionMode):
@@ -74,9 +71,9 @@ def twin(model: nn.Module) -> nn.Module:
         )
     for name, parameter in new.items():
         parameter.requires_grad_(own[name].requires_grad)
-    shared = places_of(own.values()) & places_of(new.values())
+    shared = addresses_of(own.values()) & addresses_of(new.values())
     if shared:
-        name = next(n for n, p in own.items() if place_of(p) in shared)
+        name = next(n for n, p in own.items() if address_of(p) in shared)
         raise ValleysError(
             f"network: copy.deepcopy of {type(model).__name__} returns the same {name}, not a copy; mend its "
             "__deepcopy__"
@@ -204,9 +201,6 @@ def _copies(value: Any) -> bool:
     return True
 
 
-# ---- the check ---------------------------------------------------------------------------------------------
-
-
 class Watch(TorchDispatchMode):
     """Notes which memory the operations within it touch, their number formats, and which draw at random."""
 
@@ -227,7 +221,7 @@ class Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         for tensor in torch.utils._pytree.tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
-                self.touched.add(place_of(tensor))
+                self.touched.add(address_of(tensor))
                 if movable(tensor) and tensor.dim():
                     self.eps = max(self.eps, torch.finfo(tensor.dtype).eps)
         if torch.Tag.nondeterministic_seeded in func.tags:

@@ -18,9 +18,6 @@ from valleys.networks.tensors import copied, distance, floats_in, movable, put_b
 NO_GRADIENT = "use a direction that is no gradient or eigenvector"
 
 
-# ---- derivatives -------------------------------------------------------------------------------------------
-
-
 def differs(phi: Callable[[float], float], slope: float, scale: float, eps: float) -> float | None:
     """Return the central difference that a slope at 0 is not, or None where they agree.
 

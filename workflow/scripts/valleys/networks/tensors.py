@@ -20,7 +20,7 @@ HELD = {"_parameters", "_buffers", "_modules"}
 # ---- tensors -----------------------------------------------------------------------------------------------
 
 
-def place_of(tensor: Tensor) -> int:
+def address_of(tensor: Tensor) -> int:
     """Return where a tensor's memory begins, 0 if it has none of its own."""
     try:
         return tensor.untyped_storage().data_ptr()
@@ -28,9 +28,9 @@ def place_of(tensor: Tensor) -> int:
         return 0
 
 
-def places_of(tensors: Iterable[Tensor]) -> set[int]:
+def addresses_of(tensors: Iterable[Tensor]) -> set[int]:
     """Return the addresses of the memory that tensors have."""
-    return {place_of(tensor) for tensor in tensors} - {0}
+    return {address_of(tensor) for tensor in tensors} - {0}
 
 
 def held_tensors(module: nn.Module) -> Iterator[tuple[int, Tensor]]:
@@ -42,7 +42,7 @@ def held_tensors(module: nn.Module) -> Iterator[tuple[int, Tensor]]:
             if isinstance(item, np.ndarray) and item.dtype.kind == "f":
                 yield item.ctypes.data, torch.from_numpy(item)
             elif isinstance(item, Tensor) and item.is_floating_point():
-                yield place_of(item), item
+                yield address_of(item), item
 
 
 def tensors_in(value: Any, depth: int = 4) -> list[Tensor]:
@@ -135,7 +135,7 @@ def vector_norm(tensors: Mapping[str, Tensor]) -> float:
     return math.sqrt(sum(float(real(t).double().square().sum()) for t in tensors.values()))
 
 
-def leaf_copy(tensor: Tensor) -> str:
+def leaf_shape(tensor: Tensor) -> str:
     """Return the shape of a leaf that a tensor was computed from."""
     seen, todo = set(), [tensor.grad_fn]
     while todo:

@@ -25,8 +25,6 @@ from valleys.networks.tensors import movable, wide
 
 log = logging.getLogger("valleys")
 State = Mapping[str, Tensor]
-# ---- averages ----------------------------------------------------------------------------------------------
-
 #: Buffers of torch's own layers: running statistics, the vectors of spectral norm, what observers have seen.
 _BUFFERS = re.compile(
     r"(.*\.)?(running_(mean|var)|num_batches_tracked|min_val|max_val|zero_point|parametrizations\.\w+\.\d+\._[uv])"

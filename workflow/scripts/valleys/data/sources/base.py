@@ -71,7 +71,7 @@ def progress(done: int, more: int, total: int, what: str) -> None:
         logger.info("decoded %d of %d images of %s", done, total, what)
 
 
-def ranges_of(items: Iterable[Any]) -> Iterator[list[Any]]:
+def pieces_of(items: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield `_CHUNK` items at a time."""
     items = iter(items)
     while part := list(itertools.islice(items, _CHUNK)):

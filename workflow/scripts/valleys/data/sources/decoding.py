@@ -15,7 +15,7 @@ from valleys.storage.state import require
 
 if TYPE_CHECKING:
     from PIL import Image
-from valleys.data.sources.base import in_order, progress, ranges_of, source_line
+from valleys.data.sources.base import in_order, pieces_of, progress, source_line
 
 # Formats that PIL decodes itself: for others, as EPS, it starts a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -102,7 +102,7 @@ def decoded_images(
         return [_decode(source, where, spec["size"], spec["grayscale"]) for source, where in part]
 
     shape, first, done = None, "", 0
-    for part, images in in_order(decode, ranges_of(encoded), spec["workers"]):
+    for part, images in in_order(decode, pieces_of(encoded), spec["workers"]):
         for image, (_, where) in zip(images, part, strict=True):
             if shape is None:
                 shape, first = image.shape, where
