@@ -295,12 +295,12 @@ class _Passes:
             if not equal_values(first, moved):
                 break
         there = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
-        with contextlib.suppress(NotImplementedError):  # networks by torch.export have one mode
-            self.net.train()
-            self.net.eval()
-        for name, parameter in self.net.named_parameters():
-            if name not in there or not same_values(parameter, there[name]):
-                refuse_folded(f"parameter {name}")
+        for switch in (self.net.train, self.net.eval):  # merged before, weights change in train mode
+            with contextlib.suppress(NotImplementedError):  # networks by torch.export have one mode
+                switch()
+            for name, parameter in self.net.named_parameters():
+                if name not in there or not same_values(parameter, there[name]):
+                    refuse_folded(f"parameter {name}")
         finite = all(t.isfinite().all() for t in moved)
         if finite and distance(moved, self._pass(self.images)) > 20 * self.eps:
             refuse_folded("what its weights mean")
