@@ -6,6 +6,7 @@ from valleys.lazy import names_of
 
 if TYPE_CHECKING:
     from valleys.asymmetry.barriers import Barrier, barrier
+    from valleys.asymmetry.bias import bias_level, bias_rise, bias_zeta
     from valleys.asymmetry.definition import Detection, detect, detect_many, reaches
     from valleys.asymmetry.next_point import first_points
     from valleys.asymmetry.robustness import errors_like, is_robust
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = names_of(
         "definition": ("Detection", "detect", "detect_many", "reaches"),
         "shifts": ("Shift", "shift", "shift_curve"),
         "barriers": ("Barrier", "barrier"),
+        "bias": ("bias_level", "bias_rise", "bias_zeta"),
         "robustness": ("errors_like", "is_robust"),
         "next_point": ("first_points",),
         "spline": ("upsample",),
