@@ -2,7 +2,9 @@
 
 import copy
 import math
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,7 +148,7 @@ def test_each_kind_gives_directions_over_the_group_and_the_columns_it_has(tiny_s
     )
     columns = {"hessian": {"eigenvalue"}, "to_seed": {"to_seed"}}
     lengths = {"hessian": 2, "pca": 1}
-    for kind in COMPUTED:
+    for kind in COMPUTED.keys() - {"searched"}:
         found = compute(kind, replace(given, n=lengths.get(kind, 1)), "sgd")
         assert len(found.directions) == lengths.get(kind, 1), kind
         assert all(list(d) == ["layers.3.weight", "layers.3.bias"] for d in found.directions), kind
@@ -167,3 +169,28 @@ def test_an_unknown_kind_is_an_error(tiny_split):
         ValleysError, match="unknown computed direction kind 'gradeint'; choose from gradient"
     ):
         compute("gradeint", sources(tiny_split), "sgd")
+
+
+def test_kind_searched_is_a_search_with_default_settings_on_the_train_images(tiny_split, monkeypatch):
+    asked = []
+
+    def searches(evaluator, n, **given):
+        asked.append((evaluator, n, given))
+        yield from (
+            SimpleNamespace(direction={"layers.3.bias": torch.full((3,), float(k))}) for k in range(n)
+        )
+
+    monkeypatch.setitem(sys.modules, "valleys.landscape.searching", SimpleNamespace(searches=searches))
+    monkeypatch.delattr("valleys.landscape.searching", raising=False)
+    given = sources(tiny_split, group="layer:layers.3", n=2, seed=4)
+    found = compute("searched", given, "swa")
+    assert [flat(u).tolist() for u in found.directions] == [[0.0] * 3, [1.0] * 3]
+    assert list(found.columns) == []
+    ((evaluator, n, options),) = asked
+    assert (n, options.pop("state_of")(0)) == (2, None)
+    assert options == {"group": "layer:layers.3", "seed": 4}
+    own = given.networks["swa"].state_dict()
+    assert all(torch.equal(evaluator.start[name], tensor) for name, tensor in own.items())
+    assert len(evaluator.train_batches) == len(tiny_split)
+    assert evaluator.test_batches is None
+    assert evaluator.bn == "refreshed"

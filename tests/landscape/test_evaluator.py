@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from naive_lines import LOSS, draw, make_evaluator, make_model, make_split
+from valleys.data import parts
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.landscape.evaluator import Evaluator, evaluator_for
@@ -116,3 +117,48 @@ def test_options_that_are_none_are_refused():
     for radius, points in ((1.0, 4), (1.0, 1), (math.nan, 5)):
         with pytest.raises(ValleysError, match="line_offsets: "):
             line_offsets(radius, points)
+
+
+def part_of(evaluator, rows):
+    return parts.take(evaluator.train_batches, torch.tensor(rows), evaluator.batch_size)
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_an_evaluator_of_other_images_is_that_of_these_images(bn):
+    whole, rows = make_evaluator(bn=bn), list(range(5, 40))
+    at_start = whole.at_start()
+    some = whole.on(part_of(whole, rows), whole.test_batches)
+    plain = Evaluator(
+        make_model(), parts.rows_of(make_split(60), torch.tensor(rows)), make_split(30, 1), bn=bn
+    )
+    direction, offsets = draw(make_model()), [-1.0, 0.0, 1.5]
+    for one, other in zip(
+        probe_line(some, direction, offsets), probe_line(plain, direction, offsets), strict=True
+    ):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-6)
+        assert one["test_loss"] == pytest.approx(other["test_loss"], rel=1e-6)
+        assert math.isnan(one["train_accuracy"])
+        assert "by_image" not in one
+    assert some.model is whole.model
+    assert some.train_slope(direction) == pytest.approx(plain.train_slope(direction), rel=1e-5)
+    # The whole one has its own values still, measured before or not.
+    assert whole.at_start() == at_start != some.at_start()
+    assert whole.on(part_of(whole, rows)).test_loss() == pytest.approx((math.nan, math.nan), nan_ok=True)
+
+
+def test_an_evaluator_of_other_images_weighs_their_classes_and_has_each_images_loss():
+    loss = torch.nn.CrossEntropyLoss(weight=torch.tensor([0.1, 1.0, 2.0, 5.0]))
+    whole = Evaluator(
+        make_model(), make_split(60), make_split(30, 1), loss, bn="frozen", drawn_from={"test": 99}
+    )
+    rows = [i for i, label in enumerate(make_split(60).labels.tolist()) if label in (0, 3)]
+    some = whole.on(part_of(whole, rows), whole.test_batches, by_image=True)
+    split = make_split(60)
+    with torch.no_grad():
+        expected = loss(make_model()(split.floats(torch.tensor(rows))), split.labels[rows]).item()
+    assert some.point().train_loss == pytest.approx(expected, rel=1e-6)
+    assert some.by_image["train"].shape == (len(rows),)
+    assert some.by_image["train"].mean().item() == pytest.approx(expected, rel=1e-6)
+    assert set(some.by_image) == {"train"}
+    assert whole.by_image == {}
+    assert whole.drawn_from == {"test": 99}

@@ -1,6 +1,7 @@
 """All curves of a solution: self-checks, resumption, rows of tables."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,14 @@ from naive_lines import (
 )
 from valleys.asymmetry import next_point
 from valleys.errors import ValleysError
-from valleys.landscape.probing import Rows, line_between, probe_solution, stored_directions
+from valleys.landscape.probing import (
+    Rows,
+    Searched,
+    line_between,
+    probe_solution,
+    search_key,
+    stored_directions,
+)
 from valleys.models import solutions
 from valleys.networks import bn_refresh, tensors
 from valleys.networks.batch_norm import batch_norms
@@ -201,3 +209,44 @@ def test_line_between_two_solutions(bn):
     if bn == "refreshed":
         with pytest.raises(ValleysError, match=r"self-check failed: descent \(t = 1\)"):
             line_between(make_evaluator(), broken, line, check_stored_bn=True)
+
+
+def test_searches_are_stored_by_solution_and_number_with_the_rows_of_each():
+    found, directions = Searched(), {}
+    for solution in ("sgd", "swa"):
+        directions[solution] = [{"a.b": torch.rand(2)}, {"a.b": torch.rand(2)}]
+        searches = (
+            SimpleNamespace(direction=u, restarts=[{"restart": 0}, {"restart": 1}], curves=[{"offset": k}])
+            for k, u in enumerate(directions[solution])
+        )
+        found.add(searches, {"seed": 3, "solution": solution})
+    for solution, expected in directions.items():
+        stored = stored_directions(found.directions, solution)
+        assert [list(one) for one in stored] == [["a.b"], ["a.b"]]
+        assert all(torch.equal(one["a.b"], other["a.b"]) for one, other in zip(stored, expected, strict=True))
+    names = [(row["solution"], row["k"], row["restart"], row["seed"]) for row in found.searches]
+    assert names == [(s, k, r, 3) for s in ("sgd", "swa") for k in (0, 1) for r in (0, 1)]
+    assert found.search_curves[-1] == {"seed": 3, "solution": "swa", "k": 1, "offset": 1}
+
+
+def test_the_state_of_a_search_is_that_of_all_that_decides_it():
+    probe = {"kind": "searched", "n": 1, "rise": 1.0, "solutions": ["sgd"], "search": {"steps": 3}}
+    spec = {"version": 1, "probe": probe, "asymmetry": {"c": 2}, "loss": {}, "bn_refresh": {}}
+    about = {"checksum": "a", "model": {}}
+
+    def key(**changes):
+        return search_key({**spec, "probe": {**probe, **changes}}, about, ["d"], "cpu")
+
+    assert key() == key(n=5, solutions=["swa"])
+    for change in ({"rise": 2.0}, {"search": {"steps": 4}}, {"group": "bn"}):
+        assert key() != key(**change)
+    for other in (
+        {"version": 2},
+        {"asymmetry": {"c": 3}},
+        {"loss": {"name": "mse"}},
+        {"bn_refresh": {"x": 1}},
+    ):
+        assert key() != search_key({**spec, **other}, about, ["d"], "cpu")
+    assert key() != search_key(spec, {"checksum": "b", "model": {}}, ["d"], "cpu")
+    assert key() != search_key(spec, about, ["e"], "cpu")
+    assert key() != search_key(spec, about, ["d"], "cpu, 2 threads")

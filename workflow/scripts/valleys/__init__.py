@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from valleys.landscape.directions import random_direction
     from valleys.landscape.evaluator import Evaluator
     from valleys.landscape.lines import Radius, find_radius, line_offsets, probe_line
+    from valleys.landscape.searching import Search, find_asymmetric
     from valleys.models import checkpoints, losses
     from valleys.networks.bn_refresh import refresh_bn
     from valleys.training import sgd
@@ -42,6 +43,7 @@ __getattr__, __dir__, __all__ = names_of(
         "landscape.evaluator": ("Evaluator",),
         "landscape.hessian": ("hessian",),
         "landscape.lines": ("Radius", "find_radius", "line_offsets", "probe_line"),
+        "landscape.searching": ("Search", "find_asymmetric"),
         "models.checkpoints": ("checkpoints",),
         "models.losses": ("losses",),
         "networks.bn_refresh": ("refresh_bn",),

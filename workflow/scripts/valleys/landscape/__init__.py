@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from valleys.landscape.hessian import hessian_eigenvectors
     from valleys.landscape.lines import CurvePoint, Radius, find_radius, line_offsets, probe_line
     from valleys.landscape.planes import Plane, describe, principal, spanned, surface, through
+    from valleys.landscape.searching import Search, find_asymmetric, searches
     from valleys.landscape.subsets import with_errors
 
 __getattr__, __dir__, __all__ = names_of(
@@ -38,6 +39,7 @@ __getattr__, __dir__, __all__ = names_of(
         ),
         "computed": ("Sources", "compute", "gradient", "principal_components"),
         "hessian": ("hessian_eigenvectors",),
+        "searching": ("Search", "find_asymmetric", "searches"),
         "planes": ("Plane", "describe", "principal", "spanned", "surface", "through"),
     },
 )

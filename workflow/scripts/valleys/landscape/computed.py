@@ -160,6 +160,22 @@ def _difference(sources: Sources, start: str, stop: str, names: list[str]) -> Fo
     return Found([towards(*ends, names, f"{start} and {stop}")])
 
 
+@computed("searched")
+def _searched(sources: Sources, solution: str, _names: list[str]) -> Found:
+    """Return directions found by ascent with the defaults of `searching.searches` and of an `Evaluator`.
+
+    A probe of this kind, which may set these, is searched for by rule ``search_directions``.
+    """
+    from valleys.landscape import searching  # which is made of more than any other kind needs
+    from valleys.landscape.evaluator import Evaluator
+
+    evaluator = Evaluator(sources.networks[solution], sources.train, loss=sources.loss)
+    found = searching.searches(
+        evaluator, sources.n, group=sources.group, seed=sources.seed, state_of=lambda _: None
+    )
+    return Found([search.direction for search in found])
+
+
 @computed("to_seed")
 def _to_seed(sources: Sources, solution: str, names: list[str]) -> Found:
     """Return the ways to the same solution of other seeds, with these."""

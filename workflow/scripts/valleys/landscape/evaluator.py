@@ -15,10 +15,11 @@ The batch-norm policy is part of every result:
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -153,6 +154,34 @@ class Evaluator:
         self.start = copies.snapshot(self.model)
         self._at_start.clear()
         self.slopes.forget()
+
+    def on(
+        self, train: loaders.Batches, test: loaders.Batches | None = None, *, by_image: bool = False
+    ) -> Evaluator:
+        """Return an evaluator of other images: it shares this one's network, start, loss and policy.
+
+        One of the two at a time: moving one moves the other.
+
+        Parameters
+        ----------
+        train, test
+            Batches of the same kind of images as this one's, its parts mostly.
+        by_image
+            Whether points of train images have each image's loss.
+        """
+        other = copy.copy(self)
+        other.train_batches, other.test_batches = train, test
+        sets = {"train": train} | ({} if test is None else {"test": test})
+        other.sets = {
+            name: replace(
+                self.sets.get(name, self.sets["train"]), factor=self.loss.factor(batches.labels()), classed=0
+            )
+            for name, batches in sets.items()
+        }
+        other.drawn_from = {"train": len(train)} if by_image else {}
+        other.by_image, other._at_start = {}, {}
+        other.slopes = Slopes(other)
+        return other
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""

@@ -1,6 +1,7 @@
 """Kinds of directions and groups of parameters by name: what the Snakefile reads of them, without torch.
 
-How a kind is made stands in `directions` (drawn) or `computed`, under the same name.
+How a kind is made stands in `directions` (drawn) or `computed`, under the same name; kind ``searched`` in
+`searching`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ class Kind:
         Solutions of the cell that it is made from, beside the one that is probed.
     iterates, seeds : bool
         Whether it is made from the iterates of training; from the same solution of other seeds.
+    searched : bool
+        Whether it is searched for: by rule ``search_directions``, with options of its own (`SEARCH`).
+    n : int
+        How many directions a probe has whose config does not say.
     """
 
     help: str
@@ -29,6 +34,8 @@ class Kind:
     solutions: tuple[str, ...] = ()
     iterates: bool = False
     seeds: bool = False
+    searched: bool = False
+    n: int = 10
 
     @property
     def local(self) -> bool:
@@ -52,12 +59,19 @@ COMPUTED = {
     "pca": Kind("principal components of the iterates", iterates=True),
     "sgd_to_swa": Kind("from the sgd to the swa solution", single=True, solutions=("sgd", "swa")),
     "swa_to_descent": Kind("from the swa to the descent solution", single=True, solutions=("swa", "descent")),
+    "searched": Kind(
+        "found by ascent: as asymmetric, symmetric or flat as can be at a given rise", searched=True, n=1
+    ),
     "to_seed": Kind(
         "to the same solution of n other seeds: smaller ones from the nearest, then greater ones", seeds=True
     ),
 }
 """Computed once by a job of their own, and stored."""
 KINDS = {**DRAWN, **COMPUTED}
+SEEKS = ("asymmetric", "symmetric", "flat")
+"""What kind ``searched`` may search for."""
+SEARCH = {"seek": "asymmetric", "restarts": 3, "steps": 60, "floor": 0.1}
+"""Options of kind ``searched`` (a probe's ``search``), with their defaults."""
 NEEDS = {name: kind.solutions for name, kind in KINDS.items() if kind.solutions}
 """Solutions of a cell that a computed kind is made from, beside the one it is probed at."""
 SINGLE = frozenset(name for name, kind in KINDS.items() if kind.single)

@@ -82,7 +82,7 @@ def probe_line(
         evaluator = _evaluator(evaluator, given)
     elif given:
         raise ValleysError(f"probe_line: {', '.join(given)} is settled by the evaluator; leave it out")
-    _check_direction(direction, evaluator.parameters)
+    check_direction(direction, evaluator.parameters)
     if offsets is None:
         norm = vector_norm(evaluator.parameters)
         radius = find_radius(evaluator, direction, rise=1.0, first=norm / 50, cap=2 * norm)
@@ -131,7 +131,8 @@ def _checked_offsets(offsets: Any) -> list[float]:
     return found
 
 
-def _check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+def check_direction(direction: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Raise unless a direction has finite entries, not all 0, of parameters' names and shapes."""
     if not isinstance(direction, Mapping) or not direction:
         what = f"a {type(direction).__name__}" if not isinstance(direction, Mapping) else "without entries"
         raise ValleysError(f"direction: it is {what}; give tensors by parameter name")
@@ -236,7 +237,7 @@ def find_radius(
     if isinstance(evaluator, nn.Module):
         raise ValleysError("find_radius: a network is no evaluator; give Evaluator(model, train, loss=loss)")
     if isinstance(evaluator, Evaluator):  # not a function of one's own in its place
-        _check_direction(direction, evaluator.parameters)
+        check_direction(direction, evaluator.parameters)
     try:
         base = evaluator.at_start().train_loss
         check_finite("the solution", base)

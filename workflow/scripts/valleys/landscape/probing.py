@@ -1,4 +1,4 @@
-"""What the rules probe and interpolate run: all curves of a solution, as rows of a table."""
+"""What rules run at a solution: all curves of a probe or line, searches, as rows of their tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from valleys.networks import tensors
 from valleys.networks.tensors import vector_norm
 from valleys.storage.state import load_checkpoint, save_checkpoint
 from valleys.storage.weights import checksum, load_weights
+
+if TYPE_CHECKING:
+    from valleys.landscape.searching import Search
 
 #: How far (relative, plus as much absolutely) a line's loss may be from a solution's own, by precision.
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.02}
@@ -108,6 +111,37 @@ class Rows:
             self.directions.append({**about, **row, **more})
 
 
+@dataclass
+class Searched:
+    """What was found by the searches that were added, as it is stored.
+
+    Attributes
+    ----------
+    directions
+        Tensors named ``<solution>/<k>/<parameter>``, which `stored_directions` reads.
+    searches, search_curves
+        Rows of these tables.
+    """
+
+    directions: dict[str, Tensor] = field(default_factory=dict)
+    searches: list[dict[str, Any]] = field(default_factory=list)
+    search_curves: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, found: Iterable[Search], label: Mapping[str, Any]) -> None:
+        """Add the searches of one solution, in the order of their directions.
+
+        Parameters
+        ----------
+        label
+            ``dataset, model, recipe, seed, solution, probe, kind, group``.
+        """
+        for k, search in enumerate(found):
+            name = f"{label['solution']}/{k}"
+            self.directions |= {f"{name}/{parameter}": u for parameter, u in search.direction.items()}
+            self.searches += [{**label, "k": k, **row} for row in search.restarts]
+            self.search_curves += [{**label, "k": k, **row} for row in search.curves]
+
+
 def state_key(
     block: Mapping[str, Any],
     spec: Mapping[str, Any],
@@ -139,6 +173,25 @@ def state_key(
     shared = ("loss", "bn_refresh", "version", *(["asymmetry"] if judged else []))
     decisive = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, *map(spec.get, shared)]
     return solutions.state_key(decisive, [about], data, arithmetic, stored=checksum(stored))
+
+
+def search_key(
+    spec: Mapping[str, Any], about: Mapping[str, Any], data: Iterable[str], arithmetic: str
+) -> dict[str, Any]:
+    """Return the key of a search's state: all that decides it, as `state_key` has it of curves.
+
+    How many directions there are does not, as each hangs on those before it alone, nor at which other
+    solutions.
+
+    Parameters
+    ----------
+    spec
+        Params of the rule.
+    about, data, arithmetic
+        As in `state_key`.
+    """
+    block = {k: v for k, v in spec["probe"].items() if k not in ("n", "solutions")}
+    return solutions.state_key({**spec, "probe": block}, [about], data, arithmetic)
 
 
 def probe_solution(
