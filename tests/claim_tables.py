@@ -1,5 +1,6 @@
 """Tables that claims are judged from, with known contents, and the verdicts on them by claim."""
 
+import itertools
 import math
 
 import numpy as np
@@ -139,12 +140,34 @@ def measured(*seeds, status="asymmetric", probe="uniform", kind="uniform", solut
     return pd.DataFrame(rows)
 
 
+def searched(*hits, restarts=2, probe="search", solution="sgd", **values):
+    """The searches table of seeds at whose minima a direction was found or not; the last restart is chosen.
+
+    `values` are of the chosen restarts: one for all seeds, or a list by seed.
+    """
+    rows = []
+    for seed, (hit, restart) in enumerate(itertools.product(hits, range(restarts))):
+        seed //= restarts
+        names = {**CELL, "seed": seed, "solution": solution, "probe": probe, "kind": "searched"}
+        about = {"seek": "asymmetric", "rise": 1.0, "floor": 0.1, "bn_policy": "frozen", "group": "all"}
+        row = {**names, **about, "k": 0, "restart": restart, "chosen": False, "start_status": "symmetric"}
+        row |= dict.fromkeys(("found", "judge_c_star", "test_status", "test_flat_rise"))
+        if restart == restarts - 1:
+            status = "asymmetric" if hit else "symmetric"
+            row |= {"chosen": True, "found": hit, "judge_c_star": 3.0 if hit else 1.5}
+            row |= {"test_status": status, "test_flat_rise": 0.2}
+            row |= {key: one[seed] if isinstance(one, list) else one for key, one in values.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 EMPTY = {
     "training": descents([(0.0, 0.0)]).iloc[:0],
     "theory_measured": measured([(0.0, 0.0)]).iloc[:0],
     "shift": shifted((0.5,))["shift"].iloc[:0],
     "directions": signed([(0.5, 0.0)])["directions"].iloc[:0],
     "asymmetry": asymmetry(("symmetric",)).iloc[:0],
+    "searches": searched(True).iloc[:0],
     "solutions": solutions([0.0]).iloc[:0],
     "interpolation": line(T, T).iloc[:0],
     "toy_2d": toy("flat").iloc[:0],

@@ -240,6 +240,10 @@ class Generator:
             adaptive=[True, True, False], rise=[0.01, 10], bn=["frozen"], precision=["bf16"],
             slopes=["exact"], train_images=[1, 2, 20, 10**6], test_images=[1, 20], relative_to=["group"],
         )  # fmt: skip
+        if block["kind"] == "searched":
+            block["search"] = {"steps": self.r.choice([1, 3])} | self.keys(
+                seek=["symmetric", "flat"], restarts=[1, 2], floor=[0.001, 0.5]
+            )
         if self.r.random() < 0.5:
             block |= self.r.choice([{"radius": 1.0}, {"relative": 0.1}, {"radius": 1e6}, {"relative": 1e-6}])
         return self.name("uniform", "p2", "far-out"), block
@@ -414,7 +418,7 @@ def jobs_of(experiment: Any) -> list[tuple[str, Block]]:
         found += [(rule, {**names, "solution": "sgd"}) for rule in rules]
         found += [("probe", {**names, "bundle": bundle}) for bundle in experiment.bundles_of(cell)]
         found += [
-            ("directions", {**names, "probe": p})
+            ("search_directions" if experiment.is_searched(p) else "directions", {**names, "probe": p})
             for p in experiment.probes_of(cell)
             if experiment.is_computed(p)
         ]

@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from valleys.asymmetry import next_point
 from valleys.cli.commands import main, parser
 from valleys.cli.probe import images_for, probe
-from valleys.cli.requests import PROBE_KEYS, parse_block
+from valleys.cli.requests import PROBE_KEYS, parse_block, request
 from valleys.config.schema import SCHEMA_FILE
 from valleys.data.cache import save_split
 from valleys.data.sources import load
 from valleys.errors import ValleysError
 from valleys.landscape import directions, probing
 from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.kinds import SEARCH
 from valleys.models import solutions
 from valleys.storage import tables
 from valleys.storage.weights import checksum, save_weights
@@ -285,6 +286,76 @@ def test_help_names_the_defaults_there_are(capsys):
     refresh = schema["properties"]["bn_refresh"]["properties"]
     assert f"({refresh['method']['default']})" in text
     assert f"({refresh['batch_size']['default']})" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["--direction", "searched", "--radius", "2"],
+            "--radius: 2.0 is set, but kind searched goes to a given",
+        ),
+        (
+            ["--search", "flat"],
+            "--search: kind uniform is not searched for; drop it, or set kind to searched",
+        ),
+        (
+            ["--direction", "searched", "--search", "asymetric"],
+            "--search: seek: 'asymetric', did you mean 'asymmetric'?; choose from asymmetric, symmetric",
+        ),
+        (
+            ["--direction", "searched", "--search", "flat:step=2"],
+            "--search: unknown key 'step', did you mean 'steps'?; keys here: floor, restarts, seek, steps",
+        ),
+        (
+            ["--direction", "searched", "--search", "asymmetric:floor=2"],
+            "--search: floor: 2 is not below rise 1, which is that of the steeper side",
+        ),
+        (["--direction", "searched", "--search", "flat:2"], "--search: 'flat:2' is no name:option=value,..."),
+    ],
+)
+def test_a_mistake_in_what_is_searched_for_names_the_option(arguments, line, capsys, tmp_path):
+    assert main(["probe", "--weights", "w", "--data", DATA, "--out", str(tmp_path), *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}")
+    assert said.count("\n") == 1
+
+
+def test_a_request_for_a_search_has_all_of_its_options():
+    block = request("searched", {"search": {"seek": "flat"}}, {}, {}, {}).block
+    assert (block["n"], block["search"]) == (1, SEARCH | {"seek": "flat"})
+    assert request("searched", {}, {}, {}, {}).block["search"] == SEARCH
+    assert "search" not in request("uniform", {}, {}, {}, {}).block
+
+
+@pytest.mark.slow
+def test_a_look_along_a_searched_direction_has_the_tables_of_its_search(trained, tmp_path, capsys):
+    search = ["--direction", "searched", "--search", "flat:steps=2,restarts=2", "--n", "1"]
+    assert run(trained[0], *search, out=tmp_path) == 0
+    printed = capsys.readouterr().out
+    read = {path.stem: tables.read(path, path.stem) for path in (tmp_path / "tables").iterdir()}
+    assert read.keys() >= {"searches", "search_curves", "curves", "directions", "asymmetry"}
+    searches = read["searches"].to_pandas()
+    assert searches["restart"].tolist() == [0, 1]
+    assert (searches[["dataset", "solution", "kind", "k"]].drop_duplicates().to_numpy()).tolist() == [
+        ["digits", "given", "searched", 0]
+    ]
+    row = searches[searches["chosen"]].iloc[0]
+    lines = printed.splitlines()
+    (at,) = [
+        i
+        for i, line in enumerate(lines)
+        if line.startswith("direction 0, as flat as can be at a rise of 1 nat")
+    ]
+    assert lines[at].endswith(": measured")
+    assert lines[at + 1].startswith(
+        f"  on {row['judge_images']} train images not searched on: {row['judge_status']}"
+    )
+    assert f"on the {row['search_images']} searched on" in lines[at + 2]
+    assert f"2 restarts, {2 * row['passes']} passes" in lines[at + 4]
+    assert (tmp_path / "figures" / "search.png").exists()
+    assert "directions of this kind" not in printed  # no share of what was searched for says anything
+    assert len(read["curves"]) == 11
 
 
 def test_the_parser_takes_what_help_shows(tmp_path):

@@ -347,3 +347,90 @@ def test_one_image_to_refresh_batch_norm_on_is_refused(key, block):
 def test_a_study_is_not_called_as_a_table_of_lines(name):
     with pytest.raises(ValleysError, match=f"'{name}' ends as the table of a study's lines does"):
         experiment(("studies", {name: STUDY}))
+
+
+SOUGHT = {"kind": "searched", "points": 21}
+SEARCHES = {
+    "of another kind": (
+        {"kind": "gaussian", "search": {}},
+        ".search: kind gaussian is not searched for; drop it, or set kind to searched",
+    ),
+    "to a radius": (
+        SOUGHT | {"radius": 2.0},
+        ".radius: 2.0 is set, but kind searched goes to a given rise; drop it, and set rise",
+    ),
+    "to a share of the norm": (
+        SOUGHT | {"relative": 0.5},
+        ".relative: 0.5 is set, but kind searched goes to a given rise; drop it, and set rise",
+    ),
+    "to a share of the group's norm": (
+        SOUGHT | {"relative_to": "group"},
+        ".relative_to: 'group' is set, but kind searched goes to a given rise; drop it, and set rise",
+    ),
+    "floor at the rise": (
+        SOUGHT | {"search": {"floor": 1}},
+        ".search.floor: 1 is not below rise 1, which is that of the steeper side; lower it, or raise rise",
+    ),
+    "rise below the default floor": (
+        SOUGHT | {"rise": 0.05},
+        ".search.floor: 0.1 is not below rise 0.05, which is that of the steeper side; "
+        "lower it, or raise rise",
+    ),
+    "mistyped option": (
+        SOUGHT | {"search": {"step": 9}},
+        ".search: unknown key 'step', did you mean 'steps'?; keys here: floor, restarts, seek, steps",
+    ),
+    "mistyped aim": (
+        SOUGHT | {"search": {"seek": "asymetric"}},
+        ".search.seek: 'asymetric', did you mean 'asymmetric'?; choose from asymmetric, symmetric, flat",
+    ),
+    "no steps": (SOUGHT | {"search": {"steps": 0}}, ".search.steps: 0 is less than the minimum of 1"),
+    "no restarts": (
+        SOUGHT | {"search": {"restarts": 0}},
+        ".search.restarts: 0 is less than the minimum of 1",
+    ),
+    "no block": (SOUGHT | {"search": 60}, ".search: 60 is not of type 'object' ("),
+}
+
+
+@pytest.mark.parametrize("what", SEARCHES)
+def test_a_mistake_in_a_search_is_one_line_with_its_place(what):
+    block, line = SEARCHES[what]
+    with pytest.raises(ValleysError) as error:
+        experiment(("probes.new", block))
+    said = str(error.value)
+    assert said.startswith(f"config: probes.new{line}")
+    assert said.endswith(line) or line.endswith("(")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {},
+        {"search": {}},
+        {"rise": 0.05, "search": {"floor": 0.01}},
+        {
+            "relative_to": "all",
+            "slopes": "exact",
+            "adaptive": True,
+            "search": {"seek": "flat", "restarts": 1},
+        },
+    ],
+)
+def test_a_search_may_leave_out_any_of_its_options(block):
+    assert experiment(("probes.new", SOUGHT | block)).is_searched("new")
+
+
+def test_two_searches_span_a_plane_where_they_differ():
+    probes = {"a": SOUGHT | {"n": 2}, "b": SOUGHT | {"search": {"seek": "flat"}}, "c": SOUGHT}
+
+    def spanned(*span):
+        return experiment(("probes", probes), ("planes", {"p": {"span": list(span)}})).spanning("p")
+
+    assert spanned("a/0", "b/0") == [("a", 0), ("b", 0)]
+    assert spanned("a/0", "a/1") == [("a", 0), ("a", 1)]
+    with pytest.raises(ValleysError, match=r"planes.p.span: it must be two different directions, not"):
+        spanned("a/0", "c/0")
+    with pytest.raises(ValleysError, match=r"planes.p.span: 'b/1': probe b has 1 direction\(s\)"):
+        spanned("a/0", "b/1")

@@ -16,6 +16,7 @@ from valleys.config import schema
 from valleys.config.experiment import Experiment
 from valleys.config.schema import SCHEMA_FILE, check, with_defaults
 from valleys.errors import ValleysError
+from valleys.landscape.kinds import KINDS, SEARCH, SEEKS, Kind
 from valleys.models.options import LOSSES
 
 OPTIONS_FILE = SCHEMA_FILE.with_name("options.schema.yaml")
@@ -225,3 +226,13 @@ def test_a_wrong_type_is_told_with_what_the_key_means():
         ValleysError, match=r"quick.eval_every: '2' is not .*'integer' \(Epochs between test losses"
     ):
         check(raw)
+
+
+def test_options_of_a_search_are_those_that_the_library_has():
+    probe = yaml.safe_load(SCHEMA_FILE.read_text())["$defs"]["probe"]["properties"]
+    options = probe["search"]["properties"]
+    assert {key: one["default"] for key, one in options.items()} == SEARCH
+    assert tuple(options["seek"]["enum"]) == SEEKS
+    assert "default" not in probe["search"]  # so that configs without it have the params that they had
+    assert probe["n"]["default"] == Kind("").n
+    assert f"of kind searched {KINDS['searched'].n} without it" in probe["n"]["description"]

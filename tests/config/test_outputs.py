@@ -4,6 +4,8 @@ from config_changes import PATH, experiment, lined, study
 from valleys.config import outputs
 from valleys.config.params import Params
 
+SOUGHT = {"kind": "searched", "points": 21}
+
 
 def test_lines_within_a_cell_are_for_swa_and_others_for_basin():
     assert outputs.of_target(experiment(), "basin") == (["interpolation"], [])
@@ -58,3 +60,31 @@ def test_a_study_has_tables_figures_and_a_target_of_its_own():
     params = Params(found).study("s")
     assert [cell["levels"]["recipe.weight_decay"] for cell in params["cells"]] == [0.0005, 0, 0.1]
     assert Params(found).train_sgd("mlp", "quick.weight_decay-0.1", 0)["recipe"]["weight_decay"] == 0.1
+
+
+def test_searches_are_in_files_of_the_searched_probes():
+    found = experiment(("probes.a", SOUGHT), ("probes.b", SOUGHT | {"solutions": ["swa"]}))
+    for config in (
+        found,
+        experiment(("probes", found.config["probes"]), ("execution.probe_jobs", "together")),
+    ):
+        for table in ("searches", "search_curves"):
+            assert outputs.parts(config, config.cells[0], table) == [
+                f"probes/a/{table}.parquet",
+                f"probes/b/{table}.parquet",
+            ]
+    assert outputs.parts(experiment(), experiment().cells[0], "searches") == []
+    assert {"searches", "search_curves"} <= set(outputs.of_target(found, "search")[0])
+    assert "searches" in outputs.claim_tables(found)
+    without = experiment(("probes.a", SOUGHT), ("grid.0.probes", ["uniform"]), ("planes", {}))
+    assert outputs.parts(without, without.cells[0], "searches") == []
+
+
+def test_searched_directions_are_computed_ones_and_may_span_a_plane():
+    found = experiment(("probes.a", SOUGHT), ("planes", {"p": {"span": ["uniform/0", "a/0"]}}))
+    (cell,) = found.cells
+    assert [name for name in found.probes_of(cell) if found.is_computed(name)] == ["gradient", "a"]
+    assert [name for name in found.probes_of(cell) if found.is_searched(name)] == ["a"]
+    assert found.direction_inputs(cell, "a") == ["sgd", "swa"]
+    assert found.planes_of(cell) == ["p"]
+    assert found.target_seeds(cell, "a") == []

@@ -49,7 +49,10 @@ def params_by_rule(found):
         for bundle in found.bundles_of(cell):
             note("probe", f"{cell.path} {bundle}", of.probe(cell, bundle))
         for probe in filter(found.is_computed, found.probes_of(cell)):
-            note("directions", f"{cell.path} {probe}", of.directions(cell.recipe, probe))
+            if found.is_searched(probe):
+                note("search_directions", f"{cell.path} {probe}", of.search_directions(cell, probe))
+            else:
+                note("directions", f"{cell.path} {probe}", of.directions(cell.recipe, probe))
         for line in found.lines_of(cell):
             note("interpolate", f"{cell.path} {line}", of.interpolate(cell, line))
             if found.is_trained(line):
@@ -156,6 +159,8 @@ def slices(found):
         params[f"descend {at}"] = Params(found).descend(cell.recipe, cell.seed)
         params |= {f"probe {bundle}": Params(found).probe(cell, bundle) for bundle in found.bundles_of(cell)}
         params |= {f"plane {plane}": Params(found).plane(cell.recipe, plane) for plane in config["planes"]}
+        searched = filter(found.is_searched, found.probes_of(cell))
+        params |= {f"search {probe}": Params(found).search_directions(cell, probe) for probe in searched}
         for line in found.lines_of(cell):
             params.setdefault(
                 f"interpolate {line}", Params(found).interpolate(cell, line)
@@ -166,6 +171,8 @@ def slices(found):
         params[f"average {recipe}"] = Params(found).average(recipe)
         params[f"evaluate {recipe}"] = Params(found).evaluate(recipe)
         for probe in config["probes"]:
+            if found.is_searched(probe):
+                continue
             params[f"directions {probe}"] = Params(found).directions(recipe, probe)
     params |= {f"figure {name}": Params(found).figure(name) for name in outputs.figures(found)}
     params |= {f"study {name}": Params(found).study(name) for name in found.studies}
@@ -302,6 +309,57 @@ def test_a_change_of_a_path_reaches_just_what_it_decides(path, value, reached):
     assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == reached
 
 
+SOUGHT = {"kind": "searched", "points": 21, "rise": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reached"),
+    [
+        ("probes.s.search", {"steps": 9}, {"search s"}),
+        ("probes.s.search", {"seek": "flat"}, {"search s"}),
+        ("probes.s.search", {"steps": 60, "seek": "asymmetric"}, set()),  # the defaults, written out
+        ("probes.s.search", {}, set()),
+        ("probes.s.n", 1, set()),
+        ("probes.s.n", 2, {"search s", "probe s"}),
+        ("probes.s.rise", 3.0, {"search s", "probe s"}),
+        ("probes.s.points", 31, {"search s", "probe s"}),
+        ("probes.s.solutions", ["swa"], {"search s", "probe s"}),
+        ("probes.s.precision", "bf16", {"search s", "probe s"}),
+        ("probes.s.share", 0.1, set()),
+        ("probes.s.slopes", "exact", {"probe s"}),
+        ("probes.s.adaptive", True, {"probe s"}),
+        ("asymmetry.noise", 1e-5, {"search s", "detect", "sensitivity"}),
+        ("bn_refresh.method", "streaming", REFRESH | {"search s", "probe s"}),
+        ("recipes.quick.loss.name", "mse", LOSS | {"search s", "probe s"}),
+        ("claims.alpha", 0.01, {"claims"}),
+    ],
+)
+def test_a_change_of_a_search_reaches_just_what_it_decides(path, value, reached):
+    old, new = (slices(experiment(("probes.s", SOUGHT), *more)) for more in ((), ((path, value),)))
+    assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == reached
+
+
+def test_params_of_a_search_have_all_of_its_options_and_those_of_its_curves_have_none():
+    found = experiment(("probes.s", SOUGHT | {"search": {"steps": 9}}))
+    (cell,) = found.cells
+    params = Params(found).search_directions(cell, "s")
+    assert set(params) == {"version", "probe", "asymmetry", "loss", "bn_refresh"}
+    assert params["probe"] == {
+        **{"kind": "searched", "n": 1, "group": "all", "rise": 2.0, "points": 21, "bn": "refreshed"},
+        **{"precision": "fp32", "train_images": None, "test_images": None, "solutions": ["sgd", "swa"]},
+        "search": {"seek": "asymmetric", "restarts": 3, "steps": 9, "floor": 0.1},
+    }
+    assert "search" not in Params(found).probe(cell, "s")["probes"]["s"]
+
+
+def test_another_probe_leaves_the_tables_of_searches():
+    more = ("probes.new", {"kind": "gaussian"})
+    for table in ("searches", "search_curves"):
+        old, new = (Params(experiment(("probes.s", SOUGHT), *c)).provenance(table) for c in ((), (more,)))
+        assert old == new
+        assert list(old["probes"]) == ["s"]
+
+
 def test_share_counts_for_the_kind_sign():
     first, second = (
         Params(found).probe(found.cells[0], "s")
@@ -365,7 +423,11 @@ def test_provenance_of_a_table_is_what_decides_it():
         about = Params(found).provenance(table)
         assert not {"figures", "execution", "claims", "toy_2d"} & about.keys()
         assert ("probes" in about) == (
-            table in ("directions", "curves", "asymmetry", "theory_measured", "shift")
+            table
+            in (
+                *("directions", "curves", "asymmetry", "theory_measured", "shift"),
+                *("searches", "search_curves"),
+            )
         )
         assert ("lines" in about) == (table == "interpolation")
         assert ("planes" in about) == (table in ("planes", "plane_points"))

@@ -10,6 +10,7 @@ from config_changes import BASE, experiment
 from conftest import ROOT
 from valleys.config.schema import check, check_files, input_path, read_yaml
 from valleys.errors import ValleysError
+from valleys.landscape.kinds import KINDS
 
 
 def test_defaults_are_filled_in(experiment_config):
@@ -103,3 +104,17 @@ def test_json_with_tabs_is_looked_at_too(tmp_path):
     (tmp_path / "c.json").write_text('{\n\t"a": 1,\n\t"a": 2\n}')
     with pytest.raises(ValleysError, match=r"c\.json, line 3: a is there twice"):
         check_files([tmp_path / "c.json"])
+
+
+def test_how_many_directions_a_probe_has_goes_by_its_kind():
+    probes = {kind: {"kind": kind} for kind in KINDS if not KINDS[kind].seeds and kind != "pca"}
+    found = experiment(("probes", probes)).config["probes"]
+    assert {kind for kind in probes if found[kind]["n"] != 10} == {"searched"}
+    assert found["searched"]["n"] == 1
+    assert "search" not in found["searched"]
+    assert experiment(("probes.new", {"kind": "searched", "n": 4})).config["probes"]["new"]["n"] == 4
+
+
+def test_a_kind_that_is_none_is_told_by_name_with_defaults_filled_in_or_not():
+    with pytest.raises(ValleysError, match="unknown kind 'serched', did you mean 'searched'"):
+        experiment(("probes.new", {"kind": "serched"}))

@@ -8,7 +8,8 @@ from priced import CELL, FOLDER, PAPER, ROOT, of
 from valleys.config.versions import VERSIONS
 from valleys.costs import machine
 from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU
-from valleys.costs.rules import ON_GPU, RULES
+from valleys.costs.rules import ON_GPU, RULES, SEARCH_CHECK, SEARCH_GRADIENT, SEARCH_STEP
+from valleys.landscape import ascent, objectives, searching
 from workflow_runs import changed
 
 
@@ -187,3 +188,55 @@ def test_speeds_scale_time_and_a_gpu_is_asked_for_with_cuda_only():
     assert cuda("train_sgd", CELL).gpu
     assert not cuda("detect", CELL).gpu
     assert cuda("evaluate", CELL).seconds == pytest.approx(4 * faster("evaluate", CELL).seconds)
+
+
+SOUGHT = {"kind": "searched", "points": 21, "search": {"restarts": 2, "steps": 100}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "factor"),
+    [
+        ("n", 3, 3),
+        ("solutions", ["sgd"], 0.5),
+        ("search", {"restarts": 4, "steps": 100}, 1.96),  # the curve that is judged stays
+        ("train_images", 25_000, 0.536),  # looks are at all images, steps at 256
+        ("train_images", 512, 0.063),
+        ("test_images", 1, 0.967),
+        ("search", {"restarts": 2, "steps": 200}, 1.58),
+    ],
+)
+def test_the_time_of_a_search_follows_its_steps_restarts_and_images(path, value, factor):
+    cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0", "probe": "s"}
+    grid = [{**PAPER["grid"][0], "model": "vgg16"}]
+    before, after = (
+        of(changed(PAPER, grid=grid, probes__s=SOUGHT | more))("search_directions", cell).seconds
+        - GPU.start_s
+        for more in ({}, {path: value})
+    )
+    assert after / before == pytest.approx(factor, rel=0.03)
+
+
+def test_a_search_is_priced_as_it_goes():
+    assert (ascent.STEP_IMAGES, len(objectives.OFFSETS)) == SEARCH_STEP
+    assert SEARCH_CHECK == (searching.CHECK_EVERY, searching.CHECK_POINTS)
+    assert SEARCH_GRADIENT == searching.GRADIENT_IMAGES
+
+
+def test_a_search_holds_one_graph_of_all_images_searched_on_where_bn_is_refreshed():
+    cell, more = CELL | {"probe": "s"}, {"studies": {}, "planes": {}, "bn_refresh": {"batch_size": 100}}
+    more |= {"datasets": {"digits": {"source": "digits", "train_size": 1700}}}
+    refreshed, frozen = (
+        of(models={"mlp": {"arch": "resnet8"}}, probes={"s": SOUGHT | {"bn": bn}}, **more)
+        for bn in ("refreshed", "frozen")
+    )
+    graph = refreshed.net("digits", "mlp").elements * 4 * 1.3 / 1e6
+    least = refreshed("search_directions", cell).memory_mb - frozen("search_directions", cell).memory_mb
+    assert least == pytest.approx((850 - 100) * graph, rel=0.01)
+
+
+def test_a_search_of_a_large_network_takes_copies_of_its_weights_and_stores_what_it_found():
+    more = {"studies": {}, "planes": {}, "datasets": {"digits": {"source": "digits", "train_size": 20}}}
+    wide = of(probes={"s": SOUGHT}, models={"mlp": {"arch": "mlp", "hidden": [90_000]}}, **more)
+    found, weights = wide("search_directions", CELL | {"probe": "s"}), wide.net("digits", "mlp").bytes / 1e6
+    assert (found.memory_mb - CPU.memory_mb) / weights == pytest.approx(16, rel=0.1)  # and two directions
+    assert found.disk / 1e6 / weights == pytest.approx(2, rel=0.1)

@@ -119,11 +119,15 @@ INPUTS = {
     "points": {"probes.uniform.points": 31},
     "precision of a probe": {"probes.uniform.precision": "bf16"},
     "images of a probe": {"probes.uniform.train_images": 10},
+    "steps of a search": {"probes.s.search.steps": 9},
+    "rise of a search": {"probes.s.rise": 2.0},
     "bends": {"lines.p.bends": 2},
     "grid": {"planes.solutions.points": 7},
     "images of a plane": {"planes.solutions.test_images": 10},
     "compiled": {"execution.compile": True},
     "more directions": {"probes.uniform.n": 3},
+    "more searches": {"probes.s.n": 2},
+    "searches at another solution": {"probes.s.solutions": ["sgd", "descent"]},
     "constants of the verdict": {"asymmetry.c": 3},
     "averaging window": {"recipes.quick.swa.window": 2},
     "style": {"figures.dpi": 99},
@@ -142,6 +146,8 @@ KEYED = {
     # The seed is in the folder that the state lies in.
     "probe": DATA | NETWORK | PASSES
     | {"weights", "points", "precision of a probe", "images of a probe", "compiled"},
+    "search_directions": DATA | NETWORK | PASSES
+    | {"weights", "steps of a search", "rise of a search", "constants of the verdict", "compiled"},
     "plane": DATA | NETWORK | PASSES | {"weights", "grid", "images of a plane"},
 }  # fmt: skip
 
@@ -157,6 +163,7 @@ def key_of(stage, folder, monkeypatch, **changes):
     world = {key: changes.pop(key, value) for key, value in WORLD.items()}
     raw = {**load_config("config/smoke.yaml"), "seeds": [0, 1]}
     raw["lines"] = {"p": dict(PATH)}
+    raw["probes"]["s"] = {"kind": "searched", "points": 21, "solutions": ["sgd"]}
     for path, value in changes.items():
         *way, last = path.split(".")
         at = raw
@@ -173,6 +180,7 @@ def key_of(stage, folder, monkeypatch, **changes):
             "descend": lambda: Params(experiment).descend(cell.recipe, cell.seed),
             "connect": lambda: Params(experiment).connect(cell, "p"),
             "probe": lambda: Params(experiment).probe(cell, "uniform"),
+            "search_directions": lambda: Params(experiment).search_directions(cell, "s"),
             "plane": lambda: Params(experiment).plane(cell.recipe, "solutions"),
         }[stage]()
     code = {"code": world["code"]} if world["code"] else {}
@@ -193,11 +201,11 @@ def key_of(stage, folder, monkeypatch, **changes):
     given |= {"swa": given.solutions[1], "start": given.solutions[1], "stop": given.solutions[2]}
     if stage == "train_sgd":
         del given["start"]
-    words = ("table", "weights", "bends", "curves", "planes")
+    words = ("table", "weights", "bends", "curves", "planes", "searches", "search_curves")
     fake = Bag(
         input=given, params=Bag(spec=spec), config=config, threads=world["threads"], rule=stage,
         output=Bag({word: str(folder / "a" / "b" / "c" / word) for word in words}), log=[folder / "log"],
-        wildcards=Bag(cell.columns(), line="p", plane="solutions", bundle="uniform"),
+        wildcards=Bag(cell.columns(), line="p", plane="solutions", bundle="uniform", probe="s"),
     )  # fmt: skip
     found = []
 

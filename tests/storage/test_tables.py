@@ -18,6 +18,8 @@ NAMES = (
     "solutions",
     "directions",
     "curves",
+    "searches",
+    "search_curves",
     "asymmetry",
     "sensitivity",
     "theory_measured",

@@ -86,7 +86,7 @@ def test_end_to_end(finished):
     distance = points[points["plane"] == "solutions"].set_index("role")
     assert distance.loc["swa", "x"] == pytest.approx(own_row["distance_to_swa"])
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 16
+    assert pictures.count(".png") == pictures.count(".svg") == 17
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -152,7 +152,7 @@ def test_named_targets_make_their_own_part(tmp_path):
     assert toy == {"toy_2d": 1, "figures": 2}
     prevalence = planned(tmp_path, SMOKE, "prevalence")
     assert prevalence["figures"] == 4  # prevalence, sensitivity and a figure for each of two probes
-    assert prevalence["probe"] == 2
+    assert prevalence["probe"] == 3
     assert "interpolate" not in prevalence
     gain = planned(tmp_path, SMOKE, "gain")
     assert (gain["figures"], gain["measure_gain"], gain["detect"]) == (1, 1, 1)
@@ -183,7 +183,7 @@ def test_execution_keys_rerun_nothing(finished, keep):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 16, "report": 1}
+    assert jobs == {"figures": 17, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -191,7 +191,7 @@ def test_a_new_seed_trains_just_that_seed(finished):
     once = ("train_sgd", "average", "descend", "evaluate", "directions", "interpolate", "detect")
     assert {rule: jobs[rule] for rule in once} == dict.fromkeys(once, 1)
     assert jobs["refresh_bn"] == 3
-    assert jobs["probe"] == 2
+    assert (jobs["probe"], jobs["search_directions"]) == (3, 1)
     assert "prepare_dataset" not in jobs
     assert not {"toy_2d", "simulate_theory", "plane"} & set(jobs)  # a plane is of the smallest seed
 
@@ -217,10 +217,13 @@ def test_another_window_averages_again_and_trains_nothing(finished):
     assert jobs["probe"] == 1  # the gradient probe reads the sgd solution only
 
 
-def test_other_constants_judge_again_and_probe_nothing(finished):
+def test_other_constants_judge_again_and_probe_nothing_but_what_is_searched_by_them(finished):
     jobs = planned(finished[0], changed(SMOKE, asymmetry={"c": 3}))
+    assert (jobs.pop("search_directions"), jobs.pop("probe")) == (1, 1)
     assert set(jobs) == {*JUDGED, "study", "toy_2d", "aggregate", "claims", "figures", "report"}
-    assert jobs["aggregate"] == 3  # asymmetry and shift, which detect writes together, and theory_measured
+    # curves and directions of what is searched, asymmetry and shift, which detect writes together,
+    # theory_measured, and the tables of searches
+    assert jobs["aggregate"] == 7
 
 
 def test_a_new_plane_makes_just_that(finished):

@@ -9,6 +9,8 @@ rule directions:
         f"{LOGS}/directions-{{probe}}.log",
     benchmark:
         f"{BENCHMARKS}/directions-{{probe}}.tsv"
+    wildcard_constraints:
+        probe=none_of(filter(experiment.is_searched, config["probes"])),
     priority: 30
     conda:
         "../envs/valleys.yaml"
@@ -23,6 +25,35 @@ rule directions:
         seeds=lambda w: target_seeds(w),
     script:
         "../scripts/directions.py"
+
+
+rule search_directions:
+    input:
+        unpack(direction_files),
+        train=rules.prepare_dataset.output.train,
+        test=rules.prepare_dataset.output.test,
+    output:
+        weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
+        searches=f"{CELL}/probes/{{probe}}/searches.parquet",
+        search_curves=f"{CELL}/probes/{{probe}}/search_curves.parquet",
+    log:
+        f"{LOGS}/search-{{probe}}.log",
+    benchmark:
+        f"{BENCHMARKS}/search-{{probe}}.tsv"
+    wildcard_constraints:
+        probe=any_of(filter(experiment.is_searched, config["probes"])),
+    priority: 30
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("search_directions", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("search_directions", w, attempt),
+        gpu=costs.gpus("search_directions"),
+    params:
+        spec=lambda w: params_of.search_directions(cell_of(w), w.probe),
+    script:
+        "../scripts/search_directions.py"
 
 
 rule probe:

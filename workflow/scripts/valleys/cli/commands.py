@@ -108,9 +108,13 @@ def _add_probe(commands: Any) -> None:
     how.add_argument(
         "--direction", default="uniform", metavar="KIND", help="uniform, gaussian, ..., hessian (uniform)"
     )
-    how.add_argument("--n", type=int, help="how many directions (10)")
+    how.add_argument("--n", type=int, help="how many directions (10), of kind searched 1")
     how.add_argument("--group", help="all, bn, not_bn, conv, classifier, layer:<name>, ... (all)")
     how.add_argument("--share", type=float, help="kind sign: share of entries with the sign of w (0.5)")
+    how.add_argument(
+        "--search",
+        help="kind searched: as in asymmetric:restarts=3,steps=60,floor=0.1, or symmetric, or flat",
+    )
     how.add_argument(
         "--seed", type=int, default=0, help="of drawn directions (0); the workflow's weights have their own"
     )
@@ -188,6 +192,8 @@ def show_probe(arguments: argparse.Namespace) -> int:
     from valleys.execution import jobs
 
     given = {key: getattr(arguments, key) for key in PROBE_KEYS}
+    if arguments.search is not None:
+        given["search"] = parse_block(arguments.search, "seek", "search")
     refresh = {"method": arguments.bn_method, "batch_size": arguments.batch_size}
     wanted = request(
         arguments.direction,
@@ -206,7 +212,8 @@ def show_probe(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     # On a terminal only: a log would get a line for each state of the bar.
-    bar = partial(tqdm, total=wanted.block["n"], unit="direction", disable=True if arguments.quiet else None)
+    quiet = True if arguments.quiet else None
+    bar = partial(tqdm, total=wanted.block["n"], unit="direction", disable=quiet)
     found = probe(
         arguments.weights,
         arguments.data,
@@ -216,6 +223,7 @@ def show_probe(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         device=arguments.device,
         progress=bar,
+        search_progress=partial(tqdm, unit="step", disable=quiet),
     )
     print(f"read {shown(found.read)}")
     print(shown(verdict(found)))

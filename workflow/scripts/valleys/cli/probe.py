@@ -14,7 +14,7 @@ from valleys.config.catalogue import SOLUTIONS
 from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import COMPUTED
+from valleys.landscape.kinds import COMPUTED, KINDS
 from valleys.storage import files
 from valleys.storage.weights import checksum
 
@@ -43,6 +43,7 @@ def probe(
     seed: int = 0,
     device: str = "auto",
     progress: Any = iter,
+    search_progress: Any = iter,
 ) -> Probed:
     """Probe, judge, write tables and figure.
 
@@ -57,8 +58,8 @@ def probe(
         Of the directions, for weights that the workflow did not make; those have their cell's.
     device
         ``auto``, ``cpu`` or ``cuda``.
-    progress
-        Wraps the iterator over directions.
+    progress, search_progress
+        Wrap the iterators over directions and, of kind searched, over the steps of a search.
 
     Returns
     -------
@@ -73,7 +74,7 @@ def probe(
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
     from valleys.landscape.evaluator import evaluator_for
-    from valleys.landscape.probing import Rows, probe_solution
+    from valleys.landscape.probing import Rows, Searched, probe_solution, stored_directions
     from valleys.models import losses, solutions
     from valleys.results import detection
     from valleys.storage import tables
@@ -96,7 +97,19 @@ def probe(
     evaluator = evaluator_for(net, splits, block, settings)
     label = {**cell.columns(), "solution": name_of(str(about["solution"]))}
     name, at, computed = block["kind"], label["solution"], ((), ())
-    if name in COMPUTED:
+    about_kind, searched = {**label, "probe": name, "kind": name, "group": block["group"]}, Searched()
+    if KINDS[name].searched:
+        from valleys.landscape import searching
+
+        decisive = [block | {"n": None}, settings, VERSIONS["search_directions"], cell.path, wanted.asymmetry]
+        key = solutions.state_key(decisive, [about], contents, jobs.arithmetic(where))
+        state = state_folder(folder, f"search-{at}", key)
+        options = {k: block[k] for k in ("group", "rise", "points")} | block["search"]
+        options |= {"seed": cell.path, "constants": wanted.asymmetry, "progress": search_progress}
+        found = searching.searches(evaluator, block["n"], state_of=lambda k: state / f"{k}.pt", **options)
+        searched.add(found, about_kind)
+        computed = stored_directions(searched.directions, at), ()
+    elif name in COMPUTED:
         train = splits[0].subset(block["train_images"])
         sources = Sources({at: net}, train, loss, group=block["group"], n=block["n"])
         computed = compute(name, sources, at)
@@ -124,6 +137,8 @@ def probe(
     own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
     own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
     made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}
+    if searched.searches:
+        made |= {"searches": searched.searches, "search_curves": searched.search_curves}
     config = {"probes": {name: block}, **settings, "asymmetry": wanted.asymmetry}
     config |= {"data": source, "weights": about["checksum"], "model": named}
     written = {}
@@ -136,7 +151,7 @@ def probe(
         written[table] = folder / "tables" / f"{table}.parquet"
         tables.write(written[table], table, content, config)
     frames = tables.frames(written.values())
-    picture = f"curves-{name}"
+    picture = "search" if searched.searches else f"curves-{name}"
     png, svg = (folder / "figures" / f"{picture}.{suffix}" for suffix in ("png", "svg"))
     figures.save(figures.draw(picture, frames, wanted.figure), png, svg, wanted.figure["style"])
     files.write_text(
@@ -179,6 +194,34 @@ def images_for(wanted: float, error: float, n: int, whole: int) -> int:
     return math.ceil(1 / (wanted**2 / variance + 1 / whole) - 1e-9)
 
 
+def _searches(probed: Probed) -> list[str]:
+    """Return what each search came to, five lines each; nothing of other kinds."""
+    from valleys.figures import number
+
+    if "searches" not in probed.tables:
+        return []
+    lines, rows = [], probed.tables["searches"]
+    for k, restarts in rows.groupby("k"):
+        row = restarts[restarts["chosen"]].iloc[0]
+        told = {key: number(row[key]) for key in row.index if isinstance(row[key], float)}
+        verdict = {True: "found", False: "not found"}.get(row["found"], "measured")
+        rise = f"{row['rise']:g} nat{'' if row['rise'] == 1 else 's'}"
+        lines += [
+            f"direction {k}, as {row['seek']} as can be at a rise of {rise}: {verdict}",
+            f"  on {row['judge_images']:,} train images not searched on: {row['judge_status']}, "
+            f"c* {told['judge_c_star']} ({told['judge_c_low']} to {told['judge_c_high']}), rise "
+            f"{told['judge_rise_minus']} at -R and {told['judge_rise_plus']} at +R, R {told['judge_radius']}",
+            f"  on the {row['search_images']:,} searched on c* {told['search_c_star']}; on test images "
+            f"c* {told.get('test_c_star', 'none')}, flat side {told.get('test_flat_rise', 'none')} nats",
+            f"  a random direction at the same rise (where it began): {row['start_status']}, "
+            f"c* {told['start_c_star']}",
+            f"  {len(restarts)} restarts, {restarts['passes'].sum():,} passes over the images searched on; "
+            f"batch norm {row['bn_policy']}; found means c* of {probed.request.asymmetry['c']:g} or more and "
+            f"{row['floor']:g} nats on the flat side, not searched on",
+        ]
+    return lines
+
+
 def verdict(probed: Probed, level: float = 0.95) -> str:
     """Return what was found, in a few lines for the terminal."""
     from valleys import claims, figures
@@ -191,6 +234,8 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
         f"train loss {own['train_loss']:.4g} ({own['train_accuracy']:.1%} right), "
         f"test loss {own['test_loss']:.4g} ({own['test_accuracy']:.1%}) as stored"
     ]
+    if searches := _searches(probed):
+        return "\n".join([*lines, *searches])
     radius, capped = about["radius"], int(about["radius_status"].isin(["capped", "jump"]).sum())
     reach = f"R {radius.min():.4g}" + (f" to {radius.max():.4g}" if radius.max() > radius.min() else "")
     reach += f", {capped} of them without a rise of {block['rise']:g} nats" if capped else ""

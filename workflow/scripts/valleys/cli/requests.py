@@ -13,7 +13,7 @@ from valleys.config.experiment import Experiment
 from valleys.config.params import Params, with_image_errors
 from valleys.config.schema import check, read_yaml, with_defaults
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import KINDS, SINGLE
+from valleys.landscape.kinds import KINDS, SEARCH, SINGLE
 from valleys.storage import files
 
 #: Kinds that need no more than the solution and the train set.
@@ -21,7 +21,7 @@ LOCAL = [name for name, kind in KINDS.items() if kind.local]
 #: Keys of a probe's block that are options of the command by the same name.
 PROBE_KEYS = (
     *("n", "group", "share", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
-    *("bn", "precision", "slopes", "train_images", "test_images"),
+    *("bn", "precision", "slopes", "train_images", "test_images", "search"),
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 
@@ -35,7 +35,7 @@ def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
         ``name``, ``name:option=value,option=value``, a YAML or JSON mapping, or a YAML or JSON file of one.
         Values are YAML: ``preresnet:depth=20``, ``mlp:hidden=[16,8]``.
     key
-        The block's key that the name stands for: ``arch``, ``source`` or ``name``.
+        The block's key that the name stands for: ``arch``, ``source``, ``name`` or ``seek``.
     option
         Of the command line, for messages.
 
@@ -84,7 +84,7 @@ class Request:
     Attributes
     ----------
     block
-        Of the probe, as in a config, with its defaults.
+        Of the probe, as in a config, with its defaults; of kind searched with those of ``search``.
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
@@ -149,6 +149,8 @@ def request(
         block["n"] = 1
     if kind != "sign":
         block["share"] = 0.0
+    if KINDS[kind].searched:
+        block["search"] = SEARCH | block.get("search", {})
     blocks = (config[key] for key in ("bn_refresh", "asymmetry"))
     return Request(
         block, config["recipes"]["given"]["loss"], *blocks, Params(experiment).figure("curves-given")
@@ -158,11 +160,15 @@ def request(
 def _as_option(message: str) -> str:
     """Name the option of the command line where a message names a key of the config."""
     found = re.match(
-        r"config: (probes\.given|bn_refresh|asymmetry|recipes\.given\.loss)(?:\.(\w+))?: ", message
+        r"config: (probes\.given\.search|probes\.given|bn_refresh|asymmetry|recipes\.given\.loss)"
+        r"(?:\.(\w+))?: ",
+        message,
     )
     if not found:
         return message
     key = found[2] or ""
-    option = "loss" if "loss" in found[1] else _OPTIONS.get(key, key.replace("_", "-"))
-    detail = f"{key}: " if "loss" in found[1] and key else ""
+    block = found[1].rpartition(".")[2]
+    nested = block in ("loss", "search")  # blocks on the command line too
+    option = block if nested else _OPTIONS.get(key, key.replace("_", "-"))
+    detail = f"{key}: " if nested and key else ""
     return f"--{option}: {detail}{message[found.end() :]}" if option else message[found.end() :]

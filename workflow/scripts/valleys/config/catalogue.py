@@ -24,7 +24,8 @@ class Table:
         As in ``workflow/schemas/tables.yaml`` and in ``tables/<name>.parquet``.
     per
         What one file of a cell has the rows of, where the table stacks such files: a ``cell``, a ``phase`` of
-        training, a ``bundle`` of probes, a ``line``, a ``plane``. "" for a table that is made whole.
+        training, a ``bundle`` of probes, a ``search`` (a probe of kind searched), a ``line``, a ``plane``. ""
+        for a table that is made whole.
     blocks
         Blocks of the config that decide its content, beside those of the grid.
     claims
@@ -76,6 +77,8 @@ TABLES = {
         Table("solutions", per="cell", blocks=("bn_refresh",), claims=True),
         Table("directions", per="bundle", blocks=_PROBED, claims=True),
         Table("curves", per="bundle", blocks=_PROBED),
+        Table("searches", per="search", blocks=_JUDGED, claims=True),
+        Table("search_curves", per="search", blocks=_JUDGED),
         Table("asymmetry", per="cell", blocks=_JUDGED, claims=True),
         Table("theory_measured", per="cell", blocks=_JUDGED, claims=True),
         Table("shift", per="cell", blocks=_PROBED, claims=True),
@@ -105,6 +108,7 @@ FIGURES = {
         Figure("plane", ("planes", "plane_points"), target="planes", experiment=None, part="plane"),
         Figure("shift", ("shift", "asymmetry"), target="shift", experiment=5),
         Figure("sign", ("asymmetry", "directions"), target="sign", experiment=12, probes="sign"),
+        Figure("search", ("searches", "search_curves"), target="search", experiment=13, probes="searched"),
         Figure("toy-surface", TOY_TABLES, target="toy", experiment=7),
         Figure("toy-curves", ("toy_2d", "toy_2d_curves"), target="toy", experiment=7),
         Figure("theory-average", ("theory_average",), target="theory", experiment=3),
@@ -121,6 +125,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "basin": (),
     "shift": ("curves",),
     "sign": (),
+    "search": (),
     "planes": (),
     "toy": (),
     "theory": (),
@@ -144,6 +149,7 @@ EXPERIMENTS = {
     10: "Batch norm",
     11: "Structure and loss",
     12: "Agreement in sign with the weights",
+    13: "Search for an asymmetric direction",
 }
 """Sections of the report, by the number of the experiment in docs/experiments.md."""
 

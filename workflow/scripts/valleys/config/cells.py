@@ -442,8 +442,12 @@ class Cells:
         return sorted({*self.probed_solutions(cell, probe), *NEEDS.get(spec["kind"], ())})
 
     def is_computed(self, probe: str) -> bool:
-        """Whether a probe's directions are computed and stored by the ``directions`` rule."""
+        """Whether a probe's directions are computed once and stored, by a rule before ``probe``."""
         return self.config["probes"][probe]["kind"] in COMPUTED
+
+    def is_searched(self, probe: str) -> bool:
+        """Whether a probe's directions are found and stored by the ``search_directions`` rule."""
+        return KINDS[self.config["probes"][probe]["kind"]].searched
 
     def study_probes(self, study: str) -> list[str]:
         """Return the probes of a study: those it names, else all."""

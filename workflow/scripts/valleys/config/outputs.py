@@ -122,6 +122,9 @@ def parts(experiment: Cells, cell: Cell, table: str, study: str | None = None) -
             wanted = set(experiment.study_probes(study))
             bundles = {name: probes for name, probes in bundles.items() if wanted & set(probes)}
         return [f"probes/{bundle}/{table}.parquet" for bundle in bundles]
+    if per == "search":
+        searched = filter(experiment.is_searched, experiment.probes_of(cell))
+        return [f"probes/{probe}/{table}.parquet" for probe in searched]
     if per == "line":
         return [f"lines/{line}.parquet" for line in experiment.lines_of(cell)]
     if per == "plane":

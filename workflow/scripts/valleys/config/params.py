@@ -10,7 +10,7 @@ from valleys.config.catalogue import LINES, TABLES
 from valleys.config.cells import Cell, Cells
 from valleys.config.versions import VERSIONS
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import SINGLE
+from valleys.landscape.kinds import SEARCH, SINGLE
 
 OFF = {"precision": "fp32", "adaptive": False, "optimizer": "sgd"}
 """Options that params name only where they are on: a new option remakes no result that is without it."""
@@ -113,6 +113,20 @@ class Params:
         kept["n"] = 1 if spec["kind"] in SINGLE else spec["n"]
         return self._stage("directions", probe=kept, loss=self.experiment.recipe(recipe)["loss"])
 
+    def search_directions(self, cell: Cell, probe: str) -> dict[str, Any]:
+        """Params of ``search_directions``: what is searched for, how and where, and Definition 1."""
+        spec = self.config["probes"][probe]
+        keys = ("kind", "n", "group", "rise", "points", "bn", "precision", "train_images", "test_images")
+        block = {key: spec[key] for key in keys} | {"search": SEARCH | spec.get("search", {})}
+        block["solutions"] = self.experiment.probed_solutions(cell, probe)
+        return self._stage(
+            "search_directions",
+            probe=block,
+            asymmetry=self.config["asymmetry"],
+            loss=self.experiment.recipe(cell.recipe)["loss"],
+            bn_refresh=self.config["bn_refresh"],
+        )
+
     def probe(self, cell: Cell, bundle: str) -> dict[str, Any]:
         """Params of ``probe``: the blocks of the probes that one job does, by name."""
         blocks = {}
@@ -122,6 +136,7 @@ class Params:
                 block["n"] = 1
             if block["kind"] != "sign":
                 block["share"] = 0.0
+            block.pop("search", None)  # what it found is an input
             blocks[name] = with_image_errors(_without_off(block))
         # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
         # they depend on the constants.
@@ -255,6 +270,9 @@ class Params:
             ):
                 if key in about:
                     about[key] = {name: self.config[key][name] for name in wanted}
+        if TABLES[table].per == "search":  # other probes have no part in them
+            probes = self.config["probes"].items()
+            about["probes"] = {name: spec for name, spec in probes if self.experiment.is_searched(name)}
         if TABLES[table].per == "plane":  # with their probes: other probes have no part in them
             about["planes"] = {
                 name: {**self._plane_block(name), "seeds": spec["seeds"]}

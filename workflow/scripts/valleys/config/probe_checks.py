@@ -12,7 +12,7 @@ from typing import Any
 from valleys.config.cells import Cells, chosen_solutions, named_in, own_of
 from valleys.config.schema import Config
 from valleys.errors import ValleysError, did_you_mean
-from valleys.landscape.kinds import GROUPS, KINDS, SINGLE
+from valleys.landscape.kinds import GROUPS, KINDS, SEARCH, SINGLE
 
 #: What no computer does in a lifetime, by what is counted: more of it is a slip.
 MOST = {
@@ -83,6 +83,7 @@ def check_probes(experiment: Cells) -> None:
             )
         if probe["radius"] is not None and probe["relative"] is not None:
             raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
+        _check_search(where, probe)
         refreshed = experiment.config["bn_refresh"]["method"]
         if probe["slopes"] == "exact" and probe["bn"] == "refreshed" and refreshed == "streaming":
             raise ValleysError(
@@ -100,6 +101,28 @@ def check_probes(experiment: Cells) -> None:
             raise ValleysError(
                 f"{where}: kind {probe['kind']} needs a second seed of some cell; add one to seeds"
             )
+
+
+def _check_search(where: str, probe: Config) -> None:
+    """Check the keys that a probe of kind searched has and has not."""
+    if not KINDS[probe["kind"]].searched:
+        if "search" in probe:
+            raise ValleysError(
+                f"{where}.search: kind {probe['kind']} is not searched for; drop it, or set kind to searched"
+            )
+        return
+    for key, off in (("radius", None), ("relative", None), ("relative_to", "all")):
+        if probe[key] != off:
+            raise ValleysError(
+                f"{where}.{key}: {probe[key]!r} is set, but kind searched goes to a given rise; drop it, "
+                "and set rise"
+            )
+    floor = (SEARCH | probe.get("search", {}))["floor"]
+    if floor >= probe["rise"]:
+        raise ValleysError(
+            f"{where}.search.floor: {floor:g} is not below rise {probe['rise']:g}, which is that of the "
+            "steeper side; lower it, or raise rise"
+        )
 
 
 def check_directions(experiment: Cells) -> None:
@@ -221,8 +244,11 @@ def _check_span(experiment: Cells, where: str, plane: Config) -> None:
         # What a direction depends on, beside the cell: the probe's name has no part in it.
         probe = probes[name]
         share = probe["share"] if probe["kind"] == "sign" else None
-        images = probe["train_images"] if probe["kind"] in ("gradient", "hessian") else None
-        chosen.append((probe["kind"], probe["group"], share, images, int(k)))
+        images = probe["train_images"] if probe["kind"] in ("gradient", "hessian", "searched") else None
+        search = None
+        if KINDS[probe["kind"]].searched:
+            search = [probe[key] for key in ("rise", "bn", "precision")], SEARCH | probe.get("search", {})
+        chosen.append((probe["kind"], probe["group"], share, images, search, int(k)))
     if len(chosen) != 2 or chosen[0] == chosen[1]:
         raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 

@@ -308,6 +308,9 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     config
         Checked (`valleys.config.schema.check`).
     """
+    for probe in config.get("probes", {}).values():
+        if probe["kind"] in KINDS:
+            probe.setdefault("n", KINDS[probe["kind"]].n)
     plain = Draft202012Validator.VALIDATORS["properties"]
 
     def properties(validator: Any, schemas: Any, instance: Any, schema: Any) -> Iterator[Any]:

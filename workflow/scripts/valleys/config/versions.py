@@ -17,6 +17,7 @@ VERSIONS: dict[str, int] = {
     "descend": 3,
     "evaluate": 1,
     "directions": 2,
+    "search_directions": 1,
     "probe": 6,
     "connect": 1,
     "interpolate": 5,
@@ -29,6 +30,6 @@ VERSIONS: dict[str, int] = {
     "simulate_theory": 1,
     "aggregate": 1,
     "figures": 7,
-    "claims": 5,
+    "claims": 6,
     "report": 6,
 }

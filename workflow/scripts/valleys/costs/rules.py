@@ -12,7 +12,7 @@ from valleys.costs.amounts import BACKWARD, SMALL_FILE, Amounts
 from valleys.costs.machine import BF16_AGAIN, BF16_CHECKED, CPU, MB
 from valleys.costs.sizes import Size
 from valleys.costs.work import Cost, Data, Work
-from valleys.landscape.kinds import COMPUTED
+from valleys.landscape.kinds import COMPUTED, SEARCH
 
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
@@ -20,6 +20,11 @@ RADIUS_PASSES = 8  # passes over the train images until a radius is found, in th
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
 HESSIAN_PASSES = 6  # one product: backward twice
+SEARCH_STEP = (256, 6)  # images a step of a search, and offsets that it takes the gradient at: `ascent`
+SEARCH_CHECK = (10, 21)  # steps from one look at the images chosen on to the next, its points: `searching`
+SEARCH_GRADIENT = 4096  # images of the gradient at the solution, at most: `searching`
+SEARCH_COPIES = 14  # of the weights: directions, gradients and averages of the ascent
+SEARCH_ROW = 250  # bytes of a row of the table of searches, compressed
 CURVE_BYTES = 40  # a row of a table of curves, compressed
 WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
 
@@ -140,6 +145,34 @@ def _directions(costs: Amounts, w: Wildcards) -> Cost:
     memory = costs.resident(w["dataset"], net, copies, activations, blocks)
     more = CURVLINOPS if spec["kind"] == "hessian" else (0, 0)
     return costs.network_job(work, memory, solutions * n * 4 * net.parameters, more)
+
+
+@cost_of("search_directions", gpu=True)
+def _search_directions(costs: Amounts, w: Wildcards) -> Cost:
+    spec, net = costs.config["probes"][w["probe"]], costs.net(w["dataset"], w["model"])
+    search, train = SEARCH | spec.get("search", {}), costs.images(w["dataset"], spec)[0]
+    half, batch = math.ceil(train / 2), costs.config["bn_refresh"]["batch_size"]
+    images, passes = max(1, min(SEARCH_STEP[0], half // 2)), 1 + SEARCH_STEP[1] * BACKWARD
+    step = passes * costs.forward(net, images, precision=spec["precision"])
+    step += Work(bytes=10 * SEARCH_COPIES * net.parameters, layers=10 * net.tensors)
+
+    def look(share: float, points: int, test: bool = False) -> Work:
+        part = {**spec, "train_images": math.ceil(share * train), "precision": "fp32"}
+        return (points + RADIUS_PASSES) * costs.point(w, part, test=test)
+
+    checks = 2 + search["steps"] // SEARCH_CHECK[0]
+    work = search["steps"] * step + look(1 / 2, 0) + checks * look(1 / 4, SEARCH_CHECK[1])
+    work += look(1 / 2, spec["points"]) + look(1 / 4, spec["points"]) + look(1 / 4, spec["points"], test=True)
+    work = search["restarts"] * work + look(1 / 4, spec["points"], test=True)
+    work += BACKWARD * costs.forward(net, half)  # the gradient at the solution
+    cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+    times = costs.directions(w["probe"]) * costs.solutions(cell, w["probe"])
+    # Refreshed statistics hang on all images that a gradient is of: these are in one graph.
+    at_once = min(half, SEARCH_GRADIENT) if costs.refreshes(w, spec) else min(batch, half)
+    activations = max(at_once * net.elements * 4 * 1.3, costs.in_passes(w, [spec]))
+    memory = costs.resident(w["dataset"], net, SEARCH_COPIES + times, activations, [spec])
+    rows = SEARCH_ROW * search["restarts"] + CURVE_BYTES * 5 * spec["points"]
+    return costs.network_job(times * work, memory, times * (4 * net.parameters + rows) + SMALL_FILE)
 
 
 @cost_of("probe", gpu=True)
