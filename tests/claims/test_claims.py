@@ -20,6 +20,7 @@ from claim_tables import (
     judge,
     line,
     measured,
+    searched,
     shifted,
     signed,
     solutions,
@@ -59,6 +60,7 @@ def everything():
         "theory_gain": gain((2.0, 0.5, 0.1, 0.05)),
         "training": descents([KEPT, HIGHER]),
         "theory_measured": measured([(0.1, -0.1)]),
+        "searches": searched(True, False),
     }
 
 
@@ -68,7 +70,6 @@ def test_rows_fit_the_declared_table(tmp_path):
     found = tables.read(tmp_path / "claims.parquet", "claims")
     assert found["claim"].to_pylist() == [row["claim"] for row in rows]
     assert {row["claim"] for row in rows} >= {
-        "asymmetric_direction_exists",
         "directions_are_asymmetric",
         "swa_train_loss",
         "swa_test_loss",
@@ -85,6 +86,7 @@ def test_rows_fit_the_declared_table(tmp_path):
         "test_loss_is_shifted_and_lifted",
         "shift_is_symmetric",
         "matching_signs_flattens",
+        "asymmetric_direction_is_found",
         "one_basin",
         "line_looks_sharp_from_one_side",
         "seeds_are_apart",

@@ -23,8 +23,9 @@ def test_the_factor_that_matters_is_found():
     assert row["low"] < row["effect"] < row["high"]
     assert row["effect"] == pytest.approx(1.0, abs=0.15)
     assert "before adjustment" in row["note"]
-    everything = only(found, "asymmetric_direction_exists")
+    everything = only(found, "most_directions_are_asymmetric")
     assert (everything["scope"], everything["n"]) == ("mine/all variants/uniform-far", 36)
+    assert (everything["verdict"], everything["effect"], everything["experiment"]) == ("supported", 1.0, 11)
 
 
 def test_p_values_are_adjusted_over_the_factors():

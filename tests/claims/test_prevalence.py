@@ -6,16 +6,15 @@ from claim_tables import EMPTY, asymmetry, judge, signed
 from valleys import claims
 
 
-def test_prevalence_over_minima_and_over_directions():
-    # Each of eight minima has one asymmetric direction of five: minima 8 of 8, directions 8 of 40.
+def test_prevalence_over_directions():
+    # Each of eight minima has one asymmetric direction of five.
     one = ("asymmetric", "symmetric", "symmetric", "not_minimum", "flat")
     rows = judge(asymmetry=asymmetry(*[one] * 8))
-    exists, share = rows["asymmetric_direction_exists"], rows["directions_are_asymmetric"]
-    assert (exists["verdict"], exists["effect"], exists["n"]) == ("supported", 1.0, 8)
+    share = rows["directions_are_asymmetric"]
     assert (share["verdict"], share["effect"], share["n"]) == ("refuted", 0.2, 40)
-    assert exists["scope"] == "d/m/r/uniform"
-    assert exists["note"] == "5 directions a minimum"
-    assert share["note"] == "8 not_minimum; 8 flat"
+    assert share["scope"] == "d/m/r/uniform"
+    assert share["note"] == "minima: 8, directions at each: 5; 8 not_minimum; 8 flat"
+    assert set(rows) == {"directions_are_asymmetric", "rises_are_uneven"}
 
 
 def test_prevalence_notes_verdicts_that_hang_on_a_subset_of_images():
@@ -30,9 +29,8 @@ def test_prevalence_notes_verdicts_that_hang_on_a_subset_of_images():
 
 def test_prevalence_can_be_refuted_and_inconclusive():
     rows = judge(asymmetry=asymmetry(*[("symmetric",)] * 6))
-    assert rows["asymmetric_direction_exists"]["verdict"] == "refuted"
+    assert rows["directions_are_asymmetric"]["verdict"] == "refuted"
     rows = judge(asymmetry=asymmetry(*[("asymmetric",), ("symmetric",)] * 4))
-    assert rows["asymmetric_direction_exists"]["verdict"] == "inconclusive"
     assert rows["directions_are_asymmetric"]["verdict"] == "inconclusive"
 
 

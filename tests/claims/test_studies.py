@@ -8,16 +8,17 @@ from study_tables import GAUSSIAN, minimum, variants
 def test_prevalence_of_a_study_without_factors():
     rows = variants([({}, 2.0)]) + variants([({}, 0.1)], probe=GAUSSIAN)
     found = judge(rows + minimum({}, 6, (0.0, 0.0), train_accuracy=0.2))
-    exists = {row["scope"]: row for row in found["asymmetric_direction_exists"]}
-    assert {scope: row["verdict"] for scope, row in exists.items()} == {
+    shares = {row["scope"]: row for row in found["directions_are_asymmetric"]}
+    assert {scope: row["verdict"] for scope, row in shares.items()} == {
         "mine/digits/m-base/r/uniform-far": "supported",
         "mine/digits/m-base/r/gaussian-far": "refuted",
     }
     assert {row["experiment"] for group in found.values() for row in group} == {8}
-    row = exists["mine/digits/m-base/r/uniform-far"]
-    assert (row["n"], row["effect"]) == (6, 1.0)  # not the untrained one
+    row = shares["mine/digits/m-base/r/uniform-far"]
+    assert (row["n"], row["effect"]) == (12, 1.0)  # not the untrained one
+    assert "minima: 6, directions at each: 2" in row["note"]
     assert "1 of 7 minima left out: train accuracy below 0.5" in row["note"]
-    assert set(found) == {"asymmetric_direction_exists", "directions_are_asymmetric", "rises_are_uneven"}
+    assert set(found) == {"directions_are_asymmetric", "rises_are_uneven"}
 
 
 def test_penalised_rows_are_no_further_directions():
@@ -44,9 +45,25 @@ def test_swa_at_each_level(gain, verdict):
 )
 def test_other_factors_have_prevalence_by_level(factor, experiment):
     found = judge(variants([({factor: 1}, 2.0), ({factor: 2}, 0.1)]))
-    verdicts = [(row["verdict"], row["experiment"]) for row in found["asymmetric_direction_exists"]]
-    assert verdicts == [("supported", experiment), ("refuted", experiment)]
-    assert set(found) == {"asymmetric_direction_exists"}
+    rows = found["most_directions_are_asymmetric"]
+    verdicts = [(row["verdict"], row["effect"], row["n"], row["experiment"]) for row in rows]
+    assert verdicts == [("supported", 1.0, 6, experiment), ("refuted", 0.0, 6, experiment)]
+    assert all("one of 2 levels, p not corrected" in row["note"] for row in rows)
+    assert set(found) == {"most_directions_are_asymmetric"}
+
+
+def test_a_minimum_counts_by_the_share_of_its_directions_that_are_asymmetric():
+    """One asymmetric direction among several is not enough, and a half is no more than a half."""
+    factor = "model.width"
+    indices = {1: (2.0, 2.0, 0.1), 2: (2.0, 0.1, 0.1), 3: (2.0, 0.1)}
+    found = judge([
+        row for level, sizes in indices.items() for seed in range(6)
+        for row in minimum({factor: level}, seed, sizes)
+    ])  # fmt: skip
+    rows = found["most_directions_are_asymmetric"]
+    assert [row["verdict"] for row in rows] == ["supported", "refuted", "inconclusive"]
+    assert [row["effect"] for row in rows] == pytest.approx([2 / 3, 1 / 3, 1 / 2])
+    assert "of directions 12 of 18" in rows[0]["note"]
 
 
 def test_a_study_of_two_kinds_of_factors_has_the_claims_of_both():

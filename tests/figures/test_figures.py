@@ -88,7 +88,7 @@ def test_same_bytes_in_another_process(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "far.svg").read_bytes()
 
 
-@pytest.mark.parametrize("name", [*NAMES, "sign"])
+@pytest.mark.parametrize("name", [*NAMES, "sign", "search"])
 def test_no_rows(name, tmp_path):
     frames = through_parquet(tmp_path, {key: [] for key in tables.declared()})
     figure = figures.draw(name, frames, SPEC)

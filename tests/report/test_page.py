@@ -233,18 +233,24 @@ def test_claims_come_first(page):
 
 def test_main_claims_come_first(frames, config):
     share = {"experiment": 1, "claim": "directions_are_asymmetric", "statement": "directions are"}
+    found = {"experiment": 13, "claim": "asymmetric_direction_is_found", "statement": "there is a direction"}
     rows = [
         claim(**OTHER, scope="digits/mlp/quick/uniform"),
         claim(scope="digits/mlp/quick"),
         claim(**share, scope="digits/mlp/quick/gradient", verdict="supported"),
         claim(**share, scope="digits/mlp/quick/uniform", verdict="inconclusive"),
+        claim(**found, scope="sought"),
+        claim(**found, scope="digits/mlp/quick/sought"),
     ]
+    config = config | {"probes": config["probes"] | {"sought": {"kind": "searched"}}}
     page = render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
     top = page[page.index('id="all-claims"') : page.index('<h2 id="experiment-1">')]
     # The paper's own direction, whatever its verdict; a control is not.
     assert re.findall(r'<span class="scope">([^<]*)', top) == [
         "digits/mlp/quick/uniform",
         "digits/mlp/quick",
+        "sought",
+        "digits/mlp/quick/sought",
         "digits/mlp/quick/uniform",
         "digits/mlp/quick/gradient",
     ]

@@ -1,9 +1,10 @@
 """Experiment 9: whether weight decay takes the asymmetry away or changes it.
 
 ``asymmetry_survives_l2``, ``l2_does_not_change_asymmetry``, ``penalty_leaves_verdicts``
-    Factor ``recipe.weight_decay``. Share rule over minima at each level, where one counts with one asymmetric
-    direction or more; unchanged rule, by the least-squares line through a seed's levels, which are taken for
-    equally far apart; share rule over directions whose verdict is the same with the penalty in the loss.
+    Factor ``recipe.weight_decay``. At each level a minimum's value is the share of its directions that are
+    asymmetric: paired rule against one half. Unchanged rule, by the least-squares line through a seed's
+    levels, which are taken for equally far apart. Share rule over directions whose verdict is the same with
+    the penalty in the loss.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from valleys.claims.minima import exists, left_out, without_index
+from valleys.claims.minima import left_out, most_directions, without_index
 from valleys.claims.rows import Row, joined, paired_row, share_row
 from valleys.claims.rules import unchanged_verdict
 from valleys.results import stats, study_outcomes
@@ -26,15 +27,17 @@ def judge(
     """Experiment 9: whether weight decay takes the asymmetry away or changes it."""
     factor = "recipe.weight_decay"
     for one in levels:
-        yield from exists(
+        yield from most_directions(
             study,
             plain,
             {"factor": factor, "level": one},
             study_outcomes.label(factor, one),
             9,
-            level,
+            alpha=alpha,
+            level=level,
             claim="asymmetry_survives_l2",
-            statement="with weight decay or without, most SGD minima have an asymmetric direction",
+            statement="with weight decay or without, most directions at an SGD minimum are asymmetric",
+            comparisons=len(levels),
         )
     parts = pd.concat([study.at(plain, factor, one) for one in levels])
     for probe, rows in parts.groupby("probe", sort=True):

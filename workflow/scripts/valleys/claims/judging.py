@@ -4,8 +4,8 @@ A verdict is ``supported``, ``refuted`` or ``inconclusive``. `valleys.claims.rul
 module of each experiment says what it applies them to.
 
 Directions of one minimum are not independent: they share the weights, the images and, for most kinds, a mean
-direction. The claims of experiments 5 and 12 therefore take one value a minimum (seed) first, and n counts
-minima.
+direction. The claims of experiments 5, 12 and 13 therefore take one value a minimum (seed) first, and n
+counts minima.
 
 Claims are judged separately for each data set, model and recipe, simulations for each shape of valley;
 p-values are not corrected for the number of rows, which each row's note and the report state, but where the
@@ -24,6 +24,7 @@ from valleys.claims import (
     measured_gain,
     paper_selection,
     prevalence,
+    search,
     shift,
     sign,
     studies,
@@ -43,6 +44,7 @@ JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
     basin.judge,
     toy.judge,
     sign.judge,
+    search.judge,
     theory.judge_averaging,
     theory.judge_gains,
     measured_gain.judge,

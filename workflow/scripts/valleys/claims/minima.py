@@ -1,4 +1,4 @@
-"""What claims about studies share: minima left out, minima with an asymmetric direction, comparisons."""
+"""What claims about studies share: minima left out, shares of asymmetric directions, comparisons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys.claims.rows import Row, joined, paired_row, share_row
+from valleys.claims.rows import Row, joined, paired_row
 from valleys.results import study_outcomes
 
 
@@ -26,30 +26,44 @@ def without_index(minima: pd.DataFrame) -> str:
     return f"{lost} of {int(minima['directions'].sum())} directions without an index" if lost else ""
 
 
-def exists(
+def most_directions(
     study: study_outcomes.Study,
     plain: pd.DataFrame,
     where: study_outcomes.Levels,
     name: str,
     experiment: int,
+    *,
+    alpha: float,
     level: float,
-    claim: str = "asymmetric_direction_exists",
-    statement: str = "most SGD minima have an asymmetric direction among those probed",
+    claim: str = "most_directions_are_asymmetric",
+    statement: str = "most directions at an SGD minimum are asymmetric",
+    comparisons: int = 1,
 ) -> Iterator[Row]:
-    """Share of minima with an asymmetric direction, by probe, for some variants of a study."""
+    """Share of a minimum's directions that are asymmetric, by probe, for some variants of a study.
+
+    A row of the paired rule: a minimum's share is held against one half. Whether at least one direction is
+    asymmetric is not asked, as that hangs on how many were drawn.
+    """
     for probe, all_rows in study.take(plain, where).groupby("probe", sort=True):
-        rows = all_rows[all_rows["trained"]]
-        directions = f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}"
-        yield share_row(
+        rows = all_rows[all_rows["trained"]].set_index("seed")
+        yield paired_row(
             claim,
-            experiment,
             f"{study.name}/{name}/{probe}",
             statement,
-            int((rows["asymmetric"] > 0).sum()),
-            len(rows),
-            measure="share of minima with at least one asymmetric direction (Definition 1)",
+            rows["asymmetric"] / rows["directions"],
+            sign=1,
+            measure="share of a minimum's directions that are asymmetric (Definition 1), mean over minima",
+            unit="share",
+            alpha=alpha,
             level=level,
-            note=joined(directions, left_out(all_rows)),
+            experiment=experiment,
+            at=0.5,
+            limits=(0, 1),
+            note=joined(
+                f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}",
+                f"one of {comparisons} levels, p not corrected" if comparisons > 1 else "",
+                left_out(all_rows),
+            ),
         )
 
 

@@ -24,28 +24,16 @@ def judge(
 
     Twice: by Definition 1, which asks for slopes that differ by c throughout a window, and by the rises at
     -R and R alone. The first is the stricter: a curve whose slope grows within the window by a factor g has
-    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12. For studies: their
-    experiment, what their scopes begin with, and a remark for the notes.
+    c* at most 1/g of the ratio of its slopes. Directions of kind sign are experiment 12, searched ones 13.
+    For studies: their experiment, what their scopes begin with, and a remark for the notes.
     """
-    at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & (asymmetry["kind"] != "sign")]
+    at_sgd = asymmetry[(asymmetry["solution"] == "sgd") & ~asymmetry["kind"].isin(["sign", "searched"])]
     for names, rows in at_sgd.groupby([*SETTING, "probe"], sort=True):
         scope = within + "/".join(map(str, names))
         hit = rows["status"] == "asymmetric"
-        by_minimum = hit.groupby(rows["seed"]).any()
         counts = rows["status"].value_counts()
         others = [f"{counts[s]} {s}" for s in ("not_minimum", "flat", "not_finite") if s in counts]
-        per = rows.groupby("seed").size().max()
-        yield share_row(
-            "asymmetric_direction_exists",
-            experiment,
-            scope,
-            "most SGD minima have an asymmetric direction among those probed",
-            int(by_minimum.sum()),
-            len(by_minimum),
-            measure="share of SGD minima (seeds) with at least one asymmetric direction",
-            level=level,
-            note=joined(f"{per} directions a minimum", about),
-        )
+        minima = rows.groupby("seed").size()
         yield share_row(
             "directions_are_asymmetric",
             experiment,
@@ -55,7 +43,12 @@ def judge(
             len(hit),
             measure="share of directions that are asymmetric, minima pooled",
             level=level,
-            note=joined(*others, measures.uncertain(rows), about),
+            note=joined(
+                f"minima: {len(minima)}, directions at each: {minima.max()}",
+                *others,
+                measures.uncertain(rows),
+                about,
+            ),
         )
         index = rows["asymmetry_index"]
         yield share_row(

@@ -25,16 +25,17 @@ def share_row(
     *,
     measure: str,
     level: float,
+    half: float = 0.5,
     note: str = "",
 ) -> Row:
-    """Return a row of the share rule."""
+    """Return a row of the share rule, or of the rule found with `half` as `rules.MOST`."""
     interval = stats.wilson(hits, n, level)
     return {
         "claim": claim,
         "experiment": experiment,
         "scope": scope,
         "statement": statement,
-        "verdict": share_verdict(interval),
+        "verdict": share_verdict(interval, half),
         "measure": measure,
         "effect": interval.estimate,
         "unit": "share",
@@ -43,7 +44,7 @@ def share_row(
         "n": n,
         "p_value": None,
         "test": "Wilson interval",
-        "rule": "supported: interval above 0.5; refuted: below 0.5",
+        "rule": f"supported: interval above {half:g}; refuted: below {half:g}",
         "note": note,
     }
 

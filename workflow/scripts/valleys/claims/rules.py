@@ -3,6 +3,10 @@
 share
     The claim says that something is the case more often than not. Supported when the lower end of the Wilson
     interval of the share is above one half, refuted when the upper end is below it.
+found
+    The claim says that there is something at the minima that SGD finds, each of which was searched for it. As
+    share, with 3/4 in place of one half. With fewer than 12 minima (at 0.95) it cannot be supported, and the
+    note says so. It is refuted when too few searches succeed: that is no proof that there is nothing.
 paired
     The claim says that a difference has a sign. Supported when the exact two-sided sign test over seeds has
     p < alpha and the difference has the claimed sign in most seeds, refuted when it has the other. With
@@ -49,11 +53,16 @@ import numpy as np
 from valleys.results import stats
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
+MOST = 0.75
+"""Share of minima that the rule found asks for."""
 _ROUNDING = 1e-12  # of a simulated number that equals its bound in every draw
 
 
 def share_verdict(interval: stats.Interval, half: float = 0.5) -> str:
-    """Return the verdict of the share rule for a Wilson interval (NaN bounds: inconclusive)."""
+    """Return the verdict of the share rule for a Wilson interval (NaN bounds: inconclusive).
+
+    `half` is what the share is held against: one half, or `MOST` in the rule found.
+    """
     if interval.low > half:
         return SUPPORTED
     return REFUTED if interval.high < half else INCONCLUSIVE

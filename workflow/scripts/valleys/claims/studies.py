@@ -9,9 +9,9 @@ control. Minima with a train accuracy below 1/2 are left out, and the note count
 ``swa_gain``, ``swa_rise``
     Wherever each variant of a study has SWA and descent: test loss of descent less that of SWA, train loss
     of SWA less that of descent. Paired rule, at each level.
-``asymmetric_direction_exists``
+``most_directions_are_asymmetric``
     Each level of any factor that has no claims of its own; all variants of a full or sampled design together.
-    Share rule over minima.
+    A minimum's value is the share of its directions that are asymmetric. Paired rule against one half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from valleys.claims import crossed, decay, norm, prevalence, recipes
-from valleys.claims.minima import exists, left_out
+from valleys.claims.minima import left_out, most_directions
 from valleys.claims.rows import Row, joined, paired_row
 from valleys.results import study_outcomes
 
@@ -47,7 +47,7 @@ def _of_study(study: study_outcomes.Study, c: float, alpha: float, level: float)
         about = {"experiment": 8, "within": f"{study.name}/", "about": left_out(plain)}
         yield from prevalence.judge(rows.assign(solution="sgd"), c, level, **about)
     elif study.design == "crossed":
-        yield from exists(study, plain, {}, "all variants", 11, level)
+        yield from most_directions(study, plain, {}, "all variants", 11, alpha=alpha, level=level)
         yield from crossed.judge(study, plain, alpha, level)
     elif list(study.factors) == ["recipe"] and len(study.factors["recipe"]) == 2:
         yield from recipes.judge(study, plain, alpha, level)
@@ -63,7 +63,9 @@ def _of_study(study: study_outcomes.Study, c: float, alpha: float, level: float)
                 number = 11 if factor.startswith(("model", "recipe.loss")) else 1
                 for one in levels:
                     where = {"factor": factor, "level": one}
-                    yield from exists(study, plain, where, study_outcomes.label(factor, one), number, level)
+                    name = study_outcomes.label(factor, one)
+                    about = {"alpha": alpha, "level": level, "comparisons": len(levels)}
+                    yield from most_directions(study, plain, where, name, number, **about)
         if {"model.norm", "model.norm_init"} & set(study.factors):
             yield from norm.judge_directions(study, plain, alpha, level)
     yield from _study_swa(study, plain, alpha, level)

@@ -17,7 +17,7 @@ from valleys.results.stats import Interval, wilson
 
 
 def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
-    table = data["asymmetry"][data["asymmetry"]["kind"] != "sign"]
+    table = data["asymmetry"][~data["asymmetry"]["kind"].isin(["sign", "searched"])]
     if table.empty:
         return None
     counts = measures.prevalence(table, spec["level"], spec["c"])
@@ -66,7 +66,7 @@ def _shares(
 
 
 def _seen(_part: str, data: Data, spec: Spec) -> str:
-    table = data["asymmetry"][data["asymmetry"]["kind"] != "sign"]
+    table = data["asymmetry"][~data["asymmetry"]["kind"].isin(["sign", "searched"])]
     if table.empty:
         return ""
     told = []

@@ -32,6 +32,8 @@ _ROLES = {
         "converged": 0,
         "fixed": 6,
         "free": 0,
+        "symmetric": 2,
+        "flat": 4,
     },
     "tableau-colorblind10": {
         "train": 0,
@@ -43,6 +45,8 @@ _ROLES = {
         "converged": 0,
         "fixed": 5,
         "free": 0,
+        "symmetric": 1,
+        "flat": 4,
     },
     "Dark2": {
         "train": 0,
@@ -54,6 +58,8 @@ _ROLES = {
         "converged": 2,
         "fixed": 1,
         "free": 2,
+        "symmetric": 3,
+        "flat": 2,
     },
 }
 _APART = {"petroff10": (0, 1, 6, 2, 4, 5, 7, 8, 9, 3), "tableau-colorblind10": (0, 1, 5, 3, 2, 6, 4)}

@@ -56,6 +56,7 @@ MAIN_CLAIMS = (
     (5, "test_loss_is_shifted"),
     (7, "toy_2d_asymmetric"),
     (10, "bn_makes_asymmetric"),
+    (13, "asymmetric_direction_is_found"),
 )
 """What the paper itself claims, as experiment and claim: these rows come first, whatever their verdict."""
 _TEXTS = ("measure", "test", "rule", "note")
@@ -274,15 +275,14 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
 
 
 def _ranked(sections: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of all claims, the paper's own first: of probes, those along its U(0, 1) directions."""
+    """Return the rows of all claims, the paper's own first: of drawn directions, those along U(0, 1) ones."""
     probes = config.get("probes", {})
+    own = ("uniform", "searched")
 
     def rank(row: Mapping[str, Any]) -> int:
         probe = probes.get(row["scope"].rpartition("/")[2], {"kind": "uniform"})
         key = (row["experiment"], row["claim"])
-        return (
-            MAIN_CLAIMS.index(key) if key in MAIN_CLAIMS and probe["kind"] == "uniform" else len(MAIN_CLAIMS)
-        )
+        return MAIN_CLAIMS.index(key) if key in MAIN_CLAIMS and probe["kind"] in own else len(MAIN_CLAIMS)
 
     rows = [
         row | {key: group[key] for key in ("claim", "experiment", "statement")} | {"link": group["id"]}

@@ -42,7 +42,7 @@ def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
 
 def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Return tables by name, those of directions by `user_solutions_as_recipes`."""
-    of_directions = ("asymmetry", "directions", "shift", "theory_measured")
+    of_directions = ("asymmetry", "directions", "shift", "theory_measured", "searches", "search_curves")
     return {
         name: user_solutions_as_recipes(table) if name in of_directions else table
         for name, table in data.items()
