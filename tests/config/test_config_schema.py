@@ -126,10 +126,12 @@ def test_an_editor_marks_a_wrong_option_where_it_is(block, spec, place):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/paper.yaml"])
 def test_defaults_are_those_that_snakemake_fills_in(name):
-    """But for options of data sets and models, which `Experiment` fills in by their tables."""
+    """But for `n` of some kinds, and options of data sets and models, which `Experiment` fills in."""
     from snakemake.utils import validate
 
     ours, theirs = load_config(name), load_config(name)
+    for probe in theirs["probes"].values():
+        probe.setdefault("n", KINDS[probe["kind"]].n)
     validate(theirs, str(SCHEMA_FILE))
     with_defaults(ours)
     own = {block: ours[block] for block in ("datasets", "models")}

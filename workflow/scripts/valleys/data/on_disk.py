@@ -35,6 +35,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class _File(io.FileIO):
+    """A file that is closed with the last split that reads it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class ImagesOnDisk:
     """uint8 images (N, C, H, W) in a file. An index (slice, number or tensor) reads them into main memory.
 
@@ -56,7 +63,7 @@ class ImagesOnDisk:
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], most: float) -> None:
         self.path, self.offset, self.shape, self.most = path, offset, tuple(shape), most
         self.rows = torch.arange(shape[0])  # of the file: which images these are
-        self._file = path.open("rb", buffering=0)  # held open: a file put in its place later is not read
+        self._file = _File(path)  # held open: a file put in its place later is not read
         self._opened = _written(self._file)
 
     def numel(self) -> int:
