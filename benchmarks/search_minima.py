@@ -21,6 +21,7 @@ from valleys.data.cache import load_split
 from valleys.execution import jobs
 from valleys.landscape.searching import find_asymmetric
 from valleys.models import solutions
+from valleys.results.searches import are_asymmetric, are_found
 
 KEPT = ("found", "judge_status", "judge_c_star", "judge_flat_rise", "test_status", "test_c_star")
 KEPT += ("test_flat_rise", "search_c_star", "start_status", "start_c_star", "best_step", "passes")
@@ -28,8 +29,8 @@ KEPT += ("test_flat_rise", "search_c_star", "start_status", "start_c_star", "bes
 
 def confirmed(row: dict[str, Any]) -> bool:
     """Whether a direction is found, and test images agree."""
-    test = row["test_status"] == "asymmetric" and row["test_flat_rise"] >= row["floor"]
-    return bool(row["found"] and test)
+    table = pd.DataFrame([row])
+    return bool((are_found(table) & are_asymmetric(table, "test")).item())
 
 
 def main() -> None:

@@ -30,6 +30,17 @@ def fill_defaults(raw):
 
 
 @pytest.fixture
+def one_thread():
+    """Small products cost more in waiting for threads than they gain, far more where cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def experiment_config():
     """The smoke config with its defaults filled in; a fresh copy for each test."""
     return fill_defaults(load_config("config/smoke.yaml"))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from naive_lines import make_split
+from naive_lines import Doubles, make_split
 from torch.utils.data import DataLoader, TensorDataset
 from valleys.data import loaders, parts
 from valleys.errors import ValleysError
@@ -102,16 +102,6 @@ def test_rows_of_a_split_are_a_split(monkeypatch, kept):
 
 
 def test_what_stands_in_for_a_split_is_cut_as_a_loader():
-    class Doubles:
-        def __init__(self, split):
-            self.split, self.images, self.labels = split, split.images, split.labels
-
-        def __len__(self):
-            return len(self.split)
-
-        def floats(self, at):
-            return self.split.floats(at).double()
-
     whole = loaders.batches(Doubles(make_split(30)), 8, "cpu")
     part = parts.take(whole, torch.tensor([0, 9, 29]), 8)
     x, y, sizes = of(part)

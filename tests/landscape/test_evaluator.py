@@ -128,9 +128,7 @@ def test_an_evaluator_of_other_images_is_that_of_these_images(bn):
     whole, rows = make_evaluator(bn=bn), list(range(5, 40))
     at_start = whole.at_start()
     some = whole.on(part_of(whole, rows), whole.test_batches)
-    plain = Evaluator(
-        make_model(), parts.rows_of(make_split(60), torch.tensor(rows)), make_split(30, 1), bn=bn
-    )
+    plain = Evaluator(make_model(), make_split(60).take(torch.tensor(rows)), make_split(30, 1), bn=bn)
     direction, offsets = draw(make_model()), [-1.0, 0.0, 1.5]
     for one, other in zip(
         probe_line(some, direction, offsets), probe_line(plain, direction, offsets), strict=True

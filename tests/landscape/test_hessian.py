@@ -20,16 +20,9 @@ LOSSES = {
     "focal": {"gamma": 2.0},
     "mse": {},
 }
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CROSS_ENTROPY = losses.build({"name": "cross_entropy"})
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small products cost more in waiting for threads than they gain, far more where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Small(nn.Module):

@@ -18,18 +18,12 @@ from valleys.landscape.searching import find_asymmetric, searches
 from valleys.models.losses import build
 from valleys.storage.files import stable_seed
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 POINTS = 41
 QUICK = {"restarts": 1, "steps": 30}
 TINY = {"restarts": 1, "steps": 2, "points": 21}
 AXIS = unit([0.6, -0.8, 0.0, 0.0, 0.0, 0.0])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def of(phi, radius):

@@ -20,8 +20,6 @@ with job(snakemake) as log:
     device, compiled, block = pick_device(snakemake.config), compiles(snakemake.config), spec["probe"]
     splits, named = read_splits(snakemake, device), solutions.by_name(snakemake.input.solutions)
     cell, inputs = Cell(w.dataset, w.model, w.recipe, int(w.seed)), data_checksums(snakemake)
-    options = {key: block[key] for key in ("group", "rise", "points")} | block["search"]
-    options |= {"seed": cell.path, "constants": spec["asymmetry"]}
     label = {**cell.columns(), "probe": w.probe, "kind": block["kind"], "group": block["group"]}
     found = probing.Searched()
     for name in block["solutions"]:
@@ -29,7 +27,7 @@ with job(snakemake) as log:
         key = probing.search_key(spec, about, inputs, arithmetic(device, compiled))
         state = state_folder(Path(out.weights).parents[2], f"search-{w.probe}-{name}", key)
         log.info("search %s at %s", w.probe, name)
-        options["state_of"] = lambda k, folder=state: folder / f"{k}.pt"
+        options = probing.search_options(block, cell.path, spec["asymmetry"], state)
         found.add(searching.searches(at, block["n"], **options), label | {"solution": name})
     save_weights(out.weights, found.directions, {"kind": block["kind"], "columns": {}})
     tables.write(out.searches, "searches", found.searches, spec)

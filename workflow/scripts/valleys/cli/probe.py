@@ -74,7 +74,7 @@ def probe(
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
     from valleys.landscape.evaluator import evaluator_for
-    from valleys.landscape.probing import Rows, Searched, probe_solution, stored_directions
+    from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
     from valleys.models import losses, solutions
     from valleys.results import detection
     from valleys.storage import tables
@@ -104,9 +104,8 @@ def probe(
         decisive = [block | {"n": None}, settings, VERSIONS["search_directions"], cell.path, wanted.asymmetry]
         key = solutions.state_key(decisive, [about], contents, jobs.arithmetic(where))
         state = state_folder(folder, f"search-{at}", key)
-        options = {k: block[k] for k in ("group", "rise", "points")} | block["search"]
-        options |= {"seed": cell.path, "constants": wanted.asymmetry, "progress": search_progress}
-        found = searching.searches(evaluator, block["n"], state_of=lambda k: state / f"{k}.pt", **options)
+        options = search_options(block, cell.path, wanted.asymmetry, state)
+        found = searching.searches(evaluator, block["n"], progress=search_progress, **options)
         searched.add(found, about_kind)
         computed = stored_directions(searched.directions, at), ()
     elif name in COMPUTED:

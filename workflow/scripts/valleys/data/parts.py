@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
 from valleys.data.loaders import TRIED, Batches, SplitBatches
-from valleys.data.on_disk import ImagesOnDisk
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 
@@ -45,19 +43,10 @@ def divide(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
     return parts
 
 
-def rows_of(split: Split, rows: Tensor) -> Split:
-    """Return the split that has these rows, ascending; images in a file stay there if they are many."""
-    if isinstance(split.images, ImagesOnDisk):
-        images = split.images.subset(rows)
-    else:
-        images = split.images[rows.to(split.images.device)]
-    return replace(split, images=images, labels=split.labels[rows.to(split.device)]).to(split.device)
-
-
 def take(batches: Batches | Rows, rows: Tensor, batch_size: int) -> SplitBatches | Rows:
     """Return batches of some rows, ascending, of others: the same images in every pass."""
     if isinstance(batches, SplitBatches) and isinstance(batches.split, Split):
-        return SplitBatches(rows_of(batches.split, rows), batch_size)
+        return SplitBatches(batches.split.take(rows), batch_size)
     return Rows(batches, rows)
 
 

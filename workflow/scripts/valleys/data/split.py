@@ -87,12 +87,18 @@ class Split:
         _check_subset_size(n)
         if n is None or n >= len(self):
             return self
-        chosen = subset_indices(len(self), n, seed)
+        return self.take(subset_indices(len(self), n, seed))
+
+    def take(self, rows: Tensor) -> Split:
+        """Return the split that has the images at these rows (int64), ascending.
+
+        Of images in a file, those that are few enough for memory are read into it.
+        """
         if isinstance(self.images, ImagesOnDisk):
-            images = self.images.subset(chosen)
+            images = self.images.subset(rows)
         else:
-            images = self.images[chosen.to(self.device)]
-        part = replace(self, images=images, labels=self.labels[chosen.to(self.device)])
+            images = self.images[rows.to(self.device)]
+        part = replace(self, images=images, labels=self.labels[rows.to(self.device)])
         return part.to(self.device)
 
     def to(self, device: torch.device | str) -> Split:

@@ -175,6 +175,26 @@ def state_key(
     return solutions.state_key(decisive, [about], data, arithmetic, stored=checksum(stored))
 
 
+def search_options(
+    block: Mapping[str, Any], cell: str, constants: Mapping[str, float], state: Path
+) -> dict[str, Any]:
+    """Return the options of `searching.searches` for a probe of kind searched.
+
+    Parameters
+    ----------
+    block
+        Of the probe, with its ``search`` whole.
+    cell
+        As in `probe_solution`: it names the random stream.
+    constants
+        Of Definition 1.
+    state
+        Folder with a file for each direction, to go on from.
+    """
+    options = {key: block[key] for key in ("group", "rise", "points")} | block["search"]
+    return options | {"seed": cell, "constants": constants, "state_of": lambda k: state / f"{k}.pt"}
+
+
 def search_key(
     spec: Mapping[str, Any], about: Mapping[str, Any], data: Iterable[str], arithmetic: str
 ) -> dict[str, Any]:

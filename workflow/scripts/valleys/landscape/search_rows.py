@@ -20,6 +20,7 @@ from valleys.models.losses import ByName
 
 NO_CURVE = Detection("not_finite", *[math.nan] * 10)
 """Of a curve with a loss that is not finite."""
+_OF_DETECTION = ("rise_plus", "rise_minus", "zeta", "r", "p")  # columns of the images judged on alone
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ def judged(seen: Seen, resampled: Sequence[Detection]) -> dict[str, Any]:
     low, high = np.quantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
     row = columns("judge", seen.found) | {"judge_c_low": float(low), "judge_c_high": float(high)}
     row["judge_radius"] = seen.radius.radius
-    names = ("rise_plus", "rise_minus", "zeta", "r", "p")
-    return row | {f"judge_{name}": getattr(seen.found, name) for name in names}
+    return row | {f"judge_{name}": getattr(seen.found, name) for name in _OF_DETECTION}
 
 
 def bias_level(evaluator: Evaluator) -> float:
@@ -106,10 +106,9 @@ def bias_level(evaluator: Evaluator) -> float:
     return level_of_share(int(counts.min()) / len(labels)) if len(counts) > 1 else math.nan
 
 
-_JUDGED_ALONE = ("c_low", "c_high", "radius", "rise_plus", "rise_minus", "zeta", "r", "p")
 JUDGED = ["bias_level", *columns("judge", NO_CURVE), *columns("test", NO_CURVE)]
 """Columns that the restart alone has whose direction is chosen."""
-JUDGED += [f"judge_{name}" for name in _JUDGED_ALONE]
+JUDGED += [f"judge_{name}" for name in ("c_low", "c_high", "radius", *_OF_DETECTION)]
 
 
 def points(of: str, images: str, seen: Seen) -> list[dict[str, Any]]:
