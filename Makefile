@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint format lock plan compare stamp sizes bench faults
+.PHONY: run test lint format lock plan compare replicate docs stamp sizes bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -40,6 +40,15 @@ plan: $(STAMP)
 compare: $(STAMP)
 	@$(if $(and $(A),$(B)),,$(error give the folders of two finished runs: make compare A=results/x B=results/y))
 	@$(LIBRARY) $(BIN)/python -m valleys compare $(A) $(B) $(if $(OUTPUT),--output $(OUTPUT))
+
+# The same experiment on fresh seeds, and whether its verdicts hold: make replicate [SEEDS=100-111]
+replicate: $(STAMP)
+	@$(LIBRARY) $(BIN)/python -m valleys replicate $(CONFIG) --cores $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
+
+# Writes the results in README and docs: of finished runs into docs/results, from there into the pages.
+# make docs [RUNS="results/default results/default-replicate"]
+docs: $(STAMP)
+	$(BIN)/python docs/results/write.py $(RUNS)
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
 bench: $(STAMP)

@@ -1,11 +1,14 @@
 """Tables that claims are judged from, with known contents, and the verdicts on them by claim."""
 
+import inspect
 import itertools
 import math
 
 import numpy as np
 import pandas as pd
 from valleys import claims
+from valleys.claims.settings import Settings
+from valleys.results import measures
 
 CELL = {"dataset": "d", "model": "m", "recipe": "r"}
 RISES = {"asymmetric": (1.0, 5.0), "symmetric": (1.0, 1.0), "not_minimum": (-1.0, 1.0), "flat": (0.0, 0.0)}
@@ -29,14 +32,14 @@ def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
                 "group": "all",
                 "k": k,
             }
-            rises = {"rise_plus": plus, "rise_minus": minus, "rise_ratio": ratio}
+            rises = {"rise_plus": plus, "rise_minus": minus, "minimum": 0.0, "rise": max(plus, minus)}
             rises |= NO_SHIFT
             rows.append({**names, "status": status, **rises, "asymmetry_index": math.log(ratio)})
     return pd.DataFrame(rows)
 
 
 def solutions(differences, column="train_loss", **cell):
-    """The solutions table in which swa - descent of one column is as given, seed by seed; 0 in the others."""
+    """The solutions table: swa less sgd and descent of one column as given, seed by seed; 0 in the others."""
     rows = []
     for seed, difference in enumerate(differences):
         base = {"train_loss": 0.5, "test_loss": 0.5, "test_accuracy": 0.5}
@@ -55,24 +58,47 @@ def line(train, test, seed=0, t=T, **names):
     return pd.DataFrame({**CELL, "seed": seed, **names, "t": t, "train_loss": train, "test_loss": test})
 
 
-def toy(*statuses, recipe="paper"):
+def toy(*statuses, recipe="released"):
     return pd.DataFrame({"recipe": recipe, "draw": i, "status": s} for i, s in enumerate(statuses))
 
 
-def average(*rows, shape="linear"):
+def scans(*hits, recipe="converged", rise=2.0, share=0.5):
+    """The toy_2d_scans table of draws in which an asymmetric angle was found or not."""
+    about = {"recipe": recipe, "rise": rise, "asymmetric_angles": share, "asymmetric_random": share}
+    rows = [{**about, "draw": i, "found": hit, "flat_rise": 0.2} for i, hit in enumerate(hits)]
+    return pd.DataFrame(rows)
+
+
+def average(*rows, shape="linear", inside=True):
     """The theory_average table; of each row c, mean, bound and loss_change, all with standard error 0.01."""
     about = {"lr": 0.1, "noise": "uniform", "level": 1.0, "flat_share": 0.9, "average_loss": 1.0}
     about |= {"iterate_loss": 2.0, "loss_kept": 0.25, "mean_se": 0.01, "loss_change_se": 0.01}
     keys = ("c", "mean", "bound", "loss_change")
     found = [{"shape": shape, **about, **dict(zip(keys, row, strict=True))} for row in rows]
-    return pd.DataFrame([{**row, "bound_applies": math.isfinite(row["bound"])} for row in found])
+    marks = [
+        {"bound_applies": math.isfinite(row["bound"]), "inside": inside and row["c"] > 1} for row in found
+    ]
+    return pd.DataFrame([row | mark for row, mark in zip(found, marks, strict=True)])
 
 
-def gain(*rows, shape="linear"):
+def gain(*rows, shape="linear", inside=True):
     """The theory_gain table; of each row c, bias, gain and bound, with limit 1 and standard error 0.01."""
     keys = ("c", "bias", "gain", "bound")
     about = {"shape": shape, "gain_se": 0.01, "limit": 1.0}
-    return pd.DataFrame([{**about, **dict(zip(keys, row, strict=True))} for row in rows])
+    found = [{**about, **dict(zip(keys, row, strict=True))} for row in rows]
+    return pd.DataFrame([{**row, "inside": inside and row["c"] > 1 and row["bias"] < 1} for row in found])
+
+
+def towards(*offsets, probe="searched", flat=1, kind="searched", solution="sgd", **cell):
+    """The directions and asymmetry tables of seeds with directions along which SWA lies at these offsets."""
+    known, verdicts = [], []
+    for seed, along in enumerate(offsets):
+        for k, offset in enumerate(along):
+            names = {**CELL, **cell, "seed": seed, "solution": solution, "probe": probe, "kind": kind}
+            names |= {"group": "all", "k": k}
+            known.append({**names, "towards_swa": offset, "radius": 4.0, "sign_agreement": 0.5})
+            verdicts.append({**names, **NO_SHIFT, "status": "asymmetric", "flat_side": flat})
+    return {"directions": pd.DataFrame(known), "asymmetry": pd.DataFrame(verdicts)}
 
 
 def shifted(*shares, deltas=None, flat=1, free=None, probe="uniform", kind="uniform", solution="sgd", **cell):
@@ -122,13 +148,13 @@ def descents(*runs, **cell):
     return pd.DataFrame(rows[::-1])
 
 
-def measured(*seeds, status="asymmetric", probe="uniform", kind="uniform", solution="sgd"):
+def measured(*seeds, status="asymmetric", probe="uniform", kind="uniform", solution="sgd", rise=2.0, **cell):
     """The theory_measured table of seeds with directions of given (gain, test gain) at b = d / 2 = R / 8."""
     rows = []
     for seed, directions in enumerate(seeds):
         for k, (gain, test) in enumerate(directions):
-            names = {**CELL, "seed": seed, "solution": solution, "probe": probe, "kind": kind, "group": "all"}
-            names |= {"k": k, "status": status, "train_gain": -0.25}
+            names = {**CELL, **cell, "seed": seed, "solution": solution, "probe": probe, "kind": kind}
+            names |= {"group": "all", "k": k, "status": status, "train_gain": -0.25, "rise": rise}
             for law, scale, share, factor in (
                 ("uniform", 0.25, 0.5, 1.0),
                 ("uniform", 0.25, 1.0, -9.0),  # other biases, laws and scales have no part in the verdict
@@ -171,14 +197,33 @@ EMPTY = {
     "solutions": solutions([0.0]).iloc[:0],
     "interpolation": line(T, T).iloc[:0],
     "toy_2d": toy("flat").iloc[:0],
+    "toy_2d_scans": scans(True).iloc[:0],
     "theory_average": average((1.0, 0.0, 0.0, 0.0)).iloc[:0],
     "theory_gain": gain((1.0, 0.0, 0.0, 0.0)).iloc[:0],
 }
 
 
-def judge(**data):
-    rows = claims.judge({**EMPTY, **data})
+def judge(settings=None, **data):
+    rows = claims.judge({**EMPTY, **data}, settings or Settings())
     return {row["claim"]: row for row in rows}
+
+
+def judged(judge, settings=None, **data):
+    """Rows of one of the judges."""
+    return list(judge(**measures.with_own_minima(data), settings=settings or Settings()))
+
+
+def by_claim(judge, settings=None, **data):
+    """Rows of one of the judges by claim; tables that are not given are empty."""
+    asked = {name: EMPTY[name] for name in inspect.signature(judge).parameters if name != "settings"}
+    rows = judged(judge, settings, **(asked | data))
+    assert len({(row["claim"], row["scope"]) for row in rows}) == len(rows)
+    return {row["claim"]: row for row in rows}
+
+
+def deciding(rows):
+    """The names of claims whose rows decide."""
+    return {claim for claim, row in rows.items() if row.get("decides")}
 
 
 ALL_SIX = [0.01, 0.02, 0.03, 0.01, 0.05, 0.02]

@@ -111,7 +111,16 @@ class Generator:
             noise=[0, 1e-4],
         )
         config["toy_2d"] = {"n_draws": r.choice([1, 3]), "surface_points": 5} | self.keys(
-            step=[0.25, 1.0], n_per_class=[1, 5], seed=[7], lr=[0.001, 1], epochs=[1, 3], reach=[2.0, 7.5]
+            step=[0.25, 1.0],
+            n_per_class=[1, 5],
+            seed=[7],
+            lr=[0.001, 1],
+            epochs=[1, 3],
+            reach=[2.0, 7.5],
+            angles=[1, 9],
+            rises=[[2], [0.1, 30]],
+            points=[9, 21],
+            floor=[0, 1],
         )
         config["theory"] = {
             "chains": 50,
@@ -120,9 +129,9 @@ class Generator:
             "draws": 50,
         }
         config["theory"] |= self.keys(
-            shapes=[["linear"], ["softplus", "quadratic"]], ratios=[[1], [1, 4], [3]], rates=[[0.1], [0.05, 0.01]],
+            shapes=[["linear"], ["softplus", "quadratic"]], ratios=[[1], [1, 4], [3]], rates=[[0.06], [0.05, 0.01]],
             noises=[["uniform"], ["rademacher"]], levels=[[0.5], [4, 1]], scales=[[2], [0.001]], biases=[[1], [0.5, 3]],
-            slope=[0.1, 2], width=[0.01, 3], shifts=[["rademacher"]],
+            slope=[0.1, 0.9], width=[0.01, 3], shifts=[["rademacher"]],
         )  # fmt: skip
         config["claims"] = self.keys(alpha=[0.01, 0.9], level=[0.5, 0.99], barrier=[1e-6, 5])
         config["figures"] = self.keys(
@@ -167,6 +176,7 @@ class Generator:
             block |= {"factory": "own_nets:images", "kwargs": self.keys(n=[40, 90])}
             self.maybe(block, "files", "own_nets.py", ["own_nets.py"])
         block |= self.keys(p=0.15, max_train=[30, 1000], subset_seed=[4], mean=[[0.5]], std=[[0.25]])
+        block |= self.keys(p=0.15, split=["by_seed", "fixed"], label_noise=[0.1, 0.5])
         return self.name("digits", "d-2"), block
 
     def model(self) -> tuple[str, Block]:
@@ -413,6 +423,8 @@ def jobs_of(experiment: Any) -> list[tuple[str, Block]]:
     found += [("prepare_dataset", {"dataset": dataset}) for dataset in experiment.datasets]
     for cell in experiment.trained_cells:
         names = {**cell.columns(), "seed": str(cell.seed)}
+        if experiment.differs_by_seed(cell.dataset):
+            found += [("split_dataset", {"dataset": cell.dataset, "seed": names["seed"]})]
         given = experiment.from_checkpoints(cell.recipe)
         rules = ["import_solution"] if given else ["train_sgd", "average", "refresh_bn", "descend"]
         found += [(rule, {**names, "solution": "sgd"}) for rule in rules]
@@ -469,7 +481,7 @@ def give_weights(config: Block) -> None:
         for k, name in enumerate(
             experiment.available(cell) if experiment.from_checkpoints(cell.recipe) else ()
         ):
-            train, _ = load.load_source(experiment.datasets[cell.dataset], cell.dataset)
+            train, _ = load.load_source(experiment.datasets[cell.dataset], cell.dataset, seed=cell.seed)
             torch.manual_seed(cell.seed % 1000 + 17 * k)
             sys.modules.pop("own_nets", None)
             spec, shape = experiment.models[cell.model], tuple(train.images.shape[1:])

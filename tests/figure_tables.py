@@ -7,6 +7,7 @@ from valleys.results.stats import wilson
 from valleys.storage import tables
 
 NAMES = ["training", "prevalence", "curves-uniform", "line-swa-descent", "shift", "toy-surface", "toy-curves"]
+NAMES += ["toy-angles"]
 NAMES += ["plane-solutions", "plane-iterates"]
 NAMES += ["theory-average", "theory-gain", "sensitivity", "theory-measured"]
 SPEC = {"style": {"dpi": 60}, "swa_start": {"quick": 4}, "c": 2.0, "level": 0.95, "version": 1}
@@ -37,6 +38,11 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                 fill("training", **cell, phase="sgd" if epoch <= 4 else "swa", epoch=epoch, lr=0.1,
                      train_loss=1.0 / epoch, train_accuracy=0.9, **seen)
             )  # fmt: skip
+            if epoch > 4:
+                rows["training"].append(
+                    fill("training", **cell, phase="cooldown", epoch=epoch, lr=0.1 * (8.5 - epoch) / 4,
+                         train_loss=0.25 / epoch, train_accuracy=0.95, **seen)
+                )  # fmt: skip
         rows["training"].append(fill("training", **cell, phase="descent", epoch=0, train_loss=99.0))
         for j, solution in enumerate(("sgd", "swa", "descent")):
             measures = {"train_loss": 0.1 + j, "test_loss": 0.2 + j + seed / 10}
@@ -107,8 +113,8 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                      min_span=min_span, c=c, chosen=(zeta_max, min_span, c) == (0.5, 0.25, 2.0), n=60,
                      asymmetric=hits, share=share.estimate, low=share.low, high=share.high)
             )  # fmt: skip
-    for recipe, draw in itertools.product(("paper", "converged"), range(4)):
-        status = "not_minimum" if recipe == "paper" and draw == 3 else "asymmetric"
+    for recipe, draw in itertools.product(("released", "converged"), range(4)):
+        status = "not_minimum" if recipe == "released" and draw == 3 else "asymmetric"
         rows["toy_2d"].append(
             fill("toy_2d", recipe=recipe, draw=draw, weight=1.0, bias=0.5, loss=0.3 + 0.1 * draw,
                  status=status, direction_weight=0.6, direction_bias=0.8, c_star=3.25,
@@ -124,7 +130,21 @@ def make_rows(cells=ONE, seeds=(0, 1, 2), probes=("uniform",), solutions=("sgd",
                     loss=0.3 + abs(offset) / (draw + 2),
                 )
             )
+        for rise in (1.0, 2.0):
+            make_scan(rows, recipe, draw, rise)
     return rows | make_simulations()
+
+
+def make_scan(rows, recipe, draw, rise):
+    """Add a scan of the toy: c* is 1 + 4 rise at every second angle, and 1 at the others."""
+    names = {"recipe": recipe, "draw": draw, "rise": rise}
+    for angle in range(0, 180, 15):
+        hit = angle % 30 == 0
+        status = "asymmetric" if hit else "symmetric"
+        about = {"status": status, "c_star": 1 + 4 * rise if hit else 1.0, "flat_side": int(hit)}
+        rows["toy_2d_angles"].append(fill("toy_2d_angles", **names, angle=float(angle), **about))
+    about = {"asymmetric_angles": 0.5, "asymmetric_random": 0.25, "found": draw > 0, "c_star": 1 + 4 * rise}
+    rows["toy_2d_scans"].append(fill("toy_2d_scans", **names, **about))
 
 
 def make_planes(rows, cell, i=0):
@@ -165,7 +185,8 @@ def make_simulations():
             fill("theory_average", shape=shape, c=c, lr=lr, noise=kind, level=level, chains=1000, iterates=20,
                  burn_in=10, mean=mean, mean_se=0.001, flat_share=0.9, average_loss=0.5, average_loss_se=0.01,
                  iterate_loss=2.0, iterate_loss_se=0.01, loss_kept=0.1 * c, loss_kept_se=0.01,
-                 bound_applies=bool(np.isfinite(bound)), bound=bound)
+                 bound_applies=bool(np.isfinite(bound)), bound=bound,
+                 inside=shape == "linear" and c == 4 and level == 0.5)
         )  # fmt: skip
     grid = itertools.product(("linear", "softplus"), (1.0, 2.0, 4.0), ("uniform", "rademacher"), (0.5, 2.0))
     for (shape, c, kind, scale), x in itertools.product(grid, (0.25, 1.0, 2.0)):
@@ -173,7 +194,8 @@ def make_simulations():
         exact = gain if shape == "linear" else float("nan")
         rows["theory_gain"].append(
             fill("theory_gain", shape=shape, c=c, shift=kind, scale=scale, bias=x * scale, draws=500,
-                 gain=gain + 0.02, gain_se=0.01, exact=exact, bound=gain - x, limit=0.5 * scale * (c > 1))
+                 gain=gain + 0.02, gain_se=0.01, exact=exact, bound=gain - x, limit=0.5 * scale * (c > 1),
+                 inside=kind == "rademacher" and c > 1 and x < 0.5)
         )  # fmt: skip
     return rows
 

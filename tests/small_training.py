@@ -17,6 +17,7 @@ RECIPE = {
     "augment": {"shift": 1, "flip": True, "pad_mode": "zero"},
     "eval_every": 2,
     "swa": {"start": 3, "lr": 0.05, "every": 1},
+    "cooldown": {"epochs": None, "lr": None},
     "descent": {"epochs": 3, "lr": 0.01, "momentum": 0.9},
 }
 
@@ -36,6 +37,15 @@ def fresh(seed=0):
 def train(state, recipe=RECIPE, **options):
     model = fresh()
     rows = sgd.train(model, (make_split(72), make_split(40, 1)), recipe, seed=0, state_dir=state, **options)
+    return model.state_dict(), rows
+
+
+def cool(state, weights, recipe=RECIPE, **options):
+    """The sgd solution of weights that averaging begins with, and its rows."""
+    model = fresh()
+    model.load_state_dict(weights)
+    splits = make_split(72), make_split(40, 1)
+    rows = sgd.cool_down(model, splits, recipe, seed=0, state_dir=state, **options)
     return model.state_dict(), rows
 
 

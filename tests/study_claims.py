@@ -3,19 +3,24 @@
 import random
 
 import pandas as pd
-from study_tables import FILTER, HESSIAN, minimum, table, variants
+from claim_tables import searched
+from study_tables import FILTER, GAUSSIAN, HESSIAN, UNIFORM, minimum, table, variants
 from valleys.claims import studies
+from valleys.claims.settings import Settings
 
 DECAY, NORM, INIT = "recipe.weight_decay", "model.norm", "model.norm_init"
 LEVELS = [{DECAY: 0}, {DECAY: 0.0005}, {DECAY: 0.005}]
+PROBES = {probe["probe"]: {"rise": 2.0, "bn": "frozen"} for probe in (UNIFORM, GAUSSIAN, FILTER)}
+PROBES |= {HESSIAN["probe"]: {"rise": 1.0, "bn": "frozen"}}
 
 
-def judge(rows, order=None, **options):
+def judge(rows, order=None, searches=None, **options):
     """Rows of the claims table by claim; of several rows of one claim the list."""
     frame = rows if isinstance(rows, pd.DataFrame) else table(rows)
-    options = {"c": 2.0, "alpha": 0.05, "level": 0.95} | options
+    searches = searched(True).iloc[:0] if searches is None else searches
+    settings = Settings(**({"factors": {"mine": order} if order else None, "probes": PROBES} | options))
     found = {}
-    for row in studies.judge(frame, {"mine": order} if order else None, **options):
+    for row in studies.judge(frame, searches, settings):
         found.setdefault(row["claim"], []).append(row)
     return found
 

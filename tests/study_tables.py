@@ -18,7 +18,8 @@ def minimum(levels, seed, indices, probe=UNIFORM, **values):
     names = {"dataset": "digits", "model": f"m-{text}", "recipe": "r", "seed": seed, "solution": "sgd"}
     usual = {"levels": json.dumps(levels), "bn_policy": "frozen", "train_accuracy": 0.95, "weight_norm": 8.0}
     usual |= {"radius_status": "found" if probe["kind"] == "filter" else "fixed"}
-    usual |= {"radius": 2.0, "swa_rise": None, "swa_gain": None, "eigenvalue": None}
+    usual |= {"radius": 2.0, "rise": 2.0, "eigenvalue": None}
+    usual |= dict.fromkeys(("swa_rise", "swa_gain", "swa_rise_sgd", "swa_gain_sgd"))
     rows = []
     for k, index in enumerate(indices):
         status = "asymmetric" if abs(index) >= math.log(3) else "symmetric"

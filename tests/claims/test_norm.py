@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from study_claims import judge, norms, only
-from study_tables import UNIFORM
+from study_claims import PROBES, judge, norms, only
+from study_tables import GAUSSIAN, UNIFORM
 
 
 @pytest.mark.parametrize(("batch", "verdict"), [
@@ -19,6 +19,7 @@ def test_batch_norm_makes_asymmetric(batch, verdict):
     ]  # fmt: skip
     assert {(row["verdict"], row["experiment"], row["n"]) for row in found} == {(verdict, 10, 6)}
     assert "one of 2 such comparisons in this study, p not corrected" in found[0]["note"]
+    assert {(row["number"], row["decides"]) for row in found} == {(5, True)}
 
 
 def test_effects_of_batch_norm_are_within_seeds():
@@ -56,7 +57,7 @@ def test_untrained_minima_have_no_part_in_a_comparison():
     for row in rows[-2:]:
         row |= {"train_accuracy": 0.1, "asymmetry_index": 99.0}
     row = only(judge(rows), "bn_makes_asymmetric")
-    assert (row["n"], row["verdict"]) == (5, "inconclusive")
+    assert (row["n"], row["verdict"], row["n_needed"]) == (5, "not decidable", 6)
     assert row["effect"] == pytest.approx(1.0)
     assert "1 of 12 minima left out" in row["note"]
 
@@ -71,6 +72,33 @@ def test_directions_without_an_index_are_counted(index):
     for row in rows[:12]:
         row["asymmetry_index"] = index
     row = only(judge(rows), "bn_makes_asymmetric")
-    assert (row["n"], row["verdict"]) == (0, "inconclusive")
+    assert (row["n"], row["verdict"]) == (0, "not decidable")
     assert "means: none 2" in row["note"]
     assert "12 of 24 directions without an index" in row["note"]
+
+
+@pytest.mark.parametrize(("rise", "refused"), [(3.9, False), (4.1, True), (0.9, True)])
+def test_nets_at_other_rises_are_not_compared(rise, refused):
+    """Medians of 2 nats against another rise: two-fold is still equal."""
+    rows = norms({"batch": 3.0}, rise=rise) + norms({"none": 2.0})
+    row = only(judge(rows), "bn_makes_asymmetric")
+    assert (row["verdict"], row["p_for"] is None) == (
+        ("not decidable", True) if refused else ("supported", False)
+    )
+    assert ("differ more than 2-fold" in row["note"]) == refused
+    assert row["decides"]
+
+
+def test_what_decides():
+    """Not another rise, kind or group; not scales and not the norm's own parameters."""
+    sizes, inits = {"batch": 3.0, "none": 2.0}, {"gaussian": 1.0}
+    rows = norms(sizes, inits) + norms(sizes, inits, probe=GAUSSIAN)
+    rows += norms(sizes, inits, probe=UNIFORM | {"probe": "u-10"})
+    rows += norms(sizes, inits, probe=UNIFORM | {"probe": "u-bn", "group": "bn"})
+    rows += norms(sizes, inits, probe=UNIFORM | {"probe": "u-not", "group": "not_bn"})
+    found = [row for group in judge(rows).values() for row in group]
+    assert {row["scope"] for row in found if row["decides"]} == {"mine/batch against none/uniform-far"}
+    assert {row["number"] for row in found} == {5}
+    refreshed = PROBES | {"u-10": {"rise": 2.0, "bn": "refreshed"}}
+    both = [row["scope"] for row in judge(rows, probes=refreshed)["bn_makes_asymmetric"] if row["decides"]]
+    assert both == ["mine/batch against none/u-10", "mine/batch against none/uniform-far"]

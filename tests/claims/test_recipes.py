@@ -16,6 +16,7 @@ def test_which_recipe_is_sharper(narrow, wide, verdict):
     assert width["effect"] == pytest.approx(np.mean(wide) - np.mean(narrow))
     assert width["measure"].endswith("small - big, within a seed")
     assert curvature["measure"].endswith("big - small, within a seed")
+    assert [(row["number"], row["decides"]) for row in (width, curvature)] == [(9, True), (9, False)]
     assert curvature["unit"] == "nats per squared 2-norm"
 
 

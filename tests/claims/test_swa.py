@@ -1,85 +1,106 @@
-"""Experiment 2, and by it the paired rule."""
+"""Experiment 2: SWA's losses, and its side of a valley; and by them the rule mean."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from claim_tables import ALL_SIX, EMPTY, T, bumps, judge, line, solutions
-from valleys import claims
+from claim_tables import ALL_SIX, T, bumps, by_claim, deciding, judged, line, solutions, towards
 from valleys.claims import swa
+from valleys.claims.settings import Settings
 
 CASES = {
     "six of six above": (ALL_SIX, "supported", 2 / 64),
     "six of six below": ([-x for x in ALL_SIX], "refuted", 2 / 64),
-    "five of five above": (ALL_SIX[:5], "inconclusive", 2 / 32),
-    "five of six above": ([-0.9, *ALL_SIX[1:]], "inconclusive", 14 / 64),
+    "five of five above": (ALL_SIX[:5], "not decidable", 2 / 32),
+    "one far below": ([-0.9, *ALL_SIX[1:]], "inconclusive", 1.0),
     "three of six above": ([-1, 1, -1, 1, -1, 1], "inconclusive", 1.0),
-    "six above and one tie": ([*ALL_SIX, 0.0], "supported", 2 / 64),
-    "five above and one tie": ([*ALL_SIX[:5], 0.0], "inconclusive", 2 / 32),
-    "nine of ten above, mean below": ([0.01] * 9 + [-5.0], "supported", 22 / 1024),
     "all ties": ([0.0] * 8, "inconclusive", 1.0),
-    "one seed": ([0.1], "inconclusive", 1.0),
+    "one seed": ([0.1], "not decidable", 1.0),
 }
+FOUR = {f"swa_{split}_loss_{other}" for split in ("train", "test") for other in ("descent", "sgd")}
+
+
+def of(*data, **settings):
+    """Rows by claim of tables that are given as dicts."""
+    tables = {name: table for part in data for name, table in part.items()}
+    return by_claim(swa.judge, Settings(**settings), **tables)
 
 
 @pytest.mark.parametrize("what", CASES)
 def test_train_loss_of_swa_above(what):
     differences, verdict, p = CASES[what]
-    row = judge(solutions=solutions(differences))["swa_train_loss"]
-    assert row["verdict"] == verdict
-    assert row["p_value"] == pytest.approx(p)
-    assert row["effect"] == pytest.approx(np.mean(differences), abs=1e-12)
-    assert (row["n"], row["unit"], row["scope"], row["experiment"]) == (len(differences), "nats", "d/m/r", 2)
-    above, below = (np.array(differences) > 0).sum(), (np.array(differences) < 0).sum()
-    assert f"above 0 in {above} of {len(differences)} seeds, below in {below}" in row["note"]
+    for other in ("descent", "sgd"):
+        row = of({"solutions": solutions(differences)})[f"swa_train_loss_{other}"]
+        assert row["verdict"] == verdict
+        assert row["p_value"] == pytest.approx(p)
+        assert row["effect"] == pytest.approx(np.mean(differences), abs=1e-12)
+        assert (row["n"], row["unit"], row["scope"]) == (len(differences), "nats", "d/m/r")
+        assert (row["experiment"], row["number"], row["decides"]) == (2, 8, True)
+        assert other in row["measure"]
 
 
 @pytest.mark.parametrize(("column", "sign"), [("train_loss", 1), ("test_loss", -1), ("test_accuracy", 1)])
 def test_the_claimed_sign(column, sign):
-    found = [
-        judge(solutions=solutions(s * np.array(ALL_SIX), column))[f"swa_{column}"] for s in (sign, -sign)
-    ]
-    assert [row["verdict"] for row in found] == ["supported", "refuted"]
-    assert (found[0]["effect"] > 0) == (sign > 0)
-    assert f"{'above' if sign > 0 else 'below'} 0" in found[0]["rule"]
+    name = f"swa_{column}_descent"
+    tables = [{"solutions": solutions(s * np.array(ALL_SIX), column)} for s in (sign, -sign)]
+    assert [of(table)[name]["verdict"] for table in tables] == ["supported", "refuted"]
+    rows = of(tables[0])
+    assert f"{'above' if sign > 0 else 'below'} 0" in rows[name]["rule"]
     others = {"train_loss", "test_loss", "test_accuracy"} - {column}
-    rows = judge(solutions=solutions(ALL_SIX, column))
-    assert all(rows[f"swa_{other}"]["verdict"] == "inconclusive" for other in others)
+    assert all(rows[f"swa_{other}_sgd"]["verdict"] == "inconclusive" for other in others)
 
 
-def test_too_few_seeds_are_said_to_be_too_few():
-    five, six = (judge(solutions=solutions(ALL_SIX[:n]))["swa_train_loss"]["note"] for n in (5, 6))
-    assert "5 seeds cannot reach p < 0.05 in a sign test; 6 can" in five
-    assert "cannot" not in six
+def test_a_row_tells_where_the_other_solution_is_no_minimum():
+    table = solutions(ALL_SIX)
+    gain = np.where(table["solution"] == "sgd", 0.02, 0.001)
+    rows = of({"solutions": table.assign(gradient_gain=gain)})
+    assert "no minimum: 6 of 6 sgd solutions" in rows["swa_train_loss_sgd"]["note"]
+    assert "no minimum" not in rows["swa_train_loss_descent"]["note"]
+    plain = of({"solutions": table})
+    for claim, row in rows.items():
+        assert row["verdict"] == plain[claim]["verdict"]
+
+
+def test_losses_decide_but_of_controls_and_of_a_users_own_weights():
+    table = {"solutions": solutions(ALL_SIX)}
+    assert deciding(of(table)) == FOUR
+    assert deciding(of(table, controls=["d"])) == set()
+    assert deciding(of(table, checkpoints=["r"])) == set()
+    assert len(of(table, controls=["d"])) == 6
+
+
+def test_swa_is_compared_with_what_was_made():
+    table = solutions(ALL_SIX)
+    assert {claim[-4:] for claim in of({"solutions": table[table["solution"] != "descent"]})} == {"_sgd"}
+    assert of({"solutions": table[table["solution"] != "swa"]}) == {}
 
 
 def test_alpha_and_level_are_used():
-    data = {**EMPTY, "solutions": solutions(ALL_SIX)}
-    strict = claims.judge(data, alpha=0.01)[0]
-    assert strict["verdict"] == "inconclusive"
-    assert "6 seeds cannot reach p < 0.01 in a sign test; 8 can" in strict["note"]
-    wide, narrow = (claims.judge(data, level=level)[0] for level in (0.99, 0.5))
+    table = {"solutions": solutions(ALL_SIX)}
+    strict = of(table, alpha=0.01)["swa_train_loss_sgd"]
+    assert (strict["verdict"], strict["n_needed"]) == ("not decidable", 8)
+    wide, narrow = (of(table, level=level)["swa_train_loss_sgd"] for level in (0.99, 0.5))
     assert wide["low"] < narrow["low"] < narrow["effect"] < narrow["high"] < wide["high"]
 
 
-def test_the_interval_is_students():
-    row = judge(solutions=solutions([0.1, 0.3]))["swa_train_loss"]
-    half = 12.7062 * 0.1  # t(0.975, 1) times sd / sqrt(2), sd = 0.2 / sqrt(2)
-    assert (row["low"], row["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-4)
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_seed_that_diverged_is_left_out_and_named(bad):
-    row = judge(solutions=solutions([*ALL_SIX, bad]))["swa_train_loss"]
+def test_a_seed_that_diverged_is_left_out_and_counted(bad):
+    row = of({"solutions": solutions([*ALL_SIX, bad])})["swa_train_loss_sgd"]
     assert (row["verdict"], row["n"]) == ("supported", 6)
-    assert "1 seed left out: not finite" in row["note"]
+    assert "left out, not finite: 1" in row["note"]
 
 
-def test_each_cell_is_judged_by_itself():
+def test_each_setting_is_judged_by_itself():
     both = pd.concat([solutions(ALL_SIX, model="a"), solutions([-x for x in ALL_SIX], model="b")])
-    rows = [row for row in claims.judge({**EMPTY, "solutions": both}) if row["claim"] == "swa_train_loss"]
-    assert [(row["scope"], row["verdict"]) for row in rows] == [("d/a/r", "supported"), ("d/b/r", "refuted")]
+    rows = judged(swa.judge, **everything(solutions=both))
+    found = [(row["scope"], row["verdict"]) for row in rows if row["claim"] == "swa_train_loss_sgd"]
+    assert found == [("d/a/r", "supported"), ("d/b/r", "refuted")]
+
+
+def everything(**tables):
+    known = {**towards((1.0,)), "solutions": solutions([0.1]), "interpolation": line(T, T)}
+    return {name: table.iloc[:0] for name, table in known.items()} | tables
 
 
 def test_line_measures_on_a_known_line():
@@ -104,8 +125,8 @@ def test_a_line_without_a_minimum_beyond_swa_has_no_mirror_image():
     short = np.linspace(0, 1.5, 7)
     for falling in (short, -short):  # least at swa, least at the end
         assert math.isnan(swa.line_measures(line(falling, falling, t=short))["mirror"])
-    rows = judge(interpolation=pd.concat(line(short, short, seed=s, t=short) for s in range(6)))
-    assert "swa_on_flat_side" not in rows
+    rows = of({"interpolation": pd.concat(line(short, short, seed=s, t=short) for s in range(6))})
+    assert (rows["swa_on_flat_side"]["verdict"], rows["swa_on_flat_side"]["n"]) == ("not decidable", 0)
     assert rows["test_minimum_towards_swa"]["n"] == 6
 
 
@@ -120,22 +141,58 @@ def test_verdicts_on_the_line(steep, least, verdicts):
     other = pd.concat(
         line(-train, -train, seed=s, line="back", start="descent", stop="swa") for s in range(6)
     )
-    rows = judge(interpolation=pd.concat([table, other]))
+    rows = of({"interpolation": pd.concat([table, other])})
     found = [rows[claim] for claim in ("swa_on_flat_side", "test_minimum_towards_swa")]
     assert tuple(row["verdict"] for row in found) == verdicts
     assert [row["effect"] for row in found] == pytest.approx([steep - 1, least - 1])
-    assert all(row["scope"] == "d/m/r/swa-descent" for row in found)
+    assert all((row["scope"], row["number"]) == ("d/m/r/swa-descent", 6) for row in found)
     assert all("BN refreshed on the line" in row["note"] for row in found)
+    assert deciding(rows) == {"swa_on_flat_side"}
+    assert deciding(of({"interpolation": table}, controls=["d"])) == set()
 
 
 def test_swa_claims_take_straight_lines_within_a_cell_only():
-    train = (T - 1) ** 2
-    own = pd.concat(line(train, T**2, seed=s) for s in range(6))
     same = {"start": "swa", "stop": "descent"}
     others = [bumps(*[1.0] * 6, joins=joins, line=f"x-{joins}", **same) for joins in ("recipe", "seed")] + [
         bumps(*[1.0] * 6, joins="cell", line="x-path", path="bezier", t=np.linspace(0, 1, 5), **same)
     ]
-    rows = claims.judge({**EMPTY, "interpolation": pd.concat([own, *others])})
-    swa = [row["scope"] for row in rows if row["experiment"] == 2]
-    assert swa == ["d/m/r/swa-descent"] * 2
-    assert len([row for row in rows if row["experiment"] == 6]) == 4
+    assert of({"interpolation": pd.concat(others)}) == {}
+
+
+PROBES = {
+    "searched": {"rise": 2.0, "seek": "asymmetric"},
+    "searched-10": {"rise": 10.0, "seek": "asymmetric"},
+    "searched-symmetric": {"rise": 2.0, "seek": "symmetric"},
+}
+SIDE = "swa_on_flat_side_of_found"
+
+
+@pytest.mark.parametrize(("offsets", "flat", "verdict"), [
+    ([(0.5, 0.3)] * 6, 1, "supported"),
+    ([(0.5, 0.3)] * 6, -1, "refuted"),
+    ([(-0.5,)] * 6, -1, "supported"),
+    ([(0.5, -0.5)] * 6, 1, "inconclusive"),
+    ([(0.5,)] * 5, 1, "not decidable"),
+    # Two of three directions one way, but their mean is the other.
+    ([(0.1, 0.1, -0.9)] * 6, 1, "refuted"),
+])  # fmt: skip
+def test_the_side_of_the_direction_found(offsets, flat, verdict):
+    row = of(towards(*offsets, flat=flat), probes=PROBES)[SIDE]
+    assert (row["verdict"], row["n"], row["scope"]) == (verdict, len(offsets), "d/m/r/searched")
+    assert row["effect"] == pytest.approx(flat * np.mean(offsets))
+    assert (row["number"], row["decides"]) == (6, True)
+    assert "at a rise of 2 nats" in row["note"]
+
+
+def test_which_directions_found_count_and_decide():
+    data = towards(*[(0.5,)] * 6)
+    assert deciding(of(data, probes=PROBES, controls=["d"])) == set()
+    assert not of(towards(*[(0.5,)] * 6, probe="searched-10"), probes=PROBES)[SIDE]["decides"]
+    for nothing in (
+        towards(*[(0.5,)] * 6, probe="searched-symmetric"),
+        towards(*[(0.5,)] * 6, kind="uniform"),
+        towards(*[(0.5,)] * 6, solution="swa"),
+        towards(*[(0.5,)] * 6, flat=0),
+        towards(*[(None,)] * 6),
+    ):
+        assert of(nothing, probes=PROBES) == {}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from report_rows import claim, verdict
 from valleys.cli.commands import main, options
 from valleys.storage import tables
 
@@ -15,16 +16,28 @@ def test_docs_list_the_options_there_are():
     )
 
 
-def test_claims_prints_table_and_report(tmp_path, monkeypatch, capsys):
+def test_claims_prints_verdicts_or_all_rows_and_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("name: trial\n")
-    text = {c["name"]: "x" for c in tables.declared()["claims"]["columns"]}
-    row = text | {"effect": 0.5, "low": 0.25, "high": 0.75, "n": 6, "experiment": 1, "p_value": None}
-    tables.write("results/trial/tables/claims.parquet", "claims", [row | {"claim": "first_claim"}])
+    open_one = verdict(2, verdict="not decidable", effect="", n=0, p_value=None, p_adjusted=None)
+    tables.write("results/trial/tables/verdicts.parquet", "verdicts", [verdict(1), open_one])
+    rows = [claim(claim="of_none"), claim(claim="of_two", number=2), claim(claim="of_one", number=1)]
+    tables.write("results/trial/tables/claims.parquet", "claims", rows)
+
     assert main(["claims", "c.yaml"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    first, second = printed[2:4]
+    assert first.split()[:4] == ["1", "supported", "Statement", "1"]
+    assert first.split()[-2:] == ["12", "0.012"]
+    assert second.split() == ["2", "not", "decidable", "Statement", "2", "-", "0", "-"]
+    assert "report: results/trial/report.html" in printed
+    assert printed[-1] == "all rows: valleys claims c.yaml --all"
+
+    assert main(["claims", "c.yaml", "--all"]) == 0
     printed = capsys.readouterr().out
-    assert "first_claim" in printed
+    assert printed.index("of_one") < printed.index("of_two") < printed.index("of_none")
     assert "results/trial/report.html" in printed
+    assert "Statement" not in printed
 
 
 @pytest.mark.parametrize("text", ["", "nome: x\n", "[1"])
@@ -41,4 +54,4 @@ def test_unfinished_run_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("name: nothing\n")
     assert main(["claims", "c.yaml"]) == 1
-    assert "claims.parquet does not exist" in capsys.readouterr().err
+    assert "verdicts.parquet does not exist" in capsys.readouterr().err

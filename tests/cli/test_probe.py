@@ -17,7 +17,9 @@ from valleys.cli.commands import main, parser
 from valleys.cli.probe import images_for, probe
 from valleys.cli.requests import PROBE_KEYS, parse_block, request
 from valleys.config.schema import SCHEMA_FILE
+from valleys.data.by_seed import write_seed
 from valleys.data.cache import save_split
+from valleys.data.options import validate_dataset
 from valleys.data.sources import load
 from valleys.errors import ValleysError
 from valleys.landscape import directions, probing
@@ -61,6 +63,16 @@ def run(folder, *more, weights="own.safetensors", **options):
     for key, value in ({"data": DATA, "model": MODEL} | options).items():
         command += [] if value is None else [f"--{key.replace('_', '-')}", str(value)]
     return main(command)
+
+
+def test_data_of_a_seed_are_taken_from_their_folder_and_named_by_the_data_set(trained, tmp_path):
+    folder, _, *splits = trained
+    own = tmp_path / "digits" / "seed-3"
+    spec = validate_dataset("digits", {"split": "by_seed", "label_noise": 0.1})
+    write_seed(tuple(splits), spec, 3, (own / "train.safetensors", own / "test.safetensors"))
+    assert run(folder, data=own, out=tmp_path / "look") == 0
+    curves = tables.read(tmp_path / "look/tables/curves.parquet", "curves").to_pandas()
+    assert set(curves["dataset"]) == {"digits"}
 
 
 @pytest.mark.parametrize("seed", [-1, 2**53, 2**63])
@@ -188,10 +200,13 @@ def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_p
     error = (errors[0] + errors[1]) / 2
     assert f"the greatest rise of a curve is known to {error:.1%} (median); 5% takes" in printed
     assert re.search(r"60 of 120 train images: verdict of [012] of 2 on a subset", printed)
+    assert re.search(r"along its gradient, of norm \S+, the loss of 60 train images falls by \S+", printed)
     judged = tables.read(tmp_path / "tables" / "asymmetry.parquet", "asymmetry")
     assert set(judged["certain"].to_pylist()) <= {True, False}
     assert run(trained[0], out=tmp_path / "all") == 0
-    assert "train images" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "train images" not in printed
+    assert re.search(r"along its gradient, of norm \S+, the train loss falls by \S+ nats", printed)
     names = pq.read_schema(tmp_path / "all" / "tables" / "curves.parquet").names
     assert not {"train_error", "test_error"} & set(names)
 
@@ -240,6 +255,7 @@ def test_directions_that_are_computed_at_the_solution(trained, tmp_path, kind):
         ({"c": "1"}, "--c: 1.0 is less than or equal to the minimum of 1"),
         ({"loss": "mze"}, "--loss: name: 'mze', did you mean 'mse'"),
         ({"loss": "focal:gama=2"}, "--loss: unknown key 'gama', did you mean 'gamma'"),
+        ({"data": f"{DATA},split=by_seed"}, "give a seed, or the folder seed-<seed>"),
         ({"device": "gpu"}, "--device: 'gpu' is none; choose from auto, cpu, cuda"),
         ({"threads": "0"}, "--threads: 0 is not a whole number"),
     ],
@@ -278,7 +294,7 @@ def test_help_names_the_defaults_there_are(capsys):
     for key in PROBE_KEYS:
         option, default = f"--{key.replace('_', '-')}", properties[key].get("default")
         assert option in text
-        if key == "adaptive":  # a switch
+        if key in ("adaptive", "orthogonal"):  # switches
             continue
         told = text.split(f"{option} {key.upper()} ")[1].split(" --")[0]
         assert default is None or f"({default})" in told, key
@@ -311,10 +327,18 @@ def test_help_names_the_defaults_there_are(capsys):
             ["--direction", "searched", "--search", "asymmetric:floor=2"],
             "--search: floor: 2 is not below rise 1, which is that of the steeper side",
         ),
+        (
+            ["--direction", "gaussian", "--orthogonal"],
+            "--orthogonal: true is for kind sign alone, not gaussian; drop it",
+        ),
+        (
+            ["--direction", "sign", "--share", "1", "--orthogonal"],
+            "--orthogonal: with share 1 all terms of <u, w> have one sign and it cannot be 0; take a share",
+        ),
         (["--direction", "searched", "--search", "flat:2"], "--search: 'flat:2' is no name:option=value,..."),
     ],
 )
-def test_a_mistake_in_what_is_searched_for_names_the_option(arguments, line, capsys, tmp_path):
+def test_a_mistake_in_what_directions_are_asked_for_names_the_option(arguments, line, capsys, tmp_path):
     assert main(["probe", "--weights", "w", "--data", DATA, "--out", str(tmp_path), *arguments]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {line}")

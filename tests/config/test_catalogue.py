@@ -11,10 +11,10 @@ from config_changes import experiment
 from valleys import figures
 from valleys.claims import judging
 from valleys.config import outputs
-from valleys.config.catalogue import CELL_TABLES, EXPERIMENTS, FIGURES, TABLES, TARGETS, find_figure
+from valleys.config.catalogue import CELL_TABLES, FIGURES, TABLES, TARGETS, find_figure
 from valleys.storage import tables
 
-MADE = {**TABLES, "claims": None}
+MADE = {**TABLES, "claims": None, "verdicts": None}
 
 
 def test_each_kind_of_figure_is_drawn_and_in_the_catalogue():
@@ -29,7 +29,7 @@ def test_a_figure_is_of_tables_a_target_and_a_section_that_there_are(name):
     assert figure.tables or figure.part == "study"
     assert set(figure.tables) <= set(TABLES)
     assert figure.target in TARGETS or figure.part == "study"
-    assert figure.experiment in EXPERIMENTS or figure.part in ("line", "plane", "study")
+    assert figure.claim in range(1, 13) or figure.part in ("line", "plane", "study")
     assert ("{}" in figures.KINDS[name].title) == bool(figure.part)
 
 
@@ -54,8 +54,7 @@ def test_tables_of_cells_have_the_columns_that_name_one():
 
 
 def test_claims_are_judged_from_the_tables_that_say_so():
-    settings = {"c", "alpha", "level", "barrier", "factors"}
-    asked = {name for judge in judging.JUDGES for name in judging.asked_of(judge)} - settings - {"study"}
+    asked = {name for judge in judging.JUDGES for name in judging.asked_of(judge)} - {"settings", "study"}
     said = {name for name, table in TABLES.items() if table.claims}
     assert not asked - said, f"claims are judged from {asked - said}; say claims=True in TABLES"
     assert not said - asked, f"no claim is judged from {said - asked}; drop claims=True in TABLES"
@@ -67,7 +66,10 @@ def test_every_module_of_claims_is_asked():
     called = {node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
     named = {ast.unparse(func) for func in called}
     asked = {judge.__module__ + "." + judge.__name__ for judge in judging.JUDGES}
-    modules = {module.name for module in pkgutil.iter_modules(valleys.claims.__path__)} - {"judging"}
+    modules = {module.name for module in pkgutil.iter_modules(valleys.claims.__path__)} - {
+        "judging",
+        "verdicts",
+    }
     for module in modules:
         for name, value in vars(import_module(f"valleys.claims.{module}")).items():
             if name.startswith("judge") and value.__module__ == f"valleys.claims.{module}":

@@ -174,6 +174,73 @@ def test_greater_seeds_change_no_line_to_the_next():
         assert len(before) == (count - 1) + (count - 2)
 
 
+OWN = {"split": {"split": "by_seed"}, "label_noise": {"label_noise": 0.1}}
+NEXT = {"start": "sgd", "stop": "sgd", "stop_seed": "next"}
+
+
+def joining(options, *more):
+    """Two data sets, of which the first has these options, and what joins two seeds."""
+    return experiment(
+        ("seeds", [0, 1]),
+        ("datasets.digits", {"source": "digits", "train_size": 200, **options}),
+        ("datasets.plain", {"source": "digits"}),
+        ("grid.0.dataset", ["digits", "plain"]),
+        ("probes.other", {"kind": "to_seed"}),
+        ("lines.next", NEXT),
+        ("lines.kin", {"start": "sgd", "stop": "swa", "stop_recipe": "wide"}),
+        ("recipes.wide", RECIPE),
+        ("grid.1", {"dataset": "digits", "model": "mlp", "recipe": "wide"}),
+        *more,
+    )
+
+
+@pytest.mark.parametrize("key", OWN)
+def test_nothing_joins_two_seeds_of_data_that_differ_by_seed(key):
+    found = joining(OWN[key])
+    for cell in found.cells:
+        of_plain = cell.dataset == "plain"
+        assert ("other" in found.probes_of(cell)) == of_plain
+        assert ("next" in found.lines_of(cell)) == (of_plain and cell.seed == 0)
+        assert ("kin" in found.lines_of(cell)) == (not of_plain and cell.recipe == "quick")  # of one seed
+
+
+@pytest.mark.parametrize("key", OWN)
+@pytest.mark.parametrize(
+    ("where", "names", "what"),
+    [
+        ("grid.0.lines", ["swa-descent", "next"], "'next' has stop_seed next"),
+        ("grid.0.probes", ["uniform", "other"], "'other' is of kind to_seed"),
+        ("studies.s.lines", ["next"], "'next' has stop_seed next"),
+        ("studies.s.probes", ["other"], "'other' is of kind to_seed"),
+    ],
+)
+def test_who_asks_for_it_by_name_is_told_why_not(key, where, names, what):
+    levels = {"factors": {"model.norm": ["none"]}}
+    more = [] if where.startswith("grid") else [("studies.s", STUDY | levels)]
+    with pytest.raises(ValleysError) as caught:
+        joining(OWN[key], *more, (where, names))
+    (value,) = OWN[key].values()
+    right, other = ("fixed", "images") if key == "split" else (0, "labels")
+    assert str(caught.value) == (
+        f"config: {where}: {what}, but datasets.digits.{key} is {value}, so that two seeds were trained on "
+        f"other {other}; drop it here, or set {key} to {right}"
+    )
+
+
+@pytest.mark.parametrize("key", OWN)
+@pytest.mark.parametrize(
+    ("place", "block", "words"),
+    [
+        ("probes.other", {"kind": "to_seed"}, "kind to_seed needs a second seed of some cell, but"),
+        ("lines.next", NEXT, "stop_seed is next, but"),
+    ],
+)
+def test_what_no_cell_can_have_is_refused_with_the_reason(key, place, block, words):
+    data = {"source": "digits", **OWN[key]}
+    with pytest.raises(ValleysError, match=rf"^config: {place}: {words} datasets.digits.{key} is "):
+        experiment(("seeds", [0, 1]), ("datasets.digits", data), (place, block))
+
+
 def test_planes_go_to_the_smallest_seeds_that_have_their_directions():
     found = experiment(
         ("seeds", [3, 0, 7]),
@@ -206,14 +273,11 @@ def test_a_cell_without_all_solutions_has_no_plane():
 def test_the_default_probes_signs_and_controls():
     probes = Experiment(fill_defaults(load_config("config.yaml"))).config["probes"]
     signs = {(p["group"], p["share"]) for p in probes.values() if p["kind"] == "sign"}
-    # Shares below one half are the mirror images of those above.
-    shares = {"all": (0.5, 0.75, 1)} | dict.fromkeys(("bn_weight", "conv", "classifier"), (1,))
-    assert signs == {(group, share) for group, some in shares.items() for share in some}
-    controls = {"uniform_symmetric", "constant", "sign_w", "gaussian"}
-    assert controls < {p["kind"] for p in probes.values()}
+    assert signs == {("all", share) for share in (1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8)}
+    assert all(p["orthogonal"] for p in probes.values() if p["kind"] == "sign")
     rule = [probes["uniform"][key] for key in ("radius", "relative", "rise", "bn")]
-    for name, probe in probes.items():
-        if probe["kind"] in controls | {"sign"} and name != "far-control":
+    for probe in probes.values():
+        if probe["kind"] in {"gaussian", "sign"}:
             assert [probe[key] for key in ("radius", "relative", "rise", "bn")] == rule
 
 
@@ -223,7 +287,7 @@ def test_a_grid_entry_chooses_solutions_probes_and_lines():
     assert found.solutions_of(cell) == ["sgd"]
     assert found.probes_of(cell) == ["uniform"]
     assert Params(found).probe(cell, "uniform")["probes"]["uniform"]["solutions"] == ["sgd"]
-    assert outputs.parts(found, cell, "training") == ["training.parquet"]
+    assert outputs.parts(found, cell, "training") == ["training.parquet", "cooldown.parquet"]
     assert outputs.parts(found, cell, "interpolation") == []
     assert "curves-gradient" not in outputs.figures(found)
     assert "line-swa-descent" not in outputs.figures(found)
@@ -307,6 +371,43 @@ def test_probes_look_at_own_names_unless_they_list_one():
     assert found.solutions_of(found.cells[0]) == ["other"]
 
 
+def test_last_is_made_only_when_asked_for():
+    assert experiment().solutions_of(experiment().cells[0]) == ["sgd", "swa", "descent"]
+    for asked in (
+        ("grid.0.solutions", ["swa", "last"]),
+        ("lines.x", {"start": "last", "stop": "swa"}),
+    ):
+        found = experiment(asked, ("planes", {}))
+        assert "last" in found.solutions_of(found.cells[0])
+    # A probe that lists it asks for nothing: it looks at what is made.
+    found = experiment(("probes.uniform.solutions", ["sgd", "last"]))
+    assert found.probed_solutions(found.cells[0], "uniform") == ["sgd"]
+    levels = {"factors": {"model.norm": ["none"]}}
+    assert {tuple(one.solutions_of(c)) for one in [study(**levels)] for c in one.studies["s"]} == {
+        ("sgd", "swa", "descent"),  # of the grid
+        ("sgd",),
+    }
+
+
+def test_given_weights_named_last_are_looked_at_as_under_a_name_of_ones_own():
+    found = given(["last", "averaged"])
+    (cell,) = found.cells
+    assert found.solutions_of(cell) == found.probed_solutions(cell, "u") == ["last", "averaged"]
+    found = given(["sgd", "last"])
+    assert found.probed_solutions(found.cells[0], "u") == ["sgd", "last"]
+    found = given(["last", "averaged"], ("probes.u.solutions", ["last"]))
+    assert found.probed_solutions(found.cells[0], "u") == ["last"]
+    found = given(["last", "averaged"], ("grid.0.solutions", ["averaged"]))
+    assert found.solutions_of(found.cells[0]) == ["averaged"]
+    # That of trained cells beside them is not made for it.
+    entry = {"dataset": "digits", "model": "mlp", "recipe": "quick"}
+    found = given(["last"], ("recipes.quick", RECIPE), ("grid.1", entry))
+    assert {cell.recipe: found.probed_solutions(cell, "u") for cell in found.cells} == {
+        "theirs": ["last"],
+        "quick": ["sgd", "swa"],
+    }
+
+
 def test_lines_and_planes_need_the_solutions_they_name():
     line = {"start": "mine", "stop": "swa"}
     plane = {"through": ["mine", "other", "swa"]}
@@ -320,3 +421,19 @@ def test_lines_and_planes_need_the_solutions_they_name():
 def test_given_weights_have_no_iterates():
     found = given(["mine"])
     assert {found.iterates_of(found.cells[0], keep) for keep in ("none", "window", "all")} == {0}
+
+
+@pytest.mark.parametrize(
+    ("probe", "made", "told"),
+    [
+        ({}, ["sgd", "swa"], True),
+        ({}, ["sgd"], False),
+        ({"solutions": ["swa"]}, ["sgd", "swa"], False),
+        ({"kind": "gaussian"}, ["sgd", "swa"], False),
+    ],
+)
+def test_searched_directions_at_sgd_are_told_where_swa_lies_if_there_is_one(probe, made, told):
+    probes = {"s": {"kind": "searched", "points": 21, "solutions": ["sgd"], **probe}}
+    entry = {"dataset": "digits", "model": "mlp", "recipe": "quick", "solutions": made, "lines": []}
+    found = experiment(("probes", probes), ("grid", [entry]), ("planes", {}))
+    assert found.looks_towards_swa(found.cells[0], "s") is told

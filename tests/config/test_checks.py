@@ -71,6 +71,10 @@ MISTAKES = {
     "window constants at odds": ("asymmetry.min_span", 0.8, ["min_span", "0.8", "zeta_max", "0.5"]),
     "toy steps that miss the reach": ("toy_2d.step", 1.0, ["toy_2d.step: 1.0", "reach, 7.5", "whole number"]),
     "toy steps too long": ("toy_2d.step", 6, ["toy_2d.step", "6", "zeta_max", "3.75"]),
+    "toy scan of an even number": ("toy_2d.points", 20, ["toy_2d.points: 20", "must be odd"]),
+    "toy scan too coarse": ("toy_2d.points", 3, ["toy_2d.points", "3", "5"]),
+    "no angle": ("toy_2d.angles", 0, ["toy_2d.angles", "0"]),
+    "no rise": ("toy_2d.rises", [0], ["toy_2d.rises.0", "0"]),
     "steps too long for a valley": ("theory.rates", [0.1, 0.5], ["theory.rates", "0.5", "below 0.5"]),
     "steep side that is flat": ("theory.ratios", [0.5], ["theory.ratios.0", "0.5"]),
     "unknown shape": ("theory.shapes", ["linaer"], ["theory.shapes.0", "did you mean 'linear'?"]),
@@ -118,6 +122,7 @@ MISTAKES = {
     "endless directions": ("probes.uniform", {"kind": "uniform", "n": 10**6, "points": 1001}, ["n * points"]),
     "endless line": ("lines.swa-descent.first", -1e9, ["swa-descent.first", "minimum"]),
     "endless theory": ("theory", {"chains": 10**8, "iterates": 10**7}, ["theory: chains * (burn_in + iterates)"]),  # noqa: E501
+    "endless scan": ("toy_2d", {"n_draws": 10**4, "angles": 10**5}, ["n_draws * angles * rises * points"]),
     "endless toy": ("toy_2d", {"step": 1e-6, "reach": 1e3}, ["toy_2d: n_draws * reach / step"]),
     "huge network": ("models.mlp.hidden", [10**6, 10**6], ["mlp.hidden", "more weights than any machine"]),
     "wide network": ("models.mlp", {"arch": "resnet8", "width": 10**9}, ["models.mlp.width", "at most 4096"]),
@@ -246,7 +251,7 @@ NAMES = {
     ),
     "unknown to a plane": (
         ("planes", {"p": {"through": ["mine", "other", "c"]}}),
-        r"planes.p.through.2: 'c' is no solution; choose from sgd, swa, descent, mine, other",
+        r"planes.p.through.2: 'c' is no solution; choose from sgd, swa, descent, last, mine, other",
     ),
     "unknown to the grid": (("grid.0.solutions", ["c"]), "grid.0.solutions: 'c' is no solution"),
     "not there": (
@@ -302,12 +307,12 @@ def test_what_runs_from_weights_to_themselves_is_refused(case):
     given(["sgd", "swa", "other"], ("checkpoints.theirs.solutions", differ), ("seeds", [0, 1]), change)
 
 
-def test_an_average_of_the_last_iterate_alone_is_sgd():
-    line = ("lines.x", {"start": "sgd", "stop": "swa"})
+def test_an_average_of_the_last_iterate_alone_is_last():
+    line = ("lines.x", {"start": "last", "stop": "swa"})
     with pytest.raises(ValleysError, match=r"lines\.x: .*swa of recipe quick is the mean of one iterate"):
         experiment(line, ("recipes.quick.swa.window", 1), ("planes", {}))
     experiment(line, ("recipes.quick.swa.window", 2), ("planes", {}))
-    swa = ("recipes.quick.swa", {"start": 1, "every": 4, "lr": 0.1})  # of epoch 5; sgd is of epoch 6
+    swa = ("recipes.quick.swa", {"start": 1, "every": 4, "lr": 0.1})  # of epoch 5; last is of epoch 6
     experiment(line, swa, ("planes", {}))
     experiment(("recipes.quick.swa.window", 1), ("planes", {}))  # nothing joins the two
 
@@ -347,6 +352,30 @@ def test_one_image_to_refresh_batch_norm_on_is_refused(key, block):
 def test_a_study_is_not_called_as_a_table_of_lines(name):
     with pytest.raises(ValleysError, match=f"'{name}' ends as the table of a study's lines does"):
         experiment(("studies", {name: STUDY}))
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ({"kind": "gaussian"}, "true is for kind sign alone, not gaussian; drop it"),
+        ({"kind": "sign", "share": 0}, "with share 0 all terms of <u, w> have one sign"),
+        ({"kind": "sign", "share": 1}, "with share 1 all terms of <u, w> have one sign"),
+    ],
+)
+def test_what_cannot_be_orthogonal_is_refused(probe, words):
+    with pytest.raises(ValleysError) as caught:
+        experiment(("probes", {"s": {**probe, "orthogonal": True}}))
+    assert f"probes.s.orthogonal: {words}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    experiment(("probes", {"s": {**probe, "orthogonal": False}}))
+
+
+def test_a_plane_is_spanned_by_signs_that_are_orthogonal_and_ones_that_are_not():
+    signs = {"kind": "sign", "share": 0.25, "solutions": ["sgd"]}
+    probes = ("probes", {"a": signs, "b": signs | {"orthogonal": True}, "c": signs})
+    experiment(probes, ("planes", {"p": {"span": ["a/0", "b/0"]}}))
+    with pytest.raises(ValleysError, match="two different directions"):
+        experiment(probes, ("planes", {"p": {"span": ["a/0", "c/0"]}}))
 
 
 SOUGHT = {"kind": "searched", "points": 21}

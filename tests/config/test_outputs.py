@@ -1,6 +1,6 @@
 """Tables, figures and targets of an experiment, and the files that tables are stacked from."""
 
-from config_changes import PATH, experiment, lined, study
+from config_changes import PATH, STUDY, experiment, lined, study
 from valleys.config import outputs
 from valleys.config.params import Params
 
@@ -27,7 +27,9 @@ def test_parts_and_figures_name_tables_that_are_declared():
 
     found = experiment()
     assert set(outputs.tables(found)) == set(tables.declared()) - {"study", "comparison"}
-    assert outputs.parts(found, found.cells[0], "training") == ["training.parquet", "descent.parquet"]
+    assert outputs.parts(found, found.cells[0], "training") == [
+        f"{part}.parquet" for part in ("training", "cooldown", "descent")
+    ]
     assert outputs.parts(found, found.cells[0], "interpolation") == ["lines/swa-descent.parquet"]
     assert outputs.parts(found, found.cells[0], "asymmetry") == ["asymmetry.parquet"]
     assert "curves-uniform" in outputs.figures(found)
@@ -78,6 +80,24 @@ def test_searches_are_in_files_of_the_searched_probes():
     assert "searches" in outputs.claim_tables(found)
     without = experiment(("probes.a", SOUGHT), ("grid.0.probes", ["uniform"]), ("planes", {}))
     assert outputs.parts(without, without.cells[0], "searches") == []
+
+
+def test_searches_at_the_minima_of_studies_are_in_the_same_tables():
+    decays = {"recipe.weight_decay": [0, 0.1]}
+    sought = (("probes.a", SOUGHT), ("grid.0.probes", ["uniform"]), ("planes", {}))
+    found = experiment(*sought, ("studies.s", STUDY | {"factors": decays, "probes": ["a"]}))
+    for table in ("searches", "search_curves"):
+        cells = outputs.cells_of(found, table)
+        assert cells[: len(found.cells)] == found.cells
+        assert set(cells) == {*found.cells, *found.studies["s"]}
+        assert len(cells) == len(set(cells))
+        assert Params(found).provenance(table)["studies"] == {"s": found.config["studies"]["s"]}
+    for cell in found.studies["s"]:
+        assert outputs.parts(found, cell, "searches") == ["probes/a/searches.parquet"]
+    assert outputs.cells_of(found, "asymmetry") == found.cells
+    other = experiment(*sought, ("studies.s", STUDY | {"factors": decays, "probes": ["uniform"]}))
+    assert outputs.cells_of(other, "searches") == other.cells
+    assert "studies" not in Params(other).provenance("searches")
 
 
 def test_searched_directions_are_computed_ones_and_may_span_a_plane():

@@ -38,10 +38,14 @@ def params_by_rule(found):
     for dataset in found.datasets:
         note("prepare_dataset", dataset, of.prepare_dataset(dataset))
     for cell in found.trained_cells:
+        if found.differs_by_seed(cell.dataset):
+            where = f"{cell.dataset} {cell.seed}"
+            note("split_dataset", where, of.split_dataset(cell.dataset, cell.seed))
         if found.from_checkpoints(cell.recipe):
             note("import_solution", cell.path, of.import_solution(cell.model, cell.recipe))
         else:
             note("train_sgd", cell.path, of.train_sgd(cell.model, cell.recipe, cell.seed))
+            note("cooldown", cell.path, of.cooldown(cell.recipe, cell.seed))
             note("average", cell.path, of.average(cell.recipe))
             note("refresh_bn", cell.path, of.refresh_bn(cell.model))
             note("descend", cell.path, of.descend(cell.recipe, cell.seed))
@@ -156,7 +160,11 @@ def slices(found):
     for cell in found.cells:
         at = f"{cell.model}/{cell.recipe}/{cell.seed}"
         params[f"train_sgd {at}"] = Params(found).train_sgd(cell.model, cell.recipe, cell.seed)
+        params[f"cooldown {at}"] = Params(found).cooldown(cell.recipe, cell.seed)
         params[f"descend {at}"] = Params(found).descend(cell.recipe, cell.seed)
+        if found.differs_by_seed(cell.dataset):
+            own = Params(found).split_dataset(cell.dataset, cell.seed)
+            params[f"split_dataset {cell.dataset} {cell.seed}"] = own
         params |= {f"probe {bundle}": Params(found).probe(cell, bundle) for bundle in found.bundles_of(cell)}
         params |= {f"plane {plane}": Params(found).plane(cell.recipe, plane) for plane in config["planes"]}
         searched = filter(found.is_searched, found.probes_of(cell))
@@ -191,7 +199,8 @@ def differences(*changes):
 FIGURES = {f"figure {name}" for name in ("training", "prevalence", "curves-uniform", "curves-gradient")}
 
 
-FIGURES |= {"figure shift", "figure line-swa-descent", "figure toy-surface", "figure toy-curves"}
+FIGURES |= {"figure shift", "figure line-swa-descent"}
+FIGURES |= {"figure toy-surface", "figure toy-curves", "figure toy-angles"}
 
 
 FIGURES |= {f"figure plane-{name}" for name in ("solutions", "iterates", "directions")}
@@ -206,7 +215,16 @@ RUN = "mlp/quick/0"
 PROBES = {"probe uniform", "probe gradient"}
 
 
-LOSS = {f"train_sgd {RUN}", f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
+COOLED = f"cooldown {RUN}"
+
+
+TRAINING = ("train_sgd", "cooldown", "descend")
+
+
+TRAINED = {f"{rule} {RUN}" for rule in TRAINING}
+
+
+LOSS = {f"train_sgd {RUN}", COOLED, f"descend {RUN}", "evaluate quick", "interpolate swa-descent"} | PROBES
 
 
 PLANES = {"plane solutions", "plane iterates", "plane directions"}
@@ -226,22 +244,32 @@ CHANGES = {
     "checkpoints": ("execution.checkpoint_every", 1, set()),
     "experiment name": ("name", "other", set()),
     "learning rate": ("recipes.quick.lr", 0.2, {f"train_sgd {RUN}"}),
-    "start of averaging": ("recipes.quick.swa.start", 2, {f"train_sgd {RUN}"} | FIGURES),
+    "start of averaging": ("recipes.quick.swa.start", 2, {f"train_sgd {RUN}", COOLED} | FIGURES),
+    "cooldown": ("recipes.quick.cooldown.epochs", 5, {COOLED}),
+    "rate of the cooldown": ("recipes.quick.cooldown.lr", 0.02, {COOLED}),
+    "the default cooldown": ("recipes.quick.cooldown", {"epochs": None, "lr": None}, set()),  # written out
+    "rate of averaging": ("recipes.quick.swa.lr", 0.02, {f"train_sgd {RUN}", COOLED}),
     "descent": ("recipes.quick.descent.lr", 0.002, {f"descend {RUN}"}),
-    "weight decay": ("recipes.quick.weight_decay", 0.1, {f"train_sgd {RUN}", f"descend {RUN}"}),
+    "weight decay": ("recipes.quick.weight_decay", 0.1, TRAINED),
     "loss": ("recipes.quick.loss.name", "mse", LOSS),
-    "another seed": ("seeds", [0, 1], {"train_sgd mlp/quick/1", "descend mlp/quick/1"}),
+    "another seed": ("seeds", [0, 1], {f"{rule} mlp/quick/1" for rule in TRAINING}),
     "data": ("datasets.digits.train_size", 201, {"prepare_dataset digits"}),
+    "wrong labels": ("datasets.digits.label_noise", 0.1, {"split_dataset digits 0"}),
+    "no wrong labels": ("datasets.digits.label_noise", 0, set()),  # the default, written out
+    "a split by seed": (  # of all images, not of the 200 that are kept of the test images
+        "datasets.digits.split", "by_seed", {"prepare_dataset digits", "split_dataset digits 0"},
+    ),
+    "a fixed split": ("datasets.digits.split", "fixed", set()),  # the default, written out
     "another data set": ("datasets.more", {"source": "digits"}, {"prepare_dataset more"}),
     "model": ("models.mlp.hidden", [17], {f"train_sgd {RUN}"}),
-    "another model": ("models.unused", {"arch": "mlp"}, set()),
+    "another model": ("models.unused", {"arch": "mlp"}, {"claims"}),
     "another probe": (
         "probes.new", {"kind": "gaussian"},
-        {"probe new", "directions new", "figure curves-new", "report"},
+        {"probe new", "directions new", "figure curves-new", "claims", "report"},
     ),
     "another probe of kind sign": (
         "probes.new", {"kind": "sign"},
-        {"probe new", "directions new", "figure sign", "report"},
+        {"probe new", "directions new", "figure sign", "claims", "report"},
     ),
     "more directions": ("probes.uniform.n", 3, {"probe uniform", "directions uniform"}),
     "more of one direction": ("probes.gradient.n", 3, set()),
@@ -269,9 +297,9 @@ CHANGES = {
         "probes.gradient.train_images", 50, {"probe gradient", "directions gradient"},
     ),
     "precision of a plane": ("planes.iterates.precision", "bf16", {"plane iterates"}),
-    "precision of training": ("recipes.quick.precision", "bf16", {f"train_sgd {RUN}", f"descend {RUN}"}),
-    "noise": ("asymmetry.noise", 1e-5, {"detect", "sensitivity"}),
-    "level c": ("asymmetry.c", 3, {"detect", "sensitivity", "toy_2d", "claims"} | FIGURES),
+    "precision of training": ("recipes.quick.precision", "bf16", TRAINED),
+    "noise": ("asymmetry.noise", 1e-5, {"detect", "measure_gain", "sensitivity"}),
+    "level c": ("asymmetry.c", 3, {"detect", "measure_gain", "sensitivity", "toy_2d", "claims"} | FIGURES),
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
@@ -282,6 +310,36 @@ CHANGES = {
     "a limit of runtime": ("execution.max_runtime", 60, set()),
     "batch norm": ("bn_refresh.method", "streaming", REFRESH),
 }  # fmt: skip
+
+
+def test_what_is_averaged_leaves_the_cooldown():
+    found = [experiment(("planes", {}), ("recipes.quick.swa", {"start": 3, "lr": 0.05} | more)) for more in (
+        {}, {"every": 3}, {"window": 1},
+    )]  # fmt: skip
+    cooldowns = [Params(one).cooldown("quick", 0) for one in found]
+    assert cooldowns[0] == cooldowns[1] == cooldowns[2]
+    assert cooldowns[0]["recipe"]["swa"] == {"start": 3, "lr": 0.05}
+    assert len({json.dumps(Params(one).average("quick")) for one in found}) == 2  # of the window
+
+
+def test_a_seed_more_makes_just_its_own_data():
+    for options in ({"split": "by_seed"}, {"label_noise": 0.1}):
+        data = ("datasets.digits", {"source": "digits", "train_size": 200, **options})
+        old, new = slices(experiment(data)), slices(experiment(data, ("seeds", [0, 1])))
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        assert changed == {
+            "split_dataset digits 1",
+            "train_sgd mlp/quick/1",
+            "cooldown mlp/quick/1",
+            "descend mlp/quick/1",
+        }
+    data = {"source": "digits", "split": "by_seed"}
+    more = slices(experiment(("datasets.digits", {**data, "max_train": 50, "std": [0.5]})))
+    assert more["prepare_dataset digits"]["source"]["max_train"] is None
+    assert more["split_dataset digits 0"]["source"] | {"max_train": 50, "std": [0.5]} == {
+        "split": "by_seed", "label_noise": 0.0, "max_train": 50, "max_test": None, "subset_seed": 0,
+        "std": [0.5],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -298,8 +356,8 @@ def test_a_change_reaches_just_the_stages_it_decides(what):
         ("lines.p.lr", 0.5, {"connect p"}),
         ("lines.p.divisions", 9, {"interpolate p"}),
         ("lines.p.path", "chain", {"connect p", "interpolate p"}),
-        ("recipes.quick.swa.lr", 0.06, {f"train_sgd {RUN}", "connect p"}),
-        ("recipes.quick.momentum", 0.8, {f"train_sgd {RUN}", "connect p"}),
+        ("recipes.quick.swa.lr", 0.06, {f"train_sgd {RUN}", COOLED, "connect p"}),
+        ("recipes.quick.momentum", 0.8, {f"train_sgd {RUN}", COOLED, "connect p"}),
         ("bn_refresh.method", "streaming", REFRESH | {"interpolate p"}),
         ("lines.swa-descent.epochs", 20, set()),  # a straight line has no bends
     ],
@@ -316,19 +374,19 @@ SOUGHT = {"kind": "searched", "points": 21, "rise": 2.0}
     ("path", "value", "reached"),
     [
         ("probes.s.search", {"steps": 9}, {"search s"}),
-        ("probes.s.search", {"seek": "flat"}, {"search s"}),
+        ("probes.s.search", {"seek": "flat"}, {"search s", "claims"}),
         ("probes.s.search", {"steps": 60, "seek": "asymmetric"}, set()),  # the defaults, written out
         ("probes.s.search", {}, set()),
         ("probes.s.n", 1, set()),
         ("probes.s.n", 2, {"search s", "probe s"}),
-        ("probes.s.rise", 3.0, {"search s", "probe s"}),
+        ("probes.s.rise", 3.0, {"search s", "probe s", "claims"}),
         ("probes.s.points", 31, {"search s", "probe s"}),
         ("probes.s.solutions", ["swa"], {"search s", "probe s"}),
         ("probes.s.precision", "bf16", {"search s", "probe s"}),
         ("probes.s.share", 0.1, set()),
         ("probes.s.slopes", "exact", {"probe s"}),
         ("probes.s.adaptive", True, {"probe s"}),
-        ("asymmetry.noise", 1e-5, {"search s", "detect", "sensitivity"}),
+        ("asymmetry.noise", 1e-5, {"search s", "detect", "measure_gain", "sensitivity"}),
         ("bn_refresh.method", "streaming", REFRESH | {"search s", "probe s"}),
         ("recipes.quick.loss.name", "mse", LOSS | {"search s", "probe s"}),
         ("claims.alpha", 0.01, {"claims"}),
@@ -352,6 +410,26 @@ def test_params_of_a_search_have_all_of_its_options_and_those_of_its_curves_have
     assert "search" not in Params(found).probe(cell, "s")["probes"]["s"]
 
 
+def test_claims_are_told_of_each_probe_what_decides():
+    probes = {
+        "plain": {"kind": "uniform"},
+        "far": {"kind": "uniform", "relative": 0.25, "bn": "frozen"},
+        "s": SOUGHT | {"search": {"steps": 9}},
+        "even": SOUGHT | {"search": {"seek": "symmetric"}},
+        "signs": {"kind": "sign", "share": 0.25, "orthogonal": True, "rise": 2.0},
+    }
+    spec = Params(experiment(("probes", probes))).claims()["claims"]
+    assert spec["probes"] == {
+        "plain": {"rise": 1.0, "bn": "refreshed", "kind": "uniform"},
+        "far": {"rise": None, "bn": "frozen", "kind": "uniform"},
+        "s": {"rise": 2.0, "bn": "refreshed", "kind": "searched", "seek": "asymmetric"},
+        "even": {"rise": 2.0, "bn": "refreshed", "kind": "searched", "seek": "symmetric"},
+        "signs": {"rise": 2.0, "bn": "refreshed", "kind": "sign", "orthogonal": True},
+    }
+    assert "checkpoints" not in spec
+    assert Params(given(["sgd"])).claims()["claims"]["checkpoints"] == ["theirs"]
+
+
 def test_another_probe_leaves_the_tables_of_searches():
     more = ("probes.new", {"kind": "gaussian"})
     for table in ("searches", "search_curves"):
@@ -367,6 +445,19 @@ def test_share_counts_for_the_kind_sign():
     )
     assert first != second
     assert (first["probes"]["s"]["share"], second["probes"]["s"]["share"]) == (0.1, 0.9)
+
+
+def test_orthogonal_directions_are_others_and_plain_ones_are_as_before():
+    plain, off, on = (
+        Params(found).probe(found.cells[0], "s")
+        for found in (
+            experiment(("probes", {"s": {"kind": "sign", "share": 0.25, **more}}))
+            for more in ({}, {"orthogonal": False}, {"orthogonal": True})
+        )
+    )
+    assert plain == off != on
+    assert "orthogonal" not in plain["probes"]["s"]
+    assert on["probes"]["s"]["orthogonal"] is True
 
 
 def test_constants_reach_a_probe_in_bf16():

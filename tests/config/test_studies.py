@@ -20,7 +20,12 @@ FACTORS = {"model.activation": ["relu", "tanh", "gelu"], "recipe.loss.name": ["c
 
 
 def expanded(design, runs=None, factors=None):
-    spec = {"factors": FACTORS if factors is None else factors, "design": design, "runs": runs}
+    spec = {
+        "factors": FACTORS if factors is None else factors,
+        "design": design,
+        "runs": runs,
+        "first_run": 0,
+    }
     return list(studies.combinations("s", spec))
 
 
@@ -316,6 +321,13 @@ def test_rows_carry_levels_and_the_solution():
 def test_rows_say_what_swa_gains():
     rows = study_rows(ASYMMETRIC, None, solutions=("sgd", "swa", "descent"))
     assert [(row["swa_rise"], row["swa_gain"]) for row in rows] == [(0.25, -0.5)]
+    assert [(row["swa_rise_sgd"], row["swa_gain_sgd"]) for row in rows] == [(0.5, -1.0)]
+
+
+def test_swa_is_held_against_what_was_made():
+    (row,) = study_rows(ASYMMETRIC, None, solutions=("sgd", "swa"))
+    assert (row["swa_rise"], row["swa_gain"]) == (None, None)
+    assert (row["swa_rise_sgd"], row["swa_gain_sgd"]) == (0.5, -1.0)
 
 
 def test_other_probes_are_left_out():

@@ -63,6 +63,28 @@ def test_prepared_data_are_looked_at(tmp_path, monkeypatch):
     assert of().data("digits").train == 200  # as the config has it
 
 
+def test_a_split_by_seed_is_of_all_images_and_limited_after_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = {"source": "digits", "train_size": 800, "max_train": 100}
+    fixed, own = with_data(spec), with_data({**spec, "split": "by_seed"})
+    assert fixed.data("digits") == own.data("digits") == Data(100, 997, (1, 8, 8), 10)
+    assert fixed("prepare_dataset", CELL).disk == fixed.data("digits").bytes
+    assert own("prepare_dataset", CELL).disk == Data(800, 997, (1, 8, 8), 10).bytes
+    assert own("split_dataset", CELL).disk == own.data("digits").bytes + 8 * 100
+    prepared(90, 30)  # two classes
+    own = with_data({**spec, "split": "by_seed", "max_test": 10})
+    assert own.data("digits") == Data(90, 10, (3, 8, 8), 2)
+    assert own.datasets.before_seeds("digits") == Data(90, 30, (3, 8, 8), 2)
+
+
+def test_images_that_stay_on_disk_take_no_memory_of_a_split():
+    spec = {**FOLDER, "split": "by_seed"}
+    held, stored = (with_data(spec, execution__resident_mb=mb) for mb in (10**6, 1))
+    size = held.datasets.before_seeds("digits").bytes / 1e6
+    assert held("split_dataset", CELL).memory_mb > 2 * size > 100_000
+    assert stored("split_dataset", CELL).memory_mb < 1_000
+
+
 def images(folder, per_class, classes="ab", suffix=".png"):
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def test_a_run_asks_for_what_the_data_need(tmp_path, monkeypatch):
         return dict(re.findall(r"rule (\w+):.*?mem_mb=(\d+)", text, re.S))
 
     before, during = asked("-n"), asked("--cores", "1")
-    assert set(before) == set(during) == {"prepare_dataset", "train_sgd", "refresh_bn"}
+    assert set(before) == set(during) == {"prepare_dataset", "train_sgd", "cooldown", "refresh_bn"}
     assert before["prepare_dataset"] == during["prepare_dataset"]
     assert all(int(during[rule]) < int(before[rule]) for rule in ("train_sgd", "refresh_bn"))
     monkeypatch.chdir(tmp_path)

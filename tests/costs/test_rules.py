@@ -8,8 +8,8 @@ from priced import CELL, FOLDER, PAPER, ROOT, of
 from valleys.config.versions import VERSIONS
 from valleys.costs import machine
 from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU
-from valleys.costs.rules import ON_GPU, RULES, SEARCH_CHECK, SEARCH_GRADIENT, SEARCH_STEP
-from valleys.landscape import ascent, objectives, searching
+from valleys.costs.rules import GRADIENT_BATCH, ON_GPU, RULES, SEARCH_CHECK, SEARCH_GRADIENT, SEARCH_STEP
+from valleys.landscape import ascent, objectives, searching, stationarity
 from workflow_runs import changed
 
 
@@ -188,6 +188,18 @@ def test_speeds_scale_time_and_a_gpu_is_asked_for_with_cuda_only():
     assert cuda("train_sgd", CELL).gpu
     assert not cuda("detect", CELL).gpu
     assert cuda("evaluate", CELL).seconds == pytest.approx(4 * faster("evaluate", CELL).seconds)
+
+
+def test_an_evaluation_holds_the_graph_of_a_few_images():
+    """One of a thousand would take more than training does: 1.3 times what its layers put out."""
+    assert stationarity.BATCH == GRADIENT_BATCH
+    cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
+    found = of(PAPER, execution__device="cpu")
+    graph = GRADIENT_BATCH * found.net("cifar10", "preresnet110").elements * 4 * 1.3 / 1e6
+    floats = 50_000 * 3 * 32 * 32 * 4 / 1e6
+    memory = found("evaluate", cell).memory_mb
+    assert graph + floats < memory < 1.6 * found("train_sgd", cell).memory_mb
+    assert memory < graph + floats + 1_500
 
 
 SOUGHT = {"kind": "searched", "points": 21, "search": {"restarts": 2, "steps": 100}}

@@ -196,6 +196,24 @@ def test_every_flipped_bit_is_seen(tmp_path):
         fails(path, "delete it")
 
 
+@pytest.mark.parametrize("resident_mb", [100, 0])
+def test_a_flipped_bit_in_the_clean_labels_is_seen(tmp_path, resident_mb):
+    split, path = make_split(), tmp_path / "s"
+    clean = (split.labels + 1) % 4
+    about = (split.labels, [split.images], split.images.shape, split.classes, (split.mean, split.std))
+    write_split(path, *about, clean_labels=clean)
+    assert torch.equal(cache.clean_labels(path), clean)
+    assert torch.equal(load_split(path, resident_mb=resident_mb).labels, split.labels)
+    content = bytearray(path.read_bytes())
+    at = len(content) - split.images.numel() - 8 * len(split)
+    assert content[at] == clean[0]
+    content[at] ^= 1
+    path.write_bytes(content)
+    fails(path, "checksum", resident_mb=resident_mb)
+    with pytest.raises(ValleysError, match="was not written: the label of image 0 is 4"):
+        write_split(path, *about, clean_labels=split.labels * 0 + 4)
+
+
 def test_flipped_bit_in_an_image_names_the_checksum(tmp_path):
     path = tmp_path / "s"
     save_split(path, make_split())

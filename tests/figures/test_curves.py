@@ -57,3 +57,12 @@ def test_losses_that_explode_are_on_a_logarithmic_axis(figure_data, times, scale
         assert {"0", "1", "100"} <= set(labels)
         assert "10⁵" in labels
         assert not any("$" in label for label in labels)
+
+
+def test_the_least_point_of_the_train_curves_is_marked(figure_data):
+    table = figure_data["asymmetry"].assign(minimum=-0.2 * figure_data["asymmetry"]["radius"])
+    for least, expected in ((table, [-0.2]), (table.assign(minimum=float("nan")), [])):
+        figure = figures.draw("curves-uniform", figure_data | {"asymmetry": least}, SPEC)
+        (axes, *_) = figure.axes
+        marks = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+        assert marks == pytest.approx(expected)

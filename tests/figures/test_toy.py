@@ -15,6 +15,14 @@ def test_toy_captions(figure_data):
     )
     assert "recipe converged: loss 0.3 nats at weight 1, bias 0.5; rise 5 nats" in surface
     curves = figures.caption("toy-curves", figure_data, SPEC)
-    assert "recipe paper: 75 % of 4 draws asymmetric" in curves
+    assert "recipe released: 75 % of 4 draws asymmetric" in curves
     assert "recipe converged: 100 % of 4 draws asymmetric" in curves
     assert "median rise 6.5 nats at the lower end of the line and 0.75 at the upper" in curves
+
+
+def test_draws_without_a_minimum_are_told_apart(figure_data):
+    toy = figure_data["toy_2d"].copy()
+    toy.loc[(toy["recipe"] == "converged") & (toy["draw"] == 3), "status"] = "no_minimum"
+    curves = figures.caption("toy-curves", figure_data | {"toy_2d": toy}, SPEC)
+    assert "recipe converged: 100 % of 3 draws asymmetric" in curves
+    assert "1 further draws have no minimum" in curves

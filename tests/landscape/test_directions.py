@@ -11,6 +11,7 @@ from valleys.errors import ValleysError
 from valleys.landscape.directions import (
     difference,
     draw,
+    inner,
     parameter_group,
     random_direction,
     sign_agreement,
@@ -181,6 +182,69 @@ def test_sign_agrees_in_the_share_asked_for(share):
     assert found == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / 15_000))
     sizes, _ = random_direction("sign", w, key="key", k=0, share=1 - share)
     torch.testing.assert_close(flat(sizes).abs(), flat(direction).abs())
+
+
+def cosine(direction, w):
+    return inner(direction, w) / math.sqrt(float(flat(w).square().sum()))
+
+
+@pytest.mark.parametrize("share", [1 / 8, 1 / 4, 1 / 2, 3 / 4, 7 / 8])
+def test_a_direction_of_signs_is_orthogonal_to_the_weights_with_its_signs_as_they_were(share):
+    w = weights(a=(100, 100), b=(5000,))
+    w["a"][:7, :9] = 0.0
+    plain, _ = random_direction("sign", w, key="key", k=0, share=share)
+    direction, _ = random_direction("sign", w, key="key", k=0, share=share, orthogonal=True)
+    assert abs(cosine(direction, w)) < 1e-6
+    assert share == 1 / 2 or abs(cosine(plain, w)) > 0.2
+    assert float(flat(direction).norm()) == pytest.approx(1, abs=1e-6)
+    assert sign_agreement(direction, w) == sign_agreement(plain, w) == pytest.approx(share, abs=0.02)
+    assert (flat(direction).sign() == flat(plain).sign()).all()
+    # One factor for all entries that agree, another for all that do not; by parameter group, not by tensor.
+    factor = flat(direction) / flat(plain)
+    agree = (flat(plain) * flat(w)) > 0
+    for part in (factor[agree], factor[~agree & (flat(w) != 0)]):
+        torch.testing.assert_close(part, part[:1].expand_as(part), rtol=1e-4, atol=0)
+
+
+def test_complex_weights_take_part_in_orthogonality():
+    w = {"a": torch.randn(300, dtype=torch.complex64), "b": torch.randn(300)}
+    direction, _ = random_direction("sign", w, key="key", k=0, share=0.25, orthogonal=True)
+    assert abs(inner(direction, w)) < 1e-5
+
+
+def test_what_cannot_be_orthogonal_is_refused_in_a_line():
+    w = weights(a=(10, 10))
+    for kind, share, words in (
+        ("gaussian", 0.5, "orthogonal: true is for kind sign alone, not gaussian"),
+        ("sign", 0.0, "orthogonal: with share 0 all terms"),
+        ("sign", 1.0, "orthogonal: with share 1 all terms"),
+    ):
+        with pytest.raises(ValleysError, match=words) as caught:
+            random_direction(kind, w, share=share, orthogonal=True)
+        assert "\n" not in str(caught.value)
+    for w in ({"a": torch.tensor([2.0])}, {"a": torch.zeros(9)}):
+        with pytest.raises(
+            ValleysError, match=r"all of \d entries agreed in sign with w or none did"
+        ) as caught:
+            random_direction("sign", w, share=0.5, orthogonal=True)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_small_group_is_drawn_again_until_it_has_both_signs():
+    w = {"a": torch.tensor([1.0, -2.0, 0.5])}
+    for k in range(50):
+        direction, _ = random_direction("sign", w, key="few", k=k, share=7 / 8, orthogonal=True)
+        assert abs(inner(direction, w)) < 1e-6
+        assert 0 < sign_agreement(direction, w) < 1
+
+
+def test_a_probe_that_is_orthogonal_draws_such_directions():
+    w = weights(a=(20, 20))
+    spec = {"kind": "sign", "n": 3, "share": 0.25, "orthogonal": True}
+    for k, direction, _ in draw(spec, w, "key"):
+        assert abs(inner(direction, w)) < 1e-6
+        alone, _ = random_direction("sign", w, key="key", k=k, share=0.25, orthogonal=True)
+        assert (flat(alone) == flat(direction)).all()
 
 
 def test_single_kinds():

@@ -18,6 +18,7 @@ from naive_lines import (
 )
 from valleys.asymmetry import next_point
 from valleys.errors import ValleysError
+from valleys.landscape import directions
 from valleys.landscape.probing import (
     Rows,
     Searched,
@@ -97,6 +98,24 @@ def test_probe_solution_passes_through_the_stored_loss_and_meets_the_rise(tmp_pa
         assert row["entries"] == sum(p.numel() for p in make_model().parameters())
         assert row["group_norm"] == pytest.approx(tensors.vector_norm(dict(make_model().named_parameters())))
         assert row["key"] == "cell/all"
+
+
+def test_which_way_the_averaged_solution_lies_is_told_and_no_part_of_the_state(tmp_path):
+    evaluator, swa = make_evaluator(), {}
+    for number, (name, w) in enumerate(make_model().named_parameters()):
+        swa[name] = w.detach() + 0.1 * (number + 1)
+    options = {"stored": [], "check_stored_bn": True, "state": tmp_path / "curves.pt"}
+    block = {**BLOCK, "n": 2}
+    plain = [row for _, row in probe_solution(evaluator, block, "cell", **options)]
+    assert all("towards_swa" not in row for row in plain)
+    started = {name: w.detach().clone() for name, w in evaluator.parameters.items()}
+    for other in (swa, {name: -w for name, w in swa.items()}):  # the second finds curves of the first
+        rows = [row for _, row in probe_solution(evaluator, block, "cell", **options, swa=other)]
+        for _, direction, _ in directions.draw(block, started, "cell/all"):
+            row = rows.pop(0)
+            expected = sum(float((u * (other[n] - started[n])).double().sum()) for n, u in direction.items())
+            assert row.pop("towards_swa") == pytest.approx(expected, abs=1e-5)
+            assert row == plain[row["k"]]
 
 
 def test_self_check_finds_a_line_that_misses_its_solution(tmp_path):

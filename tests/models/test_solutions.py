@@ -113,6 +113,7 @@ INPUTS = {
     "learning rate": {"recipes.quick.lr": 0.2},
     "rate of averaging": {"recipes.quick.swa.lr": 0.2},
     "descent": {"recipes.quick.descent.lr": 0.2},
+    "cooldown": {"recipes.quick.cooldown.lr": 0.2},
     "batch size": {"recipes.quick.batch_size": 10},
     "refresh": {"bn_refresh.method": "streaming"},
     "images at a time": {"bn_refresh.batch_size": 10},
@@ -141,6 +142,7 @@ TRAINED = {"loss", "precision of training", "batch size", "seed"}
 PASSES = {"loss", "refresh", "images at a time"}
 KEYED = {
     "train_sgd": DATA | NETWORK | TRAINED | {"learning rate", "rate of averaging", "compiled"},
+    "cooldown": DATA | NETWORK | TRAINED | {"weights", "rate of averaging", "cooldown", "compiled"},
     "descend": DATA | NETWORK | TRAINED | {"weights", "descent", "compiled", "refresh", "images at a time"},
     "connect": (DATA | NETWORK | TRAINED | {"weights", "rate of averaging", "bends"}) - {"test images"},
     # The seed is in the folder that the state lies in.
@@ -177,6 +179,7 @@ def key_of(stage, folder, monkeypatch, **changes):
         cell = next(cell for cell in experiment.cells if cell.seed == world["seed"])
         spec = {
             "train_sgd": lambda: Params(experiment).train_sgd(cell.model, cell.recipe, cell.seed),
+            "cooldown": lambda: Params(experiment).cooldown(cell.recipe, cell.seed),
             "descend": lambda: Params(experiment).descend(cell.recipe, cell.seed),
             "connect": lambda: Params(experiment).connect(cell, "p"),
             "probe": lambda: Params(experiment).probe(cell, "uniform"),

@@ -213,6 +213,19 @@ class Experts(nn.Module):
         return out
 
 
+@pytest.mark.parametrize("kink", [0.3, 0.03, 0.01])
+def test_kinks_that_bend_a_curve_both_ways_are_no_wrong_slope(kink):
+    """Opposite ones on both sides, nearer than the first steps: the second difference is 0 at every step."""
+    eps = 2.3e-16
+    at = kink * 5 * eps ** (1 / 3)  # of the first step, at a scale of 1
+
+    def phi(x, m=1e-3):
+        return 0.5 + x + m * (max(x - at, 0) - max(-x - at, 0))
+
+    assert derivatives.differs(phi, 1.0, 1.0, eps) is None
+    assert derivatives.differs(phi, 1.01, 1.0, eps) == pytest.approx(1.0, abs=2e-3)
+
+
 def test_curvature_where_some_batches_leave_a_part_out():
     torch.manual_seed(0)
     data, net = split(), flat(Experts())

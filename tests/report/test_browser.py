@@ -22,7 +22,7 @@ NAMES = ("training", "prevalence", "shift")
 VERDICTS = ("supported", "refuted", "inconclusive")
 CLAIMS = [
     claim(
-        claim=f"claim_{i % 7}", statement=f"statement {i % 7}", experiment=1 + i % 4, scope=f"digits/net-{i}",
+        claim=f"claim_{i % 7}", statement=f"statement {i % 7}", number=1 + i % 4, scope=f"digits/net-{i}",
         verdict=VERDICTS[i % 3], effect=(-1.5) ** i if i % 10 else float("nan"), low=-1.0 * i,
         high=1e300 if i % 5 else float("inf"), n=i, p_value=None if i % 2 else 10.0**-i,
     )
@@ -114,7 +114,7 @@ def test_claims_are_those_of_the_table(page):
         [
             row["claim"], row["scope"], row["verdict"], row["verdict"],
             "" if row["effect"] != row["effect"] else repr(row["effect"]), repr(row["low"]), str(row["n"]),
-            "" if row["p_value"] is None else repr(row["p_value"]), str(row["experiment"]),
+            "" if row["p_value"] is None else repr(row["p_value"]), str(row["number"]),
         ]
         for row in CLAIMS
     ]  # fmt: skip
@@ -126,9 +126,9 @@ def test_first_claims_then_all(page):
     first = rows_of(page, "#all-claims", [1])
     assert len(first) == FIRST_CLAIMS
     status = "document.querySelector('.found span').innerText"
-    assert page.run(status) == f"{FIRST_CLAIMS} of {len(CLAIMS)} verdicts shown."
+    assert page.run(status) == f"{FIRST_CLAIMS} of {len(CLAIMS)} rows shown."
     page.run("document.querySelector('.found button').click()")
-    assert page.run(status) == f"{len(CLAIMS)} of {len(CLAIMS)} verdicts shown."
+    assert page.run(status) == f"{len(CLAIMS)} of {len(CLAIMS)} rows shown."
     page.run("document.querySelector('.found button').click()")
     assert rows_of(page, "#all-claims", [1]) == first
 
@@ -142,12 +142,12 @@ def fill(page, name, value):
 
 def test_filter_by_experiment_verdict_and_words(page):
     page.run("document.querySelector('.found button').click()")
-    fill(page, "experiment", "2")
-    wanted = {row["scope"] for row in CLAIMS if row["experiment"] == 2}
+    fill(page, "number", "2")
+    wanted = {row["scope"] for row in CLAIMS if row["number"] == 2}
     assert {text.split()[-1] for (text,) in rows_of(page, "#all-claims", [1])} == wanted
     page.run("document.querySelector('.filter input[value=inconclusive]').click()")
     page.run("document.querySelector('.filter input[value=refuted]').click()")
-    wanted = {r["scope"] for r in CLAIMS if r["experiment"] == 2 and r["verdict"] == "supported"}
+    wanted = {r["scope"] for r in CLAIMS if r["number"] == 2 and r["verdict"] == "supported"}
     assert {text.split()[-1] for (text,) in rows_of(page, "#all-claims", [1])} == wanted
     fill(page, "search", "NET-21 claim_0")
     assert rows_of(page, "#all-claims", [0, 4]) == [["supported", "21"]]
@@ -226,7 +226,7 @@ def test_downloads(page, shown):
     again = pd.read_csv(folder / "saved" / "claims.csv")
     assert again["scope"].tolist() == [row["scope"] for row in CLAIMS]
     saved(page, folder, "document.querySelector('[data-csv-of]').click()", "solutions.csv")
-    shown_rows = rows_of(page, "#summary-1", range(11))
+    shown_rows = rows_of(page, "#summary-1", range(13))
     assert pd.read_csv(folder / "saved" / "solutions.csv", dtype=str).to_numpy().tolist() == shown_rows
 
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from agreement_tables import verdicts
 from browser import CHROMIUM, browser
 from valleys.cli.commands import main
 from valleys.errors import ValleysError
@@ -16,13 +17,16 @@ from valleys.storage import tables
 
 CONFIG = {"claims": {"level": 0.95}, "recipes": {"short": {"lr": 0.1, "epochs": 5}}}
 SHARE = stats.wilson(7, 10)
+SIGN_FLIP = "exact sign-flip test; t interval of the mean"
+VERDICTS = verdicts("supported", "inconclusive")
 MEAN = stats.mean_interval([0.1, 0.3, 0.2])
 
 
-def claim(name, interval, test="Wilson interval", scope="digits/net/short", **more):
+def claim(name, interval, test="Hoeffding's inequality", scope="digits/net/short", **more):
     text = {c["name"]: "" for c in tables.declared()["claims"]["columns"]}
     numbers = {"effect": interval.estimate, "low": interval.low, "high": interval.high, "n": interval.n}
     row = text | numbers | {"claim": name, "scope": scope, "test": test, "unit": "share", "experiment": 1}
+    row |= {"number": 1, "decides": True, "p_for": None, "p_against": None, "n_needed": None}
     return row | {"statement": f"{name} holds", "verdict": "supported", "p_value": None} | more
 
 
@@ -36,16 +40,21 @@ def solution(seed, loss, **more):
 
 def experiment(folder, claims, solutions, config=CONFIG):
     tables.write(folder / "tables" / "claims.parquet", "claims", claims, config)
+    tables.write(folder / "tables" / "verdicts.parquet", "verdicts", VERDICTS, config)
     tables.write(folder / "tables" / "solutions.parquet", "solutions", solutions, config)
     return folder
 
 
 @pytest.fixture
 def two(tmp_path):
-    ours = [claim("one", SHARE), claim("mean", MEAN, "t interval of the mean"), claim("gone", SHARE)]
+    ours = [
+        claim("one", SHARE),
+        claim("mean", MEAN, SIGN_FLIP),
+        claim("gone", SHARE),
+    ]
     theirs = [
         claim("one", stats.wilson(2, 20), verdict="refuted"),
-        claim("mean", MEAN, "t interval of the mean"),
+        claim("mean", MEAN, SIGN_FLIP),
     ]
     theirs += [claim("new", SHARE)]
     a = experiment(tmp_path / "a", ours, [solution(k, 0.1 * k + 0.1) for k in range(4)])
@@ -108,7 +117,7 @@ def test_claims_side_by_side(two):
     assert (new["found_in"], new["a"], new["b_n"]) == ("b", None, 10)
 
 
-def by_seed(values, test="exact sign test; t interval of the mean"):
+def by_seed(values, test=SIGN_FLIP):
     """A claim whose effect is the mean of values by seed."""
     interval = stats.mean_interval(list(values.values()))
     return claim("mean", interval, test, by_seed=json.dumps(values), unit="nats")
@@ -120,10 +129,10 @@ def test_means_over_seeds_are_paired_by_seed(tmp_path):
     a = experiment(tmp_path / "a", [by_seed(ours)], [])
     b = experiment(tmp_path / "b", [by_seed(theirs)], [])
     (row,) = rows_of(a, b).values()
-    expected = stats.paired([0.03, 0.02, 0.02])
+    expected = stats.mean_interval([0.03, 0.02, 0.02])
     assert row["method"] == "paired over 3 seeds in both; t interval"
     assert (row["difference"], row["low"], row["high"]) == pytest.approx(
-        (expected.mean, expected.low, expected.high)
+        (expected.estimate, expected.low, expected.high)
     )
     assert row["low"] > 0  # which their own intervals, each wider than 1, would not tell
     apart = stats.difference(*(stats.mean_interval(list(v.values())) for v in (ours, theirs)))
@@ -140,8 +149,8 @@ def test_means_that_share_no_two_seeds_are_independent(tmp_path, theirs):
 
 def test_solutions_are_paired_by_seed(two):
     row = rows_of(*two)["train_loss", "digits/net/short/sgd"]
-    expected = stats.paired([0.1 + 0.02, 0.1 + 0.03])  # seeds 2 and 3
-    assert row["difference"] == pytest.approx(expected.mean)
+    expected = stats.mean_interval([0.1 + 0.02, 0.1 + 0.03])  # seeds 2 and 3
+    assert row["difference"] == pytest.approx(expected.estimate)
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
     assert row["method"] == "paired over 2 seeds in both; t interval"
     assert (row["a_n"], row["b_n"], row["a"]) == (4, 4, pytest.approx(0.25))
@@ -226,7 +235,10 @@ def test_the_rows_are_written_in_three_formats(two, tmp_path, capsys):
     assert read[0]["a_n"] == "10"
     page = Cells()
     page.feed((tmp_path / "c.html").read_text())
-    assert page.rows == rows + 2 + 2  # heads, and the one key of the config that differs
+    verdicts = 1 + len(VERDICTS)  # with their head
+    assert page.rows == verdicts + rows + 2 + 2  # heads, and the one key of the config that differs
+    assert "1. claim 1 holds" in page.data
+    assert "1 of 2 claims are decided in A, 1 in B." in capsys.readouterr().out
     told = [text for text in page.data if text in ("One holds", "Mean holds", "Gone holds", "New holds")]
     assert told == ["One holds", "Mean holds", "Gone holds", "New holds"]
     assert [page.data[page.data.index("recipes.short.lr") + i] for i in (1, 2)] == ["0.1", "0.2"]

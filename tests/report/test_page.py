@@ -7,18 +7,16 @@ import html
 import html.parser
 import io
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import fill_defaults, load_config
 from figure_tables import NAMES, make_rows, through_parquet
-from report_rows import HOSTILE, claim
-from valleys import claims, figures
-from valleys.config.catalogue import EXPERIMENTS
+from report_rows import HOSTILE, claim, verdict
+from valleys import figures
 from valleys.report import html_tables, rulegraph
-from valleys.report.page import MAIN_CLAIMS, SCRIPT, figure_spec, render
+from valleys.report.page import SCRIPT, figure_spec, render
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
@@ -34,12 +32,21 @@ OTHER = {
     "note": "no data",
 }
 CLAIMS = [
-    claim(),
+    claim(number=8),
     claim(
-        scope="digits/cnn/quick", verdict="refuted", effect=-0.5, low=-0.75, high=-0.25, note="one diverged"
+        number=8,
+        decides=True,
+        scope="digits/cnn/quick",
+        verdict="refuted",
+        effect=-0.5,
+        low=-0.75,
+        high=-0.25,
+        note="one diverged",
     ),
-    claim(**OTHER, verdict="inconclusive", effect=NAN, low=NAN, high=NAN, n=0, p_value=None),
+    claim(**OTHER, number=1, verdict="inconclusive", effect=NAN, low=NAN, high=NAN, n=0, p_value=None),
 ]
+OPEN = {"verdict": "not decidable", "effect": "", "n": 0, "p_value": None, "p_adjusted": None}
+TWELVE = [verdict(n, **(OPEN if n == 1 else {})) for n in range(1, 13)]
 
 
 class Page(html.parser.HTMLParser):
@@ -77,7 +84,9 @@ def config():
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    return through_parquet(tmp_path_factory.mktemp("tables"), make_rows() | {"claims": CLAIMS})
+    return through_parquet(
+        tmp_path_factory.mktemp("tables"), make_rows() | {"claims": CLAIMS, "verdicts": TWELVE}
+    )
 
 
 @pytest.fixture
@@ -134,11 +143,11 @@ def test_pictures_are_embedded_in_order(page, pictures):
     assert sorted(found) == sorted(pictures.values())
     numbers = [int(n) for n in re.findall(r'<figure id="figure-(\d+)"', page)]
     assert numbers == list(range(1, len(pictures) + 1))
-    # By experiment, as they come within one.
+    # By claim, as they come within one.
     at = {name: found.index(svg) for name, svg in pictures.items()}
-    assert at["prevalence"] < at["training"] < at["theory-average"] < at["shift"] < at["toy-curves"]
-    assert at["training"] < at["line-swa-descent"] < at["theory-average"]
-    assert at["plane-solutions"] > at["toy-curves"]
+    assert at["toy-curves"] < at["theory-average"] < at["shift"] < at["line-swa-descent"]
+    assert at["prevalence"] < at["toy-curves"]
+    assert at["plane-solutions"] > at["line-swa-descent"]
     assert {(image["width"], image["height"]) for image in images} == {("672", "336")}
     assert all(image["alt"] for image in images)
 
@@ -193,7 +202,7 @@ def test_studies_have_meanings_and_captions(frames, config, pictures):
 
 
 def test_claims(page):
-    body = page[page.index('<h2 id="experiment-1">') : page.index('<h2 id="tables">')]
+    body = page[page.index('<h2 id="claim-1">') : page.index('<h2 id="all">')]
     words = Page(body).words()
     assert body.count('<tr class="verdict') == len(CLAIMS)
     for row in CLAIMS:
@@ -203,73 +212,48 @@ def test_claims(page):
     assert "0.25 nats 0.125 to 0.375 6 0.031" in words
     assert "−0.5 nats −0.75 to −0.25 6 0.031 note: one diverged" in words
     assert "– share – 0 –" in words
-    top = page[page.index('<h2 id="claims">') : page.index('<h2 id="experiment-1">')]
-    assert "1 supported 1 refuted 1 inconclusive" in Page(top).words()
-    assert top.count('<tr class="verdict"') == len(CLAIMS)
-    assert (
-        "refuted Swa is above descent digits/cnn/quick −0.5 nats −0.75 to −0.25 6 0.031 2"
-        in Page(top).words()
-    )
-    assert words.index("There is a direction") < words.index("Swa is above descent")  # by experiment
+    assert words.index("There is a direction") < words.index("Swa is above descent")  # by claim
+    assert words.index("digits/cnn/quick decides") < words.index(
+        "digits/mlp/quick 0.25 nats"
+    )  # which decides first
     assert words.count("exact sign test") == 2  # said once for a claim, whatever the number of cells
+    rows = page[page.index('<h2 id="all">') : page.index('<h2 id="tables">')]
+    assert "1 supported 1 refuted 1 inconclusive" in Page(rows).words()
+    assert rows.count('<tr class="verdict"') == len(CLAIMS)
+    assert (
+        "refuted Swa is above descent digits/cnn/quick −0.5 nats −0.75 to −0.25 6 0.031 8"
+        in Page(rows).words()
+    )
 
 
-def test_claims_come_first(page):
-    order = [
-        page.index(f'<h2 id="{part}">')
-        for part in (
-            "claims",
-            "experiment-1",
-            "experiment-2",
-            "other",
-            "tables",
-            "rules",
-            "config",
-            "versions",
-        )
-    ]
+def test_twelve_verdicts_come_first(page):
+    top = page[page.index('<h2 id="claims">') : page.index('<h2 id="claim-1">')]
+    words = Page(top).words()
+    assert top.count('<tr class="verdict"') == 12
+    assert "1 not decidable Statement 1 rule rule 1 – 0 –" in words
+    assert "2 supported Statement 2 rule rule 2 +0.25 [+0.125, +0.375] nats 12 0.012" in words
+    assert '<span class="badge not-decidable">not decidable</span>' in top
+    assert re.findall(r'<a href="#([^"]*)">Statement', top) == [f"claim-{n}" for n in range(1, 13)]
+    parts = ("claims", *(f"claim-{n}" for n in range(1, 13)), "other", "all", "tables", "rules", "config")
+    order = [page.index(f'<h2 id="{part}">') for part in parts]
     assert order == sorted(order)
 
 
-def test_main_claims_come_first(frames, config):
-    share = {"experiment": 1, "claim": "directions_are_asymmetric", "statement": "directions are"}
-    found = {"experiment": 13, "claim": "asymmetric_direction_is_found", "statement": "there is a direction"}
-    rows = [
-        claim(**OTHER, scope="digits/mlp/quick/uniform"),
-        claim(scope="digits/mlp/quick"),
-        claim(**share, scope="digits/mlp/quick/gradient", verdict="supported"),
-        claim(**share, scope="digits/mlp/quick/uniform", verdict="inconclusive"),
-        claim(**found, scope="sought"),
-        claim(**found, scope="digits/mlp/quick/sought"),
-    ]
-    config = config | {"probes": config["probes"] | {"sought": {"kind": "searched"}}}
-    page = render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
-    top = page[page.index('id="all-claims"') : page.index('<h2 id="experiment-1">')]
-    # The paper's own direction, whatever its verdict; a control is not.
-    assert re.findall(r'<span class="scope">([^<]*)', top) == [
-        "digits/mlp/quick/uniform",
-        "digits/mlp/quick",
-        "sought",
-        "digits/mlp/quick/sought",
-        "digits/mlp/quick/uniform",
-        "digits/mlp/quick/gradient",
-    ]
-    links = re.findall(r'<td class="claim"[^>]*><a href="#([^"]*)">', top)
-    assert all(f'<section class="claim" id="{link}">' in page for link in links)
-
-
-def test_main_claims_are_claims():
-    known = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
-    known += "".join(path.read_text(encoding="utf-8") for path in Path(claims.__file__).parent.glob("*.py"))
-    assert all(re.search(f'[`"]{name}[`"]', known) for _, name in MAIN_CLAIMS)
-    assert {experiment for experiment, _ in MAIN_CLAIMS} <= set(EXPERIMENTS)
+def test_rows_of_no_claim_and_figures_of_studies(frames, config):
+    rows = pd.DataFrame([claim(scope="other/x"), claim(scope="decay/x", number=8)])
+    decides = pd.DataFrame([claim(scope="decay/y", number=4, decides=True)])
+    pictures = {"study-decay": SVG.format("study")}
+    page = render(frames | {"claims": pd.concat([rows, decides])}, pictures, config, {})
+    at = page.index('<figure id="figure-1"')
+    assert page.index('<h2 id="claim-4">') < at < page.index('<h2 id="claim-5">')
+    assert "other/x" in page[page.index('<h2 id="other">') : page.index('<h2 id="all">')]
 
 
 @pytest.mark.parametrize("missing", [True, False])
 def test_no_claims(frames, pictures, config, missing):
-    frames = frames | {"claims": frames["claims"].iloc[:0]}
+    frames = frames | {name: frames[name].iloc[:0] for name in ("claims", "verdicts")}
     if missing:
-        del frames["claims"]
+        del frames["claims"], frames["verdicts"]
     words = Page(render(frames, pictures, config, {})).words()
     assert "No claim was judged" in words
 
@@ -279,6 +263,22 @@ def test_no_rows_at_all(tmp_path, pictures, config):
     words = Page(render(frames, pictures, config, {})).words()
     assert words.count("Nothing to draw") == len(NAMES)
     assert "training 0 rows" in words
+
+
+def test_data_are_described(frames, config):
+    """How many images and classes, whether all seeds have the same, and how many labels are wrong."""
+    rows = frames["solutions"].assign(n_train=800, n_test=1997, classes=10)
+    words = Page(render(frames | {"solutions": rows}, {}, config, {})).words()
+    assert (
+        "digits: 800 train and 1,997 test images, 10 classes, the same split for all seeds, "
+        "no label made wrong."
+    ) in words
+    own = {**config, "datasets": {"digits": {**config["datasets"]["digits"], "split": "by_seed"}}}
+    words = Page(render(frames | {"solutions": rows.assign(wrong_labels=80)}, {}, own, {})).words()
+    assert (
+        "digits: 800 train and 1,997 test images, 10 classes, cut into the two anew for each seed, "
+        "80 train labels of each seed made wrong (10 %)."
+    ) in words
 
 
 def test_summary_of_solutions(page):

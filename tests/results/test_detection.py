@@ -62,7 +62,8 @@ def test_an_asymmetric_valley():
     assert (row["status"], row["flat_side"], row["radius"]) == ("asymmetric", 1, 2.0)
     assert row["c_star"] == pytest.approx(5)
     assert (row["zeta"], row["r"], row["p"]) == pytest.approx((0.1, 2.0, 1.0))
-    assert (row["rise_plus"], row["rise_minus"], row["rise_ratio"]) == pytest.approx((2, 10, 5))
+    assert (row["rise_plus"], row["rise_minus"], row["rise"]) == pytest.approx((2, 10, 10))
+    assert (row["minimum"], row["reach"]) == (0, 2)
     assert row["asymmetry_index"] == pytest.approx(math.log(5))
     assert row["argmin_offset"] == 0
     assert (row["shift"], row["shift_gap"]) == pytest.approx((0, 0), abs=1e-9)
@@ -173,7 +174,7 @@ def test_a_curve_that_is_not_finite_says_so(bad, which, tmp_path):
     assert rows[0]["flat_side"] == 0
     assert rows[0]["radius"] == 2.0
     numbers = {k: v for k, v in rows[0].items() if k not in {*name(), "status", "flat_side", "radius"}}
-    assert len(numbers) == 14
+    assert len(numbers) == 16
     assert all(math.isnan(value) for value in numbers.values())
     tables.write(tmp_path / "t", "asymmetry", rows)
 

@@ -13,6 +13,7 @@ from valleys.simulations import theory
 from valleys.storage import tables
 
 CELL = {"dataset": "d", "model": "m", "recipe": "r", "seed": 3}
+CONSTANTS = {"c": 2.0, "zeta_max": 0.5, "min_span": 0.25, "minimum_within": 0.25, "noise": 1e-6}
 X = np.linspace(-1, 1, 33)
 
 
@@ -106,11 +107,11 @@ def some(table, **values):
     return {c["name"]: kinds[c["type"]] for c in tables.declared()[table]["columns"]} | values
 
 
-def make(directions, radius=2.0):
+def make(directions, radius=2.0, kind="uniform"):
     """Tables of directions {k: (train, verdict)} with the test loss equal to the train loss."""
-    names = {**CELL, "solution": "sgd", "probe": "uniform", "kind": "uniform", "group": "all"}
+    names = {**CELL, "solution": "sgd", "probe": "uniform", "kind": kind, "group": "all"}
     points = [
-        some("curves", **names, k=k, offset=radius * x, train_loss=y, test_loss=y)
+        some("curves", **names, k=k, offset=radius * x, train_loss=y, test_loss=y, train_slope=math.nan)
         for k, (train, _) in directions.items()
         for x, y in zip(X, train, strict=True)
     ]
@@ -135,7 +136,8 @@ def test_the_flat_side_is_found_and_turned_to(tmp_path):
                 2: (valley(1.2), even | {"rise_plus": 1.0, "rise_minus": 1.2}),
                 3: (valley(1.2)[::-1], even | {"rise_plus": 1.2, "rise_minus": 1.0}),
             }
-        )
+        ),
+        CONSTANTS,
     )
     tables.write(tmp_path / "t", "theory_measured", found)
     values = {
@@ -153,11 +155,58 @@ def test_directions_without_a_minimum_are_left_out():
         k: (valley(5), {"status": status, "flat_side": 1})
         for k, status in enumerate(("not_minimum", "flat", "not_finite", "symmetric"))
     }
-    assert {row["k"] for row in measured_gain.rows(*make(about))} == {3}
-    assert measured_gain.rows(*make({})) == []
+    assert {row["k"] for row in measured_gain.rows(*make(about), CONSTANTS)} == {3}
+    assert measured_gain.rows(*make({}), CONSTANTS) == []
 
 
 def test_a_curve_without_a_verdict_is_an_error():
     curves, verdicts = make({0: (valley(5), {"status": "symmetric"})})
     with pytest.raises(ValleysError, match=r"d/m/r/3/sgd/uniform/uniform/all/0 has no row in .*asymmetry"):
-        measured_gain.rows(curves, verdicts.slice(0, 0))
+        measured_gain.rows(curves, verdicts.slice(0, 0), CONSTANTS)
+
+
+def skewed(x):
+    """A smooth valley of which the side x < 0 is steeper, with its least point at 0."""
+    return np.where(x > 0, 1.0, 3.0) * x**2
+
+
+@pytest.mark.parametrize("kind", ["uniform", "searched"])
+@pytest.mark.parametrize("centre", [0.1, -0.15])
+def test_gains_are_counted_from_the_curves_own_least_point(kind, centre):
+    """A symmetric valley beside the solution gains nothing, in whichever direction it lies."""
+    shape = 2.0 * (X - centre) ** 2
+    verdict = {"status": "symmetric", "minimum": 2 * centre, "rise": 1.3}
+    curves, verdicts = make({0: (shape, verdict)}, kind=kind)
+    found = measured_gain.rows(curves, verdicts, CONSTANTS)
+    reach = 1 - abs(centre)
+    assert {(row["kind"], row["rise"]) for row in found} == {(kind, 1.3)}
+    for row in found:
+        size = 2.0 * (row["bias"] * reach) ** 2
+        assert row["gain"] == pytest.approx(-size, abs=2e-3)
+        assert row["train_gain"] == row["test_gain"] == pytest.approx(-size, abs=2e-3)
+
+
+def test_an_asymmetric_valley_off_centre_is_as_one_in_its_middle():
+    x = np.linspace(-1, 1, 33)
+    middle = measured_gain.rows(*make({0: (skewed(x), {"status": "asymmetric"})}), CONSTANTS)
+    for centre in (0.125, -0.125):
+        reach = 1 - abs(centre)
+        shape = skewed((x - centre) / reach)
+        verdict = {"status": "asymmetric", "minimum": 2 * centre}
+        off = measured_gain.rows(*make({0: (shape, verdict)}), CONSTANTS)
+        assert {row["flat_side"] for row in off} == {1}
+        for one, other in zip(middle, off, strict=True):
+            for key in ("gain", "train_gain", "test_gain"):
+                assert other[key] == pytest.approx(one[key], abs=0.02)
+            assert math.isnan(one["bound"]) == math.isnan(other["bound"])
+
+
+def test_exact_slopes_give_the_window_where_a_curve_has_them():
+    curves, verdicts = make({0: (skewed(X), {"status": "asymmetric", "minimum": 0.0})})
+    slopes = np.where(X > 0, 2.0, 6.0) * X / 2.0
+    exact = curves.to_pandas().assign(train_slope=np.where(X > 0, slopes, 100 * slopes))
+    exact = pa.Table.from_pandas(exact, schema=curves.schema, preserve_index=False)
+    own = measured_gain.rows(exact, verdicts, CONSTANTS)
+    plain = measured_gain.rows(curves, verdicts, CONSTANTS)
+    assert [row["gain"] for row in own] == [row["gain"] for row in plain]
+    assert [row["bound"] for row in own] != [row["bound"] for row in plain]

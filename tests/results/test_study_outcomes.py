@@ -130,3 +130,12 @@ def test_swa_that_another_made_is_left_out():
     assert one(asked).minima["swa_gain"].notna().sum() == 11
     untrained = variants([({A: "relu"}, 1)], **swa) + variants([({A: "tanh"}, 1)], train_accuracy=0.1)
     assert one(untrained).minima["swa_gain"].notna().sum() == 6
+
+
+def test_the_rise_of_a_minimum_is_the_mean_of_its_directions_that_have_one():
+    rows = minimum({A: "relu"}, 0, (1.0, 1.1, 1.2)) + minimum({A: "tanh"}, 0, (1.0,), rise=NAN)
+    for row, rise in zip(rows, (2.0, 1.0, NAN), strict=False):
+        row["rise"] = rise
+    rises = one(rows).minima.set_index("model")["rise"]
+    assert rises["m-relu"] == pytest.approx(1.5)
+    assert math.isnan(rises["m-tanh"])

@@ -125,6 +125,7 @@ def test_chains_are_those_of_a_naive_loop(shape, kind):
         assert found.loss[chain] == pytest.approx(valley.loss(kept).mean(), abs=1e-13)
         assert found.steep[chain] == pytest.approx((kept < 0).mean())
         assert (found.first[chain], found.last[chain]) == pytest.approx((kept[0], x), abs=1e-13)
+        assert (found.least[chain], found.greatest[chain]) == pytest.approx((min(xs), max(xs)), abs=1e-13)
 
 
 def test_chains_do_not_hang_on_their_number_and_do_on_seed_and_name():
@@ -361,3 +362,12 @@ def test_gains_agree_with_the_closed_form():
     rows = theory.expected_gains(spec(draws=50_000))
     far = [(r["gain"] - r["exact"]) / r["gain_se"] for r in rows if math.isfinite(r["exact"])]
     assert np.abs(far).max() < 4.5
+
+
+def test_rows_say_whether_they_are_inside():
+    rows = theory.averages(spec(ratios=[1, 8, 16], levels=[0.5, 2], rates=[0.03]))
+    inside = {(row["shape"], row["c"], row["level"]) for row in rows if row["inside"]}
+    assert inside == {("linear", 16.0, 0.5)}
+    rows = theory.expected_gains(spec(shapes=["linear"], ratios=[1, 4], scales=[2]))
+    inside = {(row["c"], row["shift"], row["bias"] / 2) for row in rows if row["inside"]}
+    assert inside == {(4.0, "rademacher", share) for share in (0.125, 0.25, 0.5, 0.75)}

@@ -30,9 +30,19 @@ NAMES = (
     "plane_points",
     "toy_2d",
 )
-NAMES += ("toy_2d_curves", "toy_2d_surface", "theory_average", "theory_gain", "claims", "comparison")
+NAMES += (
+    "toy_2d_curves",
+    "toy_2d_surface",
+    "toy_2d_angles",
+    "toy_2d_scans",
+    "theory_average",
+    "theory_gain",
+    "verdicts",
+    "claims",
+    "comparison",
+)
 VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}
-POINT = {"recipe": "paper", "draw": 1, "offset": -0.5, "loss": 0.25}
+POINT = {"recipe": "released", "draw": 1, "offset": -0.5, "loss": 0.25}
 
 
 def row(table, **values):
@@ -86,14 +96,14 @@ def test_an_empty_table_has_its_columns(tmp_path):
 
 def test_numpy_values_and_special_floats_are_kept(tmp_path):
     rows = [
-        {"recipe": "paper", "draw": np.int64(2**62 + 1), "offset": np.float64(1e-300), "loss": math.nan},
+        {"recipe": "released", "draw": np.int64(2**62 + 1), "offset": np.float64(1e-300), "loss": math.nan},
         {"recipe": "é", "draw": np.int32(-1), "offset": 2, "loss": -math.inf},
     ]
     tables.write(tmp_path / "t", "toy_2d_curves", rows)
     got = tables.read(tmp_path / "t", "toy_2d_curves").to_pylist()
     assert math.isnan(got[0].pop("loss"))
     assert got == [
-        {"recipe": "paper", "draw": 2**62 + 1, "offset": 1e-300},
+        {"recipe": "released", "draw": 2**62 + 1, "offset": 1e-300},
         {"recipe": "é", "draw": -1, "offset": 2.0, "loss": -math.inf},
     ]
 
@@ -114,7 +124,8 @@ def without_extras(table, **values):
 def test_an_extra_column_without_values_is_not_in_the_file(tmp_path, arrow):
     """So files of runs without are what they were before there was such a column, and are still read."""
     assert tables.extras("asymmetry") == {"certain"}
-    assert tables.extras("solutions") == set()
+    assert tables.extras("solutions") == {"classes", "wrong_labels", "kernels"}
+    assert tables.extras("shift") == set()
     old = [without_extras("asymmetry", k=k) for k in range(2)]
     null = [one | {"certain": None} for one in old]
     for name, rows in (("left out", old), ("null", null), ("mixed", [old[0], null[1]])):

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from valleys.training.schedule import kept_epochs, learning_rate
+from valleys.training.schedule import cooldown_epochs, cooldown_rate, kept_epochs, learning_rate
 
 
 def test_schedule_of_izmailov_et_al():
@@ -23,3 +23,28 @@ def test_schedule_of_izmailov_et_al():
 )
 def test_kept_epochs(start, every, epochs, kept):
     assert kept_epochs({"epochs": epochs, "swa": {"start": start, "every": every}}) == kept
+
+
+def cooled(epochs=None, lr=None):
+    return {
+        "epochs": 10,
+        "lr": 0.1,
+        "swa": {"start": 6, "lr": 0.04},
+        "cooldown": {"epochs": epochs, "lr": lr},
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rates"),
+    [
+        (cooled(), [0.035, 0.025, 0.015, 0.005]),  # as many epochs as averaging has, from its rate
+        (cooled(epochs=2), [0.03, 0.01]),
+        (cooled(epochs=5, lr=0.2), [0.18, 0.14, 0.1, 0.06, 0.02]),
+        (cooled(epochs=1), [0.02]),
+    ],
+)
+def test_the_cooldown_falls_linearly_to_nothing(recipe, rates):
+    n = cooldown_epochs(recipe)
+    assert [cooldown_rate(epoch, recipe) for epoch in range(n)] == pytest.approx(rates)
+    # The same distance is covered as by a rate that falls at every step, down to nothing.
+    assert sum(rates) == pytest.approx(n * rates[0] / (2 - 1 / n))

@@ -43,7 +43,7 @@ CONFIG = {
         "two": {"span": ["uniform/0", "slope/0"], "at": "test", "points": 3},
     },
     "toy_2d": {"n_draws": 5, "surface_points": 21},
-    "theory": {"chains": 100, "burn_in": 10, "iterates": 10, "draws": 100, "rates": [0.1], "levels": [0.5]},
+    "theory": {"chains": 100, "burn_in": 10, "iterates": 10, "draws": 100, "rates": [0.05], "levels": [0.5]},
 }
 
 

@@ -31,7 +31,7 @@ def stored(tmp_path_factory):
     save_split(root / "data" / "d" / "train.safetensors", split)
     save_weights(root / "cells" / "sgd.safetensors", {"w": torch.randn(40)}, {"model": {"arch": "mlp"}})
     save_checkpoint(root / "cells" / "state" / "c.pt", {"w": torch.randn(40), "epoch": 3})
-    rows = [{"recipe": "paper", "draw": i, "offset": 0.1 * i, "loss": 0.3 * i * i} for i in range(30)]
+    rows = [{"recipe": "released", "draw": i, "offset": 0.1 * i, "loss": 0.3 * i * i} for i in range(30)]
     tables.write(root / "tables" / "toy_2d_curves.parquet", "toy_2d_curves", rows, {"c": 2})
     return folder
 

@@ -74,6 +74,10 @@ def test_what_is_found_is_stored_measured_and_in_tables(finished):
     own = directions[directions["probe"] == "sought"]
     assert own["k"].tolist() == [0, 1]
     assert own["norm"].tolist() == pytest.approx([1, 1], abs=1e-5)
+    swa, _ = load_weights(finished / CELL / "swa.safetensors")
+    apart = torch.cat([(swa[n].double() - weights[n].double()).flatten() for n in sorted(parameters)])
+    assert own["towards_swa"].tolist() == pytest.approx([float(u @ apart) for u in flat], abs=1e-4)
+    assert directions.loc[directions["probe"] != "sought", "towards_swa"].isna().all()
     probed = tables.read(results / "curves.parquet", "curves").to_pandas()
     assert (probed[probed["probe"] == "sought"].groupby("k").size() == 21).all()
 

@@ -428,7 +428,8 @@ def test_the_smoke_experiment_from_data_to_report(site, whole):
         if Path(job["WorkDir"]) == folder
     }
     assert {name.split("_wildcards_")[0].split("-digits")[0] for name in jobs} == {
-        *("prepare_dataset", "train_sgd", "average", "solutions", "directions", "probe", "lines", "plane"),
+        *("prepare_dataset", "train_sgd", "average", "solutions"),
+        *("directions", "search_directions", "probe", "lines", "plane"),
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
         *("aggregate", "study", "sensitivity", "summary_claims_figures_report"),
     }

@@ -52,7 +52,12 @@ def test_end_to_end(finished):
         assert table.num_rows > 0, name
         assert tables.about(results / "tables" / f"{name}.parquet")["versions"]["torch"]
     training = tables.read(results / "tables" / "training.parquet", "training").to_pandas()
-    assert training.groupby("phase").size().to_dict() == {"sgd": 3, "swa": 3, "descent": 3}
+    assert training.groupby("phase").size().to_dict() == {
+        "sgd": 3,
+        "swa": 3,
+        "cooldown": 3,
+        "descent": 3,
+    }
     solutions = tables.read(results / "tables" / "solutions.parquet", "solutions").to_pandas()
     assert sorted(solutions["solution"]) == ["descent", "sgd", "swa"]
     assert (solutions["bn_policy"] == "refreshed").all()
@@ -86,7 +91,7 @@ def test_end_to_end(finished):
     distance = points[points["plane"] == "solutions"].set_index("role")
     assert distance.loc["swa", "x"] == pytest.approx(own_row["distance_to_swa"])
     pictures = sorted(p.suffix for p in (results / "figures").iterdir())
-    assert pictures.count(".png") == pictures.count(".svg") == 17
+    assert pictures.count(".png") == pictures.count(".svg") == 18
     page = (results / "report.html").read_text()
     claims = tables.read(results / "tables" / "claims.parquet", "claims").to_pandas()
     for statement in claims["statement"].unique():
@@ -149,7 +154,7 @@ def test_nothing_to_do_after_a_finished_run(finished):
 
 def test_named_targets_make_their_own_part(tmp_path):
     toy = planned(tmp_path, SMOKE, "toy")
-    assert toy == {"toy_2d": 1, "figures": 2}
+    assert toy == {"toy_2d": 1, "figures": 3}
     prevalence = planned(tmp_path, SMOKE, "prevalence")
     assert prevalence["figures"] == 4  # prevalence, sensitivity and a figure for each of two probes
     assert prevalence["probe"] == 3
@@ -183,7 +188,7 @@ def test_execution_keys_rerun_nothing(finished, keep):
 
 def test_figure_style_redraws_only(finished):
     jobs = planned(finished[0], changed(SMOKE, figures={"dpi": 90}))
-    assert jobs == {"figures": 17, "report": 1}
+    assert jobs == {"figures": 18, "report": 1}
 
 
 def test_a_new_seed_trains_just_that_seed(finished):
@@ -214,7 +219,23 @@ def test_another_window_averages_again_and_trains_nothing(finished):
     assert "prepare_dataset" not in jobs
     assert jobs["average"] == jobs["descend"] == jobs["evaluate"] == jobs["interpolate"] == 1
     assert jobs["refresh_bn"] == 2  # swa and descent; sgd stays
-    assert jobs["probe"] == 1  # the gradient probe reads the sgd solution only
+    assert jobs["probe"] == 2  # the searched one says where swa lies; the gradient probe reads sgd only
+
+
+def test_another_cooldown_trains_nothing_but_it(finished):
+    jobs = planned(finished[0], changed(SMOKE, recipes__quick__cooldown={"epochs": 5}))
+    assert jobs["cooldown"] == jobs["refresh_bn"] == 2  # sgd, of both cells
+    assert not {"prepare_dataset", "split_dataset", "train_sgd", "average", "descend"} & set(jobs)
+
+
+def test_the_solution_last_is_made_of_what_training_left(finished):
+    """It is the end of the training that is done: asked for, it is refreshed and evaluated."""
+    assert not (finished[0] / QUICK / "last.safetensors").exists()  # nobody asked
+    wanted = changed(SMOKE, grid=[SMOKE["grid"][0] | {"solutions": ["sgd", "swa", "descent", "last"]}])
+    jobs = planned(finished[0], wanted)
+    assert jobs["refresh_bn"] == jobs["evaluate"] == 1
+    trained = {"prepare_dataset", "split_dataset", "train_sgd", "cooldown", "average", "descend"}
+    assert not trained & set(jobs)
 
 
 def test_other_constants_judge_again_and_probe_nothing_but_what_is_searched_by_them(finished):
@@ -235,7 +256,7 @@ def test_a_new_plane_makes_just_that(finished):
 
 def test_a_toy_setting_reruns_the_toy_only(finished):
     jobs = planned(finished[0], changed(SMOKE, toy_2d__n_draws=6))
-    assert jobs == {"toy_2d": 1, "claims": 1, "figures": 2, "report": 1}
+    assert jobs == {"toy_2d": 1, "claims": 1, "figures": 3, "report": 1}
 
 
 def test_a_theory_setting_reruns_the_simulations_only(finished):

@@ -78,7 +78,7 @@
   if (claims) {
     const first = Number(claims.dataset.first);
     const filter = document.querySelector(".filter");
-    const [search, experiment, order] = ["search", "experiment", "order"].map((name) => filter.elements[name]);
+    const [search, number, order] = ["search", "number", "order"].map((name) => filter.elements[name]);
     const found = document.querySelector(".found span");
     const more = document.querySelector(".found button");
     let whole = false;
@@ -89,13 +89,13 @@
       const matching = rows.filter((row) => {
         const text = `${row.textContent} ${row.dataset.claim}`.toLowerCase();
         return verdicts.has(row.dataset.verdict)
-          && (!experiment.value || row.dataset.experiment === experiment.value)
+          && (!number.value || row.dataset.number === number.value)
           && words.every((word) => text.includes(word));
       });
       const shown = new Set(whole ? matching : matching.slice(0, first));
       for (const row of rows) row.hidden = !shown.has(row);
       const part = matching.length === rows.length ? `${rows.length}` : `${matching.length} that match (of ${rows.length})`;
-      found.textContent = `${shown.size} of ${part} verdicts shown.`;
+      found.textContent = `${shown.size} of ${part} rows shown.`;
       more.hidden = matching.length <= first;
       more.textContent = whole ? `Show the first ${first}` : `Show all ${matching.length}`;
     };

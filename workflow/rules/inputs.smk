@@ -13,6 +13,23 @@ def cell_of(wildcards):
     return Cell(wildcards.dataset, wildcards.model, wildcards.recipe, int(wildcards.seed))
 
 
+def data_folder(wildcards):
+    """The folder of the data that a cell is trained and measured on: its data set's, or its seed's own."""
+    if experiment.differs_by_seed(wildcards.dataset):
+        return f"{ROOT}/data/{wildcards.dataset}/seed-{wildcards.seed}"
+    return f"{ROOT}/data/{wildcards.dataset}"
+
+
+def train_file(wildcards):
+    """The train images of a cell."""
+    return f"{data_folder(wildcards)}/train.safetensors"
+
+
+def test_file(wildcards):
+    """The test images of a cell."""
+    return f"{data_folder(wildcards)}/test.safetensors"
+
+
 def iterates_folder(path):
     """The folder of a cell's iterates: one that goes when its readers are done, with execution.keep none."""
     return temp(directory(path)) if config["execution"]["keep"] == "none" else directory(path)
@@ -62,7 +79,7 @@ def import_spec(wildcards):
 
 
 def probed_files(wildcards):
-    """What a job of probes reads beside the data: solutions, and directions that are not drawn from a seed."""
+    """What a job of probes reads beside the data: solutions, directions that are not drawn from a seed, and swa."""
     cell = cell_of(wildcards)
     probes = experiment.bundles_of(cell)[wildcards.bundle]
     names = {name for probe in probes for name in experiment.probed_solutions(cell, probe)}
@@ -72,6 +89,8 @@ def probed_files(wildcards):
         for probe in probes
         if experiment.is_computed(probe)
     ]
+    if any(experiment.looks_towards_swa(cell, probe) for probe in probes):
+        (files["swa"],) = named_files(cell, ["swa"])
     return files
 
 

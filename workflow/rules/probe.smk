@@ -2,7 +2,7 @@
 rule directions:
     input:
         unpack(direction_files),
-        train=rules.prepare_dataset.output.train,
+        train=train_file,
     output:
         weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
     log:
@@ -30,8 +30,8 @@ rule directions:
 rule search_directions:
     input:
         unpack(direction_files),
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
         weights=f"{CELL}/probes/{{probe}}/directions.safetensors",
         searches=f"{CELL}/probes/{{probe}}/searches.parquet",
@@ -59,8 +59,8 @@ rule search_directions:
 rule probe:
     input:
         unpack(probed_files),
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
         curves=f"{CELL}/probes/{{bundle}}/curves.parquet",
         directions=f"{CELL}/probes/{{bundle}}/directions.parquet",
@@ -85,7 +85,7 @@ rule probe:
 rule connect:
     input:
         unpack(line_ends),
-        train=rules.prepare_dataset.output.train,
+        train=train_file,
     output:
         bends=f"{CELL}/lines/{{line}}-bends.safetensors",
     log:
@@ -109,8 +109,8 @@ rule connect:
 rule interpolate:
     input:
         unpack(line_files),
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
         table=f"{CELL}/lines/{{line}}.parquet",
     log:
@@ -135,8 +135,8 @@ rule plane:
     input:
         unpack(plane_files),
         solutions=solution_files,
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
         planes=f"{CELL}/planes/{{plane}}/planes.parquet",
         plane_points=f"{CELL}/planes/{{plane}}/plane_points.parquet",

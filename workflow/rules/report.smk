@@ -74,6 +74,7 @@ rule claims:
         [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)],
     output:
         table=f"{ROOT}/tables/claims.parquet",
+        verdicts=f"{ROOT}/tables/verdicts.parquet",
     log:
         f"{ROOT}/logs/claims.log",
     benchmark:

@@ -4,6 +4,8 @@ rule toy_2d:
         toy_2d=f"{ROOT}/tables/toy_2d.parquet",
         toy_2d_curves=f"{ROOT}/tables/toy_2d_curves.parquet",
         toy_2d_surface=f"{ROOT}/tables/toy_2d_surface.parquet",
+        toy_2d_angles=f"{ROOT}/tables/toy_2d_angles.parquet",
+        toy_2d_scans=f"{ROOT}/tables/toy_2d_scans.parquet",
     log:
         f"{ROOT}/logs/toy_2d.log",
     benchmark:

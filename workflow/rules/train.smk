@@ -1,13 +1,14 @@
-# From a seed to three solutions: sgd, swa (average, BN refreshed) and descent, and their losses.
+# From a seed to the solutions sgd (rate cooled down), swa (average) and descent, BN refreshed, and their losses.
 # Priorities rise along a cell's chain: cells are finished one after the other, and Snakemake, which looks at the
 # inputs of all ready jobs whenever one ends, has fewer of them.
 rule train_sgd:
     input:
         unpack(start_files),
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
-        weights=f"{CELL}/raw/sgd.safetensors",
+        last=f"{CELL}/raw/last.safetensors",
+        start=f"{CELL}/raw/start.safetensors",
         iterates=iterates_folder(f"{CELL}/iterates"),
         table=f"{CELL}/training.parquet",
     log:
@@ -27,10 +28,36 @@ rule train_sgd:
         "../scripts/train_sgd.py"
 
 
+rule cooldown:
+    input:
+        start=rules.train_sgd.output.start,
+        train=train_file,
+        test=test_file,
+    output:
+        weights=f"{CELL}/raw/sgd.safetensors",
+        table=f"{CELL}/cooldown.parquet",
+    log:
+        f"{LOGS}/cooldown.log",
+    benchmark:
+        f"{BENCHMARKS}/cooldown.tsv"
+    priority: 10
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("cooldown", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("cooldown", w, attempt),
+        gpu=costs.gpus("cooldown"),
+    params:
+        spec=lambda w: params_of.cooldown(w.recipe, w.seed),
+    script:
+        "../scripts/cooldown.py"
+
+
 rule average:
     input:
         iterates=rules.train_sgd.output.iterates,
-        sgd=rules.train_sgd.output.weights,
+        last=rules.train_sgd.output.last,
     output:
         weights=f"{CELL}/raw/swa.safetensors",
     log:
@@ -53,7 +80,7 @@ rule average:
 rule refresh_bn:
     input:
         weights=f"{CELL}/raw/{{solution}}.safetensors",
-        train=rules.prepare_dataset.output.train,
+        train=train_file,
     output:
         weights=f"{CELL}/{{solution}}.safetensors",
     log:
@@ -84,7 +111,7 @@ rule import_solution:
         shards=lambda w: [
             schema.input_path(path) for path in originals.shards(experiment, cell_of(w), w.solution)
         ],
-        train=rules.prepare_dataset.output.train,
+        train=train_file,
     output:
         weights=f"{CELL}/{{solution}}.safetensors",
     log:
@@ -109,8 +136,8 @@ rule import_solution:
 
 rule descend:
     input:
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
         swa=f"{CELL}/swa.safetensors",
     output:
         weights=f"{CELL}/raw/descent.safetensors",
@@ -136,8 +163,8 @@ rule descend:
 rule evaluate:
     input:
         solutions=solution_files,
-        train=rules.prepare_dataset.output.train,
-        test=rules.prepare_dataset.output.test,
+        train=train_file,
+        test=test_file,
     output:
         table=f"{CELL}/solutions.parquet",
     log:

@@ -1,4 +1,4 @@
-"""Judge each claim from the tables. In: the tables by name. Out: ``table`` (claims)."""
+"""Judge each claim from the tables. In: the tables by name. Out: ``table`` (claims), ``verdicts``."""
 
 from valleys.execution.jobs import job
 
@@ -7,7 +7,10 @@ with job(snakemake) as log:
     from valleys.storage import tables
 
     spec = snakemake.params.spec
+    settings = claims.Settings(**spec["claims"])
     data = tables.frames(snakemake.input)
-    rows = claims.judge(data, **spec["claims"])
+    rows = claims.judge(data, settings)
     tables.write(snakemake.output.table, "claims", rows, snakemake.params.config)
-    log.info("%d claims", len(rows))
+    twelve = claims.judge_twelve(rows, settings.alpha)
+    tables.write(snakemake.output.verdicts, "verdicts", twelve, snakemake.params.config)
+    log.info("%d rows; %s", len(rows), ", ".join(f"{row['claim']}: {row['verdict']}" for row in twelve))

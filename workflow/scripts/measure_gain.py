@@ -9,7 +9,8 @@ with job(snakemake) as log:
     from valleys.results import measured_gain
     from valleys.storage import tables
 
-    curves = tables.concat(snakemake.input.curves, "curves")
-    rows = measured_gain.rows(curves, tables.read(snakemake.input.asymmetry, "asymmetry"))
-    tables.write(snakemake.output.table, "theory_measured", rows, snakemake.params.spec)
+    spec, curves = snakemake.params.spec, tables.concat(snakemake.input.curves, "curves")
+    asymmetry = tables.read(snakemake.input.asymmetry, "asymmetry")
+    rows = measured_gain.rows(curves, asymmetry, spec["asymmetry"])
+    tables.write(snakemake.output.table, "theory_measured", rows, spec)
     log.info("%d rows", len(rows))

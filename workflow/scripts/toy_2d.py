@@ -1,6 +1,6 @@
-"""The 2-D MLP: one sigmoid neuron on two 1-D Gaussians; surface, lines, Definition 1 over data draws.
+"""The 2-D MLP: one sigmoid neuron on two 1-D Gaussians; surface, lines, Definition 1 at all angles.
 
-Out: ``toy_2d``, ``toy_2d_curves``, ``toy_2d_surface`` (tables).
+Out: ``toy_2d``, ``toy_2d_curves``, ``toy_2d_surface``, ``toy_2d_angles``, ``toy_2d_scans`` (tables).
 """
 
 from valleys.execution.jobs import job

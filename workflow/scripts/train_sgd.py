@@ -1,8 +1,7 @@
 """Train one cell from its seed, keeping the iterates of the averaging phase.
 
-In: ``train``, ``test`` and, for recipes that start from another, ``start``. Out: ``weights`` (the sgd
-solution, BN as training left it), ``iterates`` (folder of safetensors, one an epoch of the averaging phase,
-or of the last ones only: ``execution.keep``), ``table`` (training). Killed, a rerun goes on.
+In: ``train``, ``test``, ``start`` (of recipes that start from another). Out: ``last``, ``start`` (where
+averaging begins), ``iterates`` (folder), ``table`` (training). Killed, a rerun goes on.
 """
 
 from valleys.execution.jobs import arithmetic, compiles, data_checksums, job, pick_device, read_splits
@@ -14,6 +13,7 @@ with job(snakemake) as log:
     from valleys.costs import sizes
     from valleys.models import solutions
     from valleys.storage import tables
+    from valleys.storage.weights import load_weights
     from valleys.training import sgd
     from valleys.training.iterates import publish_iterates
     from valleys.training.trainer import state_folder
@@ -32,6 +32,8 @@ with job(snakemake) as log:
     options = {"seed": cell.seed, "checkpoint_every": every, "keep_last": kept, "compiled": compiled}
     rows = sgd.train(model, splits, spec["recipe"], state_dir=state, **options)
     about = solutions.describe(spec, *images, cell.path)
-    solutions.save(snakemake.output.weights, model.state_dict(), about, solution="sgd", iterates=0)
+    ends = {"last": model.state_dict(), "start": load_weights(state / sgd.START, ours=True)[0]}
+    for name, weights in ends.items():
+        solutions.save(snakemake.output[name], weights, about, solution=name, iterates=0)
     tables.write(snakemake.output.table, "training", [{**cell.columns(), **row} for row in rows], spec)
     publish_iterates(state, Path(snakemake.output.iterates), spec["recipe"])

@@ -19,6 +19,7 @@ from valleys.asymmetry.grids import (
     checked_grid,
     checked_numbers,
 )
+from valleys.asymmetry.own_minimum import own_minimum
 from valleys.errors import ValleysError
 
 TIE = 1e-5  # a level this much (relative) below c counts as c (`reaches`)
@@ -34,8 +35,8 @@ class Detection:
     status : str
         "asymmetric": ``c_star`` reaches c (`reaches`). "symmetric": a minimum along u, and it does not.
         "not_minimum": the curve is lower outside ``[-minimum_within R, minimum_within R]`` than inside, by
-        more than the noise, or one side does not rise in any window. "flat": neither side rises by more than
-        the noise.
+        more than the noise, or one side does not rise in any window: it has no positive outward slope there.
+        "flat": neither side rises by more than the noise.
     c_star : float
         Strongest level over all windows and both orientations; NaN for "not_minimum" and "flat". At most 1
         (it may be negative) when no window satisfies the definition at any c > 1.
@@ -51,8 +52,14 @@ class Detection:
         "not_minimum".
     rise_plus, rise_minus : float
         ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)``.
-    rise_ratio, asymmetry_index : float
-        ``rise_minus / rise_plus`` and its log (0 = symmetric); NaN unless both rises are positive.
+    minimum, reach : float
+        m, the offset of the least point of the curve, between its offsets too (`own_minimum`), and
+        ``R' = R - |m|``. NaN, as the next two, for "not_minimum" and "flat".
+    rise : float
+        The larger of the rises about m, ``phi(m + R') - phi(m)`` and ``phi(m - R') - phi(m)``.
+    asymmetry_index : float
+        ``log [(phi(m - R') - phi(m)) / (phi(m + R') - phi(m))]``: 0 is symmetric, above 0 the side of -u is
+        the steeper one. A symmetric curve that lies off centre has 0. NaN unless both rises are positive.
     """
 
     status: str
@@ -64,7 +71,9 @@ class Detection:
     argmin_offset: float
     rise_plus: float
     rise_minus: float
-    rise_ratio: float
+    minimum: float
+    reach: float
+    rise: float
     asymmetry_index: float
 
     def asdict(self) -> dict[str, str | float | int]:
@@ -294,14 +303,21 @@ def _detect_rows(
     c_star = level[rows, chosen]
     p = sup[side, rows, start, end]
     reached = reaches(c_star, c)
+    own = np.full((4, count), nan)
+    own[:, judged] = own_minimum(
+        offsets[judged],
+        losses[judged],
+        None if slopes is None else slopes[judged],
+        lowest[judged],
+        minimum_within,
+    )
     for k in range(count):
         ok = bool(judged[k])
         if ok:
             status = "asymmetric" if reached[k] else "symmetric"
         else:
             status = "flat" if flat[k] else "not_minimum"
-        plus, minus = float(rise_plus[k]), float(rise_minus[k])
-        rises = plus > 0 and minus > 0
+        minimum, reach, plus, minus = map(float, own[:, k])
         yield Detection(
             status=status,
             c_star=float(c_star[k]) if ok else nan,
@@ -310,8 +326,10 @@ def _detect_rows(
             r=float(ends[k, end[k]]) if ok else nan,
             p=float(p[k]) if ok else nan,
             argmin_offset=float(argmin[k]),
-            rise_plus=plus,
-            rise_minus=minus,
-            rise_ratio=minus / plus if rises else nan,
-            asymmetry_index=log(minus) - log(plus) if rises else nan,
+            rise_plus=float(rise_plus[k]),
+            rise_minus=float(rise_minus[k]),
+            minimum=minimum,
+            reach=reach,
+            rise=max(plus, minus),
+            asymmetry_index=log(minus) - log(plus) if plus > 0 and minus > 0 else nan,
         )

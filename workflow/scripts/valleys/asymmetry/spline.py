@@ -47,6 +47,29 @@ def upsample(
     return between, steepness
 
 
+def between(
+    offsets: ArrayLike, values: ArrayLike, places: ArrayLike, slopes: ArrayLike | None = None
+) -> tuple[Floats, Floats]:
+    """Return a curve and its slopes at any places, on the spline of `upsample`.
+
+    Parameters
+    ----------
+    offsets, values, slopes : array_like, shape (n,)
+        The curve, offset 0 in the middle; with `slopes` the spline has them.
+    places : array_like, shape (m,)
+        Within the offsets.
+
+    Returns
+    -------
+    values, slopes : ndarray, shape (m,)
+    """
+    x, y = np.asarray(offsets, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    given = None if slopes is None else np.asarray(slopes, dtype=np.float64)
+    spline, places = _spline(x, list(range(len(x))), y, given), np.asarray(places, dtype=np.float64)
+    bent = spline(places)
+    return unbent(bent, y[len(x) // 2]), spline(places, 1) * LARGE * np.cosh(np.clip(bent, -640, 640))
+
+
 def _spline(x: Floats, at: list[int], y: Floats, slopes: Floats | None) -> CubicHermiteSpline | CubicSpline:
     """Return the spline of `upsample`, of asinh(rise / `LARGE`)."""
     rise = (y - y[at.index(len(x) // 2)]) / LARGE

@@ -1,20 +1,24 @@
-"""Experiment 6: barriers between solutions of different cells.
+"""Experiment 6: barriers between solutions of different cells (claim 9).
 
-Claims are told apart by what a line joins, not by its name (straight lines within a cell are experiment 2):
+Claims are told apart by what a line joins, not by its name (straight lines within a cell are experiment 2).
+The value of a seed is the barrier on its line. Rule mean, against `Settings.barrier`:
 
 ``one_basin``, straight lines to another recipe's cell of the same seed
-    Barrier rule, supported when there is none. Whether that recipe continued from the solution or began at
-    the same initial weights is not in the tables: the config says it.
-``line_looks_sharp_from_one_side``, the same lines
-    m is the t of the least train loss. A seed counts when the rises from there at m - 1 and m + 1 (as far off
-    as the two solutions are from each other; nearer, on both sides alike, where the line ends before) differ
-    by c or more. Share rule. Where the minimum is at an end of the line a seed is left out.
+    The barrier is below. Decides claim 9. Whether that recipe continued from the solution or began at the
+    same initial weights is not in the tables: the config says it.
 ``seeds_are_apart``, straight lines to another seed
-    Barrier rule, supported when there is one. Neighbouring pairs of seeds share a solution; the interval
-    takes them for independent.
+    The barrier is above. Beside. Neighbouring pairs of seeds share a solution; the test takes them for
+    independent.
 ``seeds_are_connected`` (``solutions_are_connected`` where the seed is the same), paths with trained bends
-    Barrier rule, supported when there is none on the path. The note has the barrier on the straight line
-    between the same ends, if that was measured.
+    The barrier on the path is below. Beside. The note has the barrier on the straight line between the same
+    ends, if that was measured.
+
+Rule share, against one half:
+
+``line_looks_sharp_from_one_side``, the lines of ``one_basin``
+    m is the t of the least train loss. A seed's value is 1 where the rises from there at m - 1 and m + 1 (as
+    far off as the two solutions are from each other; nearer, on both sides alike, where the line ends before)
+    differ by c or more, else 0. Where the minimum is at an end of the line a seed is left out. Beside.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ import numpy as np
 import pandas as pd
 
 from valleys.asymmetry.definition import reaches
-from valleys.claims.rows import Row, by_seed_of, share_row
-from valleys.claims.rules import REFUTED, SUPPORTED, barrier_verdict
-from valleys.results import measures, stats
+from valleys.claims.rows import Row, joined, mean_row, share_row
+from valleys.claims.settings import Settings
+from valleys.results import measures
 from valleys.results.measures import SETTING
 
 _JOINED = {  # claim, whether it says that there is a barrier, statement; by `measures.kind_of_line`
@@ -61,24 +65,22 @@ _JOINED = {  # claim, whether it says that there is a barrier, statement; by `me
 }
 
 
-def judge(interpolation: pd.DataFrame, c: float, level: float, barrier: float) -> Iterator[Row]:
+def judge(interpolation: pd.DataFrame, settings: Settings) -> Iterator[Row]:
     """Experiment 6: barriers between solutions of different cells, on straight lines and trained paths."""
     kinds = measures.kind_of_line(interpolation)
-    joined = interpolation.assign(joins=kinds)[kinds != "cell"]
-    for (*names, kind), rows in joined.groupby([*SETTING, "line", "joins"], sort=True):
+    apart = interpolation.assign(joins=kinds)[kinds != "cell"]
+    for (*names, kind), rows in apart.groupby([*SETTING, "line", "joins"], sort=True):
         scope = "/".join(map(str, names))
-        yield _barrier_row(rows, interpolation, kind, scope, level, barrier)
+        yield _barrier_row(rows, interpolation, kind, scope, settings)
         if kind == "recipe":
-            yield _one_sided_row(rows, scope, c, level)
+            yield _one_sided_row(rows, scope, settings)
 
 
 def _barrier_row(
-    rows: pd.DataFrame, interpolation: pd.DataFrame, kind: str, scope: str, level: float, threshold: float
+    rows: pd.DataFrame, interpolation: pd.DataFrame, kind: str, scope: str, settings: Settings
 ) -> Row:
     claim, claimed, statement = _JOINED[kind]
-    found = measures.barriers(rows)
-    train, test = (found[split][np.isfinite(found[split])] for split in ("train", "test"))
-    interval = stats.mean_interval(train, level)
+    found = measures.barriers(rows).set_index("seed")
     notes = [_ends(rows)]
     if kind.endswith("-path"):
         notes.append(f"{rows['path'].iloc[0]} path")
@@ -87,33 +89,26 @@ def _barrier_row(
             notes.append(
                 f"on the straight line {measures.barriers(straight)['train'].mean():.3g} nats (mean)"
             )
-    notes.append(f"test-loss barrier {test.mean() if len(test) else math.nan:.3g} nats (mean)")
+    notes.append(f"test-loss barrier {found['test'].mean():.3g} nats (mean)")
     notes.append(f"BN {rows['bn_policy'].iloc[0]} on the line")
-    if len(train) < len(found):
-        notes.append(f"seeds with a train loss that is not finite, left out: {len(found) - len(train)}")
-    if len(train) < 2:
-        notes.append(f"n = {len(train)} has no interval")
-    elif kind.startswith("seed"):
+    if len(found) > 1 and kind.startswith("seed"):
         notes.append("neighbouring pairs share a seed")
-    above, below = (REFUTED, SUPPORTED) if not claimed else (SUPPORTED, REFUTED)
-    return {
-        "claim": claim,
-        "experiment": 6,
-        "scope": scope,
-        "statement": statement,
-        "verdict": barrier_verdict(interval, threshold, claimed=claimed),
-        "measure": "greatest train loss above the chord between the two solutions, mean over seeds",
-        "effect": interval.estimate,
-        "unit": "nats",
-        "low": max(interval.low, 0.0) if math.isfinite(interval.low) else math.nan,  # it cannot be less
-        "high": interval.high,
-        "n": len(train),
-        "p_value": None,
-        "by_seed": by_seed_of(found.set_index("seed")["train"]),
-        "test": "t interval of the mean",
-        "rule": f"{below}: interval below {threshold:g} nats; {above}: above",
-        "note": "; ".join(notes),
-    }
+    return mean_row(
+        claim,
+        scope,
+        statement,
+        found["train"],
+        sign=1 if claimed else -1,
+        at=settings.barrier,
+        limits=(0, math.inf),  # a barrier cannot be less
+        measure="greatest train loss above the chord between the two solutions, mean over seeds",
+        unit="nats",
+        note=joined(*notes),
+        experiment=6,
+        number=9,
+        decides=kind == "recipe",
+        **settings.test,
+    )
 
 
 def _ends(rows: pd.DataFrame) -> str:
@@ -128,29 +123,31 @@ def _ends(rows: pd.DataFrame) -> str:
     return f"{words} of {' and '.join(stop)}" if stop else words
 
 
-def _one_sided_row(rows: pd.DataFrame, scope: str, c: float, level: float) -> Row:
+def _one_sided_row(rows: pd.DataFrame, scope: str, settings: Settings) -> Row:
     found = pd.DataFrame([side_measures(line) for _, line in rows.groupby("seed")])
     steep = found.max(axis=1, skipna=False)
-    hit = reaches(steep, c * found.min(axis=1)) & (steep > 0)
-    n = int(steep.notna().sum())
+    hit = reaches(steep, settings.c * found.min(axis=1)) & (steep > 0)
     towards = (found["stop"] > found["start"])[hit]
     first = rows.iloc[0]
     start, stop = f"{first['start']} (t < m)", f"{first['stop']} of recipe {first['stop_recipe']} (t > m)"
-    notes = [
-        f"of these, steep towards {start} in {int((~towards).sum())}, towards {stop} in {int(towards.sum())}"
-    ]
-    if n < len(found):
-        notes.append(f"seeds whose minimum is at an end of the line, left out: {len(found) - n}")
+    known = steep.notna()
+    lost = int((~known).sum())
     return share_row(
         "line_looks_sharp_from_one_side",
-        6,
         scope,
         "on the line through two solutions the minimum looks sharp from one side and wide from the other",
-        int(hit.sum()),
-        n,
-        measure=f"share of seeds in which the rises on the two sides of the line's minimum differ {c:g}-fold",
-        level=level,
-        note="; ".join(notes),
+        hit[known].to_numpy(dtype=np.float64),
+        at=0.5,
+        measure="share of seeds in which the rises on the two sides of the line's minimum differ "
+        f"{settings.c:g}-fold",
+        note=joined(
+            f"of these, steep towards {start} in {int((~towards).sum())}, towards {stop} in "
+            f"{int(towards.sum())}",
+            f"seeds whose minimum is at an end of the line, left out: {lost}" if lost else "",
+        ),
+        experiment=6,
+        number=9,
+        **settings.test,
     )
 
 

@@ -1,15 +1,14 @@
 """All claims judged in one go; what each says, and by which rule, stands in its own module.
 
-A verdict is ``supported``, ``refuted`` or ``inconclusive``. `valleys.claims.rules` has the rules, and the
-module of each experiment says what it applies them to.
+`valleys.claims.rules` has the rules, and the module of each subject says what it applies them to. Each row
+says which of the twelve claims it belongs to; `valleys.claims.verdicts` makes one verdict of the rows that
+decide.
 
 Directions of one minimum are not independent: they share the weights, the images and, for most kinds, a mean
-direction. The claims of experiments 5, 12 and 13 therefore take one value a minimum (seed) first, and n
-counts minima.
+direction. So each row takes one value a minimum first, and n counts minima.
 
-Claims are judged separately for each data set, model and recipe, simulations for each shape of valley;
-p-values are not corrected for the number of rows, which each row's note and the report state, but where the
-rule says so. (With the six seeds of a sign test no correction would let any of several rows reach 0.05.)
+Rows are judged separately for each data set, model and recipe, simulations for each shape of valley. Their
+p-values are not adjusted for the number of rows: the twelve verdicts are what is, and they come first.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import pandas as pd
 from valleys.claims import (
     basin,
     measured_gain,
+    neighbours,
     paper_selection,
     prevalence,
     search,
@@ -33,13 +33,15 @@ from valleys.claims import (
     toy,
 )
 from valleys.claims.rows import Row
-from valleys.results import measures, study_outcomes
+from valleys.claims.settings import Settings
+from valleys.results import measures
 
 Frames = Mapping[str, pd.DataFrame]
 JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
     prevalence.judge,
     swa.judge,
     paper_selection.judge,
+    neighbours.judge,
     shift.judge,
     basin.judge,
     toy.judge,
@@ -50,21 +52,14 @@ JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
     measured_gain.judge,
     studies.judge,
 )
-"""What judges claims, in the order of rows; each is given the tables and settings that its parameters name.
+"""What judges claims, in the order of rows; each is given the tables that its parameters name.
 
-The tables are those of `valleys.config.catalogue.TABLES` that have ``claims``, and ``study``.
+The tables are those of `valleys.config.catalogue.TABLES` that have ``claims``, and ``study``; ``settings`` is
+the `Settings` of the run.
 """
 
 
-def judge(
-    data: Frames,
-    *,
-    c: float = 2.0,
-    alpha: float = 0.05,
-    level: float = 0.95,
-    barrier: float = 0.1,
-    factors: study_outcomes.Order | None = None,
-) -> list[Row]:
+def judge(data: Frames, settings: Settings) -> list[Row]:
     """Return the rows of the ``claims`` table.
 
     Parameters
@@ -72,21 +67,15 @@ def judge(
     data
         The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked, where
         there are any.
-    c
-        Level from which a direction counts as asymmetric.
-    alpha
-        Two-sided significance level of tests.
-    level
-        Confidence level of intervals.
-    barrier
-        Train-loss barriers below this (nats) count as none.
-    factors
-        Study to factor to its levels, in the order of the config.
+    settings
+        Constants of the rules, and what the config says of probes and data sets.
     """
-    settings = {"c": c, "alpha": alpha, "level": level, "barrier": barrier, "factors": factors}
-    known = {"study": None, **settings, **measures.with_own_minima(data)}
+    known = {"study": None, "settings": settings, **measures.with_own_minima(data)}
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
-    return [{"by_seed": "", **row} for row in rows]
+    return [{**_EMPTY, **row} for row in rows]
+
+
+_EMPTY = {"by_seed": "", "number": 0, "decides": False, "p_for": None, "p_against": None, "n_needed": None}
 
 
 def asked_of(judge: Callable[..., Iterable[Row]]) -> list[str]:
@@ -95,11 +84,40 @@ def asked_of(judge: Callable[..., Iterable[Row]]) -> list[str]:
 
 
 def as_text(claims: pd.DataFrame) -> str:
-    """Return the claims as a table for the terminal."""
+    """Return the rows of the ``claims`` table for the terminal, those of claim 1 first, of none last."""
     from tabulate import tabulate
 
     lines = []
-    for row in claims.itertuples():
+    for row in claims.sort_values(
+        "number", key=lambda of: of.where(of > 0, _LAST), kind="stable"
+    ).itertuples():
         effect = f"{row.effect:+.3g} [{row.low:+.3g}, {row.high:+.3g}] {row.unit}"
-        lines.append([row.verdict, row.claim, row.scope, effect, row.n])
-    return tabulate(lines, headers=["verdict", "claim", "scope", "effect [95 % interval]", "n"])
+        lines.append([row.number or "", row.verdict, row.claim, row.scope, effect, row.n])
+    return tabulate(lines, headers=["", "verdict", "claim", "scope", "effect [95 % interval]", "n"])
+
+
+_LAST = 10**6  # after every claim's number
+
+
+def verdicts_as_text(verdicts: pd.DataFrame) -> str:
+    """Return the ``verdicts`` table, one claim after another, for the terminal."""
+    from tabulate import tabulate
+
+    lines = [
+        [
+            row.number,
+            row.verdict,
+            row.statement,
+            row.effect or "-",
+            row.n,
+            "-" if pd.isna(row.p_adjusted) else f"{row.p_adjusted:.2g}",
+        ]
+        for row in verdicts.itertuples()
+    ]
+    return tabulate(
+        lines,
+        headers=["", "verdict", "claim", "effect [95 % interval]", "n", "p (Holm)"],
+        maxcolwidths=[None, None, 44, 40, None, None],
+        disable_numparse=True,
+        colalign=("right", "left", "left", "left", "right", "right"),
+    )

@@ -1,4 +1,4 @@
-"""What claims about studies share: minima left out, shares of asymmetric directions, comparisons."""
+"""What claims about studies share: minima left out, shares of asymmetric directions, contrasts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys.claims.rows import Row, joined, paired_row
-from valleys.results import study_outcomes
+from valleys.claims.rows import Row, joined, mean_row, refused_row, share_row
+from valleys.claims.settings import Settings
+from valleys.results import measures, study_outcomes
 
 
 def left_out(minima: pd.DataFrame) -> str:
@@ -26,44 +27,48 @@ def without_index(minima: pd.DataFrame) -> str:
     return f"{lost} of {int(minima['directions'].sum())} directions without an index" if lost else ""
 
 
+def is_headline(minima: pd.DataFrame, probe: str, settings: Settings) -> bool:
+    """Whether a probe's rows decide: kind uniform over all parameters, at the headline rise."""
+    drawn = set(zip(minima["kind"], minima["group"], strict=True))
+    return drawn == {("uniform", "all")} and settings.is_headline(probe)
+
+
 def most_directions(
     study: study_outcomes.Study,
     plain: pd.DataFrame,
     where: study_outcomes.Levels,
     name: str,
     experiment: int,
+    settings: Settings,
     *,
-    alpha: float,
-    level: float,
+    number: int,
     claim: str = "most_directions_are_asymmetric",
     statement: str = "most directions at an SGD minimum are asymmetric",
     comparisons: int = 1,
 ) -> Iterator[Row]:
     """Share of a minimum's directions that are asymmetric, by probe, for some variants of a study.
 
-    A row of the paired rule: a minimum's share is held against one half. Whether at least one direction is
-    asymmetric is not asked, as that hangs on how many were drawn.
+    A row of the rule share: a minimum's share is held against one half. Whether at least one direction is
+    asymmetric is not asked, as that hangs on how many were drawn. These rows decide no claim.
     """
     for probe, all_rows in study.take(plain, where).groupby("probe", sort=True):
-        rows = all_rows[all_rows["trained"]].set_index("seed")
-        yield paired_row(
+        rows = all_rows[all_rows["trained"]]
+        yield share_row(
             claim,
             f"{study.name}/{name}/{probe}",
             statement,
             rows["asymmetric"] / rows["directions"],
-            sign=1,
-            measure="share of a minimum's directions that are asymmetric (Definition 1), mean over minima",
-            unit="share",
-            alpha=alpha,
-            level=level,
-            experiment=experiment,
             at=0.5,
-            limits=(0, 1),
+            measure="share of a minimum's directions that are asymmetric (Definition 1), mean over minima",
             note=joined(
+                settings.about_rise(str(probe)),
                 f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}",
                 f"one of {comparisons} levels, p not corrected" if comparisons > 1 else "",
                 left_out(all_rows),
             ),
+            experiment=experiment,
+            number=number,
+            **settings.test,
         )
 
 
@@ -74,44 +79,51 @@ def contrast(
     statement: str,
     first: pd.DataFrame,
     second: pd.DataFrame,
+    settings: Settings,
     *,
     comparisons: int,
     names: tuple[str, str],
-    alpha: float,
-    level: float,
+    number: int,
+    decides: bool = False,
     measure: str = "index",
     text: str = "mean |asymmetry index|",
     unit: str = "log ratio",
     experiment: int = 10,
 ) -> Row:
-    """Return a row of the paired rule for ``first - second``, claimed to be above 0."""
+    """Return a row of the rule mean for ``first - second``, claimed to be above 0.
+
+    A contrast of the index is refused where the median rises of the two sides are more than two-fold apart
+    (`measures.equal_rises`). Those of other measures are not: a curvature has no rise, and where a radius
+    ends before its rise is met, the minimum is at least that wide.
+    """
     both = pd.concat([first, second])
-    differences = study_outcomes.by_seed(first, second, measure)
-    notes = []
+    good = [rows[rows["trained"]] for rows in (first, second)]
+    notes = [settings.about_rise(str(probe)) for probe in dict.fromkeys(both["probe"])]
     if measure == "index":
-        shares = []
-        for name, rows in zip(names, (first, second), strict=True):
-            good = rows[rows["trained"]]
-            shares.append(f"{name} {int(good['asymmetric'].sum())} of {int(good['directions'].sum())}")
-        notes += [f"asymmetric directions: {', '.join(shares)}", without_index(both[both["trained"]])]
+        counts = (f"{int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}" for rows in good)
+        shares = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+        notes += [f"asymmetric directions: {shares}", without_index(both[both["trained"]])]
     means = ", ".join(
-        f"{name} {rows.loc[rows['trained'], measure].mean():.3g}"
-        for name, rows in zip(names, (first, second), strict=True)
-        if np.isfinite(rows.loc[rows["trained"], measure]).any()
+        f"{name} {rows[measure].mean():.3g}"
+        for name, rows in zip(names, good, strict=True)
+        if np.isfinite(rows[measure]).any()
     )
     notes += [f"means: {means}" if means else "", left_out(both)]
     if comparisons > 1:
         notes.append(f"one of {comparisons} such comparisons in this study, p not corrected")
-    return paired_row(
+    row = mean_row(
         claim,
         f"{study.name}/{scope}",
         statement,
-        differences,
+        study_outcomes.by_seed(first, second, measure),
         sign=1,
         measure=f"{text}: {names[0]} - {names[1]}, within a seed",
         unit=unit,
-        alpha=alpha,
-        level=level,
+        note=joined(*dict.fromkeys(notes)),
         experiment=experiment,
-        note=joined(*notes),
+        number=number,
+        decides=decides,
+        **settings.test,
     )
+    why = measures.equal_rises(*good) if measure == "index" else ""
+    return refused_row(row, why) if why else row

@@ -1,27 +1,30 @@
-"""Experiment 2 with descent epochs chosen as the paper's code chooses them.
+"""Experiment 2 with descent epochs chosen as the paper's code chooses them. Beside claim 8.
 
 ``swa_paper_selection_exists``
-    Share rule, over seeds: whether a descent epoch has a lower train loss and a higher test loss than swa,
-    which is what the paper's code asks of an epoch to keep it.
+    Rule share, above one half. A seed's value is 1 where a descent epoch has a lower train loss and a higher
+    test loss than swa, else 0. That is what the paper's code asks of an epoch to keep it.
 ``swa_test_loss_paper_selection``
-    Never judged: the difference in test loss at epochs chosen for it. Always inconclusive; its size is given.
+    The difference in test loss at epochs chosen for it. No data could decide it, so it is never judged; its
+    size is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from valleys.claims.rows import Row, by_seed_of, share_row
-from valleys.claims.rules import INCONCLUSIVE
+from valleys.claims.rules import NOT_DECIDABLE
+from valleys.claims.settings import Settings
 from valleys.results import stats
 from valleys.results.measures import SETTING
 
 _SELECTED = "epochs chosen by their test loss, as the paper's code does: biased towards the claim"
 
 
-def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
+def judge(training: pd.DataFrame, settings: Settings) -> Iterator[Row]:
     """Experiment 2 as the paper's code selects: descent epochs whose test loss is above SWA's.
 
     The code keeps an epoch when its train loss is below SWA's and its test loss above; the last one kept is
@@ -35,26 +38,28 @@ def judge(training: pd.DataFrame, level: float) -> Iterator[Row]:
         found = {seed: run for seed, run in kept.items() if len(run)}
         yield share_row(
             "swa_paper_selection_exists",
-            2,
             scope,
             "SGD continued from SWA passes an epoch of lower train loss and higher test loss than SWA's",
-            len(found),
-            len(kept),
+            np.array([len(run) > 0 for run in kept.values()], dtype=np.float64),
+            at=0.5,
             measure="share of seeds with such an epoch among those of the descent",
-            level=level,
             note=f"{_SELECTED}; {rows['epoch'].max()} epochs a seed, "
             f"such ones by seed: {', '.join(str(len(run)) for run in kept.values())}",
+            experiment=2,
+            number=8,
+            **settings.test,
         )
         if not found:
             continue
         last, first = (pd.DataFrame({s: run.iloc[at] for s, run in found.items()}).T for at in (-1, 0))
-        interval = stats.mean_interval(last["test_loss"], level)
+        interval = stats.mean_interval(last["test_loss"], settings.level)
         yield {
             "claim": "swa_test_loss_paper_selection",
             "experiment": 2,
+            "number": 8,
             "scope": scope,
             "statement": "SWA's test loss is lower than at descent epochs chosen for a higher one (no test)",
-            "verdict": INCONCLUSIVE,
+            "verdict": NOT_DECIDABLE,
             "measure": "test loss of swa - at the last epoch selected",
             "effect": interval.estimate,
             "unit": "nats",

@@ -1,4 +1,21 @@
-"""Experiment 2: SWA against the solution that SGD reaches from it. Paired rule."""
+"""Experiment 2: SWA against descent from it, and against SGD with its rate decayed (claims 6, 8). Rule mean.
+
+A seed's value is a difference between two solutions of its cell, or between two points of a line.
+
+``swa_train_loss_descent``, ``swa_train_loss_sgd``, ``swa_test_loss_descent``, ``swa_test_loss_sgd``
+    SWA's loss less the other's: above 0 on train, below 0 on test. They decide claim 8 wherever the setting
+    may decide (`Settings.may_decide`). Test accuracy stands beside. The note says of the other how often it
+    is no minimum (`measures.no_minimum`).
+``swa_on_flat_side``
+    On the line from SWA to descent: train loss at SWA's mirror image about the line's minimum less that at
+    SWA, above 0. Decides claim 6 where the setting may.
+``test_minimum_towards_swa``
+    On the same line: where the test loss is least, less where the train loss is, below 0. Beside.
+``swa_on_flat_side_of_found``
+    Along the asymmetric direction that a search found at sgd: how far SWA lies towards its flat side, above
+    0. A minimum's value is the mean over such directions. At the headline rise it decides claim 6 where the
+    setting may; other rises stand beside.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +24,59 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from valleys.claims.rows import Row, paired_row
+from valleys.claims.rows import Row, joined, mean_row
+from valleys.claims.settings import Settings
 from valleys.results import measures
 from valleys.results.measures import SETTING
 
+_OTHERS = {
+    "descent": "the solution that SGD reaches from it",
+    "sgd": "SGD with its rate decayed",
+}
 
-def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, level: float) -> Iterator[Row]:
-    """Experiment 2: SWA against the solution that SGD descends to from it, paired over seeds."""
+
+def judge(
+    solutions: pd.DataFrame,
+    interpolation: pd.DataFrame,
+    directions: pd.DataFrame,
+    asymmetry: pd.DataFrame,
+    settings: Settings,
+) -> Iterator[Row]:
+    """Experiment 2: SWA's losses, and on which side of a valley it lies, by setting."""
+    yield from _losses(solutions, settings)
+    yield from _on_lines(interpolation, settings)
+    yield from _along_found(measures.swa_sides(directions, asymmetry), settings)
+
+
+def _losses(solutions: pd.DataFrame, settings: Settings) -> Iterator[Row]:
     for names, rows in solutions.groupby(SETTING, sort=True):
-        scope = "/".join(map(str, names))
-        if not {"swa", "descent"} <= set(rows["solution"]):
-            continue  # not made, or not given
         wide = rows.pivot(index="seed", columns="solution")
-        for column, sign, word, unit in (
-            ("train_loss", 1, "train loss is higher", "nats"),
-            ("test_loss", -1, "test loss is lower", "nats"),
-            ("test_accuracy", 1, "test accuracy is higher", "share"),
-        ):
-            yield paired_row(
-                f"swa_{column}",
-                scope,
-                f"SWA's {word} than that of the solution SGD reaches from it",
-                wide[column]["swa"] - wide[column]["descent"],
-                sign=sign,
-                measure=f"{column.replace('_', ' ')} of swa - of descent",
-                unit=unit,
-                alpha=alpha,
-                level=level,
-            )
+        made = set(rows["solution"])
+        for other, text in _OTHERS.items():
+            if not {"swa", other} <= made:
+                continue  # not made, or not given
+            for column, sign, word, unit in (
+                ("train_loss", 1, "train loss is higher", "nats"),
+                ("test_loss", -1, "test loss is lower", "nats"),
+                ("test_accuracy", 1, "test accuracy is higher", "share"),
+            ):
+                yield mean_row(
+                    f"swa_{column}_{other}",
+                    "/".join(map(str, names)),
+                    f"SWA's {word} than that of {text}",
+                    wide[column]["swa"] - wide[column][other],
+                    sign=sign,
+                    measure=f"{column.replace('_', ' ')} of swa - of {other}",
+                    unit=unit,
+                    experiment=2,
+                    number=8,
+                    note=measures.no_minimum(rows[rows["solution"] == other]),
+                    decides=column != "test_accuracy" and settings.may_decide(names[0], names[2]),
+                    **settings.test,
+                )
+
+
+def _on_lines(interpolation: pd.DataFrame, settings: Settings) -> Iterator[Row]:
     lines = interpolation[
         (interpolation["start"] == "swa")
         & (interpolation["stop"] == "descent")
@@ -43,21 +85,20 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
     for names, rows in lines.groupby([*SETTING, "line"], sort=True):
         scope = "/".join(map(str, names))
         measured = pd.DataFrame({seed: line_measures(line) for seed, line in rows.groupby("seed")}).T
-        about = f"BN {rows['bn_policy'].iloc[0]} on the line"
-        if measured["mirror"].notna().any():
-            yield paired_row(
-                "swa_on_flat_side",
-                scope,
-                "SWA lies on the flat side of the minimum on its line to descent",
-                measured["mirror"],
-                sign=1,
-                measure="train loss at swa's mirror image about the line's minimum - at swa",
-                unit="nats",
-                alpha=alpha,
-                level=level,
-                note=about,
-            )
-        yield paired_row(
+        about = {"note": f"BN {rows['bn_policy'].iloc[0]} on the line", "experiment": 2, "number": 6}
+        yield mean_row(
+            "swa_on_flat_side",
+            scope,
+            "SWA lies on the flat side of the minimum on its line to descent",
+            measured["mirror"],
+            sign=1,
+            measure="train loss at swa's mirror image about the line's minimum - at swa",
+            unit="nats",
+            decides=settings.may_decide(names[0], names[2]),
+            **about,
+            **settings.test,
+        )
+        yield mean_row(
             "test_minimum_towards_swa",
             scope,
             "on the line the test loss is least nearer to SWA than the train loss is",
@@ -65,9 +106,8 @@ def judge(solutions: pd.DataFrame, interpolation: pd.DataFrame, alpha: float, le
             sign=-1,
             measure="t of least test loss - t of least train loss (swa at 0, descent at 1)",
             unit="distance from swa to descent",
-            alpha=alpha,
-            level=level,
-            note=about,
+            **about,
+            **settings.test,
         )
 
 
@@ -85,3 +125,28 @@ def line_measures(line: pd.DataFrame) -> dict[str, float]:
     reach = min(m, t[-1] - m)
     mirror = np.interp(m + reach, t, train) - np.interp(m - reach, t, train) if reach > 0 else np.nan
     return {"mirror": mirror, "argmin": t[line["test_loss"].to_numpy().argmin()] - m}
+
+
+def _along_found(sides: pd.DataFrame, settings: Settings) -> Iterator[Row]:
+    for names, rows in sides.groupby([*SETTING, "probe"], sort=True):
+        probe = str(names[-1])
+        if settings.seek_of(probe) != "asymmetric":
+            continue
+        yield mean_row(
+            "swa_on_flat_side_of_found",
+            "/".join(map(str, names)),
+            "SWA lies on the flat side of the asymmetric direction found at the SGD minimum",
+            rows.set_index("seed")["offset"],
+            sign=1,
+            measure="offset of swa from sgd along the direction found, positive on its flat side",
+            unit="2-norm of weights",
+            note=joined(
+                settings.about_rise(probe),
+                f"in units of R {rows['share'].mean():.3g} (mean)",
+                f"directions {int(rows['directions'].sum())}",
+            ),
+            experiment=2,
+            number=6,
+            decides=settings.is_headline(probe) and settings.may_decide(names[0], names[2]),
+            **settings.test,
+        )

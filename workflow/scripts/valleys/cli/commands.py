@@ -1,4 +1,4 @@
-"""``python -m valleys``: probe given weights, compare runs, plan a run, print claims and options."""
+"""``python -m valleys``: probe given weights, compare, replicate and plan runs, print claims and options."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--output", type=files.expand, help="also write the rows to this .parquet, .csv or .html file"
     )
+    _add_replicate(commands)
     plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
     plan.add_argument("config", type=files.expand, help="the run's config file")
     plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
@@ -64,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build networks of your own for their size, if no job has: runs their code",
     )
-    claims = commands.add_parser("claims", help="the claims table of a finished run")
+    claims = commands.add_parser("claims", help="the twelve verdicts of a finished run")
     claims.add_argument("config", type=files.expand, help="the run's config file")
+    claims.add_argument("--all", action="store_true", help="all rows that were judged instead")
     listed = commands.add_parser(
         "options", help="data sources, architectures and directions (docs/options.md)"
     )
@@ -73,6 +75,21 @@ def parser() -> argparse.ArgumentParser:
         "--schema", action="store_true", help="as a JSON schema (workflow/schemas/options.schema.yaml)"
     )
     return top
+
+
+def _add_replicate(commands: Any) -> None:
+    """Add the command ``replicate``."""
+    one = commands.add_parser(
+        "replicate",
+        help="a finished run again on fresh seeds, and whether its verdicts hold",
+        description="Run a config again on seeds that it has not used, and compare the twelve verdicts.",
+    )
+    one.add_argument("config", type=files.expand, help="the first run's config file")
+    one.add_argument("--seeds", help="fresh seeds, as in 100-111 (as many, after the greatest used)")
+    one.add_argument("--name", default="", help="of the replicate (the experiment's name and -replicate)")
+    one.add_argument("--cores", default="all", help="a number, or all (all)")
+    one.add_argument("--dry-run", action="store_true", help="print what would be done")
+    one.add_argument("arguments", nargs="*", help="of Snakemake, after --")
 
 
 def _add_probe(commands: Any) -> None:
@@ -111,6 +128,12 @@ def _add_probe(commands: Any) -> None:
     how.add_argument("--n", type=int, help="how many directions (10), of kind searched 1")
     how.add_argument("--group", help="all, bn, not_bn, conv, classifier, layer:<name>, ... (all)")
     how.add_argument("--share", type=float, help="kind sign: share of entries with the sign of w (0.5)")
+    how.add_argument(
+        "--orthogonal",
+        action="store_true",
+        default=None,
+        help="kind sign: scale the sizes of entries so that a direction is orthogonal to w",
+    )
     how.add_argument(
         "--search",
         help="kind searched: as in asymmetric:restarts=3,steps=60,floor=0.1, or symmetric, or flat",
@@ -157,10 +180,12 @@ def main(argv: list[str] | None = None) -> int:
                 return show_probe(arguments)
             case "compare":
                 return show_comparison(arguments.a, arguments.b, arguments.output)
+            case "replicate":
+                return show_replicate(arguments)
             case "plan":
                 return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
-                return show_claims(arguments.config)
+                return show_claims(arguments.config, arguments.all)
         print(options_schema() if arguments.schema else options(), end="")
         return 0
     except ValleysError as error:
@@ -231,8 +256,8 @@ def show_probe(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_claims(config: Path) -> int:
-    """Print the claims table and the report's path of the experiment that a config file names."""
+def show_claims(config: Path, every_row: bool = False) -> int:
+    """Print the twelve verdicts, or every row judged, and the report's path of a config file's experiment."""
     from valleys import claims
     from valleys.config.reading import load
     from valleys.storage import tables
@@ -241,24 +266,58 @@ def show_claims(config: Path) -> int:
     if not isinstance(name, str) or not name:
         raise ValleysError(f"config file {config}: name: {name!r} is not the name of an experiment")
     root = Path("results") / name
-    print(shown(claims.as_text(tables.read(root / "tables" / "claims.parquet", "claims").to_pandas())))
+    table, as_text = ("claims", claims.as_text) if every_row else ("verdicts", claims.verdicts_as_text)
+    print(shown(as_text(tables.read(root / "tables" / f"{table}.parquet", table).to_pandas())))
     print(f"\nreport: {root / 'report.html'}")
+    if not every_row:
+        print(f"all rows: valleys claims {config} --all")
     return 0
 
 
 def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     """Print two finished experiments side by side; write the rows to `output` if one is given."""
-    from valleys.report import compare
+    from valleys.report import agreement, compare
 
     if output is not None:
         compare.check_output(output)
     left, right = compare.load(a), compare.load(b)
     rows = compare.compare(left, right)
+    found = agreement.agree(left.verdicts, right.verdicts)
     if output is not None:
         compare.write(output, left, right, rows)
+    print(shown(agreement.as_text(found)) + "\n")
     print(shown(compare.as_text(left, right, rows)))
     if output is not None:
         print(f"\nwritten to {output}")
+    return 0
+
+
+def show_replicate(arguments: argparse.Namespace) -> int:
+    """Run an experiment again on fresh seeds; print the verdicts of both, claim by claim."""
+    import subprocess
+
+    from valleys.config import replicas
+    from valleys.costs import plan
+    from valleys.report import agreement
+
+    if not plan.SNAKEFILE.is_file():
+        raise ValleysError(
+            f"replicate: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
+        )
+    cores = arguments.cores
+    if cores != "all" and not (cores.isdecimal() and int(cores) > 0):
+        raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
+    seeds = None if arguments.seeds is None else replicas.parse_seeds(arguments.seeds)
+    made = replicas.write(arguments.config, seeds, arguments.name)
+    first = None if arguments.dry_run else agreement.verdicts_of(made.first)  # before hours of work
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(plan.SNAKEFILE), "--cores", cores]
+    command += ["--configfile", str(made.config), *(["--dry-run"] if arguments.dry_run else [])]
+    status = subprocess.run([*command, *arguments.arguments], check=False).returncode
+    if status or first is None:
+        return status
+    found = agreement.agree(first, agreement.verdicts_of(made.folder))
+    print(f"A: {made.first}\nB: {made.folder}\n")
+    print(shown(agreement.as_text(found)))
     return 0
 
 

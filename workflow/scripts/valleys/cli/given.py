@@ -34,7 +34,8 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
     ----------
     text
         A data source as `parse_block` takes it, or a folder with ``train.safetensors`` and
-        ``test.safetensors``, as the workflow prepares them below ``results/<name>/data``.
+        ``test.safetensors``, as the workflow prepares them below ``results/<name>/data``; those of one seed
+        are in a folder in that of the data set.
 
     Raises
     ------
@@ -52,9 +53,10 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
             "workflow prepared, or a source, as in digits:train_size=800"
         )
     if folder.is_dir():
-        checksums = [read_metadata(path)["checksum"] for path in paths]
+        abouts, whole = [read_metadata(path) for path in paths], folder.resolve()
         train, test = (load_split(path, resident_mb=RESIDENT_MB) for path in paths)
-        return (train, test), name_of(folder.resolve().name), {"prepared": checksums}
+        name = whole.parent.name if "seed" in abouts[0] else whole.name
+        return (train, test), name_of(name), {"prepared": [about["checksum"] for about in abouts]}
     block = parse_block(text, "source", "data")
     name = name_of(str(block.get("source", "data")))
     return load.load_source(block, name, _MAX_BYTES), name, block

@@ -73,8 +73,9 @@ def probe(
     from valleys import figures
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
-    from valleys.landscape.evaluator import evaluator_for
+    from valleys.landscape.evaluator import Evaluator, evaluator_for
     from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
+    from valleys.landscape.stationarity import BATCH, gradient_at_start
     from valleys.models import losses, solutions
     from valleys.results import detection
     from valleys.storage import tables
@@ -133,6 +134,9 @@ def probe(
     rows, names = Rows(), {**label, "probe": name, "checksum": about["checksum"]}
     rows.add(progress(found), names, block, evaluator.bn, columns)
     own = label | solution_row(net, splits, loss, dict.fromkeys(SOLUTIONS))
+    images = splits[0].subset(block["train_images"])  # not all: it takes as many passes as a curve
+    frozen = Evaluator(net, images, loss=loss, bn="frozen", batch_size=BATCH)
+    own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
     own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
     own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
     made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}
@@ -223,7 +227,7 @@ def _searches(probed: Probed) -> list[str]:
 
 def verdict(probed: Probed, level: float = 0.95) -> str:
     """Return what was found, in a few lines for the terminal."""
-    from valleys import claims, figures
+    from valleys import figures
     from valleys.results import stats
 
     data, block = probed.tables, probed.request.block
@@ -233,6 +237,13 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
         f"train loss {own['train_loss']:.4g} ({own['train_accuracy']:.1%} right), "
         f"test loss {own['test_loss']:.4g} ({own['test_accuracy']:.1%}) as stored"
     ]
+    if math.isfinite(own["gradient_gain"]):
+        n = block["train_images"] or own["n_train"]
+        what = "train loss" if n >= own["n_train"] else f"loss of {n} train images"
+        lines.append(
+            f"along its gradient, of norm {own['gradient_norm']:.3g}, the {what} falls by "
+            f"{own['gradient_gain']:.2g} nats"
+        )
     if searches := _searches(probed):
         return "\n".join([*lines, *searches])
     radius, capped = about["radius"], int(about["radius_status"].isin(["capped", "jump"]).sum())
@@ -250,8 +261,8 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
     c_star, minus, plus = (figures.number(judged[key].median()) for key in keys)
     uneven = figures.number(math.exp(judged["asymmetry_index"].abs().median()))
     lines.append(
-        f"  medians: c* {c_star}, rise {minus} at -R and {plus} at +R [nats], the larger over the smaller "
-        f"{uneven}"
+        f"  medians: c* {c_star}, rise {minus} at -R and {plus} at +R [nats]; about the curve's own least "
+        f"point the larger over the smaller {uneven}"
     )
     if block.get("adaptive"):
         lines.append(
@@ -260,11 +271,13 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
         )
     lines += _errors(probed)
     hits = stats.wilson(int((judged["status"] == "asymmetric").sum()), len(judged), level)
-    words = {
-        claims.SUPPORTED: "most directions of this kind are asymmetric",
-        claims.REFUTED: "most directions of this kind are not asymmetric",
-        claims.INCONCLUSIVE: "whether most directions of this kind are asymmetric is open; try a greater --n",
-    }[claims.share_verdict(hits)]
+    # Directions drawn at one solution are a sample of those that there are at it: n counts them here.
+    if hits.low > 0.5:
+        words = "most directions of this kind are asymmetric"
+    elif hits.high < 0.5:
+        words = "most directions of this kind are not asymmetric"
+    else:
+        words = "whether most directions of this kind are asymmetric is open; try a greater --n"
     c = probed.request.asymmetry["c"]
     lines.append(f"By Definition 1 at c = {c:g}, {words} (share {hits.low:.0%} to {hits.high:.0%}).")
     return "\n".join(lines)

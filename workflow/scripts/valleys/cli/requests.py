@@ -20,7 +20,7 @@ from valleys.storage import files
 LOCAL = [name for name, kind in KINDS.items() if kind.local]
 #: Keys of a probe's block that are options of the command by the same name.
 PROBE_KEYS = (
-    *("n", "group", "share", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
+    *("n", "group", "share", "orthogonal", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
     *("bn", "precision", "slopes", "train_images", "test_images", "search"),
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOLUTIONS = ("sgd", "swa", "descent")
-"""The workflow's own, in the order they are made; other names are those that the user gave weights."""
+SOLUTIONS = ("sgd", "swa", "descent", "last")
+"""The workflow's own, in the order they are shown; other names are those that the user gave weights."""
+DEFAULT_SOLUTIONS = ("sgd", "swa", "descent")
+"""Made of a cell that does not say which."""
 LINES = "_lines"
 """What the name of a study's table of lines ends with."""
 
@@ -50,8 +52,9 @@ class Figure:
         It is drawn from. A kind of ``part`` line or study is drawn from tables of studies too.
     target
         By whose name it is made; see `TARGETS`.
-    experiment
-        Number of its section in the report (`EXPERIMENTS`); None where the tables decide.
+    claim
+        Number of the claim of the twelve in whose section of the report it stands, 0 for none; None where the
+        tables decide.
     part
         What there is one figure each of, named ``<name>-<part>``: ``probe``, ``line``, ``plane``, ``study``.
     probes
@@ -61,7 +64,7 @@ class Figure:
     name: str
     tables: tuple[str, ...]
     target: str
-    experiment: int | None
+    claim: int | None
     part: str = ""
     probes: str = ""
 
@@ -89,32 +92,33 @@ TABLES = {
         Table("toy_2d", claims=True),
         Table("toy_2d_curves"),
         Table("toy_2d_surface"),
+        Table("toy_2d_angles"),
+        Table("toy_2d_scans", claims=True),
         Table("theory_average", claims=True),
         Table("theory_gain", claims=True),
     )
 }
-"""By name, in the order of the report; those of studies come after them, and ``claims`` last."""
+"""By name, in the order of the report; those of studies come after them, ``claims`` and ``verdicts`` last."""
 
 FIGURES = {
     figure.name: figure
     for figure in (
-        Figure("training", ("training",), target="swa", experiment=2),
-        Figure("prevalence", ("asymmetry",), target="prevalence", experiment=1),
-        Figure("sensitivity", ("sensitivity",), target="prevalence", experiment=1),
-        Figure(
-            "curves", ("curves", "directions", "asymmetry"), target="prevalence", experiment=1, part="probe"
-        ),
-        Figure("line", ("interpolation",), target="swa", experiment=None, part="line"),
-        Figure("plane", ("planes", "plane_points"), target="planes", experiment=None, part="plane"),
-        Figure("shift", ("shift", "asymmetry"), target="shift", experiment=5),
-        Figure("sign", ("asymmetry", "directions"), target="sign", experiment=12, probes="sign"),
-        Figure("search", ("searches", "search_curves"), target="search", experiment=13, probes="searched"),
-        Figure("toy-surface", TOY_TABLES, target="toy", experiment=7),
-        Figure("toy-curves", ("toy_2d", "toy_2d_curves"), target="toy", experiment=7),
-        Figure("theory-average", ("theory_average",), target="theory", experiment=3),
-        Figure("theory-gain", ("theory_gain",), target="theory", experiment=4),
-        Figure("theory-measured", ("theory_measured",), target="gain", experiment=4),
-        Figure("study", (), target="", experiment=None, part="study"),
+        Figure("training", ("training",), target="swa", claim=8),
+        Figure("prevalence", ("asymmetry",), target="prevalence", claim=2),
+        Figure("sensitivity", ("sensitivity",), target="prevalence", claim=2),
+        Figure("curves", ("curves", "directions", "asymmetry"), target="prevalence", claim=2, part="probe"),
+        Figure("line", ("interpolation",), target="swa", claim=None, part="line"),
+        Figure("plane", ("planes", "plane_points"), target="planes", claim=None, part="plane"),
+        Figure("shift", ("shift", "asymmetry"), target="shift", claim=7),
+        Figure("sign", ("asymmetry", "directions"), target="sign", claim=12, probes="sign"),
+        Figure("search", ("searches", "search_curves"), target="search", claim=1, probes="searched"),
+        Figure("toy-surface", TOY_TABLES, target="toy", claim=3),
+        Figure("toy-curves", ("toy_2d", "toy_2d_curves"), target="toy", claim=3),
+        Figure("toy-angles", ("toy_2d_angles", "toy_2d_scans"), target="toy", claim=3),
+        Figure("theory-average", ("theory_average",), target="theory", claim=6),
+        Figure("theory-gain", ("theory_gain",), target="theory", claim=7),
+        Figure("theory-measured", ("theory_measured",), target="gain", claim=7),
+        Figure("study", (), target="", claim=None, part="study"),
     )
 }
 """By name, in the order of the report."""
@@ -135,23 +139,6 @@ TARGETS: dict[str, tuple[str, ...]] = {
 
 ``basin`` has the lines that ``swa`` has not, and a study of that name (`outputs.of_target`).
 """
-
-EXPERIMENTS = {
-    1: "Prevalence of asymmetric directions",
-    2: "SWA against the solution SGD descends to from it",
-    3: "Averaging SGD in symmetric and asymmetric valleys (simulated)",
-    4: "What a bias to the flat side gains (Theorem 1)",
-    5: "Shift between train and test loss",
-    6: "One basin: sharp and wide minima, barriers and paths",
-    7: "The 2-D MLP",
-    8: "An MLP without convolutions",
-    9: "Weight decay",
-    10: "Batch norm",
-    11: "Structure and loss",
-    12: "Agreement in sign with the weights",
-    13: "Search for an asymmetric direction",
-}
-"""Sections of the report, by the number of the experiment in docs/experiments.md."""
 
 CELL_TABLES = tuple(table.name for table in TABLES.values() if table.per)
 """Tables that stack those of cells (rule ``aggregate``)."""

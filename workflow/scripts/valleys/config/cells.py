@@ -8,15 +8,15 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from valleys import factories
-from valleys.config.catalogue import SOLUTIONS
+from valleys.config.catalogue import DEFAULT_SOLUTIONS, SOLUTIONS
 from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
-from valleys.data.options import validate_dataset
+from valleys.data.options import differs_by_seed, validate_dataset
 from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import COMPUTED, KINDS, NEEDS
 from valleys.models.options import validate_spec
@@ -61,14 +61,20 @@ class Wanted:
         self.lines.update(lines)
 
 
-def chosen_solutions(listed: Iterable[str], there: Iterable[str]) -> list[str]:
+def chosen_solutions(listed: Iterable[str], there: Iterable[str], *, given: bool = False) -> list[str]:
     """Return the solutions that a list of names takes of those `there`.
 
     A list that has none of the user's own names takes in all of those: given weights are looked at without
-    an edit of each probe. One that has some is taken as it is.
+    an edit of each probe. One that has some is taken as it is. Of `given` weights ``last`` is such a name
+    too: who has weights of that name wants them looked at, while that of a trained cell is made if asked for.
     """
     listed, there = list(listed), list(there)
-    return [*(name for name in listed if name in there), *([] if own_of(listed) else own_of(there))]
+    last = {"last"} if given else set()
+
+    def own(names: list[str]) -> list[str]:
+        return [name for name in names if name in {*own_of(names), *last}]
+
+    return [*(name for name in listed if name in there), *([] if own(listed) else own(there))]
 
 
 def own_of(names: Iterable[str]) -> list[str]:
@@ -212,8 +218,16 @@ class Cells:
     def _want(self, cell: Cell, entry: Mapping[str, Any]) -> None:
         """Note what an entry of the grid, or a study, wants of a cell."""
         probes, lines = (entry.get(key, list(self.config[key])) for key in ("probes", "lines"))
-        solutions = chosen_solutions(entry.get("solutions", SOLUTIONS), self.available(cell))
+        solutions = chosen_solutions(
+            entry.get("solutions", self._default_solutions(cell)),
+            self.available(cell),
+            given=self.from_checkpoints(cell.recipe),
+        )
         self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines)
+
+    def _default_solutions(self, cell: Cell) -> Sequence[str]:
+        """Return the solutions of a cell whose entry names none: the usual three, or all that are given."""
+        return self.available(cell) if self.from_checkpoints(cell.recipe) else DEFAULT_SOLUTIONS
 
     def _study(self, spec: Mapping[str, Any], variants: list[Any]) -> dict[Cell, Mapping[str, Any]]:
         """Return the cells of a study, each with the levels of its factors."""
@@ -291,7 +305,8 @@ class Cells:
 
     def probed_solutions(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions of a cell that a probe looks at."""
-        return chosen_solutions(self.config["probes"][probe]["solutions"], self.solutions_of(cell))
+        listed, given = self.config["probes"][probe]["solutions"], self.from_checkpoints(cell.recipe)
+        return chosen_solutions(listed, self.solutions_of(cell), given=given)
 
     def bundles_of(self, cell: Cell) -> dict[str, list[str]]:
         """Return the jobs that probe a cell: name to probes (``execution.probe_jobs``)."""
@@ -300,14 +315,23 @@ class Cells:
             return {"together": probes} if probes else {}
         return {name: [name] for name in probes}
 
+    def differs_by_seed(self, dataset: str) -> bool:
+        """Whether each seed has data of its own: no line or direction then joins two of them.
+
+        A network at the other end was trained on other images, or on other labels.
+        """
+        return differs_by_seed(self.datasets[dataset])
+
     def other_seeds(self, cell: Cell) -> list[int]:
         """Return the other seeds of a cell's data set, model and recipe: nearest smaller first, then greater.
+
+        None where the data differ by seed.
 
         Seeds are mostly added above those there are. In this order, such a seed comes after all targets that
         a cell has, so that only cells with fewer than n targets get another and are probed again. (Greater
         ones first would change the last n cells each time, a cyclic order some of the first as well.)
         """
-        there = self._seeds_of.get(cell.setting, [])
+        there = [] if self.differs_by_seed(cell.dataset) else self._seeds_of.get(cell.setting, [])
         smaller = [seed for seed in reversed(there) if seed < cell.seed]
         return smaller + [seed for seed in there if seed > cell.seed]
 
@@ -338,7 +362,8 @@ class Cells:
 
         A line with ``stop_recipe`` starts in cells of other recipes than that. Seed ``next`` is the least
         greater seed of the stop's recipe, without wrap-around: greater seeds that are added change no line
-        there was, and only give the cell that had the greatest one a line.
+        there was, and only give the cell that had the greatest one a line. There is none where the data
+        differ by seed.
         """
         if not self.leaves_cell(line):
             return cell
@@ -348,6 +373,7 @@ class Cells:
         kin = (cell.dataset, cell.model, spec["stop_recipe"] or cell.recipe)
         there = self._seeds_of.get(kin, [])
         if spec["stop_seed"] == "next":
+            there = [] if self.differs_by_seed(cell.dataset) else there
             seed = next((seed for seed in there if seed > cell.seed), None)
         else:
             seed = cell.seed if cell.seed in there else None
@@ -378,7 +404,7 @@ class Cells:
         A trained cell gets none unless all of its solutions are made, which are marked on each plane.
         """
         made, given = self.solutions_of(cell), self.from_checkpoints(cell.recipe)
-        if not given and len(made) < len(SOLUTIONS):
+        if not given and not set(DEFAULT_SOLUTIONS) <= set(made):
             return []
         rank = self._seeds_of[cell.setting].index(cell.seed)
         return [
@@ -425,6 +451,11 @@ class Cells:
         full = self.recipe(recipe)
         return (full["epochs"] - full["swa"]["start"]) // full["swa"]["every"]
 
+    def cooldown_epochs(self, recipe: str) -> int:
+        """Return the epochs that lead to a recipe's sgd solution (`schedule.cooldown_epochs`)."""
+        full = self.recipe(recipe)
+        return full["cooldown"]["epochs"] or full["epochs"] - full["swa"]["start"]
+
     @functools.cached_property
     def _line_ends(self) -> dict[Cell, set[str]]:
         """Solutions by cell that a line starts or stops in; its stop may be in another cell."""
@@ -448,6 +479,11 @@ class Cells:
     def is_searched(self, probe: str) -> bool:
         """Whether a probe's directions are found and stored by the ``search_directions`` rule."""
         return KINDS[self.config["probes"][probe]["kind"]].searched
+
+    def looks_towards_swa(self, cell: Cell, probe: str) -> bool:
+        """Whether a probe's searched directions begin at sgd and the cell has swa: its side is then told."""
+        at_sgd = self.is_searched(probe) and "sgd" in self.probed_solutions(cell, probe)
+        return at_sgd and "swa" in self.solutions_of(cell)
 
     def study_probes(self, study: str) -> list[str]:
         """Return the probes of a study: those it names, else all."""

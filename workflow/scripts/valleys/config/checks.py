@@ -16,6 +16,7 @@ from valleys.config.cells import Cell, Cells
 from valleys.config.probe_checks import (
     check_count,
     check_directions,
+    check_joined_seeds,
     check_lines,
     check_planes,
     check_probes,
@@ -57,6 +58,7 @@ def check_cells(experiment: Cells) -> None:
         _check_shifts,
         check_windows,
         check_probes,
+        check_joined_seeds,
         check_directions,
         check_lines,
         check_planes,
@@ -333,6 +335,8 @@ def _check_theory(experiment: Cells) -> None:
     check_count("config: toy_2d", "steps of the toy", points * toy["epochs"], "epochs * data")
     offsets = toy["n_draws"] * math.ceil(toy["reach"] / toy["step"])
     check_count("config: toy_2d", "points of the toy's curves", offsets, "n_draws * reach / step")
+    scanned = toy["n_draws"] * toy["angles"] * len(toy["rises"]) * toy["points"]
+    check_count("config: toy_2d", "points of the toy's scan", scanned, "n_draws * angles * rises * points")
     steepest = max(theory["ratios"]) * theory["slope"]
     if "quadratic" in theory["shapes"] and max(theory["rates"]) * steepest >= 2:
         raise ValleysError(

@@ -89,7 +89,7 @@ def same_weights(
             )
     if (
         cell == other
-        and {solution, other_solution} == {"sgd", "swa"}
+        and {solution, other_solution} == {"last", "swa"}
         and not experiment.from_checkpoints(cell.recipe)
     ):
         recipe = experiment.recipes[cell.recipe]
@@ -97,7 +97,7 @@ def same_weights(
         if min(swa["window"] or made, made) == 1 and not (recipe["epochs"] - swa["start"]) % swa["every"]:
             return (
                 f"swa of recipe {cell.recipe} is the mean of one iterate, the last epoch's, which is "
-                "sgd; lower swa.start or raise swa.window"
+                "last; lower swa.start or raise swa.window"
             )
     return None
 

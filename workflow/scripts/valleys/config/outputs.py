@@ -14,7 +14,7 @@ def study_tables(experiment: Cells) -> list[str]:
 
 def tables(experiment: Cells) -> list[str]:
     """Return the names of the tables an experiment makes."""
-    return [*TABLES, *study_tables(experiment), "claims"]
+    return [*TABLES, *study_tables(experiment), "claims", "verdicts"]
 
 
 def claim_tables(experiment: Cells) -> list[str]:
@@ -98,9 +98,26 @@ def of_target(experiment: Cells, name: str) -> tuple[list[str], list[str]]:
 
 
 def cells_of(experiment: Cells, table: str) -> list[Cell]:
-    """Return the cells whose rows a table stacks: the grid's, or a study's."""
+    """Return the cells whose rows a table stacks: the grid's, or a study's.
+
+    Tables of searches have both, as one claim is about all minima that were searched at.
+    """
     study = table.removesuffix(LINES)
-    return sorted(experiment.studies[study]) if study in experiment.studies else experiment.cells
+    if study in experiment.studies:
+        return sorted(experiment.studies[study])
+    if table in TABLES and TABLES[table].per == "search":
+        of_studies = {cell for study in searching_studies(experiment) for cell in experiment.studies[study]}
+        return [*experiment.cells, *sorted(of_studies - set(experiment.cells))]
+    return experiment.cells
+
+
+def searching_studies(experiment: Cells) -> list[str]:
+    """Return the studies that have a probe of kind searched."""
+    return [
+        study
+        for study in experiment.studies
+        if any(map(experiment.is_searched, experiment.study_probes(study)))
+    ]
 
 
 def parts(experiment: Cells, cell: Cell, table: str, study: str | None = None) -> list[str]:
@@ -114,7 +131,11 @@ def parts(experiment: Cells, cell: Cell, table: str, study: str | None = None) -
             return []
         return [
             f"{table}.parquet",
-            *(["descent.parquet"] if "descent" in experiment.solutions_of(cell) else []),
+            *(
+                f"{phase}.parquet"
+                for phase, solution in (("cooldown", "sgd"), ("descent", "descent"))
+                if solution in experiment.solutions_of(cell)
+            ),
         ]
     if per == "bundle":
         bundles = experiment.bundles_of(cell)

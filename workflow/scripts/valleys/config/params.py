@@ -9,10 +9,11 @@ from valleys.config import originals, outputs
 from valleys.config.catalogue import LINES, TABLES
 from valleys.config.cells import Cell, Cells
 from valleys.config.versions import VERSIONS
+from valleys.data.options import before_seeds
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import SEARCH, SINGLE
 
-OFF = {"precision": "fp32", "adaptive": False, "optimizer": "sgd"}
+OFF = {"precision": "fp32", "adaptive": False, "orthogonal": False, "optimizer": "sgd"}
 """Options that params name only where they are on: a new option remakes no result that is without it."""
 
 
@@ -27,7 +28,7 @@ def _of_a_step(recipe: Mapping[str, Any]) -> dict[str, Any]:
     Descent and trained paths take it whole, so that none of them drops an option of the optimiser.
     """
     first = ("batch_size", "momentum", "nesterov", "weight_decay", "loss", "augment", "precision")
-    others = {"epochs", "lr", "eval_every", "swa", "descent", "start_from", *first}
+    others = {"epochs", "lr", "eval_every", "swa", "cooldown", "descent", "start_from", *first}
     keys = [*first, *(key for key in recipe if key not in others)]
     return _without_off({key: recipe[key] for key in keys})
 
@@ -36,6 +37,11 @@ def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
     """Return a probe's block with ``image_errors`` where it looks at a subset of images."""
     subset = block["train_images"] is not None or block["test_images"] is not None
     return {**block, **({"image_errors": 1} if subset else {})}
+
+
+def _is_fixed(probe: Mapping[str, Any]) -> bool:
+    """Whether a probe's R is set; else it is found for a rise."""
+    return probe.get("radius") is not None or probe.get("relative") is not None
 
 
 class Params:
@@ -54,17 +60,25 @@ class Params:
         Of originals also what names their contents: one that takes another's place may be older than what was
         made of that, and Snakemake goes by which is newer.
         """
-        source, digests = self.experiment.datasets[dataset], self._digests_of(dataset)
+        source, digests = before_seeds(self.experiment.datasets[dataset]), self._digests_of(dataset)
         more = {"originals": digests} if digests else {}
         return self._stage("prepare_dataset", source=source, **self.experiment.code_of(source), **more)
 
+    def split_dataset(self, dataset: str, seed: int) -> dict[str, Any]:
+        """Params of ``split_dataset``: what of the entry is done for each seed anew, and the seed."""
+        spec = self.experiment.datasets[dataset]
+        keys = ["split", "label_noise"]
+        if spec["split"] == "by_seed":
+            keys += ["max_train", "max_test", "subset_seed", *(key for key in ("mean", "std") if key in spec)]
+        return self._stage("split_dataset", source={key: spec[key] for key in keys}, seed=int(seed))
+
     def train_sgd(self, model: str, recipe: str, seed: int) -> dict[str, Any]:
-        """Params of ``train_sgd``: all of the recipe but the averaging window and the descent.
+        """Params of ``train_sgd``: all of the recipe but the averaging window, cooldown and descent.
 
         Of a user's own network also what names its code.
         """
         full = self.experiment.recipe(recipe)
-        kept = {key: value for key, value in full.items() if key not in ("swa", "descent")}
+        kept = {key: value for key, value in full.items() if key not in ("swa", "cooldown", "descent")}
         kept["swa"] = {key: value for key, value in full["swa"].items() if key != "window"}
         spec = self.experiment.models[model]
         keys = {
@@ -74,6 +88,13 @@ class Params:
             **self.experiment.code_of(spec),
         }
         return self._stage("train_sgd", **keys)
+
+    def cooldown(self, recipe: str, seed: int) -> dict[str, Any]:
+        """Params of ``cooldown``: what one step of SGD needs, and how long and from which rate it falls."""
+        full = self.experiment.recipe(recipe)
+        kept = {**_of_a_step(full), **{key: full[key] for key in ("epochs", "eval_every", "cooldown")}}
+        kept["swa"] = {key: full["swa"][key] for key in ("start", "lr")}
+        return self._stage("cooldown", recipe=kept, seed=int(seed))
 
     def average(self, recipe: str) -> dict[str, Any]:
         """Params of ``average``."""
@@ -206,8 +227,8 @@ class Params:
         return self._stage("study", asymmetry=self.config["asymmetry"], cells=cells, **chosen)
 
     def measure_gain(self) -> dict[str, Any]:
-        """Params of ``measure_gain``: its constants are in the code."""
-        return self._stage("measure_gain")
+        """Params of ``measure_gain``: Definition 1; its other constants are in the code."""
+        return self._stage("measure_gain", asymmetry=self.config["asymmetry"])
 
     def sensitivity(self) -> dict[str, Any]:
         """Params of ``sensitivity``."""
@@ -227,8 +248,21 @@ class Params:
         return self._stage("simulate_theory", theory=self.config["theory"])
 
     def claims(self) -> dict[str, Any]:
-        """Params of ``claims``."""
+        """Params of ``claims``: its constants, and of each probe what says which rows decide."""
+        probes = {}
+        for name, block in self.config["probes"].items():
+            probes[name] = {"rise": None if _is_fixed(block) else block["rise"]}
+            probes[name] |= {key: block[key] for key in ("bn", "kind")}
+            if self.experiment.is_searched(name):
+                probes[name]["seek"] = (SEARCH | block.get("search", {}))["seek"]
+            if block.get("orthogonal"):
+                probes[name]["orthogonal"] = True
         spec = {**self.config["claims"], "c": self.config["asymmetry"]["c"], "factors": self._factors()}
+        spec |= {
+            "probes": probes,
+            "archs": {name: m.get("arch", "") for name, m in self.experiment.models.items()},
+        }
+        spec |= {"checkpoints": list(self.experiment.checkpoints)} if self.experiment.checkpoints else {}
         return self._stage("claims", claims=spec)
 
     def figure(self, figure: str) -> dict[str, Any]:
@@ -273,6 +307,8 @@ class Params:
         if TABLES[table].per == "search":  # other probes have no part in them
             probes = self.config["probes"].items()
             about["probes"] = {name: spec for name, spec in probes if self.experiment.is_searched(name)}
+            if studies := outputs.searching_studies(self.experiment):
+                about["studies"] = {name: self.config["studies"][name] for name in studies}
         if TABLES[table].per == "plane":  # with their probes: other probes have no part in them
             about["planes"] = {
                 name: {**self._plane_block(name), "seeds": spec["seeds"]}
@@ -300,7 +336,8 @@ class Params:
         for probe, k in self.experiment.spanning(plane):
             block = self.config["probes"][probe]
             share = block["share"] if block["kind"] == "sign" else 0.0
-            span.append({"kind": block["kind"], "group": block["group"], "share": share, "k": k})
+            kept_of = {"kind": block["kind"], "group": block["group"], "share": share, "k": k}
+            span.append(kept_of | ({"orthogonal": True} if block.get("orthogonal") else {}))
         return kept | {key: spec[key] for key in ("at", "relative")} | {"span": span}
 
     def _digests_of(self, dataset: str) -> list[str]:

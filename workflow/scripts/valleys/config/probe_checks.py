@@ -6,13 +6,13 @@ Each function takes the experiment and raises `ValleysError` for the first mista
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from valleys.config.cells import Cells, chosen_solutions, named_in, own_of
 from valleys.config.schema import Config
 from valleys.errors import ValleysError, did_you_mean
-from valleys.landscape.kinds import GROUPS, KINDS, SEARCH, SINGLE
+from valleys.landscape.kinds import GROUPS, KINDS, SEARCH, SINGLE, why_not_orthogonal
 
 #: What no computer does in a lifetime, by what is counted: more of it is a slip.
 MOST = {
@@ -23,6 +23,7 @@ MOST = {
     "data of the toy": 10**8,
     "steps of the toy": 10**12,
     "points of the toy's curves": 10**7,
+    "points of the toy's scan": 10**10,
 }
 
 
@@ -52,6 +53,11 @@ def check_windows(experiment: Cells) -> None:
         raise ValleysError(
             f"config: toy_2d.step: {toy['step']}: the reach, {toy['reach']}, is not a whole number of "
             "steps; change one of them"
+        )
+    if toy["points"] < 2 * half + 1 or toy["points"] % 2 == 0:
+        raise ValleysError(
+            f"config: toy_2d.points: {toy['points']}: it must be odd, to include offset 0, and with zeta_max "
+            f"{zeta_max} at least {2 * half + 1}"
         )
 
 
@@ -83,6 +89,8 @@ def check_probes(experiment: Cells) -> None:
             )
         if probe["radius"] is not None and probe["relative"] is not None:
             raise ValleysError(f"{where}: radius and relative both fix the radius; give one of them")
+        if probe.get("orthogonal") and (why := why_not_orthogonal(probe["kind"], probe["share"])):
+            raise ValleysError(f"{where}.orthogonal: {why}")
         _check_search(where, probe)
         refreshed = experiment.config["bn_refresh"]["method"]
         if probe["slopes"] == "exact" and probe["bn"] == "refreshed" and refreshed == "streaming":
@@ -98,9 +106,10 @@ def check_probes(experiment: Cells) -> None:
         if KINDS[probe["kind"]].seeds and not any(
             experiment.other_seeds(cell) for cell in experiment.all_cells
         ):
-            raise ValleysError(
-                f"{where}: kind {probe['kind']} needs a second seed of some cell; add one to seeds"
-            )
+            own = _only_by_seed(experiment)
+            reason = f"needs a second seed of some cell{'; add one to seeds' if own is None else ''}"
+            more = "" if own is None else f", {_no_two(experiment, own)}"
+            raise ValleysError(f"{where}: kind {probe['kind']} {reason}{more}")
 
 
 def _check_search(where: str, probe: Config) -> None:
@@ -123,6 +132,53 @@ def _check_search(where: str, probe: Config) -> None:
             f"{where}.search.floor: {floor:g} is not below rise {probe['rise']:g}, which is that of the "
             "steeper side; lower it, or raise rise"
         )
+
+
+def check_joined_seeds(experiment: Cells) -> None:
+    """Check that nobody asks by name for what joins two seeds of data that differ by seed.
+
+    Entries that name no probes and lines have those that apply.
+    """
+    for where, entry, datasets in _entries(experiment):
+        own = next(filter(experiment.differs_by_seed, datasets), None)
+        if own is None:
+            continue
+        lines, probes = experiment.config["lines"], experiment.config["probes"]
+        no_two = _no_two(experiment, own)
+        for name in entry.get("lines", ()):
+            if lines[name]["stop_seed"] == "next":
+                raise ValleysError(f"config: {where}.lines: {name!r} has stop_seed next, {no_two}")
+        for name in entry.get("probes", ()):
+            kind = probes[name]["kind"]
+            if KINDS[kind].seeds:
+                raise ValleysError(f"config: {where}.probes: {name!r} is of kind {kind}, {no_two}")
+
+
+def _entries(experiment: Cells) -> Iterator[tuple[str, Mapping[str, Any], list[str]]]:
+    """Yield each entry of the grid, and each study, with its place and the data sets of its cells."""
+    for i, entry in enumerate(experiment.config["grid"]):
+        names = entry["dataset"]
+        yield f"grid.{i}", entry, names if isinstance(names, list) else [names]
+    for study, cells in experiment.studies.items():
+        names = list(dict.fromkeys(cell.dataset for cell in cells))
+        yield f"studies.{study}", experiment.config["studies"][study], names
+
+
+def _only_by_seed(experiment: Cells) -> str | None:
+    """Return the first data set that has cells, if all of these differ by seed."""
+    names = list(dict.fromkeys(cell.dataset for cell in experiment.all_cells))
+    return names[0] if names and all(map(experiment.differs_by_seed, names)) else None
+
+
+def _no_two(experiment: Cells, dataset: str) -> str:
+    """Return the end of a line on what joins two seeds of a data set that differs by seed."""
+    spec = experiment.datasets[dataset]
+    key, right = ("split", "fixed") if spec["split"] == "by_seed" else ("label_noise", 0)
+    what = "images" if key == "split" else "labels"
+    return (
+        f"but datasets.{dataset}.{key} is {spec[key]}, so that two seeds were trained on other {what}; "
+        f"drop it here, or set {key} to {right}"
+    )
 
 
 def check_directions(experiment: Cells) -> None:
@@ -158,7 +214,10 @@ def check_lines(experiment: Cells) -> None:
         counted = math.ceil(length * line["divisions"])
         check_count(where, "points of a line", counted, "(last - first) * divisions")
         if all(experiment.stop_cell(cell, name) is None for cell in experiment.all_cells):
-            if recipe is None:
+            own = _only_by_seed(experiment)
+            if line["stop_seed"] == "next" and own is not None:
+                reason = f"stop_seed is next, {_no_two(experiment, own)}"
+            elif recipe is None:
                 reason = "no cell has one of a greater seed beside it; add a seed"
             else:
                 seed = "a greater seed" if line["stop_seed"] == "next" else "the same seed"
@@ -243,12 +302,13 @@ def _check_span(experiment: Cells, where: str, plane: Config) -> None:
             )
         # What a direction depends on, beside the cell: the probe's name has no part in it.
         probe = probes[name]
-        share = probe["share"] if probe["kind"] == "sign" else None
+        signs = probe["share"], probe.get("orthogonal", False)
         images = probe["train_images"] if probe["kind"] in ("gradient", "hessian", "searched") else None
         search = None
         if KINDS[probe["kind"]].searched:
             search = [probe[key] for key in ("rise", "bn", "precision")], SEARCH | probe.get("search", {})
-        chosen.append((probe["kind"], probe["group"], share, images, search, int(k)))
+        drawn = signs if probe["kind"] == "sign" else None
+        chosen.append((probe["kind"], probe["group"], drawn, images, search, int(k)))
     if len(chosen) != 2 or chosen[0] == chosen[1]:
         raise ValleysError(f"{where}: it must be two different directions, not {plane['span']}")
 

@@ -68,7 +68,7 @@ def combinations(study: str, spec: Mapping[str, Any]) -> Iterator[tuple[dict[str
     study
         Name; the permutations of design ``sample`` are drawn from it and the factors' names.
     spec
-        ``factors`` (factor to list of levels), ``design`` and, for ``sample``, ``runs``.
+        ``factors`` (factor to list of levels), ``design`` and, for ``sample``, ``runs`` and ``first_run``.
     """
     factors: Mapping[str, Sequence[Any]] = spec["factors"]
     if spec["design"] == "full":
@@ -80,7 +80,7 @@ def combinations(study: str, spec: Mapping[str, Any]) -> Iterator[tuple[dict[str
             for level in levels:
                 yield {factor: level}, None
     else:
-        for run in range(spec["runs"]):
+        for run in range(spec["first_run"], spec["first_run"] + spec["runs"]):
             yield {f: _blocked(f"{study}/{f}", levels, run) for f, levels in factors.items()}, run
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from valleys.config.experiment import Experiment
 from valleys.costs.work import Data
 from valleys.data import counts
-from valleys.data.options import DATASET_OPTIONS
+from valleys.data.options import DATASET_OPTIONS, before_seeds
 from valleys.storage.weights import describe
 
 DECODERS = 8  # threads at most that decode a data set; one for each five minutes of work
@@ -40,6 +40,16 @@ class DataSizes:
 
     def of(self, dataset: str) -> Data:
         """Return the size of a data set: of its prepared files, else of its source, else assumed."""
+        whole, spec = self.before_seeds(dataset), self.experiment.datasets[dataset]
+        if spec["split"] == "fixed":
+            return whole
+        train, test = whole.train, whole.test
+        return replace(
+            whole, train=min(train, spec["max_train"] or train), test=min(test, spec["max_test"] or test)
+        )
+
+    def before_seeds(self, dataset: str) -> Data:
+        """Return the size of what all seeds have in common, known as `of` has it."""
         state = self.state(dataset)
         return self._once(("data", dataset, state), lambda: self._data(dataset, state))
 
@@ -66,11 +76,11 @@ class DataSizes:
         return prepared
 
     def source(self, dataset: str) -> Data:
-        """Return the size of a data set by its source, counted where it can be (`counts.count`): once."""
+        """Return the size of what all seeds have in common by its source, counted where it can be: once."""
         return self._once(("source", dataset), lambda: self._source(dataset))
 
     def _source(self, dataset: str) -> Data:
-        spec = self.experiment.datasets[dataset]
+        spec = before_seeds(self.experiment.datasets[dataset])
         size = DATASET_OPTIONS[spec["source"]].size_of(spec)
         train, test, shape, classes = size.train, size.test, size.shape, size.classes
         counted, measured = True, False
@@ -94,7 +104,7 @@ class DataSizes:
     def to_prepare(self, dataset: str) -> Data:
         """Return the size of what `prepare_dataset` is to read: the originals', where that is known."""
         source = self.source(dataset)
-        return source if source.measured else self.of(dataset)
+        return source if source.measured else self.before_seeds(dataset)
 
     def decoders(self, dataset: str) -> int:
         """Return the threads that decode a data set when it is prepared."""

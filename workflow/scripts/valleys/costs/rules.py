@@ -8,12 +8,14 @@ from typing import Any
 
 from valleys.config import outputs
 from valleys.config.experiment import Cell
-from valleys.costs.amounts import BACKWARD, SMALL_FILE, Amounts
+from valleys.costs.amounts import BACKWARD, ON_DISK_BYTES, SMALL_FILE, Amounts
 from valleys.costs.machine import BF16_AGAIN, BF16_CHECKED, CPU, MB
 from valleys.costs.sizes import Size
 from valleys.costs.work import Cost, Data, Work
 from valleys.landscape.kinds import COMPUTED, SEARCH
 
+GRADIENT_PASSES = 24  # the gradient at a solution, and passes along it: `stationarity`
+GRADIENT_BATCH = 128  # images at a time in these
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `lines.find_radius`
@@ -61,6 +63,18 @@ def _prepare_dataset(costs: Amounts, w: Wildcards) -> Cost:
     return Cost(speed * (CPU.start_s + seconds), CPU.memory_mb + memory / MB, data.bytes)
 
 
+@cost_of("split_dataset")
+def _split_dataset(costs: Amounts, w: Wildcards) -> Cost:
+    whole, data = costs.datasets.before_seeds(w["dataset"]), costs.data(w["dataset"])
+    work = Work(bytes=20 * whole.bytes + 20 * data.bytes)  # and their checksums
+    memory, limit = 0.0, costs.config["execution"]["resident_mb"] * MB
+    for images in (whole.train, whole.test):
+        held = images * whole.pixels <= limit
+        memory += 2 * images * (whole.pixels + 8) if held else ON_DISK_BYTES * images
+    disk = data.bytes + 8 * data.train  # their right labels
+    return Cost(costs.cpu.start_s + work.seconds(costs.cpu), CPU.memory_mb + memory / MB, disk)
+
+
 @cost_of("train_sgd", gpu=True)
 def _train_sgd(costs: Amounts, w: Wildcards) -> Cost:
     recipe, data = costs.experiment.recipe(w["recipe"]), costs.data(w["dataset"])
@@ -71,8 +85,18 @@ def _train_sgd(costs: Amounts, w: Wildcards) -> Cost:
     written = costs.experiment.written_iterates(cell)
     work += Work(bytes=20 * written * net.bytes)  # and their checksums
     memory = costs.resident(w["dataset"], net, 6, _in_training(net, data, recipe))
-    disk = net.bytes + costs.iterates(cell) + SMALL_FILE
+    disk = 2 * net.bytes + costs.iterates(cell) + SMALL_FILE
     return costs.network_job(work, memory, disk, OPTIMIZER)
+
+
+@cost_of("cooldown", gpu=True)
+def _cooldown(costs: Amounts, w: Wildcards) -> Cost:
+    recipe, data = costs.experiment.recipe(w["recipe"]), costs.data(w["dataset"])
+    net, epochs = costs.net(w["dataset"], w["model"]), costs.experiment.cooldown_epochs(w["recipe"])
+    work = epochs * costs.training(net, data.train, recipe)
+    work += math.ceil(epochs / recipe["eval_every"]) * costs.forward(net, data.test, 1000)
+    memory = costs.resident(w["dataset"], net, 6, _in_training(net, data, recipe))
+    return costs.network_job(work, memory, net.bytes + SMALL_FILE, OPTIMIZER)
 
 
 @cost_of("average")
@@ -119,8 +143,12 @@ def _descend(costs: Amounts, w: Wildcards) -> Cost:
 @cost_of("evaluate", gpu=True)
 def _evaluate(costs: Amounts, w: Wildcards) -> Cost:
     data, net = costs.data(w["dataset"]), costs.net(w["dataset"], w["model"])
-    work = 3 * costs.forward(net, data.train + data.test, 1000)
-    memory = costs.resident(w["dataset"], net, 8, 1000 * net.widest * 4 * 3)
+    batch = min(GRADIENT_BATCH, data.train)
+    work = costs.forward(net, data.train + data.test, 1000)
+    work = 3 * (work + GRADIENT_PASSES * costs.forward(net, data.train, batch))
+    passes = costs.in_passes(w, [{**WHOLE, "bn": "frozen"}])  # with the train images as floats
+    activations = max(1000 * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)
+    memory = costs.resident(w["dataset"], net, 11, activations)
     return costs.network_job(work, memory, SMALL_FILE)
 
 
@@ -287,7 +315,9 @@ def _report(costs: Amounts, w: Wildcards) -> Cost:
 @cost_of("toy_2d")
 def _toy_2d(costs: Amounts, w: Wildcards) -> Cost:
     toy = costs.config["toy_2d"]
-    return costs.small(1.0, toy["n_draws"], 1e5, times=500)
+    lines = 2 * toy["n_draws"] * toy["angles"] * len(toy["rises"])
+    seconds = 1.0 + 1.8e-6 * lines * toy["points"]
+    return costs.small(seconds, toy["n_draws"], 1e5 + 60 * lines, times=500)
 
 
 @cost_of("simulate_theory")

@@ -39,11 +39,11 @@ def _sha(metadata: Mapping[str, str], shape: Sequence[int]) -> Any:
     return hashlib.sha256(json.dumps([described, list(shape)], sort_keys=True).encode())
 
 
-def _checksum(metadata: Mapping[str, str], images: Tensor, labels: Tensor) -> str:
-    """Return the SHA-256 over the metadata (the checksum aside), the shape, and both tensors' bytes."""
+def _checksum(metadata: Mapping[str, str], images: Tensor, labels: Sequence[Tensor]) -> str:
+    """Return the SHA-256 over the metadata (the checksum aside), the shape, and all tensors' bytes."""
     digest = _sha(metadata, images.shape)
-    digest.update(images.numpy())
-    digest.update(labels.numpy())
+    for tensor in (images, *labels):
+        digest.update(tensor.numpy())
     return digest.hexdigest()
 
 
@@ -68,6 +68,7 @@ def write_split(
     classes: int,
     statistics: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
     metadata: Mapping[str, str] | None = None,
+    clean_labels: Tensor | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Write a split to one safetensors file, whole or not at all, without ever holding all of its images.
 
@@ -91,6 +92,8 @@ def write_split(
     metadata
         Strings to keep beside the tensors, such as the source's options. The keys ``format``, ``classes``,
         ``mean``, ``std`` and ``checksum`` are ours.
+    clean_labels
+        int64 (N,), CPU: the labels before some were made wrong, kept beside them for whoever checks.
 
     Returns
     -------
@@ -101,24 +104,25 @@ def write_split(
     ValleysError
         When a label is out of range or the file cannot be written; whatever ``chunks`` raises.
     """
-    path, labels = Path(path), labels.contiguous()
+    path, kept = Path(path), {"labels": labels.contiguous()}
+    kept |= {} if clean_labels is None else {"clean_labels": clean_labels.contiguous()}
     metadata = dict(metadata or {})
     for key, value in metadata.items():
         if key in _RESERVED:
             raise ValueError(f"the metadata key {key!r} is reserved")
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must map strings to strings, not {key!r} to {value!r}")
-    problem = label_problem(labels, classes)
-    if problem:
-        raise ValleysError(f"{path} was not written: {problem}")
+    for values in kept.values():
+        if problem := label_problem(values, classes):
+            raise ValleysError(f"{path} was not written: {problem}")
     metadata |= {"format": _FORMAT, "classes": str(classes), "checksum": "0" * 64}
     expected = ([_LONGEST] * shape[1] if given is None else given for given in statistics)
     metadata |= {key: json.dumps(value) for key, value in zip(("mean", "std"), expected, strict=True)}
-    room = len(_header(metadata, shape))
+    room = len(_header(metadata, shape, list(kept)))
     size, tally, written = math.prod(shape), Tally(), hashlib.sha256()
 
     with atomic(path) as temporary, temporary.open("w+b", buffering=0) as file:
-        begin = room + labels.nbytes
+        begin = room + sum(values.nbytes for values in kept.values())
         file.seek(begin)
         for chunk in chunks:
             chunk = chunk.contiguous()
@@ -134,7 +138,7 @@ def write_split(
             for by_channel, given in zip(found, statistics, strict=True)
         )
         metadata |= {"mean": json.dumps(mean), "std": json.dumps(std)}
-        shift = room - len(_header(metadata, shape))
+        shift = room - len(_header(metadata, shape, list(kept)))
         digest, back, at = _sha(metadata, shape), hashlib.sha256(), begin
         while block := os.pread(file.fileno(), min(_BLOCK, begin + size - at), at):
             digest.update(block)
@@ -146,21 +150,27 @@ def write_split(
         if back.digest() != written.digest():
             raise ValleysError(f"{path} was not written: its disk gives back other bytes than it was given")
         file.truncate(begin + size - shift)
-        digest.update(labels.numpy())
+        for values in kept.values():
+            digest.update(values.numpy())
         metadata["checksum"] = digest.hexdigest()
         file.seek(0)
-        _write(file, _header(metadata, shape))
-        _write(file, labels.numpy())  # labels first: their bytes are aligned
+        _write(file, _header(metadata, shape, list(kept)))
+        for values in kept.values():
+            _write(file, values.numpy())  # labels first: their bytes are aligned
     return mean, std
 
 
-def _header(metadata: Mapping[str, str], shape: Sequence[int]) -> bytes:
-    """Return all that precedes the labels in a file."""
-    middle = shape[0] * 8
+def _header(metadata: Mapping[str, str], shape: Sequence[int], labels: Sequence[str] = ("labels",)) -> bytes:
+    """Return all that precedes the labels, which have these names, in a file."""
+    one = shape[0] * 8
+    middle = one * len(labels)
     header = json.dumps(
         {
             "__metadata__": dict(sorted(metadata.items())),
-            "labels": {"dtype": "I64", "shape": [shape[0]], "data_offsets": [0, middle]},
+            **{
+                name: {"dtype": "I64", "shape": [shape[0]], "data_offsets": [k * one, (k + 1) * one]}
+                for k, name in enumerate(labels)
+            },
             "images": {
                 "dtype": "U8",
                 "shape": list(shape),
@@ -192,10 +202,10 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int, .
         raise ValleysError(
             f"{path} is not a whole safetensors file, truncated or damaged ({reason}); {_REMEDY}"
         ) from error
-    if set(described) != {"images", "labels"}:
+    if set(described) - {"clean_labels"} != {"images", "labels"}:
         raise ValleysError(
-            f"{path} holds the tensors {sorted(described)}; a split holds exactly images and labels; "
-            f"{_REMEDY}"
+            f"{path} holds the tensors {sorted(described)}; a split holds exactly images and labels, or "
+            f"clean_labels beside them; {_REMEDY}"
         )
     if metadata.get("format") != _FORMAT:
         raise ValleysError(
@@ -213,12 +223,25 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return _open(Path(path))[0]
 
 
-def _read_resident(path: Path) -> tuple[Tensor, Tensor]:
-    """Read images and labels into memory."""
+def clean_labels(path: str | Path) -> Tensor:
+    """Return the labels of a cache file before some were made wrong, int64 (N,); else the labels.
+
+    Raises
+    ------
+    ValleysError
+        When there is no whole cache file.
+    """
+    described = _open(Path(path))[1]
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return file.get_tensor("clean_labels" if "clean_labels" in described else "labels").clone()
+
+
+def _read_resident(path: Path, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Read images, and labels by their names, into memory."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             # Copied out of the mapped file, so that no later change to the file reaches us.
-            return file.get_tensor("images").clone(), file.get_tensor("labels").clone()
+            return file.get_tensor("images").clone(), [file.get_tensor(name).clone() for name in names]
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValleysError(
@@ -232,22 +255,25 @@ def _read_resident(path: Path) -> tuple[Tensor, Tensor]:
         ) from error
 
 
-def _on_disk(path: Path, shape: tuple[int, ...], most: float) -> tuple[ImagesOnDisk, Tensor]:
-    """Return the images as they lie in the file, and the labels."""
+def _on_disk(
+    path: Path, names: Sequence[str], shape: tuple[int, ...], most: float
+) -> tuple[ImagesOnDisk, list[Tensor]]:
+    """Return the images as they lie in the file, and labels by their names."""
     with safe_open(path, framework="numpy") as file:
-        labels = torch.from_numpy(file.get_tensor("labels").copy())
+        labels = [torch.from_numpy(file.get_tensor(name).copy()) for name in names]
     # Images come last, whoever wrote the file (larger types come first), and nothing follows them.
     return ImagesOnDisk(path, path.stat().st_size - math.prod(shape), shape, most), labels
 
 
-def _is_whole(images: ImagesOnDisk, labels: Tensor, metadata: Mapping[str, str]) -> bool:
+def _is_whole(images: ImagesOnDisk, labels: Sequence[Tensor], metadata: Mapping[str, str]) -> bool:
     """Return whether a file is what its checksum says, or has been found to be (`on_disk`)."""
     if not images.is_checked(metadata["checksum"]):
-        log.info("checking %s, %d images: once, until it is written to", images.path, len(labels))
+        log.info("checking %s, %d images: once, until it is written to", images.path, len(images.rows))
         whole = _sha(metadata, images.shape)
-        for row in range(len(labels)):
+        for row in range(len(images.rows)):
             whole.update(images[row].numpy())
-        whole.update(labels.numpy())
+        for values in labels:
+            whole.update(values.numpy())
         if whole.hexdigest() != metadata["checksum"]:
             return False
         images.keep_checked(metadata["checksum"])
@@ -278,17 +304,19 @@ def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.
     except (ValueError, TypeError) as error:
         raise ValleysError(f"{path} has unreadable classes, mean or std ({error}); {_REMEDY}") from error
     kind, shape = described["images"]
-    as_ours = kind == "U8" and len(shape) == 4 and described["labels"] == ("I64", shape[:1])
+    names = [name for name in ("labels", "clean_labels") if name in described]
+    as_ours = kind == "U8" and len(shape) == 4 and {described[name] for name in names} == {("I64", shape[:1])}
     if as_ours and math.prod(shape) > resident_mb * 1e6:
-        images, labels = _on_disk(path, shape, resident_mb * 1e6)
-        whole = partial(_is_whole, images, labels, metadata)
+        images, found = _on_disk(path, names, shape, resident_mb * 1e6)
+        whole = partial(_is_whole, images, found, metadata)
     else:
-        images, labels = _read_resident(path)
-        whole = lambda: _checksum(metadata, images, labels) == metadata["checksum"]  # noqa: E731
-    problem = shape_problem(images, labels, classes, mean, std)
+        images, found = _read_resident(path, names)
+        whole = lambda: _checksum(metadata, images, found) == metadata["checksum"]  # noqa: E731
+    problems = (shape_problem(images, values, classes, mean, std) for values in found)
+    problem = next(filter(None, problems), None)
     if not problem and verify and not whole():
         raise ValleysError(f"{path} is damaged: its contents do not match its SHA-256 checksum; {_REMEDY}")
-    problem = problem or label_problem(labels, classes)
+    problem = problem or next(filter(None, (label_problem(values, classes) for values in found)), None)
     if problem:
         raise ValleysError(f"{path}: {problem}; {_REMEDY}")
-    return Split(images, labels, classes, mean, std)
+    return Split(images, found[0], classes, mean, std)

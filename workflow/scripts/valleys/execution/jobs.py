@@ -140,6 +140,16 @@ def compiles(config: Any) -> bool:
     return bool(config["execution"]["compile"])
 
 
+def kernels(device: Any) -> str:
+    """Return what decides the last bits on this machine: ``AVX512, 1 thread``, or the GPU's name."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{torch.backends.cpu.get_cpu_capability()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def arithmetic(device: Any, compiled: bool = False) -> str:
     """Return what a job's last bits hang on besides its inputs, for the key of state it may resume from."""
     import torch

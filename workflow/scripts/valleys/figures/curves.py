@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from valleys.figures.frames import DIRECTION, Data, Spec, by_cell, ordered
+from valleys.figures.frames import DIRECTION, Data, Spec, by_cell, finite_of, ordered
 from valleys.figures.kind import Kind
 from valleys.figures.layout import (
     add_heading,
@@ -27,7 +27,10 @@ EXPLODES = 1000.0  # nats: rises beyond are drawn on a logarithmic axis, where t
 
 
 def _rises(probe: str, data: Data) -> pd.DataFrame:
-    """Return the curves of a probe with offset / R as ``x`` and the rises ``train`` and ``test``."""
+    """Return the curves of a probe with offset / R as ``x``, the rises ``train`` and ``test``, and ``least``.
+
+    That is the place of the train curve's own least point, as a share of R; NaN where it has none.
+    """
     curves = measures.on_all_points(data["curves"][data["curves"]["probe"] == probe])
     radii = data["directions"].loc[data["directions"]["probe"] == probe, [*DIRECTION, "radius"]]
     merged = curves.merge(radii, on=DIRECTION, how="inner", validate="many_to_one")
@@ -35,6 +38,9 @@ def _rises(probe: str, data: Data) -> pd.DataFrame:
     zero = merged.loc[merged["x"] == 0, [*DIRECTION, "train_loss", "test_loss"]]
     zero = zero.rename(columns={"train_loss": "train_zero", "test_loss": "test_zero"})
     merged = merged.merge(zero, on=DIRECTION, how="inner", validate="many_to_one")
+    own = data["asymmetry"][[*DIRECTION, "minimum"]]
+    merged = merged.merge(own, on=DIRECTION, how="left", validate="many_to_one")
+    merged["least"] = merged["minimum"] / merged["radius"]
     for split in SPLITS:
         merged[split] = merged[f"{split}_loss"] - merged[f"{split}_zero"]
     return merged
@@ -62,6 +68,8 @@ def _draw(probe: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 bottoms += [float(low.min()), float(mean.min())]
             axes.axvline(0, color=GREY, lw=0.8)
             n = here.drop_duplicates(DIRECTION)
+            if len(least := finite_of(n["least"])):
+                axes.axvline(float(np.median(least)), color=GREY, lw=0.8, ls=":")
             add_heading(axes, label if axes is row[0] else "", f"at {solution} (n = {len(n)})", GREY)
         if tops and max(tops) > min(bottoms):
             room = 0.06 * (max(tops) - min(bottoms))
@@ -78,7 +86,8 @@ def _draw(probe: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     train, test = split_handles(look)
     shade = Patch(fc=look.colour("train"), alpha=SHADE, label="middle 80 %, train")
     edges = Line2D([], [], color=look.colour("test"), lw=0.6, ls=SPLITS["test"], label="middle 80 %, test")
-    add_legend(figure, [train, test, shade, edges])
+    least = Line2D([], [], color=GREY, lw=0.8, ls=":", label="least point (train)")
+    add_legend(figure, [train, test, shade, edges, least])
     return figure
 
 
@@ -113,7 +122,8 @@ KIND = Kind(
     caption=(
         "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
         "are means over directions and seeds; shade and thin lines enclose the middle 80 % of them. "
-        "Directions keep the sign they were drawn with. The vertical axis is cut where a few curves leave "
+        "Directions keep the sign they were drawn with. The dotted line is at the least point of the train "
+        "curves (median). The vertical axis is cut where a few curves leave "
         f"the rest; where rises exceed {EXPLODES:,.0f} nats it is logarithmic beyond 1 nat."
     ),
     nothing="Nothing to draw: no curve was measured for the probe {}.",

@@ -100,8 +100,8 @@ KIND = Kind(
     title="Prevalence of asymmetric directions",
     caption=(
         "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), share whose "
-        "rises at -R and R alone differ that much (middle), and share along which the solution is not a "
-        "minimum, so that the definition cannot hold (right). Bars are Wilson "
+        "rises about the curve's own least point alone differ that much (middle), and share along which the "
+        "solution is not a minimum, so that the definition cannot hold (right). Bars are Wilson "
         "intervals that take directions for independent; figures beside each panel are directions found "
         "among directions probed, all seeds together. Probes of kind sign have a figure of their own."
     ),

@@ -112,18 +112,18 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
             )
             lost = int((~np.isfinite(probed["index"])).sum())
             left_out = f"; {lost} of {len(probed)} directions have none" if lost else ""
-            rho = interval_of(measures.correlations(here), spec["level"], limits=(-1, 1))
+            slope = interval_of(measures.sign_slopes(here), spec["level"])
             told.append(
                 (
                     f"{label}, {group}",
-                    f"{means or 'none'}; rank correlation within a minimum {rho}"
+                    f"{means or 'none'}; slope within a minimum {slope}"
                     f" ({counted(here['seed'].nunique(), 'seed')}{left_out})",
                 )
             )
     level = percent(spec["level"])
     return (
         f"{recipe_note(points)}Directions at {solution}. Mean index by share of entries with the sign of w,"
-        f" and their rank correlation with its {level} t interval:{listed(told, 2 * LISTED)}"
+        f" and the slope of the index on that share with its {level} t interval:{listed(told, 2 * LISTED)}"
     )
 
 
@@ -131,8 +131,9 @@ KIND = Kind(
     name="sign",
     title="Asymmetry and agreement in sign with the weights",
     caption=(
-        "Signs: asymmetry index of a direction u, log of the rise at -R over the rise at +R (above 0: + is "
-        "the flatter side), against the share of its entries that have the sign of w. Small points are "
+        "Signs: asymmetry index of a direction u, log of the rise on the -u side over that on the +u side, "
+        "both about the curve's own least point (above 0: + is the flatter side), against the share of its "
+        "entries that have the sign of w. Small points are "
         "directions, large ones means over seeds with their t intervals. Hollow: -u of directions probed, "
         "whose curve is that of u reversed, where none was probed."
     ),

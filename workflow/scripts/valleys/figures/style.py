@@ -14,7 +14,7 @@ from valleys.errors import ValleysError
 from valleys.figures.frames import Spec
 
 STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
-_MARKERS = {"sgd": "o", "swa": "s", "descent": "D"}
+_MARKERS = {"sgd": "o", "swa": "s", "descent": "D", "last": "^"}
 _OWN_MARKERS = "pPX*hd"  # of solutions under names of the user's own
 SHADE = 0.2
 GREY, PALE, FAINT, INK = "#5f6368", "#d9dce0", "#e8eaed", "#202124"
@@ -28,7 +28,8 @@ _ROLES = {
         "sgd": 6,
         "swa": 4,
         "descent": 5,
-        "paper": 6,
+        "last": 1,
+        "released": 6,
         "converged": 0,
         "fixed": 6,
         "free": 0,
@@ -41,7 +42,8 @@ _ROLES = {
         "sgd": 1,
         "swa": 0,
         "descent": 3,
-        "paper": 5,
+        "last": 6,
+        "released": 5,
         "converged": 0,
         "fixed": 5,
         "free": 0,
@@ -54,7 +56,8 @@ _ROLES = {
         "sgd": 1,
         "swa": 2,
         "descent": 3,
-        "paper": 1,
+        "last": 5,
+        "released": 1,
         "converged": 2,
         "fixed": 1,
         "free": 2,
@@ -94,7 +97,7 @@ class Look:
         return colours[_ROLES.get(palette, _ROLES["petroff10"]).get(thing, 0) % len(colours)]
 
     def of_solution(self, solution: str) -> str:
-        """Return a solution's colour: the user's own names take those that the workflow's three leave."""
+        """Return a solution's colour: the user's own names take those that the workflow's four leave."""
         if solution not in self.own:
             return self.colour(solution)
         taken = [self.colour(name) for name in _MARKERS]

@@ -16,7 +16,7 @@ from scipy import stats as sps
 from valleys.figures.frames import Data, Spec, finite_of
 from valleys.figures.kind import Kind
 from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid, ratio_axis
-from valleys.figures.style import GREY, Look
+from valleys.figures.style import GREY, INK, Look
 from valleys.figures.wording import listed, number, range_of
 
 
@@ -84,6 +84,7 @@ def _draw_average(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
         for i, kind in enumerate(kinds)
     ]
     handles += [
+        Line2D([], [], color=INK, marker="o", ls="", ms=7, mfc="none", mew=0.9, label="inside Theorem 2"),
         Line2D([], [], color=GREY, marker="o", ls="", ms=3, label="at the average"),
         Line2D([], [], color=GREY, marker="o", ls="", ms=6, mfc="none", label="at the mean of averages"),
     ]
@@ -100,6 +101,9 @@ def _mean_panel(axes: Axes, here: pd.DataFrame, shown: Sequence[_Noise], z: floa
             seen["c"] * noise.beside, seen["mean"], yerr=z * seen["mean_se"], color=noise.colour,
             fmt=noise.marker, ms=4, lw=1,
         )  # fmt: skip
+        inside = seen[seen["inside"].astype(bool)]
+        x = inside["c"] * noise.beside
+        axes.plot(x, inside["mean"], noise.marker, ms=7, mfc="none", mec=INK, mew=0.9, zorder=4)
         style = {"ls": noise.dashes, "lw": 1.2, "marker": "_", "ms": 5}
         axes.plot(bound["c"] * noise.beside, bound["bound"], color=noise.colour, **style)
     values = finite_of([*here["mean"], *here["bound"]])
@@ -129,6 +133,13 @@ def _seen_average(_part: str, data: Data, spec: Spec) -> str:
         if len(uneven):
             flat = int((uneven["mean"] > 0).sum())
             words.append(f"the mean is on the flat side in {flat} of {len(uneven)} rows with c > 1")
+            inside = uneven[uneven["inside"].astype(bool)]
+            if len(inside):
+                words.append(
+                    f"and in {int((inside['mean'] > 0).sum())} of the {len(inside)} inside Theorem 2"
+                )
+            else:
+                words.append("none is inside Theorem 2")
             bound = uneven[uneven["bound"] > 0]
             if len(bound):
                 ratio = range_of(bound["mean"] / bound["bound"])
@@ -207,6 +218,9 @@ def _seen_gain(_part: str, data: Data, spec: Spec) -> str:
             f"a gain for {int((near['gain'] > 0).sum())} of {len(near)} biases below the limit and for"
             f" {int((far['gain'] > 0).sum())} of {len(far)} others"
         ]
+        inside = uneven[uneven["inside"].astype(bool)]
+        if len(inside):
+            words.append(f"for {int((inside['gain'] > 0).sum())} of {len(inside)} inside Theorem 1")
         if len(even):
             words.append(f"for {int((even['gain'] > 0).sum())} of {len(even)} where c = 1")
         exact = rows[np.isfinite(rows["exact"])]
@@ -226,8 +240,9 @@ AVERAGE = Kind(
     caption=(
         "SGD with bounded noise in a one-dimensional valley whose flat side is x > 0 and whose other side "
         "is c times as steep. Above, a row of panels for each step size: mean over chains of the average "
-        "of the iterates (markers; intervals are smaller than these where none is seen) and the lower "
-        "bound proved for it (lines, where it is positive). Below, for the greatest step size: training "
+        "of the iterates (markers; intervals are smaller than these where none is seen; ringed where the "
+        "assumptions of the paper's Theorem 2, as recalled, hold) and the lower bound proved for it "
+        "(lines, where it is positive). Below, for the greatest step size: training "
         "loss at the average (filled) and at the mean of all averages (hollow), both divided by that of "
         "the iterates: what is hollow stays however long one averages."
     ),

@@ -121,6 +121,8 @@ def _seen_curves(_part: str, data: Data, spec: Spec) -> str:
         return ""
     told = []
     for recipe, part in data["toy_2d"].groupby("recipe", sort=False):
+        lost = int((part["status"] == "no_minimum").sum())
+        part = part[part["status"] != "no_minimum"]
         share = wilson(int((part["status"] == "asymmetric").sum()), len(part), spec["level"])
         symmetric, unsettled = (int((part["status"] == s).sum()) for s in ("symmetric", "not_minimum"))
         loss, minus, plus = (number(part[key].median()) for key in ("loss", "rise_minus", "rise_plus"))
@@ -130,6 +132,7 @@ def _seen_curves(_part: str, data: Data, spec: Spec) -> str:
             f" minimum along the line; median loss {loss} nats at the solution, median"
             f" rise {minus} nats at the lower end of the line and {plus} at the upper"
         )
+        words += f"; {lost} further draws have no minimum" if lost else ""
         told.append((f"recipe {recipe}", words))
     return f"Verdicts of Definition 1 ({percent(spec['level'])} Wilson intervals):{listed(told)}"
 
@@ -150,8 +153,9 @@ CURVES = Kind(
     title="2-D MLP: loss along a direction, all draws",
     caption=(
         "2-D MLP: loss along the probed direction (entries U(0, 1), normalised) through the solution. Thin "
-        "lines are data draws, the thick line is their mean. Recipe paper stops after a fixed number of "
-        "steps, recipe converged at a minimum."
+        "lines are data draws, the thick line is their mean. Recipe released is the average of the "
+        "iterates of a few steps, as in the released code. Recipe converged is at the minimum, where "
+        "there is one."
     ),
     nothing="Nothing to draw: the 2-D MLP has no curves.",
     draw=_draw_curves,

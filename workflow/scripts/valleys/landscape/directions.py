@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from valleys.errors import ValleysError
-from valleys.landscape.kinds import COMPUTED, GROUPS
+from valleys.landscape.kinds import COMPUTED, GROUPS, why_not_orthogonal
 from valleys.models.layers import classifier_name, norm_parameters
 from valleys.networks import copies
 from valleys.networks.tensors import check_apart, movable, real, vector_norm
 from valleys.storage.files import stable_seed
 
 Direction = dict[str, Tensor]
+_TRIES = 100  # draws of a direction that is to be orthogonal, until it has entries of both signs
 
 
 def parameter_group(model: nn.Module, group: str) -> list[str]:
@@ -161,7 +162,13 @@ def drawn_kinds() -> list[str]:
 
 
 def random_direction(
-    kind: str, weights: Mapping[str, Tensor] | nn.Module, *, key: str = "", k: int = 0, share: float = 0.5
+    kind: str,
+    weights: Mapping[str, Tensor] | nn.Module,
+    *,
+    key: str = "",
+    k: int = 0,
+    share: float = 0.5,
+    orthogonal: bool = False,
 ) -> tuple[Direction, float]:
     """Draw direction number `k` of a kind over `weights`.
 
@@ -177,6 +184,9 @@ def random_direction(
         Name of the stream and number of the direction in it; the same ones give the same direction.
     share
         Of kind ``sign``: the share of entries that have the sign of w.
+    orthogonal
+        Of kind ``sign``: whether the direction is made orthogonal to w (`orthogonal_by_size`). In a small
+        group it is drawn again where all entries agree in sign with w, or none.
 
     Returns
     -------
@@ -186,23 +196,74 @@ def random_direction(
     Raises
     ------
     ValleysError
-        When the kind is unknown, or the direction has no length: all of its entries are 0, say.
+        When the kind is unknown, or the direction has no length: all of its entries are 0, say. When it is
+        to be orthogonal to w and is of another kind, of share 0 or 1, or in so small a group that no draw
+        has entries of both signs.
     """
+    if orthogonal and (why := why_not_orthogonal(kind, share)):
+        raise ValleysError(f"orthogonal: {why}")
     if isinstance(weights, nn.Module):
         weights = dict(weights.named_parameters())
     copies.check_shapes(weights)
     if kind not in _DRAWN:
         raise ValleysError(f"unknown random direction kind {kind!r}; choose from {', '.join(_DRAWN)}")
     generator = torch.Generator().manual_seed(stable_seed("direction", kind, key, k))
+    for _ in range(_TRIES):
+        direction = _entries(kind, weights, generator, share)
+        if not orthogonal or orthogonal_by_size(direction, weights):
+            break
+    else:
+        count = sum(d.numel() for d in direction.values())
+        raise ValleysError(
+            f"orthogonal: in {_TRIES} draws of share {share:g} all of {count} entries agreed in sign with w "
+            "or none did; take a larger group or a share nearer to 1/2"
+        )
+    norm = _norm(direction)
+    for d in direction.values():
+        d /= norm  # in place: of a large net two copies would not be small
+    return {n: d.to(weights[n].device, weights[n].dtype) for n, d in direction.items()}, norm
+
+
+def _entries(kind: str, weights: Mapping[str, Tensor], generator: torch.Generator, share: float) -> Direction:
+    """Return a drawn direction's entries, in float32 on the CPU, not scaled."""
     direction: Direction = {}
     for name, weight in weights.items():
         if movable(weight):
             d = _DRAWN[kind](real(weight).cpu().float(), Draw(generator, share, weight.dim()))
             direction[name] = torch.view_as_complex(d) if weight.is_complex() else d
-    norm = _norm(direction)
-    for d in direction.values():
-        d /= norm  # in place: of a large net two copies would not be small
-    return {n: d.to(weights[n].device, weights[n].dtype) for n, d in direction.items()}, norm
+    return direction
+
+
+def orthogonal_by_size(direction: Direction, weights: Mapping[str, Tensor]) -> bool:
+    """Make a direction orthogonal to w by the sizes of its entries, in place; their signs stay.
+
+    With ``A = sum |u_i w_i|`` over the entries that have the sign of w, and ``D`` the same over those with
+    the opposite one, ``<u, w> = A - D``. Entries that agree are multiplied by ``sqrt(D / A)``, the others by
+    ``sqrt(A / D)``; then both sums are ``sqrt(A D)``, and ``<u, w> = 0``. So moving along u changes ``|w|``
+    in second order alone, and the share of agreeing signs is not told apart by a scaling of w, which nets
+    with norm layers do not notice. Subtracting the projection on w would do the same and flip signs.
+
+    Parameters
+    ----------
+    direction
+        Not yet scaled; all parameters of the group, as the sums run over all.
+    weights
+        Those of the group, by the same names.
+
+    Returns
+    -------
+    bool
+        Whether it could be done: not where A or D is 0, as in a group of a few entries.
+    """
+    products = {n: real(d).double() * real(weights[n]).cpu().double() for n, d in direction.items()}
+    agree = sum(float(p.clamp_min(0).sum()) for p in products.values())
+    differ = -sum(float(p.clamp_max(0).sum()) for p in products.values())
+    if not (agree > 0 and differ > 0):
+        return False
+    factor = math.sqrt(differ / agree)
+    for name, d in direction.items():
+        real(d).mul_(torch.where(products[name] > 0, factor, 1 / factor).float())
+    return True
 
 
 def unit(direction: Mapping[str, Tensor]) -> tuple[Direction, float]:
@@ -274,7 +335,7 @@ def draw(
     Parameters
     ----------
     spec
-        ``kind, n, share`` of the probe.
+        ``kind, n, share`` of the probe, and ``orthogonal`` if it is.
     weights
         The group's weights, in the model's order.
     computed
@@ -286,5 +347,6 @@ def draw(
             yield k, scaled, norm
         return
     for k in range(spec["n"]):
-        direction, norm = random_direction(spec["kind"], weights, key=key, k=k, share=spec["share"])
+        options = {"share": spec["share"], "orthogonal": spec.get("orthogonal", False)}
+        direction, norm = random_direction(spec["kind"], weights, key=key, k=k, **options)
         yield k, direction, norm

@@ -77,3 +77,19 @@ NEEDS = {name: kind.solutions for name, kind in KINDS.items() if kind.solutions}
 SINGLE = frozenset(name for name, kind in KINDS.items() if kind.single)
 """Kinds of which there is just one direction."""
 GROUPS = ("all", "not_bn", "bn", "bn_weight", "bn_bias", "conv", "classifier", "layer:<name>")
+
+
+def why_not_orthogonal(kind: str, share: float) -> str:
+    """Return why directions of a kind and share cannot be orthogonal to w, in a line; empty where they can.
+
+    It is done by the sizes of the entries (`directions.orthogonal_by_size`), so that some have to agree in
+    sign with w and some not.
+    """
+    if kind != "sign":
+        return f"true is for kind sign alone, not {kind}; drop it"
+    if not 0 < share < 1:
+        return (
+            f"with share {share:g} all terms of <u, w> have one sign and it cannot be 0; take a share above "
+            "0 and below 1, such as 0.125 or 0.875"
+        )
+    return ""

@@ -203,7 +203,7 @@ def build(
             pair.append(directions.restrict(stored[axis][chosen["k"]], names))
         else:
             group, key = directions.restrict(origin, names), f"{cell}/{chosen['group']}"
-            options = {"key": key, "k": chosen["k"], "share": chosen["share"]}
+            options = {"key": key} | {name: chosen[name] for name in chosen if name not in ("kind", "group")}
             pair.append(directions.random_direction(chosen["kind"], group, **options)[0])
     return spanned(origin, *pair)
 

@@ -15,7 +15,7 @@ from valleys.data.split import Split
 from valleys.landscape import directions
 from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, evaluator_for, log
-from valleys.landscape.kinds import DRAWN
+from valleys.landscape.kinds import DRAWN, KINDS
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
 from valleys.landscape.subsets import with_errors
 from valleys.models import solutions
@@ -67,6 +67,23 @@ def read_directions(path: str | Path | None, solution: str) -> list[dict[str, Te
     if path is None:
         return []
     return stored_directions(load_weights(path, ours=True)[0], solution)
+
+
+def swa_beside(path: str | Path | None, block: Mapping[str, Any], solution: str) -> dict[str, Tensor] | None:
+    """Return the averaged solution that `probe_solution` says the way to: for searched directions at ``sgd``.
+
+    Parameters
+    ----------
+    path
+        Its file; ``None`` in a cell without one.
+    block
+        The probe's config block.
+    solution
+        Where it probes.
+    """
+    if path is None or not KINDS[block["kind"]].searched or solution != "sgd":
+        return None
+    return load_weights(path, ours=True)[0]
 
 
 #: Columns of the ``directions`` table that just some computed kinds have.
@@ -223,6 +240,7 @@ def probe_solution(
     check_stored_bn: bool,
     state: Path,
     constants: Mapping[str, float] | None = None,
+    swa: Mapping[str, Tensor] | None = None,
     save_every_s: float = 5.0,
 ) -> Iterator[tuple[list[dict[str, float]], dict[str, Any]]]:
     """Probe a solution along the directions of one probe, resuming from `state`.
@@ -248,6 +266,9 @@ def probe_solution(
     constants
         Of Definition 1, for an evaluator in bf16 (`confirm_precision`) and for adaptive probes
         (`probe_adaptively`).
+    swa
+        Weights of the cell's averaged solution: rows then have ``towards_swa``. It has no part in a curve,
+        so that the state goes without it.
 
     Yields
     ------
@@ -325,7 +346,10 @@ def probe_solution(
                 len(curve),
                 measured["precision"],
             )
-        yield tuple(done[k])
+        curve, row = done[k]
+        if swa is not None:
+            row = {**row, "towards_swa": directions.inner(direction, swa) - row["projection"]}
+        yield curve, row
     if len(done) > resumed:
         # Curves share their point at offset 0; that all began there shows when it is measured again.
         evaluator.reset()

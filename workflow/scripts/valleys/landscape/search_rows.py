@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import Radius
 from valleys.models.losses import ByName
 
-NO_CURVE = Detection("not_finite", *[math.nan] * 10)
+NO_CURVE = Detection("not_finite", *[math.nan] * (len(fields(Detection)) - 1))
 """Of a curve with a loss that is not finite."""
 _OF_DETECTION = ("rise_plus", "rise_minus", "zeta", "r", "p")  # columns of the images judged on alone
 

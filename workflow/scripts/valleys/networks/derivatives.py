@@ -23,8 +23,9 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
 
     The two may differ by as much as a kink or the curvature between the points can make (half the second
     difference over the step, where the slope changes one way between them) and by rounding. Some steps are
-    tried, until that leaves little room. Where the two disagree then, a third of the step decides: the
-    difference goes to the derivative as the step to 0, and not to another number.
+    tried, until that leaves little room. Where the two disagree then, smaller steps decide, as long as
+    rounding allows: the difference goes to the derivative as the step to 0, and not to another number. Kinks
+    on both sides, as networks with relu have, can bend a curve the two ways and leave no second difference.
 
     Parameters
     ----------
@@ -41,18 +42,18 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
         return None
     middle = phi(0.0)
 
-    def compared(step: float) -> tuple[float, float, float]:
-        """Return the room that there is at a step, the distance, and the difference."""
+    def compared(step: float) -> tuple[float, float, float, float]:
+        """Return the room that there is at a step, the distance, the difference, and rounding's part."""
         low, high = phi(-step), phi(step)
         difference = (high - low) / (2 * step)
         bend = abs(high - 2 * middle + low) / step
         rounding = 8 * eps * max(abs(low), abs(middle), abs(high)) / step
         room = 0.75 * bend + rounding + 30 * eps ** (2 / 3) * max(abs(slope), abs(difference))
-        return room, abs(slope - difference), difference
+        return room, abs(slope - difference), difference, rounding
 
     best, found = scale * eps ** (1 / 3), []
     for step in (5 * best, best, 25 * best, best / 5):
-        room, off, difference = compared(step)
+        room, off, difference, _ = compared(step)
         if math.isfinite(room):
             found.append((room, off, difference, step))
             if room <= 0.01 * max(abs(slope), abs(difference)):
@@ -62,8 +63,13 @@ def differs(phi: Callable[[float], float], slope: float, scale: float, eps: floa
     room, off, difference, step = min(found)
     if off <= room:
         return None
-    room, nearer, _ = compared(step / 3)
-    return difference if nearer > max(room, off / 4) else None
+    for smaller in (3, 9, 27, 81):
+        room, nearer, _, rounding = compared(step / smaller)
+        if nearer <= max(room, off / 4):
+            return None
+        if rounding > off / 4:
+            break
+    return difference
 
 
 def differentiable(

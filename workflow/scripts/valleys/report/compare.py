@@ -5,8 +5,8 @@ The interval of a difference B - A, at the level of the two experiments' own int
 claims
     Of effects that are means over seeds, as of solutions where two seeds or more are in both. Else from the
     intervals of the two effects (`stats.difference`), which takes the experiments for independent, of claims
-    judged by Wilson or t intervals; other effects are extremes over many rows, whose difference has no
-    interval.
+    judged by the rules share, mean and equivalence; other effects are extremes over many rows, whose
+    difference has no interval.
 solutions
     Seeds that are in both are pairs: the same initial weights and order of images where the rest is equal.
     With two or more, the t interval of their paired differences; without any, Welch's of the two means.
@@ -26,13 +26,14 @@ import numpy as np
 import pandas as pd
 
 from valleys.errors import ValleysError
+from valleys.report import agreement
 from valleys.results import stats
 from valleys.storage import files, tables
 
 FORMATS = (".parquet", ".csv", ".html")
 MEASURES = {"train_loss": "nats", "test_loss": "nats", "train_accuracy": "share", "test_accuracy": "share"}
 _CELL = ["dataset", "model", "recipe", "solution"]
-_TESTS_WITH_INTERVALS = ("Wilson interval", "t interval")
+_TESTS_WITH_INTERVALS = ("Hoeffding's inequality", "exact sign-flip", "two one-sided t tests")
 _LISTED = 20  # differences of the configs told one by one
 
 Row = dict[str, Any]
@@ -44,6 +45,7 @@ class FinishedRun:
 
     folder: Path
     claims: pd.DataFrame
+    verdicts: pd.DataFrame
     solutions: pd.DataFrame
     config: Mapping[str, Any]
 
@@ -61,7 +63,7 @@ def load(folder: Path) -> FinishedRun:
     ValleysError
         When the folder has none, or they are damaged.
     """
-    paths = {name: folder / "tables" / f"{name}.parquet" for name in ("claims", "solutions")}
+    paths = {name: folder / "tables" / f"{name}.parquet" for name in ("claims", "verdicts", "solutions")}
     missing = [name for name, path in paths.items() if not path.is_file()]
     if missing:
         raise ValleysError(
@@ -70,7 +72,11 @@ def load(folder: Path) -> FinishedRun:
         )
     frames = {name: tables.read(path, name).to_pandas() for name, path in paths.items()}
     return FinishedRun(
-        folder, frames["claims"], frames["solutions"], tables.about(paths["claims"])["config"] or {}
+        folder,
+        frames["claims"],
+        frames["verdicts"],
+        frames["solutions"],
+        tables.about(paths["claims"])["config"] or {},
     )
 
 
@@ -113,10 +119,10 @@ def _claim_difference(
     between = stats.difference(_interval(left), _interval(right))
     found["difference"] = between.estimate
     if level_a == level_b and len(pairs := _paired_seeds(left, right)) >= 2:
-        paired = stats.paired(pairs, level=level_a)
+        paired = stats.mean_interval(pairs, level_a)
         method = f"paired over {paired.n} seeds in both; t interval"
         return found | {
-            "difference": paired.mean, "low": paired.low, "high": paired.high, "method": method
+            "difference": paired.estimate, "low": paired.low, "high": paired.high, "method": method
         }  # fmt: skip
     if not any(all(word in row["test"] for row in (left, right)) for word in _TESTS_WITH_INTERVALS):
         return found | {"method": "none: the effect is an extreme over rows"}
@@ -171,16 +177,14 @@ def _solution_difference(left: pd.DataFrame, right: pd.DataFrame, measure: str, 
     pairs = left.merge(right, on="seed", suffixes=("_a", "_b"))
     differences, _ = _finite(pairs[f"{measure}_b"] - pairs[f"{measure}_a"])
     if len(differences):
-        found = stats.paired(differences, level=level)
-        between, n = (found.mean, found.low, found.high), found.n
-        method = f"paired over {n} seed{'s' if n > 1 else ''} in both"
+        found = stats.mean_interval(differences, level)
+        method = f"paired over {found.n} seed{'s' if found.n > 1 else ''} in both"
     else:
-        apart = stats.welch(_finite(left[measure])[0], _finite(right[measure])[0], level)
-        between, n = (apart.estimate, apart.low, apart.high), apart.n
+        found = stats.welch(_finite(left[measure])[0], _finite(right[measure])[0], level)
         method = "two means: no seed in both"
-    row: Row = {"difference": between[0], "method": f"{method}; no interval of one value"}
-    if n >= 2:
-        row |= {"low": between[1], "high": between[2], "method": f"{method}; t interval"}
+    row: Row = {"difference": found.estimate, "method": f"{method}; no interval of one value"}
+    if found.n >= 2:
+        row |= {"low": found.low, "high": found.high, "method": f"{method}; t interval"}
     return row
 
 
@@ -380,8 +384,9 @@ def as_page(a: FinishedRun, b: FinishedRun, rows: list[Row]) -> str:
     parts = [
         f"<h1>{names[0]} and {names[1]}</h1>",
         f"<p>A: {html.escape(str(a.folder))}<br>B: {html.escape(str(b.folder))}</p>",
-        f"<p>{html.escape(summary)} What differs comes first, marked: another verdict, or an interval of "
-        f"B − A that leaves out 0 (*).</p><p class='soft'>{html.escape(how)}</p>",
+        f"<p>{html.escape(summary)} Below, what differs comes first, marked: another verdict, or an interval "
+        f"of B − A that leaves out 0 (*).</p><p class='soft'>{html.escape(how)}</p>",
+        *_agreement(agreement.agree(a.verdicts, b.verdicts)),
         *_table("Claims", "claim", _rows_of("claims", rows)),
         *_table("Solutions", "measure, mean over seeds", _rows_of("solutions", rows)),
         *(["<h2>Config</h2>", _head("key", "A", "B"), *changed, "</tbody></table>"] if changed else []),
@@ -419,6 +424,25 @@ def _table(title: str, what: str, rows: list[Row]) -> Iterator[str]:
             f"<td data-label='A'>{sides[0]}</td><td data-label='B'>{sides[1]}</td>"
             f"<td class='between' data-label='B − A' title='{html.escape(note)}'>{between}"
             f"{' *' if _is_clear(row) else ''}</td></tr>"
+        )
+    yield "</tbody></table>"
+
+
+def _agreement(found: agreement.Agreement) -> Iterator[str]:
+    """Yield the twelve verdicts of both runs side by side."""
+    yield "<h2>The twelve claims</h2>"
+    yield f"<p>{html.escape(found.summary())}</p>"
+    yield _head("claim", "A", "B", "agreement")
+    for row in found.rows:
+        mark = " class='differs'" if row["agreement"] == "contradicts" else ""
+        sides = [
+            f"<td data-label='{side.upper()}'>{_badge(row[f'verdict_{side}'])}"
+            f"<span class='scope'>{html.escape(row[f'effect_{side}'])}</span></td>"
+            for side in "ab"
+        ]
+        yield (
+            f"<tr{mark}><td class='what'>{row['number']}. {html.escape(row['statement'])}</td>"
+            f"{''.join(sides)}<td data-label='agreement'>{row['agreement']}</td></tr>"
         )
     yield "</tbody></table>"
 

@@ -57,6 +57,8 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
         ("test loss [nats]", "test_loss", 1.0),
         ("train accuracy [%]", "train_accuracy", 100.0),
         ("test accuracy [%]", "test_accuracy", 100.0),
+        ("norm of the gradient", "gradient_norm", 1.0),
+        ("gain along the gradient [nats]", "gradient_gain", 1.0),
         ("norm of weights", "weight_norm", 1.0),
         ("distance to swa", "distance_to_swa", 1.0),
     ]
@@ -109,9 +111,13 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
     columns = [(name, "") for name in cell]
     columns += [
         ("asymmetric [%]", f"share, with its {percent_text(level)} Wilson interval"),
-        ("uneven", f"directions whose rises at -R and R differ by a factor of {c:g} or more"),
+        ("uneven", f"directions whose rises about the own least point differ by a factor of {c:g} or more"),
         ("median c*", "over directions that have one"),
-        ("median index", "asymmetry index: log of the rise at -R over the rise at +R; 0 is symmetric"),
+        (
+            "median index",
+            "asymmetry index: log of the rise on the -u side over that on the +u side, about the curve's own "
+            "least point; 0 is symmetric",
+        ),
     ]
     columns += [(name.replace("_", " "), "directions") for name in verdicts]
     rows = []

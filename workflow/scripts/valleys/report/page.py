@@ -44,21 +44,7 @@ STYLE = TEMPLATE.with_name("report.css")
 SCRIPT = TEMPLATE.with_name("report.js")
 FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
-VERDICTS = ("supported", "refuted", "inconclusive")
-MAIN_CLAIMS = (
-    (1, "directions_are_asymmetric"),
-    (2, "swa_train_loss"),
-    (2, "swa_test_loss"),
-    (2, "swa_on_flat_side"),
-    (2, "test_minimum_towards_swa"),
-    (3, "average_on_flat_side"),
-    (4, "bias_to_flat_side_gains"),
-    (5, "test_loss_is_shifted"),
-    (7, "toy_2d_asymmetric"),
-    (10, "bn_makes_asymmetric"),
-    (13, "asymmetric_direction_is_found"),
-)
-"""What the paper itself claims, as experiment and claim: these rows come first, whatever their verdict."""
+VERDICTS = ("supported", "refuted", "inconclusive", "not decidable")
 _TEXTS = ("measure", "test", "rule", "note")
 
 
@@ -97,7 +83,8 @@ def render(
     template = _environment().get_template(TEMPLATE.name)
     claims = tables.get("claims", pd.DataFrame())
     level = spec["level"]
-    sections = _sections(claims, pictures, stacked, spec)
+    twelve = tables.get("verdicts", pd.DataFrame())
+    sections = _sections(claims, twelve, pictures, stacked, spec)
     style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
     found = [
         *VERDICTS,
@@ -110,13 +97,14 @@ def render(
         name=config["name"],
         level=percent_text(level),
         c=f"{spec['c']:g}",
-        scope=_scope(tables.get("solutions")),
+        scope=_scope(tables.get("solutions"), config),
         sections=sections,
-        verdicts=VERDICTS,
         tally=[
-            (verdict, int((claims["verdict"] == verdict).sum()) if len(claims) else 0) for verdict in found
+            (verdict, _look(verdict), int((claims["verdict"] == verdict).sum()) if len(claims) else 0)
+            for verdict in found
         ],
-        claims=_ranked(sections, config),
+        twelve=_twelve(twelve, sections),
+        claims=_all_rows(sections),
         first=FIRST_CLAIMS,
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
@@ -128,7 +116,8 @@ def render(
             preview_table(name, frame, config["name"], kinds.get(name, name), parquet.get(name))
             for name, frame in tables.items()
         ],
-        carried={"claims": []} | {n: carried_tables(n, frame, parquet.get(n)) for n, frame in tables.items()},
+        carried={"claims": [], "verdicts": []}
+        | {n: carried_tables(n, frame, parquet.get(n)) for n, frame in tables.items()},
         limits={"parquet": size_text(PARQUET_LIMIT), "csv": size_text(CSV_LIMIT)},
         graph=_graph(graph),
         config=yaml.safe_dump(
@@ -165,28 +154,30 @@ def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sections(
-    claims: pd.DataFrame, pictures: Mapping[str, str], tables: Frames, spec: Mapping[str, Any]
+    claims: pd.DataFrame,
+    twelve: pd.DataFrame,
+    pictures: Mapping[str, str],
+    tables: Frames,
+    spec: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return a section for each experiment that has claims or figures, and one for figures of none."""
+    """Return a section for each of the twelve claims, and one for rows and figures of none."""
+    titles = dict(zip(twelve["number"], twelve["statement"], strict=True)) if len(twelve) else {}
     groups = _groups(claims)
-    of = {name: _experiment_of(name, claims, tables) for name in pictures}
-    numbers = sorted({group["experiment"] for group in groups} | {n for n in of.values() if n is not None})
+    of = {name: _claim_of(name, claims, tables) for name in pictures}
+    numbers = sorted({*titles, *(g["number"] for g in groups if g["number"]), *filter(None, of.values())})
     sections, counter = [], itertools.count(1)
-    for number in [*numbers, None]:
-        own = [group for group in groups if group["experiment"] == number]
+    for number in [*numbers, 0]:
+        own = [group for group in groups if group["number"] == number]
         drawn = [_picture(name, svg, tables, spec) for name, svg in pictures.items() if of[name] == number]
-        if own or drawn:
-            title = (
-                f"{number}. {catalogue.EXPERIMENTS.get(number, 'Experiment')}" if number else "Other figures"
-            )
+        if own or drawn or number in titles:
             verdicts = [row["verdict"] for group in own for row in group["rows"]]
             for group in own:
-                group["id"] = f"claim-{next(counter)}"
+                group["id"] = f"rows-{next(counter)}"
             sections.append(
                 {
                     "number": number,
-                    "id": f"experiment-{number}" if number else "other",
-                    "title": title,
+                    "id": f"claim-{number}" if number else "other",
+                    "title": f"{number}. {titles.get(number, 'Claim')}" if number else "Of no claim",
                     "groups": own,
                     "figures": drawn,
                     "tally": [(v, verdicts.count(v)) for v in VERDICTS if v in verdicts],
@@ -199,23 +190,26 @@ def _sections(
     return sections
 
 
-def _experiment_of(figure: str, claims: pd.DataFrame, tables: Frames) -> int | None:
-    """Return the number of the experiment that a figure belongs to, None for those of no experiment.
+def _claim_of(figure: str, claims: pd.DataFrame, tables: Frames) -> int:
+    """Return the number of the claim that a figure belongs to, 0 for those of none.
 
-    A line belongs to experiment 6 when it leaves its cell or has trained bends, a study to that of its
-    claims.
+    A line belongs to claim 9 when it leaves its cell or has trained bends, to claim 10 when it joins SGD and
+    SWA, else to claim 8; a study to the claim that its rows decide, or to that of most of them.
     """
     entry, part = catalogue.find_figure(figure)
-    if entry is None or entry.experiment is not None:
-        return entry and entry.experiment
+    if entry is None or entry.claim is not None:
+        return entry.claim or 0 if entry else 0
     if entry.part == "line":
         lines = tables.get("interpolation", pd.DataFrame({"line": []}))
         rows = lines[lines["line"] == part]
-        return 2 if rows.empty or (measures.kind_of_line(rows) == "cell").all() else 6
+        if len(rows) and not (measures.kind_of_line(rows) == "cell").all():
+            return 9
+        return 10 if {"sgd", "swa"} == set(part.split("-")) else 8
     if entry.part == "study" and len(claims):
-        rows = claims[claims["scope"].str.split("/").str[0] == part]
-        return int(rows["experiment"].mode().iloc[0]) if len(rows) else None
-    return None
+        rows = claims[(claims["scope"].str.split("/").str[0] == part) & (claims["number"] > 0)]
+        rows = rows[rows["decides"]] if rows["decides"].any() else rows
+        return int(rows["number"].mode().iloc[0]) if len(rows) else 0
+    return 0
 
 
 def _environment() -> jinja2.Environment:
@@ -233,22 +227,27 @@ def _environment() -> jinja2.Environment:
 
 
 def _groups(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """Gather rows of one claim: texts that all of them share are said once, others with their row."""
+    """Gather rows of one claim: texts that all of them share are said once, others with their row.
+
+    In order of the twelve; those with rows that decide come first, and in each the rows that decide.
+    """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in claims.to_dict("records"):
-        groups.setdefault((row["experiment"], row["claim"], row["statement"]), []).append(row)
-    order = list(dict.fromkeys((experiment, claim) for experiment, claim, _ in groups))
+        groups.setdefault((row["number"], row["claim"], row["statement"]), []).append(row)
+    order = list(dict.fromkeys(key[:2] for key in groups))
+    decides = {key: any(row["decides"] for row in rows) for key, rows in groups.items()}
     found = []
-    for key in sorted(groups, key=lambda key: (key[0], order.index(key[:2]))):
-        rows = groups[key]
+    for key in sorted(groups, key=lambda key: (key[0], not decides[key], order.index(key[:2]))):
+        rows = sorted(groups[key], key=lambda row: not row["decides"])
         texts = {text: list(dict.fromkeys(row[text] for row in rows)) for text in _TEXTS}
         shared = {text: values[0] for text, values in texts.items() if len(values) == 1 and values[0]}
         own = [text for text, values in texts.items() if len(values) > 1]
-        experiment, claim, statement = key
+        number, claim, statement = key
         found.append(
             {
                 "claim": claim,
-                "experiment": experiment,
+                "number": number,
+                "experiment": rows[0]["experiment"],
                 "statement": statement[:1].upper() + statement[1:],
                 "tally": [(v, n) for v in VERDICTS if (n := sum(row["verdict"] == v for row in rows))],
                 "shared": shared,
@@ -262,7 +261,8 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     interval = f"{number_text(row['low'])} to {number_text(row['high'])}"
     return {
         "verdict": row["verdict"],
-        "known": row["verdict"] in VERDICTS,
+        "look": _look(row["verdict"]),
+        "decides": bool(row["decides"]),
         "scope": row["scope"],
         "effect": value_cell(row["effect"]),
         "low": value_cell(row["low"]),
@@ -274,23 +274,33 @@ def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _ranked(sections: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of all claims, the paper's own first: of drawn directions, those along U(0, 1) ones."""
-    probes = config.get("probes", {})
-    own = ("uniform", "searched")
+def _look(verdict: str) -> str:
+    """Return the class of a verdict's badge, empty where it is none that we know."""
+    return verdict.replace(" ", "-") if verdict in VERDICTS else ""
 
-    def rank(row: Mapping[str, Any]) -> int:
-        probe = probes.get(row["scope"].rpartition("/")[2], {"kind": "uniform"})
-        key = (row["experiment"], row["claim"])
-        return MAIN_CLAIMS.index(key) if key in MAIN_CLAIMS and probe["kind"] in own else len(MAIN_CLAIMS)
 
-    rows = [
-        row | {key: group[key] for key in ("claim", "experiment", "statement")} | {"link": group["id"]}
+def _twelve(verdicts: pd.DataFrame, sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the table of verdicts, each with the section that has its rows."""
+    ids = {section["number"]: section["id"] for section in sections}
+    return [
+        row
+        | {
+            "look": _look(row["verdict"]),
+            "link": ids[row["number"]],
+            "p": p_value_cell(row["p_adjusted"]),
+        }
+        for row in verdicts.to_dict("records")
+    ]
+
+
+def _all_rows(sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of all claims, in the order of the sections."""
+    return [
+        row | {key: group[key] for key in ("claim", "number", "statement")} | {"link": group["id"]}
         for section in sections
         for group in section["groups"]
         for row in group["rows"]
     ]
-    return sorted(rows, key=rank)
 
 
 # Figures --------------------------------------------------------------------------------------------
@@ -321,17 +331,37 @@ def _size(svg: str) -> tuple[int | None, int | None]:
 # Tables ---------------------------------------------------------------------------------------------
 
 
-def _scope(solutions: pd.DataFrame | None) -> dict[str, Any] | None:
+def _scope(solutions: pd.DataFrame | None, config: Mapping[str, Any]) -> dict[str, Any] | None:
     if solutions is None or solutions.empty:
         return None
     scope = {key: list(dict.fromkeys(solutions[key])) for key in ("dataset", "model", "recipe")}
     names = list(dict.fromkeys(solutions["solution"]))
+    blocks = config.get("datasets", {})
+    data = [_data_text(name, rows, blocks.get(name) or {}) for name, rows in solutions.groupby("dataset")]
     return scope | {
+        "data": data,
         "known": [name for name in names if name in catalogue.SOLUTIONS],
         "own": [name for name in names if name not in catalogue.SOLUTIONS],
         "seeds": int(solutions["seed"].nunique()),
         "cells": solutions.groupby(figures.SETTING).ngroups,
     }
+
+
+def _data_text(name: str, rows: pd.DataFrame, block: Mapping[str, Any]) -> str:
+    """Return a sentence on a data set: images, classes, how it was split, and labels made wrong."""
+
+    def count(column: str) -> str:
+        found = rows[column].dropna().astype(int) if column in rows else pd.Series(dtype=int)
+        return " to ".join(f"{value:,}" for value in sorted({found.min(), found.max()})) if len(found) else ""
+
+    text = f"{name}: {count('n_train')} train and {count('n_test')} test images"
+    text += f", {count('classes')} classes" if count("classes") else ""
+    by_seed = block.get("split") == "by_seed"
+    text += ", cut into the two anew for each seed" if by_seed else ", the same split for all seeds"
+    if not count("wrong_labels"):
+        return f"{text}, no label made wrong."
+    share = percent_text(round((rows["wrong_labels"] / rows["n_train"]).mean(), 6))
+    return f"{text}, {count('wrong_labels')} train labels of each seed made wrong ({share})."
 
 
 # Rules ----------------------------------------------------------------------------------------------

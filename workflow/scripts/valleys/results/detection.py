@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -120,13 +120,23 @@ def study(
             row |= {key: direction[key] for key in ("bn_policy", "radius_status")}
             row |= {"sign_agreement": float(direction["sign_agreement"])}
             row["eigenvalue"] = None if pd.isna(direction["eigenvalue"]) else float(direction["eigenvalue"])
-            rise, gain = None, None
-            if {"swa", "descent"} <= set(spec["solutions"]):
-                swa, descent = (losses.loc[(*names[:4], name)] for name in ("swa", "descent"))
-                rise = float(swa["train_loss"] - descent["train_loss"])
-                gain = float(descent["test_loss"] - swa["test_loss"])
-            rows.append(row | {"swa_rise": rise, "swa_gain": gain})
+            rows.append(row | _swa_against_others(losses, names[:4], spec["solutions"]))
     return rows
+
+
+def _swa_against_others(
+    losses: pd.DataFrame, cell: tuple[Any, ...], made: Collection[str]
+) -> dict[str, float | None]:
+    """Return SWA's rise in train loss and gain in test loss over descent and over sgd; None without them."""
+    row: dict[str, float | None] = {}
+    for name, of in (("descent", ""), ("sgd", "_sgd")):
+        rise, gain = None, None
+        if {"swa", name} <= set(made):
+            swa, other = (losses.loc[(*cell, solution)] for solution in ("swa", name))
+            rise = float(swa["train_loss"] - other["train_loss"])
+            gain = float(other["test_loss"] - swa["test_loss"])
+        row |= {f"swa_rise{of}": rise, f"swa_gain{of}": gain}
+    return row
 
 
 def _with_penalty(curves: pa.Table, projection: pd.Series, decays: Mapping[Any, float]) -> pa.Table:

@@ -1,49 +1,59 @@
 """Theorem 1 on measured curves: what a bias to the flat side gains when the loss is shifted at random.
 
 Source of the claim: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, Theorem 1. `simulations.theory`
-simulates it; here phi is the train loss as measured along a direction, interpolated by PCHIP, with positive l
-on the flat side and the solution at 0. For a shift delta, symmetric about 0 and at most d in size,
+simulates it; here phi is the train loss as measured along a direction, about its own least point m, with
+positive l on the flat side and m at 0: a gain is not the way back from a solution beside the minimum. Points
+about m are read off the spline of `asymmetry.spline`, and phi is interpolated by PCHIP. For a shift delta,
+symmetric about 0 and at most d in size,
 
     G(b) = E[phi(delta) - phi(b + delta)]
 
 is what a point biased by b > 0 gains, exactly for the interpolated curve: no shifts are drawn. Beside it
-stands what the test loss really did, phi_test(0) - phi_test(b), and a bound proved in docs/theory.md, which
-holds for any curve, convex or not.
+stands what the test loss really did, phi_test(0) - phi_test(b), m again at 0, and a bound proved in
+docs/theory.md, which holds for any curve, convex or not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from valleys.asymmetry.definition import detect
+from valleys.asymmetry.spline import between
 from valleys.errors import ValleysError
 from valleys.results.measures import DIRECTION, on_all_points
+from valleys.storage.tables import filled
 
 Floats = NDArray[np.float64]
 
 LAWS = ("uniform", "rademacher")
 SCALES = (1 / 8, 1 / 4, 1 / 2)
-"""d as shares of R: up to the shifts tried in experiment 5, and one that reaches any window (zeta <= R/2)."""
+"""d as shares of R' = R - |m|: up to the shifts tried in experiment 5, and one that reaches any window."""
 BIASES = (0.25, 0.5, 1.0, 1.5)
-"""b in units of d, as long as b + d stays within R."""
+"""b in units of d, as long as b + d stays within R'."""
 
 
-def rows(curves: pa.Table, asymmetry: pa.Table) -> list[dict[str, Any]]:
+def rows(curves: pa.Table, asymmetry: pa.Table, constants: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return the rows of the ``theory_measured`` table.
 
-    Directions with status ``asymmetric`` or ``symmetric``: along others the solution is no minimum, has no
-    flat side, or a loss is not finite. The bias goes to the flat side of Definition 1 where c* is above 1,
-    else to the side whose rise at R is less.
+    Directions of any kind with status ``asymmetric`` or ``symmetric``: along others the solution is no
+    minimum, has no flat side, or a loss is not finite. The status is that of Definition 1 at the solution.
+    The window and the flat side are those of Definition 1 on the curve about m. Where c* is not above 1
+    there, the bias goes to the side whose rise at R' is less.
 
     Parameters
     ----------
     curves, asymmetry
         Tables of one or more cells.
+    constants
+        ``c, zeta_max, min_span, minimum_within, noise`` of `definition.detect`.
 
     Raises
     ------
@@ -55,7 +65,7 @@ def rows(curves: pa.Table, asymmetry: pa.Table) -> list[dict[str, Any]]:
         for row in asymmetry.select([*DIRECTION, *_OF_VERDICT]).to_pylist()
     }
     found = []
-    for names, curve in on_all_points(curves.to_pandas()).groupby(DIRECTION, sort=False):
+    for names, curve in filled(on_all_points(curves.to_pandas()), "curves").groupby(DIRECTION, sort=False):
         verdict = verdicts.get(names)
         if verdict is None:
             raise ValleysError(
@@ -63,19 +73,33 @@ def rows(curves: pa.Table, asymmetry: pa.Table) -> list[dict[str, Any]]:
             )
         if verdict["status"] not in ("asymmetric", "symmetric"):
             continue
-        curve = curve.sort_values("offset")
-        offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
-        side = verdict["flat_side"] or (1 if verdict["rise_plus"] <= verdict["rise_minus"] else -1)
+        x, train, test, slopes = _about(curve.sort_values("offset"), verdict["minimum"])
+        own = detect(x, train, slopes=slopes, **constants)
+        side = own.flat_side or (1 if train[-1] <= train[0] else -1)
         label = dict(zip(DIRECTION, names, strict=True)) | {"status": verdict["status"], "flat_side": side}
-        window = verdict["zeta"] / offsets[-1], verdict["r"] / offsets[-1]
-        x = offsets / offsets[-1]
+        label |= {"rise": verdict["rise"]}
+        window = own.zeta / x[-1], own.r / x[-1]
+        x = x / x[-1]
         if side < 0:
             x, train, test = -x[::-1], train[::-1], test[::-1]
         found += [label | row for row in direction_rows(x, train, test, *window)]
     return found
 
 
-_OF_VERDICT = ["status", "flat_side", "zeta", "r", "rise_plus", "rise_minus"]
+_OF_VERDICT = ["status", "minimum", "rise"]
+
+
+def _about(curve: pd.DataFrame, minimum: float) -> tuple[Floats, Floats, Floats, Floats | None]:
+    """Return a curve about an offset: offsets to +-R', train and test losses there, exact slopes if known."""
+    offsets, train, test = (curve[c].to_numpy() for c in ("offset", "train_loss", "test_loss"))
+    exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
+    slopes = exact if np.isfinite(exact).all() else None
+    if minimum == 0:
+        return offsets, train, test, slopes
+    x = offsets * (1 - abs(minimum) / offsets[-1])
+    places = np.clip(x + minimum, offsets[0], offsets[-1])
+    values, steepness = between(offsets, train, places, slopes)
+    return x, values, between(offsets, test, places)[0], None if slopes is None else steepness
 
 
 def direction_rows(x: Floats, train: Floats, test: Floats, zeta: float, r: float) -> list[dict[str, Any]]:
@@ -84,11 +108,11 @@ def direction_rows(x: Floats, train: Floats, test: Floats, zeta: float, r: float
     Parameters
     ----------
     x : ndarray, shape (n,)
-        Offsets as shares of R, from -1 to 1, positive on the flat side.
+        Offsets from m as shares of R', from -1 to 1, positive on the flat side.
     train, test : ndarray, shape (n,)
         Losses there.
     zeta, r : float
-        Window of Definition 1, as shares of R.
+        Window of Definition 1, as shares of R'; NaN where there is none.
     """
     phi, at_test = PchipInterpolator(x, train), PchipInterpolator(x, test)
     slopes = _Slopes(phi)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats as sps
 
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
@@ -29,7 +28,7 @@ def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with each solution under a user's own name as the sgd solution of a recipe of its own.
 
     So what is told of SGD minima is told of each such solution too. The recipe is ``<recipe> at <name>``;
-    rows of the workflow's three solutions are as they were.
+    rows of the workflow's own solutions are as they were.
     """
     own = ~table["solution"].isin(SOLUTIONS)
     if not own.any():
@@ -66,7 +65,8 @@ def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") 
     DataFrame
         The names of the direction, ``policy``, ``gap_zero`` and ``gap`` (at no shift and at delta*),
         ``share`` (1 - gap / gap_zero; NaN where there is no gap to remove), ``delta`` (delta* / R) and
-        ``towards_flat``: the sign of delta*, positive towards the side on which the train loss rises less.
+        ``towards_flat``: the sign of delta*, positive towards the side on which the train loss rises less
+        about its own least point; NaN where it has no index.
     """
     at_zero = shift.loc[
         (shift["delta_over_r"] == 0) & (shift["solution"] == solution) & (shift["kind"] != "sign"),
@@ -81,7 +81,7 @@ def shifts(shift: pd.DataFrame, asymmetry: pd.DataFrame, solution: str = "sgd") 
         gap=gap,
         share=1 - (gap / both["gap_zero"].where(there)),
         delta=best / both["radius"],
-        towards_flat=np.sign(best) * np.sign(both["rise_minus"] - both["rise_plus"]),
+        towards_flat=np.sign(best) * np.sign(both["asymmetry_index"]),
     )
 
 
@@ -182,24 +182,137 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     -------
     DataFrame
         ``dataset, model, recipe, probe, status, shift, scale, bias, seed``, the means of ``gain``,
-        ``train_gain`` and ``test_gain``, and ``directions``: how many.
+        ``train_gain``, ``test_gain`` and ``rise``, and ``directions``: how many.
     """
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
     by = rows.groupby([*SETTING, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
-    return by[["gain", "train_gain", "test_gain"]].mean().assign(directions=by.size()).reset_index()
+    return by[["gain", "train_gain", "test_gain", "rise"]].mean().assign(directions=by.size()).reset_index()
 
 
-def rank_correlation(points: pd.DataFrame) -> float:
-    """Return Spearman's correlation of ``agreement`` and ``index``; NaN where one of them does not vary."""
+AT_MINIMUM = 0.01
+"""A solution from which the train loss falls by more along minus its gradient, nats, is no minimum: 1 % of a
+rise of 1 nat. Fixed on 2026-11-27."""
+
+
+def no_minimum(solutions: pd.DataFrame) -> str:
+    """Say which solutions are no minimum by `AT_MINIMUM`; nothing where all are, or none was measured.
+
+    Parameters
+    ----------
+    solutions
+        The table of that name, or rows of it. Gains that are not finite are left out.
+    """
+    if "gradient_gain" not in solutions:
+        return ""
+    known = solutions[np.isfinite(solutions["gradient_gain"].astype(float))]
+    found = []
+    for name, rows in known.groupby("solution", sort=False):
+        lost = int((rows["gradient_gain"] > AT_MINIMUM).sum())
+        if lost:
+            found.append(f"{lost} of {len(rows)} {name}")
+    if not found:
+        return ""
+    return (
+        f"no minimum: {' and '.join(found)} solutions, where the loss falls by more than {AT_MINIMUM:g} nats "
+        "along minus the gradient"
+    )
+
+
+LEAST_REACH = 0.1
+"""How far from one half some share of agreeing signs has to be for `sign_slope`. Fixed on 2026-11-27."""
+
+
+def sign_slope(points: pd.DataFrame) -> float:
+    """Return the slope of the index on the share of agreeing signs, by least squares: a dose-response.
+
+    All directions count, each as u and as -u, as `signs` has them: u has the share s and the index y, -u has
+    1 - s and -y. With both the line goes through index 0 at a share of one half, so that
+
+        slope = sum (s - 1/2) y / sum (s - 1/2)^2
+
+    over the directions probed. That it goes there is no assumption: -u of a direction drawn with share s is
+    one drawn with 1 - s, so the mean index at 1 - s is minus that at s. An intercept would be one number more
+    to estimate from the same directions.
+
+    Parameters
+    ----------
+    points
+        Rows of `signs` of one minimum and group.
+
+    Returns
+    -------
+    float
+        Log ratio per share from 0 to 1. NaN where no share with an index is `LEAST_REACH` from one half.
+    """
     points = points[np.isfinite(points["index"]) & np.isfinite(points["agreement"])]
-    if points["agreement"].nunique() < 2 or points["index"].nunique() < 2:
+    dose = points["agreement"].to_numpy(dtype=np.float64) - 0.5
+    if not len(dose) or np.abs(dose).max() < LEAST_REACH:
         return math.nan
-    return float(sps.spearmanr(points["agreement"], points["index"]).statistic)
+    return float(dose @ points["index"].to_numpy(dtype=np.float64) / (dose @ dose))
 
 
-def correlations(points: pd.DataFrame) -> pd.Series:
-    """Return `rank_correlation` by seed, for rows of `signs` of one cell and group."""
-    return pd.Series({seed: rank_correlation(rows) for seed, rows in points.groupby("seed")}, dtype=float)
+def sign_slopes(points: pd.DataFrame) -> pd.Series:
+    """Return `sign_slope` by seed, for rows of `signs` of one cell and group."""
+    return pd.Series({seed: sign_slope(rows) for seed, rows in points.groupby("seed")}, dtype=float)
+
+
+FACTOR = 2.0
+"""Rises of two groups whose medians differ by more are not compared. Fixed on 2026-11-27."""
+
+
+def equal_rises(first: pd.DataFrame, second: pd.DataFrame) -> str:
+    """Return why two groups cannot be compared, as their curves rise by different amounts; empty if they can.
+
+    How uneven a curve is grows with how far it goes. So a contrast of two groups says something about them
+    only where their curves rise alike.
+
+    Parameters
+    ----------
+    first, second
+        With rises in nats as column ``rise`` (the table asymmetry, `gains`, `study_outcomes`), one a curve or
+        minimum; those that are not finite are left out. Where a group has none, nothing is said.
+    """
+    both = (_finite(rows["rise"]) for rows in (first, second))
+    medians = [float(np.median(values)) for values in both if len(values)]
+    if len(medians) < 2 or max(medians) <= FACTOR * min(medians):
+        return ""
+    return (
+        f"not comparable: median rises {medians[0]:.3g} and {medians[1]:.3g} nats differ more than "
+        f"{FACTOR:g}-fold"
+    )
+
+
+def _finite(values: pd.Series) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def swa_sides(directions: pd.DataFrame, asymmetry: pd.DataFrame) -> pd.DataFrame:
+    """Return on which side of a searched direction SWA lies, one row a minimum and probe.
+
+    Parameters
+    ----------
+    directions, asymmetry
+        The tables of those names. Of `directions` those count that have ``towards_swa``, are of kind searched
+        at solution sgd, and have a flat side (c* above 1). A search for symmetric ones is a probe of its own.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, model, recipe, probe, seed``; ``offset``, mean over the minimum's directions of
+        ``towards_swa`` times the flat side (2-norm units, above 0: SWA is on the flat side); ``share``, the
+        same of ``towards_swa / R``; ``directions``: how many.
+    """
+    columns = [*SETTING, "probe", "seed", "offset", "share", "directions"]
+    if "towards_swa" not in directions:
+        return pd.DataFrame(columns=columns)
+    known = directions[directions["towards_swa"].notna() & (directions["kind"] == "searched")]
+    verdicts = asymmetry.loc[asymmetry["flat_side"] != 0, [*DIRECTION, "flat_side"]]
+    both = known[known["solution"] == "sgd"].merge(verdicts, on=DIRECTION, validate="one_to_one")
+    both["offset"] = both["towards_swa"].astype(float) * both["flat_side"]
+    both["share"] = both["offset"] / both["radius"]
+    by = both.groupby([*SETTING, "probe", "seed"], sort=False)
+    return by[["offset", "share"]].mean().assign(directions=by.size()).reset_index()[columns]
 
 
 LINE = [*SETTING, "line", "seed"]
@@ -215,7 +328,7 @@ def prevalence(asymmetry: pd.DataFrame, level: float, c: float) -> pd.DataFrame:
     level
         Of the Wilson intervals.
     c
-        Rises at -R and R that differ by this factor or more count as uneven.
+        Rises about the curve's own least point that differ by this factor or more count as uneven.
 
     Returns
     -------

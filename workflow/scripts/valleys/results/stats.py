@@ -7,9 +7,8 @@ diverged run counts is for the caller to say.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -19,7 +18,6 @@ from scipy import stats as sps
 from valleys.errors import ValleysError
 
 _LARGEST = 1e150
-_ALTERNATIVES = ("two-sided", "less", "greater")
 
 
 @dataclass(frozen=True)
@@ -38,46 +36,6 @@ class Interval:
     low: float
     high: float
     n: int
-
-    def asdict(self) -> dict[str, float | int]:
-        """Return the fields as a dict, in the order of declaration."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Summary and tests of paired differences.
-
-    Attributes
-    ----------
-    n : int
-        Number of pairs.
-    mean, low, high : float
-        Mean difference and its two-sided t interval (bounds NaN for n < 2).
-    median : float
-        Median difference.
-    p_sign : float
-        Exact sign test, zeros dropped; NaN for n = 0, 1 when all differences are zero.
-    p_wilcoxon : float
-        Wilcoxon signed-rank test, zeros dropped: exact to n = 50 without ties and to n = 13 with them, normal
-        approximation above; NaN for n = 0, 1 when all differences are zero.
-    positive, negative : int
-        Number of differences above and below zero.
-    """
-
-    n: int
-    mean: float
-    low: float
-    high: float
-    median: float
-    p_sign: float
-    p_wilcoxon: float
-    positive: int
-    negative: int
-
-    def asdict(self) -> dict[str, float | int]:
-        """Return the fields as a dict, in the order of declaration."""
-        return asdict(self)
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
@@ -135,50 +93,6 @@ def simultaneous(
     return estimates - half, estimates + half
 
 
-def paired(differences: ArrayLike, *, alternative: str = "two-sided", level: float = 0.95) -> Paired:
-    """Summarise and test paired differences.
-
-    Parameters
-    ----------
-    differences : array_like, shape (n,)
-        One per pair.
-    alternative : str
-        "two-sided", "less" or "greater": where the differences lie under the alternative. For the two tests
-        only; the interval is always two-sided.
-    level : float
-        Of the interval.
-
-    Raises
-    ------
-    ValleysError
-        Differences that are not a flat list of finite numbers, an unknown alternative, or a level outside
-        (0, 1).
-    """
-    if alternative not in _ALTERNATIVES:
-        raise ValleysError(f"alternative: {alternative!r} is not one of {', '.join(_ALTERNATIVES)}")
-    differences = _sample(differences, level)
-    mean = mean_interval(differences, level)
-    positive, negative = int((differences > 0).sum()), int((differences < 0).sum())
-    if positive + negative:
-        p_sign = float(sps.binomtest(positive, positive + negative, alternative=alternative).pvalue)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # small samples fall to exact methods; nothing to warn of
-            p_wilcoxon = float(sps.wilcoxon(differences[differences != 0], alternative=alternative).pvalue)
-    else:
-        p_sign = p_wilcoxon = 1.0 if mean.n else nan
-    return Paired(
-        n=mean.n,
-        mean=mean.estimate,
-        low=mean.low,
-        high=mean.high,
-        median=float(np.median(differences)) if mean.n else nan,
-        p_sign=p_sign,
-        p_wilcoxon=p_wilcoxon,
-        positive=positive,
-        negative=negative,
-    )
-
-
 def difference(a: Interval, b: Interval) -> Interval:
     """Return b - a of two independent estimates, with an interval made of theirs.
 
@@ -222,58 +136,6 @@ def welch(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(d, float(bounds.low), float(bounds.high), n)
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[..., float] = np.mean,
-    seed: int = 0,
-    *,
-    level: float = 0.95,
-    n_resamples: int = 9999,
-) -> Interval:
-    """Return a statistic with its BCa bootstrap interval (bounds NaN for n < 2).
-
-    Where BCa is undefined (all jackknife values alike, or all resamples on one side of the estimate) the
-    percentile interval is returned; for values that are all the same it has no width.
-
-    Parameters
-    ----------
-    values : array_like, shape (n,)
-        The sample.
-    statistic : callable
-        Of one array; used along ``axis`` where it has that argument.
-    seed : int
-        Seed of the resampling: one seed, one interval.
-    level : float
-        Of the interval.
-    n_resamples : int
-        Number of resamples.
-
-    Raises
-    ------
-    ValleysError
-        Values that are not a flat list of finite numbers, or a level outside (0, 1).
-    """
-    values = _sample(values, level)
-    n = len(values)
-    if n < 2:
-        return Interval(float(statistic(values)) if n else nan, nan, nan, n)
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")  # SciPy warns of degenerate data, which we handle
-            found = sps.bootstrap(
-                (values,),
-                statistic,
-                confidence_level=level,
-                n_resamples=n_resamples,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        low, high = float(found.low), float(found.high)
-        if np.isfinite([low, high]).all():
-            break
-    return Interval(float(statistic(values)), low, high, n)
-
-
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Return Holm's adjusted p-values (step down; they hold under any dependence), in the order given.
 
@@ -290,10 +152,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     p_values = np.asarray(p_values, dtype=np.float64)
     if ((p_values < 0) | (p_values > 1)).any():
         raise ValleysError("p_values: not all between 0 and 1")
-    adjusted = np.full(p_values.shape, nan)
-    order = np.argsort(p_values)[: int(np.isfinite(p_values).sum())]  # NaN sorts last
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    adjusted, made = np.full(p_values.shape, nan), np.isfinite(p_values)
+    if made.any():
+        from statsmodels.stats.multitest import multipletests
+
+        adjusted[made] = multipletests(p_values[made], method="holm")[1]
     return adjusted
 
 
@@ -412,24 +275,6 @@ def _basis(n: int, factors: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]
         ]
     u, sizes, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
     return u[:, sizes > 1e-9 * sizes.max(initial=0.0)]
-
-
-def min_n_sign(alpha: float = 0.05) -> int:
-    """Return the least number of pairs with which a two-sided exact sign test can reach p < alpha.
-
-    All n differences of one sign give p = 2 / 2**n, so 6 for alpha = 0.05.
-
-    Raises
-    ------
-    ValleysError
-        An alpha outside (0, 1).
-    """
-    if not 0 < alpha < 1:
-        raise ValleysError(f"alpha: {alpha!r} is not between 0 and 1")
-    n = 1
-    while 2.0 ** (1 - n) >= alpha:
-        n += 1
-    return n
 
 
 def _check_level(level: float) -> None:

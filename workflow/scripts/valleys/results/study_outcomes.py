@@ -21,6 +21,7 @@ from valleys.errors import ValleysError
 
 CELL_COLUMNS = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
+_SWA = (("swa_rise", "swa_gain"), ("swa_rise_sgd", "swa_gain_sgd"))
 
 TRAINED = 0.5
 """Least train accuracy of a minimum that counts.
@@ -190,10 +191,13 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
     ``index`` is the mean of the asymmetry index's size over the directions that have one (``indexed``; of
     these ``plus_steep`` have the steep side at +u), NaN without any; ``asymmetric`` and ``directions`` count;
     ``eigenvalue`` is the greatest; ``radius`` is the mean of R, ``relative`` that of R / |w|; ``found``: R
-    meets a rise, as far as it can.
+    meets a rise, as far as it can. ``rise`` is the mean rise about the curves' own least points, of those
+    that have one, NaN without any.
     """
     index = rows["asymmetry_index"].to_numpy(dtype=np.float64)
     index = index[np.isfinite(index)]
+    rises = rows["rise"].to_numpy(dtype=np.float64)
+    rises = rises[np.isfinite(rises)]
     first = rows.iloc[0]
     curvature = rows["eigenvalue"].to_numpy(dtype=np.float64)
     curvature = curvature[np.isfinite(curvature)]
@@ -205,10 +209,11 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
         "directions": len(rows),
         "eigenvalue": float(curvature.max()) if len(curvature) else math.nan,
         "radius": float(rows["radius"].mean()),
+        "rise": float(rises.mean()) if len(rises) else math.nan,
         "found": bool((rows["radius_status"] != "fixed").all()),
         "relative": float((rows["radius"] / rows["weight_norm"]).mean()),
         **{key: float(first[key]) for key in ("train_accuracy", "train_loss", "test_loss")},
-        **{key: math.nan if pd.isna(first[key]) else float(first[key]) for key in ("swa_rise", "swa_gain")},
+        **{key: math.nan if pd.isna(first[key]) else float(first[key]) for pair in _SWA for key in pair},
         "trained": bool(first["trained"]),
     }
 
@@ -229,8 +234,11 @@ def _without_others_swa(minima: pd.DataFrame) -> pd.DataFrame:
     has too: often the base alone.
     """
     trained = minima[minima["trained"]]
-    known = np.isfinite(trained["swa_gain"]).groupby([trained[key] for key in CELL_COLUMNS[:3]]).any()
-    return minima if known.all() else minima.assign(swa_gain=math.nan, swa_rise=math.nan)
+    for rise, gain in _SWA:
+        known = np.isfinite(trained[gain]).groupby([trained[key] for key in CELL_COLUMNS[:3]]).any()
+        if not known.all():
+            minima = minima.assign(**{rise: math.nan, gain: math.nan})
+    return minima
 
 
 def by_seed(first: pd.DataFrame, second: pd.DataFrame, measure: str) -> pd.Series:

@@ -1,7 +1,8 @@
 """Simulations of the paper's two theorems in one dimension, and bounds proved in docs/theory.md.
 
-Source of the claims: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, Theorems 1 and 2. The constants
-of its theorems were not at hand; what is computed here is what docs/theory.md proves, under its assumptions.
+Source of the claims: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, Theorems 1 and 2. Their
+statements are recalled, not read. Each row says whether it is inside the recalled assumptions (`regimes`).
+The bounds are what docs/theory.md proves, under its own assumptions.
 
 Theorem 2 (experiment 3): the mean of SGD's iterates in an asymmetric valley lies on its flat side. Chains of
 ``x <- x - lr * (gradient(x) + noise)`` are run side by side, with bounded noise of mean zero.
@@ -16,184 +17,23 @@ neither the grid nor the number of chains changes a chain.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import product
-from math import inf, isfinite, log, nan, sqrt
+from math import inf, isfinite, nan, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from valleys.errors import ValleysError
+from valleys.simulations.regimes import inside_theorem_1, inside_theorem_2
+from valleys.simulations.shapes import SHAPES, Floats, Linear, Noise, Quadratic, Softplus, Valley
 
-Floats = NDArray[np.float64]
 Columns = dict[str, list[Any]]
 
 BLOCK = 4096  # chains of one random stream; with another number every result changes
 
 
-# Valleys --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Valley(ABC):
-    """A convex valley with its minimum, 0, at x = 0.
-
-    Attributes
-    ----------
-    c : float
-        How many times steeper the side x < 0 is than the side x > 0; 1 is symmetric.
-    p : float
-        Slope of the flat side (`Quadratic`: its curvature).
-    width : float
-        Length over which a `Softplus` valley is rounded; no part in the others.
-    """
-
-    c: float
-    p: float = 1.0
-    width: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the numbers, and make them floats: YAML may have given whole ones."""
-        for name in ("c", "p", "width"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if not (self.c >= 1 and self.p > 0 and self.width > 0):
-            raise ValleysError(f"theory: {self} needs c of at least 1, and p and width above 0")
-
-    @abstractmethod
-    def loss(self, x: ArrayLike) -> Floats:
-        """Return the loss."""
-
-    @abstractmethod
-    def gradient(self, x: ArrayLike) -> Floats:
-        """Return the slope; at a kink that of the flat side."""
-
-    @abstractmethod
-    def integral(self, x: ArrayLike) -> Floats:
-        """Return the integral of the loss from 0 to x; NaN where no elementary function is."""
-
-
-class Linear(Valley):
-    """Slope -c p on the left, p on the right."""
-
-    def loss(self, x: ArrayLike) -> Floats:
-        """Return the loss."""
-        return self.gradient(x) * x
-
-    def gradient(self, x: ArrayLike) -> Floats:
-        """Return the slope; at the kink that of the flat side."""
-        return np.where(np.less(x, 0), -self.c * self.p, self.p)
-
-    def integral(self, x: ArrayLike) -> Floats:
-        """Return the integral of the loss from 0 to x."""
-        return self.gradient(x) * np.square(x) / 2
-
-
-class Quadratic(Valley):
-    """Curvature c p on the left, p on the right."""
-
-    def loss(self, x: ArrayLike) -> Floats:
-        """Return the loss."""
-        return self.gradient(x) * x / 2
-
-    def gradient(self, x: ArrayLike) -> Floats:
-        """Return the slope."""
-        return np.where(np.less(x, 0), self.c * self.p, self.p) * x
-
-    def integral(self, x: ArrayLike) -> Floats:
-        """Return the integral of the loss from 0 to x."""
-        return self.gradient(x) * np.square(x) / 6
-
-
-class Softplus(Valley):
-    """Two softplus functions, so that the slope runs smoothly from -c p to p over a few widths.
-
-    The slope is ``p ((1 + c) s - c)`` with ``s = sigmoid(x / width + log c)``.
-    """
-
-    def loss(self, x: ArrayLike) -> Floats:
-        """Return the loss."""
-        z = np.asarray(x, dtype=np.float64) / self.width
-        rise = _softplus(z + log(self.c)) - np.log1p(self.c)
-        return self.p * self.width * ((1 + self.c) * rise - self.c * z)
-
-    def gradient(self, x: ArrayLike) -> Floats:
-        """Return the slope."""
-        z = np.asarray(x, dtype=np.float64) * (0.5 / self.width) + 0.5 * log(self.c)
-        half = 0.5 * self.p * (1 + self.c)  # sigmoid(2 z) = (1 + tanh z) / 2
-        return half * np.tanh(z) + (half - self.p * self.c)
-
-    def integral(self, x: ArrayLike) -> Floats:
-        """Return NaN: it is a dilogarithm."""
-        return np.full(np.shape(x), nan)
-
-    def point(self, slope: float) -> float:
-        """Return where the slope has a value strictly between -c p and p."""
-        s = (self.c + slope / self.p) / (1 + self.c)
-        return self.width * (log(s / (1 - s)) - log(self.c))
-
-
-def _softplus(z: Floats) -> Floats:
-    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-
-
-SHAPES: dict[str, type[Valley]] = {"linear": Linear, "quadratic": Quadratic, "softplus": Softplus}
-
-
 # Random numbers -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Symmetric bounded random numbers: for SGD's noise and for shifts of the loss.
-
-    Attributes
-    ----------
-    kind : str
-        "uniform" on [-level, level], or "rademacher": -level or level.
-    level : float
-        The bound.
-    """
-
-    kind: str
-    level: float
-
-    def __post_init__(self) -> None:
-        """Refuse kinds there are not, and make the level a float."""
-        object.__setattr__(self, "level", float(self.level))
-        if self.kind not in ("uniform", "rademacher"):
-            raise ValleysError(f"theory: {self.kind!r} is not uniform or rademacher")
-
-    def of(self, u: Floats) -> Floats:
-        """Return the values that numbers uniform on [0, 1) stand for."""
-        if self.kind == "uniform":
-            return (2 * self.level) * u - self.level
-        return np.copysign(self.level, u - 0.5)
-
-    @property
-    def variance(self) -> float:
-        """Mean square."""
-        return self.level**2 / (3 if self.kind == "uniform" else 1)
-
-    @property
-    def mean_abs(self) -> float:
-        """Mean absolute value."""
-        return self.level / (2 if self.kind == "uniform" else 1)
-
-    @property
-    def fourth(self) -> float:
-        """Mean fourth power."""
-        return self.level**4 / (5 if self.kind == "uniform" else 1)
-
-    def overshoot(self, p: float) -> tuple[float, float]:
-        """Return M and R of docs/theory.md, for a level of at least p: how far steps overshoot a point.
-
-        With Z = p + noise and s from 0 to p + level: M is the greatest E[Z - s | Z > s], R the greatest
-        E[(Z - s)+^2] / E[(Z - s)+].
-        """
-        most = p + self.level
-        return (most / 2, 2 * most / 3) if self.kind == "uniform" else (most, most)
 
 
 def _random(seed: int, name: str, block: int) -> np.random.Generator:
@@ -219,6 +59,8 @@ class Chains:
         Share of them below 0.
     first, last : ndarray
         The first of them, and the iterate after the last.
+    least, greatest : ndarray
+        Of all iterates, those of the burn-in too.
     """
 
     average: Floats
@@ -226,6 +68,8 @@ class Chains:
     steep: Floats
     first: Floats
     last: Floats
+    least: Floats
+    greatest: Floats
 
 
 def simulate(
@@ -271,7 +115,7 @@ def _block(
     u = np.empty(BLOCK)
     total, losses, below = np.zeros(BLOCK), np.zeros(BLOCK), np.zeros(BLOCK)
     x = Noise("uniform", lr * valley.c * valley.p).of(rng.random(out=u))
-    first = x.copy()
+    first, least, greatest = x.copy(), x.copy(), x.copy()
     for t in range(burn_in + iterates):
         if t == burn_in:
             first = x.copy()
@@ -279,11 +123,13 @@ def _block(
             total += x
             losses += valley.loss(x)
             below += x < 0
+        np.minimum(least, x, out=least)
+        np.maximum(greatest, x, out=greatest)
         step = valley.gradient(x)
         step += noise.of(rng.random(out=u))
         step *= lr
         x -= step
-    return Chains(total / iterates, losses / iterates, below / iterates, first, x)
+    return Chains(total / iterates, losses / iterates, below / iterates, first, x, least, greatest)
 
 
 def average_bound(valley: Valley, lr: float, noise: Noise) -> float:
@@ -418,6 +264,8 @@ def averages(spec: dict[str, Any]) -> list[dict[str, Any]]:
         row |= {"iterate_loss": iterate_loss, "iterate_loss_se": iterate_loss_se}
         row |= {"loss_change": loss - iterate_loss, "loss_change_se": _mean(at_average - chains.loss)[1]}
         row |= {"loss_kept": kept, "loss_kept_se": _mean(moves)[1] / iterate_loss}
+        reached = float(chains.least.min()), float(chains.greatest.max())
+        row |= {"inside": inside_theorem_2(valley, noise, reached)}
         rows.append(row | {"bound_applies": isfinite(bound), "bound": bound})
     return rows
 
@@ -440,7 +288,7 @@ def expected_gains(spec: dict[str, Any]) -> list[dict[str, Any]]:
                 row = {"shape": shape, "c": valley.c, "shift": kind, "scale": shift.level, "bias": bias}
                 row |= {"draws": spec["draws"], "gain": gain, "gain_se": gain_se}
                 row |= {"exact": exact_gain(valley, bias, shift), "bound": gain_bound(valley, bias, shift)}
-                rows.append(row | {"limit": limit})
+                rows.append(row | {"limit": limit, "inside": inside_theorem_1(valley, bias, shift)})
     return rows
 
 

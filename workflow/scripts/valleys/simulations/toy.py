@@ -1,11 +1,14 @@
 """The smallest network of the paper: one neuron on two 1-D Gaussians, so the loss is a surface over a plane.
 
-Source: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, the 2-D MLP: weight, bias and sigmoid, binary
-cross-entropy, points from N(+1, 1) (label 1) and N(-1, 1) (label 0), full-batch gradient descent (rate 0.01,
-30 epochs), a direction from U(0, 1)^2 normalised to length 1, steps of 0.5 to +-7.5, 50 draws.
+Source: He, Huang and Yuan, "Asymmetric Valleys", NeurIPS 2019, the 2-D MLP, as its released code has it
+(logistic_regression_2params.py of github.com/962086838/code-for-Asymmetric-Valley): weight, bias and sigmoid,
+binary cross-entropy, 10 points of N(+1, 1) (label 0) and as many of N(-1, 1) (label 1), full-batch gradient
+descent (rate 0.01, 30 epochs), and a line through the average of the 30 iterates along a direction from
+U(0, 1)^2 normalised to length 1, in steps of 0.5 to +-7.5; 50 draws.
 
-Thirty steps at that rate do not reach a minimum. So each draw is probed along the same direction at two
-places: where the paper's recipe stops ("paper") and at the minimum ("converged").
+Thirty steps at that rate do not reach a minimum. So each draw is probed at two places: at the released
+average ("released") and at the minimum ("converged"). One direction a draw says little of a plane. So there
+is a scan too: directions at all angles, each out to where the loss has risen by a stated amount.
 
 All arrays are float64 and carry draws in front: parameters ``wb`` are (..., 2) as (weight, bias), data ``x``
 and labels ``y`` are (..., n). Every draw has its own random stream, so draw 7 is the same whether 8 or 800
@@ -14,27 +17,33 @@ are made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from valleys.asymmetry.definition import Detection, detect_many
 from valleys.errors import ValleysError
+from valleys.simulations import neuron
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 
-RECIPES = ("paper", "converged")
-DEFAULTS: dict[str, float | int] = {
+RECIPES = ("released", "converged")
+DEFAULTS: dict[str, Any] = {
     "n_draws": 50,
-    "n_per_class": 20,
+    "n_per_class": 10,
     "seed": 0,
     "lr": 0.01,
     "epochs": 30,
     "step": 0.5,
     "reach": 7.5,
     "surface_points": 61,
+    "angles": 180,
+    "rises": (1.0, 2.0, 10.0),
+    "points": 41,
+    "floor": 0.1,
     "c": 2.0,
     "zeta_max": 0.5,
     "min_span": 0.25,
@@ -42,7 +51,6 @@ DEFAULTS: dict[str, float | int] = {
 }
 
 _DATA, _INIT, _DIRECTION = range(3)  # random streams of a draw; never renumber, or every result changes
-_TOLERANCE = 1e-10
 
 
 def draw_data(n_draws: int, n_per_class: int, seed: int) -> tuple[Floats, Floats]:
@@ -51,11 +59,12 @@ def draw_data(n_draws: int, n_per_class: int, seed: int) -> tuple[Floats, Floats
     Returns
     -------
     x, y : ndarray, shape (n_draws, 2 n_per_class)
-        Points, and labels 1 then 0.
+        Points, and labels 0 then 1, as in the released code. With the other labels weight and bias change
+        their signs, and each line its sides.
     """
     sign = np.repeat([1.0, -1.0], n_per_class)
     x = _per_draw(n_draws, seed, _DATA, lambda rng: sign + rng.standard_normal(2 * n_per_class), sign.shape)
-    return x, np.broadcast_to((sign + 1) / 2, x.shape)
+    return x, np.broadcast_to((1 - sign) / 2, x.shape)
 
 
 def initial(n_draws: int, seed: int) -> Floats:
@@ -69,150 +78,112 @@ def directions(n_draws: int, seed: int) -> Floats:
     return u / np.linalg.norm(u, axis=-1, keepdims=True)
 
 
-def loss(wb: ArrayLike, x: ArrayLike, y: ArrayLike) -> Floats:
-    """Return the mean binary cross-entropy of ``sigmoid(weight x + bias)``, in nats.
+def angles(count: int) -> Floats:
+    """Return ``count`` angles over half a turn, in degrees from the weight's axis: u and -u are one line."""
+    return np.arange(count) * (180.0 / count)
+
+
+def random_weights(count: int) -> Floats:
+    """Return how often a direction of U(0, 1)^2 is nearest to each of `angles`; they sum to 1.
+
+    The angle is below t with a probability of tan(t) / 2 up to 45 degrees, 1 - cot(t) / 2 from there to 90.
+    """
+    edges = np.deg2rad(np.clip((np.arange(count + 1) - 0.5) * (180.0 / count), 0, 90))
+    below = np.where(edges < np.pi / 4, np.tan(edges) / 2, 1 - np.tan(np.pi / 2 - edges) / 2)
+    return np.diff(below)
+
+
+def scan(wb: Floats, x: Floats, y: Floats, rise: float, s: dict[str, Any]) -> Columns:
+    """Apply Definition 1 along all angles through the solution of one draw, out to a rise.
+
+    Slopes are exact.
 
     Parameters
     ----------
-    wb : array_like, shape (..., 2)
-        Weight and bias.
-    x, y : array_like, shape (..., n)
-        Points and labels; leading axes broadcast with those of ``wb``.
+    wb : ndarray, shape (2,)
+        The solution.
+    x, y : ndarray, shape (n,)
+        Points and labels.
+    rise : float
+        By how much the higher end of each line has risen, nats.
+    s : dict
+        As of `run`, all keys.
 
     Returns
     -------
-    ndarray, shape (...)
-        Losses. Exact for any size of the logits: softplus by ``logaddexp``, no sigmoid to saturate.
+    dict
+        angle, radius, status, c_star, flat_side, flat_rise (of the flat side, NaN where neither is),
+        asymmetry_index; one value an angle.
     """
-    z = _logits(wb, x)
-    return (np.logaddexp(0.0, z) - np.asarray(y) * z).mean(axis=-1)
+    turn = np.deg2rad(angles(s["angles"]))
+    u = np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+    wb, x, y = (np.broadcast_to(values, (len(u), len(values))) for values in (wb, x, y))
+    reach = neuron.radius(wb, u, x, y, rise)
+    offsets = reach[:, None] * np.linspace(-1, 1, s["points"])
+    slopes = neuron.slope(neuron.points(wb, u, offsets), u[:, None], x[:, None], y[:, None])
+    found = detect_many(offsets, neuron.line(wb, u, x, y, offsets), slopes=slopes, **_constants(s))
+    flat = [{1: d.rise_plus, -1: d.rise_minus, 0: np.nan}[d.flat_side] for d in found]
+    kept = ("status", "c_star", "flat_side")
+    return {
+        "angle": angles(s["angles"]),
+        "radius": reach,
+        **{name: np.array([getattr(d, name) for d in found]) for name in kept},
+        "flat_rise": np.array(flat),
+        "asymmetry_index": np.array([d.asymmetry_index for d in found]),
+    }
 
 
-def gradient(wb: ArrayLike, x: ArrayLike, y: ArrayLike) -> Floats:
-    """Return the gradient of `loss` in (weight, bias), shape (..., 2)."""
-    residual = _sigmoid(_logits(wb, x)) - y
-    return np.stack([(residual * x).mean(axis=-1), residual.mean(axis=-1)], axis=-1)
-
-
-def train_gd(x: ArrayLike, y: ArrayLike, lr: float, epochs: int, init: ArrayLike) -> Floats:
-    """Run full-batch gradient descent from ``init`` (..., 2); return the last parameters, same shape."""
-    wb = np.array(init, dtype=np.float64)
-    for _ in range(epochs):
-        wb -= lr * gradient(wb, x, y)
-    return wb
-
-
-def separable(x: ArrayLike, y: ArrayLike) -> NDArray[np.bool_]:
-    """Return whether a threshold splits the two classes, shape (...); then the loss has no minimum.
-
-    Classes that touch in one point count too: the likelihood is then highest at infinity as well.
-    """
-    one = np.asarray(y) > 0.5
-    low_1, high_1 = np.where(one, x, np.inf).min(axis=-1), np.where(one, x, -np.inf).max(axis=-1)
-    low_0, high_0 = np.where(one, np.inf, x).min(axis=-1), np.where(one, -np.inf, x).max(axis=-1)
-    return (high_0 <= low_1) | (high_1 <= low_0)
-
-
-def converge(x: ArrayLike, y: ArrayLike, *, max_steps: int = 200) -> tuple[Floats, NDArray[np.bool_]]:
-    """Find each draw's minimum by Newton's method with halved steps, to a gradient norm below 1e-10.
+def summary(scanned: Columns, floor: float) -> dict[str, Any]:
+    """Return what a `scan` finds.
 
     Parameters
     ----------
-    x, y : array_like, shape (B, n)
-        Points and labels.
-    max_steps : int
-        Newton steps at most.
+    scanned
+        Columns of `scan`.
+    floor : float
+        Least rise of the flat side for a find, nats.
 
     Returns
     -------
-    wb : ndarray, shape (B, 2)
-        Minima; NaN where the data are separable.
-    separable : ndarray of bool, shape (B,)
-        Whether they are.
-
-    Raises
-    ------
-    ValleysError
-        A draw that is not separable and did not converge: nearly separable data, with a minimum too far out.
+    dict
+        asymmetric_angles and asymmetric_random: share of all angles that are asymmetric, and of directions
+        from U(0, 1)^2. found: whether one angle is, with a flat side that rises by the floor. Of the angle
+        with the greatest c* among those whose flat side does: angle, c_star, flat_rise, NaN where none does.
     """
-    x = np.asarray(x, dtype=np.float64)
-    y = np.broadcast_to(np.asarray(y, dtype=np.float64), x.shape)
-    apart = separable(x, y)
-    wb = np.where(apart[:, None], np.nan, np.zeros((len(x), 2)))
-    for _ in range(max_steps):
-        todo = np.flatnonzero(~apart & (np.linalg.norm(gradient(wb, x, y), axis=-1) >= _TOLERANCE))
-        if not len(todo):
-            return wb, apart
-        wb[todo] = _newton_step(wb[todo], x[todo], y[todo])
-    raise ValleysError(f"toy: draw {todo[0]} of {len(x)} did not converge in {max_steps} Newton steps")
-
-
-def line(wb: ArrayLike, direction: ArrayLike, x: ArrayLike, y: ArrayLike, offsets: ArrayLike) -> Floats:
-    """Return the losses along a line, shape (..., m), at m offsets.
-
-    Parameters
-    ----------
-    wb, direction : array_like, shape (..., 2)
-        Where the line passes at offset 0, and where it goes.
-    x, y : array_like, shape (..., n)
-        Points and labels.
-    offsets : array_like, shape (m,)
-        Steps, in units of the direction's length (2-norm 1 for `directions`).
-    """
-    wb, direction = np.asarray(wb)[..., None, :], np.asarray(direction)[..., None, :]
-    points = wb + np.asarray(offsets)[:, None] * direction
-    return loss(points, np.asarray(x)[..., None, :], np.asarray(y)[..., None, :])
-
-
-def surface(
-    x: ArrayLike,
-    y: ArrayLike,
-    w_range: tuple[float, float],
-    b_range: tuple[float, float],
-    points: int,
-) -> tuple[Floats, Floats, Floats]:
-    """Return the loss of one data set on a square grid of parameters.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        Points and labels.
-    w_range, b_range : tuple of float
-        Ends of the weight and bias axes, included.
-    points : int
-        Grid points per axis.
-
-    Returns
-    -------
-    weights, biases : ndarray, shape (points,)
-        The axes.
-    losses : ndarray, shape (points, points)
-        Weight along the first axis, bias along the second.
-    """
-    weights, biases = np.linspace(*w_range, points), np.linspace(*b_range, points)
-    grid = np.stack(np.meshgrid(weights, biases, indexing="ij"), axis=-1)
-    return weights, biases, loss(grid, x, y)
+    asymmetric = scanned["status"] == "asymmetric"
+    risen = np.isfinite(scanned["c_star"]) & (scanned["flat_rise"] >= floor)
+    best = int(np.where(risen, scanned["c_star"], -np.inf).argmax())
+    about = {
+        name: scanned[name][best] if risen.any() else np.nan for name in ("angle", "c_star", "flat_rise")
+    }
+    return {
+        "asymmetric_angles": asymmetric.mean(),
+        "asymmetric_random": (asymmetric * random_weights(len(asymmetric))).sum(),
+        "found": bool((asymmetric & risen).any()),
+        **about,
+    }
 
 
 def run(spec: dict[str, Any]) -> dict[str, Columns]:
-    """Run the experiment (design, experiment 7) and return its three tables, as columns of equal length.
+    """Run the experiment (design, experiment 7) and return its tables, as columns of equal length.
 
     Parameters
     ----------
     spec : dict
         Any of the keys of `DEFAULTS`, which fill the rest: ``n_draws``, ``n_per_class`` (points per class),
-        ``seed``, ``lr`` and ``epochs`` of the paper's recipe, ``step`` and ``reach`` of the line,
-        ``surface_points`` per axis (over weight and bias in [-reach, reach]), and the constants ``c``,
-        ``zeta_max``, ``min_span``, ``minimum_within`` of `definition.detect`.
+        ``seed``, ``lr`` and ``epochs`` of the released recipe, ``step`` and ``reach`` of its line,
+        ``surface_points`` per axis (over weight and bias in [-reach, reach]), ``angles``, ``rises`` and
+        ``points`` of a line of the scan, ``floor`` (least rise of the flat side for a find), and the
+        constants ``c``, ``zeta_max``, ``min_span``, ``minimum_within`` of `definition.detect`.
 
     Returns
     -------
     dict
-        ``toy_2d``: recipe, draw, weight, bias, loss, gradient_norm, separable, direction_weight,
-        direction_bias, and the fields of `Detection`, one row per recipe and draw. A separable draw
-        has no minimum: its "converged" row has status "no_minimum", NaN for numbers, and no curve.
-        ``toy_2d_curves``: recipe, draw, offset, loss.
-        ``toy_2d_surface``: weight, bias, loss, for draw 0.
+        ``toy_2d``: one row per recipe and draw. A separable draw has no minimum: its "converged" row has
+        status "no_minimum", NaN for numbers, and no curve. ``toy_2d_curves``: one row a point of its line.
+        ``toy_2d_surface``: weight, bias, loss, for draw 0. ``toy_2d_angles``: one row per recipe, draw, rise
+        and angle (`scan`), of draws that have the solution; ``toy_2d_scans``: one per recipe, draw and rise
+        (`summary`). Columns are declared in workflow/schemas/tables.yaml.
 
     Raises
     ------
@@ -223,59 +194,72 @@ def run(spec: dict[str, Any]) -> dict[str, Columns]:
     n_draws, seed = s["n_draws"], s["seed"]
     x, y = draw_data(n_draws, s["n_per_class"], seed)
     u = directions(n_draws, seed)
-    half = round(s["reach"] / s["step"])
-    offsets = s["step"] * np.arange(-half, half + 1)
-    minima, apart = converge(x, y)
-    solutions = {
-        "paper": train_gd(x, y, s["lr"], s["epochs"], initial(n_draws, seed)),
-        "converged": minima,
-    }
-    tables: list[Columns] = []
-    curves: list[Columns] = []
-    for recipe in RECIPES:
-        wb = solutions[recipe]
-        probed = np.flatnonzero(np.isfinite(wb).all(axis=-1))
-        losses = line(wb[probed], u[probed], x[probed], y[probed], offsets)
-        verdicts: list[dict[str, Any]] = [_no_minimum()] * n_draws
-        constants = {key: s[key] for key in ("c", "zeta_max", "min_span", "minimum_within")}
-        found = detect_many(offsets, losses, **constants)
-        for draw, detection in zip(probed, found, strict=True):
-            verdicts[draw] = detection.asdict()
-        with np.errstate(invalid="ignore"):  # NaN parameters, where there is no minimum
-            height = loss(wb, x, y)
-        tables.append(
-            {
-                "recipe": np.full(n_draws, recipe),
-                "draw": np.arange(n_draws),
-                "weight": wb[:, 0],
-                "bias": wb[:, 1],
-                "loss": height,
-                "gradient_norm": np.linalg.norm(gradient(wb, x, y), axis=-1),
-                "separable": apart,
-                "direction_weight": u[:, 0],
-                "direction_bias": u[:, 1],
-                **{name: np.array([v[name] for v in verdicts]) for name in verdicts[0]},
-            }
-        )
-        curves.append(
-            {
-                "recipe": np.full(losses.size, recipe),
-                "draw": np.repeat(probed, len(offsets)),
-                "offset": np.tile(offsets, len(probed)),
-                "loss": losses.ravel(),
-            }
-        )
+    minima, apart = neuron.converge(x, y)
+    average = neuron.train_gd(x, y, s["lr"], s["epochs"], initial(n_draws, seed))[1]
+    solutions = dict(zip(RECIPES, (average, minima), strict=True))
+    parts = [_along_lines(recipe, wb, u, x, y, s) for recipe, wb in solutions.items()]
+    scans = [one for recipe, wb in solutions.items() for one in _scans(recipe, wb, x, y, s)]
     ends = (-s["reach"], s["reach"])
-    weights, biases, heights = surface(x[0], y[0], ends, ends, s["surface_points"])
+    weights, biases, heights = neuron.surface(x[0], y[0], ends, ends, s["surface_points"])
     return {
-        "toy_2d": _stack(tables),
-        "toy_2d_curves": _stack(curves),
+        "toy_2d": _stack([table | {"separable": apart} for table, _ in parts]),
+        "toy_2d_curves": _stack([curves for _, curves in parts]),
         "toy_2d_surface": {
             "weight": np.repeat(weights, len(biases)),
             "bias": np.tile(biases, len(weights)),
             "loss": heights.ravel(),
         },
+        "toy_2d_angles": _stack([one for one, _ in scans]),
+        "toy_2d_scans": _stack([one for _, one in scans]),
     }
+
+
+def _along_lines(
+    recipe: str, wb: Floats, u: Floats, x: Floats, y: Floats, s: dict[str, Any]
+) -> tuple[Columns, Columns]:
+    """Return a recipe's columns of ``toy_2d``, but for separable, and of ``toy_2d_curves``."""
+    half = round(s["reach"] / s["step"])
+    offsets = s["step"] * np.arange(-half, half + 1)
+    probed = np.flatnonzero(np.isfinite(wb).all(axis=-1))
+    losses = neuron.line(wb[probed], u[probed], x[probed], y[probed], offsets)
+    verdicts: list[dict[str, Any]] = [_no_minimum()] * len(wb)
+    for draw, detection in zip(probed, detect_many(offsets, losses, **_constants(s)), strict=True):
+        verdicts[draw] = detection.asdict()
+    with np.errstate(invalid="ignore"):  # NaN parameters, where there is no minimum
+        height = neuron.loss(wb, x, y)
+    table = {
+        "recipe": np.full(len(wb), recipe),
+        "draw": np.arange(len(wb)),
+        "weight": wb[:, 0],
+        "bias": wb[:, 1],
+        "loss": height,
+        "gradient_norm": np.linalg.norm(neuron.gradient(wb, x, y), axis=-1),
+        "direction_weight": u[:, 0],
+        "direction_bias": u[:, 1],
+        **{name: np.array([v[name] for v in verdicts]) for name in verdicts[0]},
+    }
+    curves = {
+        "recipe": np.full(losses.size, recipe),
+        "draw": np.repeat(probed, len(offsets)),
+        "offset": np.tile(offsets, len(probed)),
+        "loss": losses.ravel(),
+    }
+    return table, curves
+
+
+def _scans(
+    recipe: str, wb: Floats, x: Floats, y: Floats, s: dict[str, Any]
+) -> Iterator[tuple[Columns, Columns]]:
+    """Yield columns of ``toy_2d_angles`` and of ``toy_2d_scans`` for each draw with a solution, and rise."""
+    for draw in np.flatnonzero(np.isfinite(wb).all(axis=-1)):
+        for rise in s["rises"]:
+            names = {"recipe": recipe, "draw": int(draw), "rise": float(rise)}
+            found = scan(wb[draw], x[draw], y[draw], rise, s)
+            told = {**names, **summary(found, s["floor"])}
+            yield (
+                {name: np.full(s["angles"], value) for name, value in names.items()} | found,
+                {name: np.array([value]) for name, value in told.items()},
+            )
 
 
 def _per_draw(n_draws: int, seed: int, stream: int, draw: Any, shape: tuple[int, ...]) -> Floats:
@@ -286,33 +270,9 @@ def _per_draw(n_draws: int, seed: int, stream: int, draw: Any, shape: tuple[int,
     return out
 
 
-def _logits(wb: ArrayLike, x: ArrayLike) -> Floats:
-    """Return ``weight x + bias``, shape (..., n)."""
-    wb = np.asarray(wb, dtype=np.float64)
-    return wb[..., :1] * np.asarray(x, dtype=np.float64) + wb[..., 1:]
-
-
-def _sigmoid(z: Floats) -> Floats:
-    """Return the logistic function, without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * z))
-
-
-def _newton_step(wb: Floats, x: Floats, y: Floats) -> Floats:
-    """Take one Newton step from (B, 2), halved until the loss does not rise: far out, full ones diverge."""
-    s = _sigmoid(_logits(wb, x))
-    v = s * (1 - s)
-    h_wb = (v * x).mean(axis=-1)
-    hessian = np.stack([(v * x * x).mean(axis=-1), h_wb, h_wb, v.mean(axis=-1)], axis=-1).reshape(-1, 2, 2)
-    step = np.linalg.solve(hessian, gradient(wb, x, y)[..., None])[..., 0]
-    before = loss(wb, x, y)
-    before += 1e-14 * np.abs(before)  # at the minimum the loss no longer resolves the last steps
-    scale = np.ones((len(wb), 1))
-    for _ in range(60):
-        worse = ~(loss(wb - scale * step, x, y) <= before)
-        if not worse.any():
-            break
-        scale[worse] /= 2
-    return wb - scale * step
+def _constants(s: dict[str, Any]) -> dict[str, float]:
+    """Return the constants of Definition 1."""
+    return {key: s[key] for key in ("c", "zeta_max", "min_span", "minimum_within")}
 
 
 def _no_minimum() -> dict[str, Any]:
@@ -332,13 +292,18 @@ def _spec(spec: dict[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValleysError(f"toy: unknown key {unknown[0]!r}; known: {', '.join(DEFAULTS)}")
     s = {**DEFAULTS, **spec}
-    for key, least in {"n_draws": 1, "n_per_class": 1, "seed": 0, "epochs": 0, "surface_points": 2}.items():
+    least_of = {"n_draws": 1, "n_per_class": 1, "seed": 0, "epochs": 1, "surface_points": 2}
+    for key, least in (least_of | {"angles": 1, "points": 5}).items():
         if int(s[key]) != s[key] or s[key] < least:
             raise ValleysError(f"toy: {key} is {s[key]!r}, needs a whole number of at least {least}")
         s[key] = int(s[key])
-    for key in ("lr", "step", "reach"):
-        if not (np.isfinite(s[key]) and s[key] > 0):
-            raise ValleysError(f"toy: {key} is {s[key]!r}, needs a positive number")
+    if s["points"] % 2 == 0:
+        raise ValleysError(f"toy: points is {s['points']}, needs an odd number, so that one is the solution")
+    for key, value in [(key, s[key]) for key in ("lr", "step", "reach")] + [("rises", v) for v in s["rises"]]:
+        if not (np.isfinite(value) and value > 0):
+            raise ValleysError(f"toy: {key} is {value!r}, needs a positive number")
+    if not (np.isfinite(s["floor"]) and s["floor"] >= 0):
+        raise ValleysError(f"toy: floor is {s['floor']!r}, needs 0 or more")
     steps = s["reach"] / s["step"]
     if abs(steps - round(steps)) > 1e-6 * steps:
         raise ValleysError(f"toy: reach {s['reach']!r} is not a whole number of steps of {s['step']!r}")

@@ -21,6 +21,21 @@ def learning_rate(epoch: int, recipe: Mapping[str, Any]) -> float:
     )
 
 
+def cooldown_epochs(recipe: Mapping[str, Any]) -> int:
+    """Return how many epochs the rate falls for: as many as averaging has, or as the recipe says."""
+    return recipe["cooldown"]["epochs"] or recipe["epochs"] - recipe["swa"]["start"]
+
+
+def cooldown_rate(epoch: int, recipe: Mapping[str, Any]) -> float:
+    """Return the rate of 0-based `epoch` of the cooldown: linear from the averaging rate to nothing.
+
+    With n epochs ``lr (1 - (epoch + 1/2) / n)``, the mean over the epoch of a rate that falls at every step.
+    """
+    settings = recipe["cooldown"]
+    first = recipe["swa"]["lr"] if settings["lr"] is None else settings["lr"]
+    return first * (1 - (epoch + 0.5) / cooldown_epochs(recipe))
+
+
 def kept_epochs(recipe: Mapping[str, Any]) -> list[int]:
     """Return the 1-based epochs after which the iterate is kept for averaging."""
     start, every = recipe["swa"]["start"], recipe["swa"]["every"]

@@ -1,4 +1,4 @@
-"""Training a cell by the SWA schedule of the paper, and descent from a solution; the loop is `trainer`."""
+"""A cell's training by the paper's schedule of SWA, its cooldown and descent; the loop is `trainer`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from valleys.storage import files
 from valleys.storage.weights import save_weights
 from valleys.training.evaluation import evaluate
 from valleys.training.iterates import iterate_name
-from valleys.training.schedule import kept_epochs, learning_rate
+from valleys.training.schedule import cooldown_epochs, cooldown_rate, kept_epochs, learning_rate
 from valleys.training.trainer import Trainer
+
+START = "start.safetensors"
+"""Name of the file with the weights that averaging begins with, beside the checkpoint."""
 
 
 def train(
@@ -33,10 +36,12 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train one cell; iterates of the averaging phase go to ``state_dir/iterates``.
 
+    The weights after epoch ``swa.start``, with which averaging and cooldown begin, go to ``state_dir/START``.
+
     Parameters
     ----------
     model
-        Freshly initialised; holds the final weights (the *sgd* solution) afterwards.
+        Freshly initialised; holds the final weights (the *last* solution) afterwards.
     splits
         Training and test images.
     recipe
@@ -60,13 +65,18 @@ def train(
     """
     train_split, test_split = splits
     loss = losses.build(recipe["loss"])
+    begin = recipe["swa"]["start"]
+    if begin == 0 and not (state_dir / START).exists():
+        save_weights(state_dir / START, model.state_dict(), {"epoch": 0})
     keep = set(kept_epochs(recipe)[-keep_last:] if keep_last else kept_epochs(recipe))
 
     def after_epoch(epoch: int, row: dict[str, Any]) -> None:
-        row["phase"] = "swa" if epoch > recipe["swa"]["start"] else "sgd"
+        row["phase"] = "swa" if epoch > begin else "sgd"
         row["test_loss"] = row["test_accuracy"] = None
         if epoch % recipe["eval_every"] == 0 or epoch == recipe["epochs"]:
             row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
+        if epoch == begin:
+            save_weights(state_dir / START, model.state_dict(), {"epoch": epoch})
         if epoch in keep:
             save_weights(
                 state_dir / "iterates" / iterate_name(epoch),
@@ -84,6 +94,62 @@ def train(
         compiled=compiled,
     )
     trainer.run(recipe["epochs"], lambda epoch: learning_rate(epoch, recipe), after_epoch)
+    return trainer.rows
+
+
+def cool_down(
+    model: nn.Module,
+    splits: tuple[Split, Split],
+    recipe: Mapping[str, Any],
+    *,
+    seed: int,
+    state_dir: Path,
+    checkpoint_every: int = 10,
+    batch_size: int = 1000,
+    compiled: bool = False,
+) -> list[dict[str, Any]]:
+    """Let the rate fall to nothing from where averaging begins: the *sgd* solution.
+
+    So `sgd` and `swa` have the same start and, unless the recipe says otherwise, the same number of epochs
+    after it. Momentum begins anew; the order of images is drawn from a stream of its own.
+
+    Parameters
+    ----------
+    model
+        Holds the weights after epoch ``swa.start`` (changed in place to the *sgd* solution).
+    recipe
+        A checked recipe; its ``cooldown`` may set the epochs and the first rate (`schedule.cooldown_rate`).
+    batch_size, compiled, checkpoint_every
+        As in `train`.
+
+    Returns
+    -------
+    Rows as those of `train`, with ``phase="cooldown"`` and epochs counted on from ``swa.start``.
+
+    Raises
+    ------
+    Stopped, ValleysError
+        See `Trainer.run_epoch` and `Trainer.resume`.
+    """
+    train_split, test_split = splits
+    loss = losses.build(recipe["loss"])
+    begin, epochs = recipe["swa"]["start"], cooldown_epochs(recipe)
+
+    def after_epoch(epoch: int, row: dict[str, Any]) -> None:
+        row |= {"epoch": begin + epoch, "phase": "cooldown", "test_loss": None, "test_accuracy": None}
+        if (begin + epoch) % recipe["eval_every"] == 0 or epoch == epochs:
+            row["test_loss"], row["test_accuracy"] = evaluate(model, test_split, loss, batch_size)
+
+    trainer = Trainer(
+        model,
+        train_split,
+        {**recipe, "lr": cooldown_rate(0, recipe)},
+        seed=files.stable_seed("cooldown", seed),
+        state=state_dir / "checkpoint.pt",
+        checkpoint_every=checkpoint_every,
+        compiled=compiled,
+    )
+    trainer.run(epochs, lambda epoch: cooldown_rate(epoch, recipe), after_epoch)
     return trainer.rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,18 @@ def from_array(images: np.ndarray, labels: np.ndarray, what: str) -> Original:
             yield images[rows[start : start + _CHUNK]]
 
     return Original(np.asarray(labels, dtype=np.int64), take, lambda row: f"{what}, image {row}")
+
+
+def cut_at_random(
+    images: np.ndarray, labels: np.ndarray, spec: Mapping[str, Any], what: str
+) -> tuple[Original, Original]:
+    """Cut images in memory, uint8 (N, C, H, W), by ``split_seed`` into ``train_size`` images and the rest."""
+    order = np.random.default_rng(spec["split_seed"]).permutation(len(images))
+    train, test = (
+        from_array(images[rows], labels[rows], f"{what} {part}")
+        for rows, part in zip(np.split(order, [spec["train_size"]]), ("train", "test"), strict=True)
+    )
+    return train, test
 
 
 def progress(done: int, more: int, total: int, what: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from valleys.data.sources.base import Original, from_array
+from valleys.data.sources.base import Original, cut_at_random
 from valleys.errors import ValleysError
 
 
@@ -21,9 +21,4 @@ def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
         ) from error
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    order = np.random.default_rng(spec["split_seed"]).permutation(len(images))
-    parts = order[: spec["train_size"]], order[spec["train_size"] :]
-    return tuple(
-        from_array(images[rows], digits.target[rows], f"digits {name}")
-        for rows, name in zip(parts, ("train", "test"), strict=True)
-    )
+    return cut_at_random(images, digits.target, spec, "digits")

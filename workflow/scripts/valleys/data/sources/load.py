@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from valleys.data import by_seed
 from valleys.data.cache import write_split
-from valleys.data.options import DATASET_OPTIONS, check_channels, validate_dataset
+from valleys.data.options import (
+    DATASET_OPTIONS,
+    before_seeds,
+    check_channels,
+    differs_by_seed,
+    validate_dataset,
+)
 from valleys.data.sources.base import Original, logger
 from valleys.data.split import Split, channel_statistics, subset_indices
 from valleys.errors import ValleysError
@@ -49,11 +56,9 @@ class _Chosen:
 
 
 def _choose(
-    spec: Mapping[str, Any], name: str | None, max_bytes: float, workers: int
+    spec: Mapping[str, Any], name: str, max_bytes: float, workers: int
 ) -> tuple[_Chosen, _Chosen, int, tuple[Sequence[float] | None, Sequence[float] | None]]:
     """Return the two parts, the number of classes, and mean and std where the entry gives them."""
-    if name is None:
-        name = str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
     spec = validate_dataset(name, spec)
     asked = {**spec, "max_bytes": max_bytes, "workers": workers}
     read = DATASET_OPTIONS[spec["source"]].module().read
@@ -86,8 +91,16 @@ def _choose(
     return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
 
 
+def _name_of(spec: Mapping[str, Any]) -> str:
+    """Return what messages call an entry without a name: its source."""
+    return str(spec.get("source", "?")) if isinstance(spec, Mapping) else "?"
+
+
 def load_source(
-    spec: Mapping[str, Any], name: str | None = None, max_bytes: float = math.inf
+    spec: Mapping[str, Any],
+    name: str | None = None,
+    max_bytes: float = math.inf,
+    seed: int | None = None,
 ) -> tuple[Split, Split]:
     """Read the data set that ``spec`` describes into memory.
 
@@ -99,6 +112,8 @@ def load_source(
         The data set's name in the configuration, for messages; by default the source's name.
     max_bytes
         Of the arrays in one npz file: more is refused by what its headers declare, before they are read.
+    seed
+        Of an experiment, where the entry has ``split: by_seed`` or ``label_noise``.
 
     Returns
     -------
@@ -109,9 +124,13 @@ def load_source(
     Raises
     ------
     ValleysError
-        When the entry is wrong, or the files are absent, damaged or of the wrong kind.
+        When the entry is wrong, or the files are absent, damaged or of the wrong kind; when the data hang on
+        a seed and none is given.
     """
-    *parts, classes, given = _choose(spec, name, max_bytes, workers=1)
+    name = _name_of(spec) if name is None else name
+    spec = validate_dataset(name, spec)
+    by_seed.check_seed(spec, seed, name)
+    *parts, classes, given = _choose(before_seeds(spec), name, max_bytes, workers=1)
     images = []
     for part in parts:
         images.append(torch.empty(part.shape, dtype=torch.uint8))
@@ -124,7 +143,7 @@ def load_source(
         for found, value in zip(channel_statistics(images[0]), given, strict=True)
     )
     train, test = (Split(x, part.labels, classes, mean, std) for x, part in zip(images, parts, strict=True))
-    return train, test
+    return by_seed.splits_of((train, test), spec, seed) if differs_by_seed(spec) else (train, test)
 
 
 def write_source(
@@ -135,6 +154,8 @@ def write_source(
     workers: int = 1,
 ) -> None:
     """Read the data set that ``spec`` describes and write its two splits; the images are never all in memory.
+
+    Of an entry whose data hang on a seed, what all seeds have in common; ``by_seed`` makes theirs of it.
 
     The files are, to the byte, what ``save_split`` makes of the splits of `load_source`.
 
@@ -152,6 +173,7 @@ def write_source(
     ValleysError
         As `load_source`, or when a file cannot be written.
     """
+    spec = before_seeds(validate_dataset(name, spec))
     train, test, classes, given = _choose(spec, name, max_bytes, workers)
     for path, part in zip(paths, (train, test), strict=True):
         given = write_split(path, part.labels, part.chunks, part.shape, classes, given)

@@ -1,0 +1,68 @@
+"""Rule evaluate's own script: the columns on how far each solution is from a minimum."""
+
+import pytest
+import torch
+from conftest import ROOT, fill_defaults, load_config
+from valleys.config.experiment import Experiment
+from valleys.config.params import Params
+from valleys.data.cache import save_split
+from valleys.data.split import Split
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.stationarity import gradient_at_start
+from valleys.models import solutions
+from valleys.storage import tables
+
+
+class Bag(dict):
+    """What Snakemake gives a script: names to values, as attributes too."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    before = torch.get_num_threads()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("made", [("sgd", "swa", "descent"), ("sgd", "last")])
+def test_each_solution_has_its_gradient_and_its_distances(tmp_path, made):
+    config = fill_defaults(load_config("config/smoke.yaml"))
+    experiment = Experiment(config)
+    cell, model = experiment.cells[0], experiment.models["mlp"]
+    generator = torch.Generator().manual_seed(0)
+    splits = {}
+    for part in ("train", "test"):
+        images = torch.randint(0, 256, (30, 1, 4, 4), dtype=torch.uint8, generator=generator)
+        splits[part] = Split(images, torch.arange(30) % 3, 3, (0.5,), (0.3,))
+        save_split(tmp_path / f"{part}.safetensors", splits[part])
+    about = {"model": model, "in_shape": (1, 4, 4), "classes": 3, "cell": cell.path, "bn_policy": "refreshed"}
+    networks = {}
+    for seed, name in enumerate(made):
+        networks[name] = solutions.fresh(model, (1, 4, 4), 3, seed=seed).eval()
+        weights = networks[name].state_dict()
+        solutions.save(tmp_path / f"{name}.safetensors", weights, about | {"solution": name, "iterates": 0})
+    given = Bag({part: str(tmp_path / f"{part}.safetensors") for part in splits})
+    given["solutions"] = [str(tmp_path / f"{name}.safetensors") for name in made]
+    fake = Bag(
+        input=given, params=Bag(spec=Params(experiment).evaluate("quick")), config=config, threads=1,
+        rule="evaluate", output=Bag(table=str(tmp_path / "solutions.parquet")), log=[tmp_path / "log"],
+        wildcards=Bag(cell.columns()),
+    )  # fmt: skip
+    script = ROOT / "workflow" / "scripts" / "evaluate.py"
+    exec(compile(script.read_text(), str(script), "exec"), {"snakemake": fake})
+    rows = tables.read(tmp_path / "solutions.parquet", "solutions").to_pandas().set_index("solution")
+    assert set(rows.index) == set(made)
+    for name in made:
+        row, evaluator = rows.loc[name], Evaluator(networks[name], splits["train"], bn="frozen")
+        norm, gain = gradient_at_start(evaluator)
+        assert (row["gradient_norm"], row["gradient_gain"]) == pytest.approx((norm, gain), rel=1e-6)
+        assert norm > 0
+        assert 0 < gain < row["train_loss"]
+        for other in ("sgd", "swa", "descent", "last"):
+            distance = row[f"distance_to_{other}"]
+            assert (distance == 0) if other == name else ((distance > 0) == (other in made))

@@ -1,0 +1,80 @@
+"""How far a solution is from a minimum: the gradient there, and what a step along it gains."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.optimize import minimize_scalar
+
+from valleys.landscape.ascent import Vectors
+from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.gradients import loss_and_gradient
+
+FIRST = 1e-4
+"""First step along the gradient, as a share of the norm of the weights."""
+REFINED = 8
+"""Passes that refine the least point between the two steps that hold it."""
+BATCH = 128
+"""Images at a time, where the caller has no other number: the graph of so many is alive at once."""
+
+
+def gradient_at_start(evaluator: Evaluator) -> tuple[float, float]:
+    """Return the norm of the train loss's gradient at the start, and by how much the loss falls along it.
+
+    The second says in the loss's own units how far from a minimum a solution is: a norm alone does not, as it
+    has to be held against the curvature. The step is doubled until the loss rises again; Brent's method
+    refines it.
+
+    Parameters
+    ----------
+    evaluator
+        With batch-norm statistics held (``frozen``); its weights are at the start afterwards.
+
+    Returns
+    -------
+    norm, gain
+        2-norm of the gradient, and the loss at the start less the least one found along minus the gradient:
+        0 or more, in the loss's units. Both NaN where torch cannot differentiate the network, or a loss or
+        gradient is not finite.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        When the graph of a batch does not fit.
+    """
+    evaluator.reset()
+    names = [name for name, parameter in evaluator.parameters.items() if parameter.is_floating_point()]
+    try:
+        base, gradient = loss_and_gradient(evaluator, names)
+    except torch.OutOfMemoryError:
+        raise  # a RuntimeError too, which a smaller batch would not have
+    except RuntimeError:
+        return math.nan, math.nan
+    norm = float(gradient.double().norm())
+    if not (math.isfinite(base) and math.isfinite(norm)):
+        return math.nan, math.nan
+    if norm == 0:
+        return 0.0, 0.0
+    direction = Vectors(evaluator.parameters, names).direction(-gradient / norm)
+    size = float(sum(evaluator.start[name].double().square().sum() for name in names)) ** 0.5
+    try:
+        return norm, _fall(evaluator, direction, FIRST * (size or 1.0))
+    finally:
+        evaluator.reset()
+
+
+def _fall(evaluator: Evaluator, direction: dict, first: float) -> float:
+    def loss(step: float) -> float:
+        evaluator.move(direction, step)
+        value = evaluator.train_loss()[0]
+        return math.inf if math.isnan(value) else value
+
+    at, least, step, value = 0.0, loss(0.0), first, loss(first)
+    base = least
+    while value < least and step < first * 2.0**40:
+        at, least = step, value
+        step *= 2
+        value = loss(step)
+    found = minimize_scalar(loss, bounds=(at / 2, step), method="bounded", options={"maxiter": REFINED})
+    return max(0.0, base - min(least, float(found.fun)))
