@@ -40,8 +40,8 @@ LONG = changed(
 """Trains long enough for a test to step in."""
 CELLS = "results/long/cells/digits/mlp/quick"
 KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
-GPU_RULES = ["train_sgd", "import_solution", "refresh_bn", "descend", "evaluate", "directions"]
-GPU_RULES += ["search_directions", "probe", "connect", "interpolate", "plane"]
+GPU_RULES = ["train_sgd", "cooldown", "import_solution", "refresh_bn", "descend", "evaluate"]
+GPU_RULES += ["directions", "search_directions", "probe", "connect", "interpolate", "plane"]
 
 CPUS = 8
 """Of the node, or so it says."""
@@ -276,9 +276,8 @@ def disturbed(site, tmp_path_factory):
     """Three seeds, all preempted; then one is told to stop and one runs out of time."""
     folder = tmp_path_factory.mktemp("disturbed")
     profile = filled_in(folder / "profile", **settings(site, WALLTIME=5, NOTICE=1))
-    run = Run(
-        site, folder, LONG, profile, *(f"{CELLS}/seed-{seed}/descent.parquet" for seed in LONG["seeds"])
-    )
+    ends = [f"{CELLS}/seed-{seed}/{end}.parquet" for seed in LONG["seeds"] for end in ("cooldown", "descent")]
+    run = Run(site, folder, LONG, profile, *ends)
     comments = {seed: training_of(seed) for seed in LONG["seeds"]}
     try:
         hold(folder, LONG["seeds"], run)
@@ -303,7 +302,7 @@ def disturbed(site, tmp_path_factory):
 def reference(tmp_path_factory):
     """The same trainings, undisturbed and without a cluster."""
     folder = tmp_path_factory.mktemp("reference")
-    targets = [f"{CELLS}/seed-{seed}/raw/sgd.safetensors" for seed in LONG["seeds"]]
+    targets = [f"{CELLS}/seed-{seed}/raw/last.safetensors" for seed in LONG["seeds"]]
     status, text = snakemake(folder, LONG, *targets, "--cores", "2")
     assert status == 0, text
     return folder
@@ -322,7 +321,7 @@ def whole(site, disturbed, tmp_path_factory):
 
 @needs_slurm
 def test_jobs_of_a_killed_snakemake_end_before_the_next_run_submits_theirs(site, whole, reference, tmp_path):
-    target = f"{CELLS}/seed-{KILLED}/raw/sgd.safetensors"
+    target = f"{CELLS}/seed-{KILLED}/raw/last.safetensors"
     started = []
     for name in ("first", "again"):
         profile = filled_in(tmp_path / name, **settings(site))
@@ -370,7 +369,7 @@ def test_killed_preempted_and_late_jobs_go_on(site, disturbed, reference):
     assert all(states.count("COMPLETED") == 1 for states in by_seed.values()), by_seed
     for seed in LONG["seeds"]:
         assert has_resumed(folder, seed)
-        for name in ("raw/sgd.safetensors", "training.parquet"):
+        for name in ("raw/last.safetensors", "training.parquet"):
             path = f"{CELLS}/seed-{seed}/{name}"
             assert (folder / path).read_bytes() == (reference / path).read_bytes(), path
         assert not list((folder / CELLS / f"seed-{seed}" / "state").glob("train-*"))
@@ -399,6 +398,7 @@ def test_a_new_seed_is_all_that_is_submitted(site, disturbed):
     assert sorted(comments) == [
         "rule_aggregate_wildcards_training",
         "rule_average_wildcards_digits_mlp_quick_3",
+        "rule_solutions-digits-mlp-quick-seed3_cooldown",  # for this table nothing joins the two
         "rule_solutions-digits-mlp-quick-seed3_descend_refresh_bn",
         "rule_train_sgd_wildcards_digits_mlp_quick_3",
     ]
@@ -433,8 +433,8 @@ def test_the_smoke_experiment_from_data_to_report(site, whole):
         *("judge_detect_measure_gain", "simulations_simulate_theory_toy_2d"),
         *("aggregate", "study", "sensitivity", "summary_claims_figures_report"),
     }
-    # Five jobs in one submission.
-    assert "solutions-digits-mlp-quick-seed0_descend_evaluate_refresh_bn" in jobs
+    # Six jobs in one submission.
+    assert "solutions-digits-mlp-quick-seed0_cooldown_descend_evaluate_refresh_bn" in jobs
     for name, job in jobs.items():
         runs_network = name.startswith(("solutions", "lines", *GPU_RULES))
         assert job["Partition"] == ("gpu" if runs_network else "cpu"), name
