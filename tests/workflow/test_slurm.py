@@ -450,7 +450,7 @@ def test_the_smoke_experiment_from_data_to_report(site, whole):
 @needs_slurm
 def test_jobs_of_a_node_that_dies_go_on_elsewhere(site, reference, tmp_path):
     """The last test of the cluster: it loses its first node."""
-    target, trained = (f"{CELLS}/seed-{KILLED}/raw/{name}.safetensors" for name in ("swa", "sgd"))
+    target, trained = (f"{CELLS}/seed-{KILLED}/raw/{name}.safetensors" for name in ("swa", "last"))
     profile = filled_in(tmp_path / "profile", **settings(site))
     run = Run(site, tmp_path, LONG, profile, target)
     try:

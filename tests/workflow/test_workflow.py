@@ -735,14 +735,14 @@ CELL = "results/long/cells/digits/mlp/quick/seed-0"
 def undisturbed(tmp_path_factory):
     """A training that nothing stops; its folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    status, text = snakemake(folder, LONG, f"{CELL}/raw/sgd.safetensors", "--cores", "1")
+    status, text = snakemake(folder, LONG, f"{CELL}/raw/last.safetensors", "--cores", "1")
     assert status == 0, text
     return folder
 
 
 def test_a_killed_training_job_resumes_bit_identical(undisturbed, tmp_path):
     """Kill the job of a real Snakemake run, twice; reruns go on from its checkpoint, to the same bits."""
-    target, folder = f"{CELL}/raw/sgd.safetensors", tmp_path
+    target, folder = f"{CELL}/raw/last.safetensors", tmp_path
 
     def last_saved():
         found = (folder / CELL / "state").rglob("checkpoint.pt")
