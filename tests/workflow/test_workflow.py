@@ -313,7 +313,7 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
     line = next(line for line in text.splitlines() if line.startswith("train_sgd"))
     assert line.endswith("measured")
     found, _ = plan_of(folder, another, "toy")
-    assert found["total"] == (0, 3)
+    assert found["total"] == (0, 4)  # the simulation and its three figures
     style = changed(SMOKE, figures={"dpi": 90})
     assert counted(plan_of(folder, style)[0]) == planned(folder, style)
 
