@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--rounds 7] [--runs 3]
 
 Jobs are Python processes as Snakemake starts them for a script, each given nothing to do once what its
-rule imports is there; the limit is a process that imports the preamble alone. Then the smoke experiment
-whole, with and without the fork server.
+rule imports is there, and one that imports only what Snakemake puts before a script. Then the smoke
+experiment whole, with and without the fork server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,10 @@ from statistics import median
 import yaml
 from common import LIBRARY, ROOT, document, markdown, save
 from valleys.execution import forkserver
+from valleys.execution.forkserver_client import VARIABLE
 
 PREAMBLE = f"import sys; sys.path.append({str(LIBRARY)!r}); import pickle, os; import snakemake.script\n"
-HAND_OVER = """
-from valleys.execution import forkserver
-if os.environ.get(forkserver.VARIABLE):
-    forkserver.submit(os.environ[forkserver.VARIABLE])
-"""
+CLIENT = ["-I", "-S", str(forkserver.CLIENT)]  # as `Internals.start_scripts_with` has Snakemake start them
 JOBS = {
     "average": "import torch\nfrom valleys.models import solutions\n"
     "from valleys.training import averaging, sgd",
@@ -41,38 +38,36 @@ JOBS = {
 }
 
 
-def seconds(script: Path, environment: dict[str, str]) -> float:
+def seconds(command: list[str]) -> float:
     """Return the time of one process."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, str(script)], env=environment, check=True)
+    subprocess.run([sys.executable, *command], check=True)
     return time.perf_counter() - begin
 
 
 def jobs(rounds: int, folder: Path) -> list[dict]:
     """Return a row for each kind of job, the ways in turns."""
-    cold = {k: v for k, v in os.environ.items() if k != forkserver.VARIABLE}
     server = forkserver.start(LIBRARY)
     if server is None:
         sys.exit("startup: no fork server on this system")
-    warm = dict(os.environ)
     rows = []
     for name, body in JOBS.items():
         script, bare = folder / f"{name}.py", folder / "bare.py"
-        script.write_text(PREAMBLE + HAND_OVER + body, encoding="utf-8")
+        script.write_text(PREAMBLE + body, encoding="utf-8")
         bare.write_text(PREAMBLE, encoding="utf-8")
-        ways = {"cold": (script, cold), "forked": (script, warm), "limit": (bare, cold)}
-        for way in ways.values():
-            seconds(*way)
+        ways = {"cold": [str(script)], "forked": [*CLIENT, str(script)], "preamble": [str(bare)]}
+        for command in ways.values():
+            seconds(command)
         found: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
-            for way, what in ways.items():
-                found[way].append(seconds(*what))
+            for way, command in ways.items():
+                found[way].append(seconds(command))
         row = {"what": name, "rounds": rounds, **{way: median(times) for way, times in found.items()}}
         rows.append(row)
         print(row, flush=True)
     server.stdin.close()
     server.wait()
-    del os.environ[forkserver.VARIABLE]
+    del os.environ[VARIABLE]
     return rows
 
 
@@ -112,7 +107,7 @@ def main() -> None:
             "cold s": f"{row['cold']:.2f}",
             "forked s": f"{row['forked']:.2f}",
             "times faster": f"{row['cold'] / row['forked']:.1f}",
-            "limit s": f"{row['limit']:.2f}" if "limit" in row else "",
+            "Snakemake's part s": f"{row['preamble']:.2f}" if "preamble" in row else "",
         }
         for row in rows
     ]

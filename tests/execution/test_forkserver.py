@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from valleys.execution import forkserver
+from valleys.execution.forkserver_client import VARIABLE
 from workflow_runs import ROOT, changed, load, snakemake
 
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the fork 
 @pytest.fixture
 def server(monkeypatch):
     """A server of this process, and the address that its jobs read."""
-    monkeypatch.setenv(forkserver.VARIABLE, "")
+    monkeypatch.setenv(VARIABLE, "")
     process = forkserver.start(SCRIPTS)
     yield process
     process.stdin.close()
@@ -35,31 +36,29 @@ def server(monkeypatch):
 def shared():
     """A server for the tests that leave it as it is."""
     process = forkserver.start(SCRIPTS)
-    address = os.environ.pop(forkserver.VARIABLE)
+    address = os.environ.pop(VARIABLE)
     yield address
     process.stdin.close()
     process.wait(timeout=60)
 
 
 def client(folder, body, address=None, **options):
-    """Start a script that submits itself, then runs its body where that brought it."""
+    """Start a script as Snakemake does once `Internals.start_scripts_with` has told it how."""
     script = folder / "script.py"
     head = f"""
         import os, signal, sys, time
         before = [*sys.modules]
         sys.path.append({str(SCRIPTS)!r})
-        from valleys.execution import forkserver
-        if address := os.environ.get(forkserver.VARIABLE):
-            forkserver.submit(address)
+        from valleys.execution.forkserver_client import VARIABLE
         """
     script.write_text(textwrap.dedent(head) + textwrap.dedent(body))
     environment = dict(os.environ)
     if address is not None:
-        environment[forkserver.VARIABLE] = str(address)
+        environment[VARIABLE] = str(address)
     # As at a terminal: tests that a shell runs in the background ignore SIGINT, and children inherit that.
     options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(
-        [sys.executable, str(script), "one", "two"],
+        [sys.executable, "-I", "-S", str(forkserver.CLIENT), str(script), "one", "two"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -92,7 +91,7 @@ def ends(pid, seconds=20):
 def test_a_job_has_its_own_folder_arguments_environment_and_streams(shared, tmp_path):
     body = """
         print(os.getpid(), "torch" in sys.modules, os.getcwd(), sys.argv[1:], os.environ["COLOUR"])
-        print(forkserver.VARIABLE in os.environ, __name__, sys.stdin.read() == "", file=sys.stderr)
+        print(VARIABLE in os.environ, __name__, sys.stdin.read() == "", file=sys.stderr)
         """
     job = client(tmp_path, body, shared, environment={"COLOUR": "blue"})
     out, err = job.communicate(timeout=60)
@@ -215,7 +214,7 @@ def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
 
 @pytest.mark.slow
 def test_the_server_ends_with_its_parent_after_its_jobs(server, tmp_path):
-    folder = Path(os.environ[forkserver.VARIABLE]).parent
+    folder = Path(os.environ[VARIABLE]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     body = """
         open("ready", "w").write("x")
@@ -253,19 +252,37 @@ def test_no_thread_runs_in_the_server(shared):
     assert [p.num_threads() for p in servers] == [1]
 
 
+MINE = """
+import os
+from pathlib import Path
+import numpy as np
+import psutil
+
+def images():
+    Path("parent").write_text(" ".join(psutil.Process(os.getppid()).cmdline()))
+    draw = np.random.default_rng(0)
+    both = [draw.integers(0, 256, (n, 8, 8), dtype=np.uint8) for n in (120, 60)]
+    return tuple((x, x[:, 0, 0].astype(int) // 26) for x in both)
+"""
+
+
 @pytest.mark.slow
 def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
+    """And with it, jobs are forks of it: nothing else would say so."""
     config = load("config/smoke.yaml")
+    config["datasets"]["digits"] = {"source": "callable", "factory": "mine:images"}
     cell = f"results/{config['name']}/cells/digits/mlp/quick/seed-0"
     target = f"{cell}/swa.safetensors"
     found = {}
     for forked in (True, False):
         folder = tmp_path / str(forked)
         folder.mkdir()
+        (folder / "mine.py").write_text(MINE)
         status, text = snakemake(
             folder, changed(config, execution__fork_server=forked), target, "--cores", "2"
         )
         assert status == 0, text
+        assert ("valleys.execution.forkserver" in (folder / "parent").read_text()) == forked
         found[forked] = {
             path.relative_to(folder): path.read_bytes()
             for path in (folder / cell).rglob("*")
@@ -352,14 +369,14 @@ def test_no_room_anywhere_is_a_line_and_no_server(temporary, monkeypatch, tmp_pa
     folder.mkdir()
     temporary(folder)
     monkeypatch.setattr(forkserver, "SHORT_FOLDERS", (str(folder), str(tmp_path / "absent")))
-    monkeypatch.delenv(forkserver.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     told = []
     assert forkserver.start(SCRIPTS, told.append) is None
     assert len(told) == 1
     assert told[0].startswith(
         "No fork server, so each job starts anew and takes some seconds more: AF_UNIX path"
     )
-    assert forkserver.VARIABLE not in os.environ
+    assert VARIABLE not in os.environ
     assert not list(folder.iterdir())
     assert forkserver.start(SCRIPTS) is None
 
@@ -383,10 +400,10 @@ def test_a_forked_job_finds_modules_where_pythonpath_says(temporary, monkeypatch
     long.mkdir()
     temporary(long)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv(forkserver.VARIABLE, "")
+    monkeypatch.setenv(VARIABLE, "")
     process = forkserver.start(SCRIPTS)
     try:
-        job = client(tmp_path, "import mine; print(mine.HERE, forkserver.VARIABLE in os.environ)")
+        job = client(tmp_path, "import mine; print(mine.HERE, VARIABLE in os.environ)")
         out, err = job.communicate(timeout=60)
         assert out == "found False\n", err  # False: in a fork, the variable is taken away
     finally:

@@ -137,6 +137,41 @@ def test_a_method_that_wants_other_arguments_counts_as_gone(workflow, rule):
     assert len(told) == 2
 
 
+@pytest.mark.parametrize(
+    ("folder", "threads", "handed"), [("mine", 1, True), ("mine", 2, False), ("other", 1, False)]
+)
+def test_only_scripts_of_the_folder_that_take_one_thread_are_handed_over(
+    workflow, monkeypatch, tmp_path, folder, threads, handed
+):
+    usual, commands = [], []
+
+    class PythonScript(SimpleNamespace):
+        def execute_script(self, path, edit=False):
+            usual.append(path)
+
+    monkeypatch.setitem(sys.modules, "snakemake.script", SimpleNamespace(PythonScript=PythonScript))
+    (tmp_path / "rules").mkdir()
+    Internals(workflow, pytest.fail).start_scripts_with(tmp_path / "client.py", tmp_path / "mine")
+    source = f"{tmp_path}/rules/../{folder}/probe.py"  # as Snakemake writes it
+    script = PythonScript(
+        path=SimpleNamespace(get_path_or_uri=lambda secret_free: source),
+        threads=threads,
+        _execute_cmd=lambda command, **names: commands.append(names),
+    )
+    script.execute_script("written.py")
+    assert usual == ([] if handed else ["written.py"])
+    client = {"python": sys.executable, "client": f"{tmp_path}/client.py", "path": "written.py"}
+    assert commands == ([client] if handed else [])
+
+
+def test_a_snakemake_that_starts_scripts_otherwise_is_told(workflow, monkeypatch):
+    monkeypatch.setitem(sys.modules, "snakemake.script", SimpleNamespace())
+    told = []
+    Internals(workflow, told.append).start_scripts_with("client.py", "scripts")
+    assert len(told) == 1
+    assert "each job starts some seconds later" in told[0]
+
+
 def test_what_is_lost_is_told_once(workflow):
     del workflow.rules
     told = []

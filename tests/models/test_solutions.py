@@ -11,7 +11,7 @@ from valleys.config.versions import VERSIONS
 from valleys.data.cache import save_split
 from valleys.data.split import Split
 from valleys.errors import ValleysError
-from valleys.execution import forkserver
+from valleys.execution import forkserver_client
 from valleys.models import solutions
 from valleys.models.options import validate_spec
 from valleys.storage import files
@@ -222,7 +222,7 @@ def key_of(stage, folder, monkeypatch, **changes):
     threads = torch.get_num_threads()
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "state_folder", stop)
-        patch.delenv(forkserver.VARIABLE, raising=False)
+        patch.delenv(forkserver_client.VARIABLE, raising=False)
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             patch.setenv(variable, "1")
         script = ROOT / "workflow" / "scripts" / f"{stage}.py"

@@ -31,7 +31,8 @@ def claim_files():
 def start_fork_server():
     """Have the jobs of a local run forked from one process that has imported torch; of a few it is not worth it."""
     if internals.is_main_process() and config["execution"]["fork_server"] and internals.is_forkable(least=3):
-        forkserver.start(SCRIPTS, logger.info)
+        if forkserver.start(SCRIPTS, logger.info):
+            internals.start_scripts_with(forkserver.CLIENT, SCRIPTS)
 
 
 def write_rulegraph():

@@ -2,7 +2,7 @@
 
 Importing torch, its optimisers, pandas and scipy takes a job of this workflow two to four seconds of
 processor time; most jobs of a small grid work for less. Snakemake starts each job as a Python process of its
-own. When a fork server runs (`start`), that process hands its script over (`submit`, from `jobs.job`)
+own. When a fork server runs (`start`), that process hands its script over (`forkserver_client.submit`)
 and waits: a fork of the server runs the script in the caller's folder, environment and output streams, gets
 the signals that the caller gets, and ends with it, however it ends. Results are those of a process started
 anew: each job has an untouched copy of modules that have done nothing but be imported.
@@ -36,72 +36,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-VARIABLE = "VALLEYS_FORKSERVER"  # the environment variable that tells jobs where the server listens
+from valleys.execution import forkserver_client
+from valleys.execution.forkserver_client import STARTED, STATUS, VARIABLE
+
+CLIENT = Path(forkserver_client.__file__)
 SHORT_FOLDERS = ("/tmp", "/dev/shm", "/var/tmp")  # folders with names that leave room for a socket's
-FORWARDED = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"))
-STARTED = (
-    b"S"  # what a fork answers once it has a whole request; before that the client can still run by itself
-)
-STATUS = struct.Struct("!i")  # how the fork ended, as `os.waitstatus_to_exitcode` gives it
 # torch._dynamo is what torch imports at an optimiser's first step, as long as all the rest of it.
 MODULES = (
     "torch",
     "torch._dynamo",
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
     "safetensors.torch",
     "scipy.stats",
     "scipy.optimize",
 )
 MODULES += ("curvlinops", "matplotlib.figure", "matplotlib.backends.backend_agg", "snakemake.script")
-
-
-# ---- the client: a job's process
-
-
-def submit(address: str) -> None:
-    """Run this process's script in a fork of the server at a socket, and end as it ends.
-
-    Returns only when the server cannot take it: the caller then runs the script itself. Signals that ask a
-    process to stop are passed on. When this process is killed, the server's end of the connection closes and
-    the fork is killed.
-    """
-    asked = {"argv": sys.argv, "folder": str(Path.cwd()), "environment": dict(os.environ)}
-    request = json.dumps(asked).encode()
-    # What this process was told to ignore (SIGINT, by a shell that put it in the background) stays ignored.
-    handlers = {n: h for n in FORWARDED if (h := signal.getsignal(n)) != signal.SIG_IGN}
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(address)
-        socket.send_fds(connection, [struct.pack("!I", len(request))], [1, 2])
-        connection.sendall(request)
-        for number in handlers:
-            signal.signal(number, lambda number, _: connection.send(bytes([number])))
-        if connection.recv(1) != STARTED:
-            raise ConnectionError("the server ended before it took the job")
-    except OSError:
-        connection.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        return
-    _end_as(connection)
-
-
-def _end_as(connection: socket.socket) -> NoReturn:
-    """Wait for the fork's status and end this process with it, by the same signal if it was one."""
-    answer = b""
-    with contextlib.suppress(OSError):
-        while len(answer) < STATUS.size and (piece := connection.recv(STATUS.size - len(answer))):
-            answer += piece
-    if len(answer) < STATUS.size:
-        print("error: the fork server ended while this job ran in it", file=sys.stderr, flush=True)
-        os._exit(1)
-    (status,) = STATUS.unpack(answer)
-    if status < 0:
-        if -status in FORWARDED:
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    os._exit(status)
 
 
 # ---- the parent: Snakemake
@@ -194,11 +145,16 @@ def main(address: str, descriptor: int) -> None:
 
 
 def preload() -> None:
-    """Import what jobs need, and let the garbage collector leave it alone: pages it touches are copied."""
+    """Import and read what jobs need, and let the garbage collector be: pages that it touches are copied."""
     package = importlib.import_module("valleys")
     ours = [module.name for module in pkgutil.walk_packages(package.__path__, "valleys.")]
     for name in [*MODULES, *ours]:
         importlib.import_module(name)
+    # What nearly each job reads: how tables are declared, and the versions that it writes into them.
+    from valleys.storage import tables
+
+    tables.declared()
+    tables.versions()
     gc.collect()
     gc.freeze()
 

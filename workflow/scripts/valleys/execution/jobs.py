@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from valleys.errors import ValleysError, shown
-from valleys.execution import forkserver, runs
+from valleys.execution import runs
 
 log = logging.getLogger("valleys")
 
@@ -32,12 +32,8 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     A `ValleysError` is logged as one line, repeated on standard error, and ends the process with status 1.
     Any other exception keeps its traceback, in the log as well. torch, if it is imported later, uses
     as many threads as Snakemake gave the job: results on CPU are bit-identical for one thread count.
-    Where a fork server runs, a job of one thread runs in a fork of it, and this process ends as that does.
     When Snakemake itself is killed the job ends too (`runs.end_with_run`).
     """
-    server = os.environ.get(forkserver.VARIABLE)
-    if server and int(snakemake.threads) == 1:
-        forkserver.submit(server)
     path = Path(str(snakemake.log[0]))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

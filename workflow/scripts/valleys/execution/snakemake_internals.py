@@ -6,9 +6,12 @@ gone, a line in Snakemake's log says what is lost by it, and the run goes on wit
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeVar
 
 from valleys.errors import ValleysError
@@ -137,6 +140,31 @@ class Internals:
             return not elsewhere and len(list(workflow.dag.needrun_jobs())) >= least
 
         return self._ask(read, False, "there is no fork server: each job starts anew, some seconds later")
+
+    def start_scripts_with(self, client: Path, scripts: Path) -> None:
+        """Have Python scripts of a folder that take one thread started as ``python -I -S client SCRIPT``.
+
+        Snakemake's own command, ``python SCRIPT``, imports a part of Snakemake before the script's first
+        line, which takes each job a tenth of a second of processor time. Scripts of other folders, of a
+        workflow that has this one as a module, are started as always.
+        """
+
+        def replace(_: Any) -> None:
+            kind = importlib.import_module("snakemake.script").PythonScript
+            usual = kind.execute_script
+
+            def execute(script: Any, path: str, edit: bool = False) -> None:
+                path_of = Path(script.path.get_path_or_uri(secret_free=True))
+                own = path_of.resolve().parent == scripts
+                if own and int(script.threads) == 1:
+                    command = "{python:q} -I -S {client:q} {path:q}"
+                    script._execute_cmd(command, python=sys.executable, client=str(client), path=path)
+                else:
+                    usual(script, path, edit)
+
+            kind.execute_script = execute
+
+        self._ask(replace, None, "each job starts some seconds later")
 
     def planned(self, rule: Any) -> PlannedJob | None:
         """Return a rule's job that is to run, if there is one; `rule` is an attribute of ``rules``."""
