@@ -214,8 +214,9 @@ def jobs_of(process):
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error, IndexError):
                 words = child.cmdline()
-                name = Path(words[1]).name
-                if name.startswith("tmp") and name.endswith(".py"):
+                name = Path(words[-1]).name  # a script by itself, or what hands it to the fork server
+                python = Path(words[0]).name.startswith("python")
+                if python and name.startswith("tmp") and name.endswith(".py"):
                     found[name.split(".")[-2]] = child.pid
     return found
 

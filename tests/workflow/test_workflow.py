@@ -796,7 +796,7 @@ def _training_processes(parent):
             words = process.cmdline()
         except psutil.Error:  # it has just ended
             continue
-        if len(words) > 1 and words[1].endswith("train_sgd.py"):
+        if words and words[-1].endswith("train_sgd.py"):
             found.append(process.pid)
     return found
 
