@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from valleys.data.inputs import Inputs
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.factories import one_line
@@ -27,6 +28,8 @@ TRIED = 31
 
 Loader = Iterable[Any]
 """Yields ``(images, labels)`` pairs or longer tuples that begin with them, as a torch ``DataLoader`` does.
+
+Images may be `Inputs`, for a network that takes more than one tensor (`networks.adapter`).
 
 What follows the pair may be no tensor: of three tensors one does not know which is which (`pick`).
 """
@@ -214,12 +217,15 @@ class LoaderBatches:
 
     def _pair(self, batch: Any, i: int) -> tuple[Tensor, Tensor]:
         pair = _unambiguous(batch, i, self.name)[:2]
-        if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        fit = len(pair) == 2 and isinstance(pair[0], Tensor | Inputs) and isinstance(pair[1], Tensor)
+        if not fit:
             raise ValleysError(
                 f"{self.name}: batch {i} is {_what(batch)}; it must be a pair (images, labels) of tensors"
                 f"{_how_to_pick(batch)}"
             )
         images, labels = pair
+        if isinstance(images, Inputs):
+            return pair
         if images.dim() == 0 or labels.dim() == 0 or len(images) != len(labels) or len(images) == 0:
             raise ValleysError(
                 f"{self.name}: batch {i} has images of shape {tuple(images.shape)} and labels of shape "
@@ -296,16 +302,20 @@ class _Alike:
                 )
 
 
-def _owned(tensor: Tensor, device: torch.device | str) -> Tensor:
+def _owned(tensor: Any, device: torch.device | str) -> Any:
     """Return a tensor's values on a device, in memory that its maker does not know; sparse ones as dense."""
+    if isinstance(tensor, Inputs):
+        return tensor.map(lambda each: _owned(each, device))
     if tensor.layout != torch.strided:
         return tensor.detach().to(device).to_dense()
     there = tensor.detach().to(device)
     return there.clone() if there.device == tensor.device else there  # `to` copies to another device only
 
 
-def _checksum(tensor: Tensor) -> int:
+def _checksum(tensor: Tensor | Inputs) -> int:
     """Return the CRC-32 of a tensor's values."""
+    if isinstance(tensor, Inputs):
+        return zlib.crc32(repr([_checksum(each) for each in tensor.tensors]).encode())
     return zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 

@@ -71,7 +71,8 @@ class Evaluator:
         (`loaders.LoaderBatches`). BN refresh uses all of `train`. Without `test`, its values are NaN.
     loss
         ``loss(outputs, labels)``: a value an image, or the batch's mean (`losses.PerImage`). It may hang on
-        nothing but these, not on how images are cut into batches, which is tried (`loss_checks`).
+        nothing but these, not on how images are cut into batches, which is tried (`loss_checks`). Or
+        `losses.Totals`, for a network that returns losses itself.
     bn
         ``refreshed`` or ``frozen``.
     method, batch_size
@@ -111,7 +112,8 @@ class Evaluator:
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
         self.bn = bn_policy(model, bn)
         self.model = copies.standing(model)
-        self.loss, self.method, self.batch_size = losses.PerImage(loss), method, batch_size
+        self.loss = loss if isinstance(loss, losses.Totals) else losses.PerImage(loss)
+        self.method, self.batch_size = method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
         self.parameters = dict(self.model.named_parameters())

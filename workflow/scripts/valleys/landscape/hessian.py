@@ -1,4 +1,4 @@
-"""Top eigenvectors of the Hessian of the train loss, by curvlinops' operator and ARPACK's Lanczos iteration.
+"""The Hessian of the train loss: products by curvlinops, top eigenvectors by ARPACK's Lanczos iteration.
 
 Apart from `directions`, and imported by nothing but the job that needs it: curvlinops takes as long
 to import as torch, and only this kind of direction uses it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from valleys.data.loaders import Batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.landscape.directions import Direction
-from valleys.models.losses import Loss, PerImage
+from valleys.models.losses import Loss, PerImage, Totals
 from valleys.networks import checks, copies, derivatives
 from valleys.storage.files import stable_seed
 
@@ -45,12 +47,26 @@ class _Batches:
     def __init__(self, split: Split, batch_size: int) -> None:
         self.split, self.batch_size = split, batch_size
 
+    def __len__(self) -> int:
+        return len(self.split)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.split.batches(self.batch_size)
 
+    def labels(self) -> list[Tensor]:
+        return [self.split.labels]
+
+
+def _first(batches: _Batches | Batches, size: int) -> tuple[Any, Tensor]:
+    """Return the first images of a set and their labels, so many of them or what there is."""
+    if isinstance(batches, _Batches):
+        return next(batches.split.batches(size))
+    images, labels = next(iter(batches))
+    return images[:size], labels[:size]
+
 
 def _products(
-    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches, start: np.ndarray
+    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches | Batches, start: np.ndarray
 ) -> tuple[LinearOperator, np.ndarray]:
     """Return the Hessian over all batches and its product with `start`: curvlinops' where these are right.
 
@@ -58,8 +74,11 @@ def _products(
     without forward mode and parameters without use, in any batch, make them fail; a network that refers to
     its parameters in a list gets others than its own. There it is differentiated twice backwards.
     """
-    count = len(batches.split)
-    some = [next(batches.split.batches(min(batches.batch_size, checks.SOME)))]
+    count = len(batches)
+    some = [_first(batches, min(getattr(batches, "batch_size", checks.SOME), checks.SOME))]
+    if not isinstance(some[0][0], Tensor):  # which curvlinops takes apart in ways of its own
+        products = _twice_backwards(net, loss, weights, batches, count)
+        return products, products @ start
     found, reasons = [], []
     for make in (_curvlinops, _twice_backwards):
         try:
@@ -123,82 +142,135 @@ def _twice_backwards(
     return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=np.float64)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
-def hessian_eigenvectors(
-    model: nn.Module, split: Split, loss: Loss, names: list[str], k: int, batch_size: int = 128
-) -> tuple[list[Direction], list[float]]:
-    """Return the eigenvectors of the `k` algebraically largest eigenvalues of the Hessian of the mean loss.
+class Hessian:
+    """The Hessian of the mean loss over some images, by a solution's weights: products with it.
 
-    Batch norm in eval mode: the statistics stored with the solution, held fixed. Products with the Hessian
-    are taken in the weights' own precision, batch by batch; the iteration runs in float64 from a fixed start,
-    so the result is the same on every run. It ends when each residual is below ten roundings of the
-    eigenvalue, which bounds the eigenvalue's error; an eigenvector's is that over its gap to the next one. Of
-    an eigenvalue that occurs more than once, Lanczos iteration may find fewer vectors than there are.
+    Batch norm in eval mode: the statistics stored with the solution, held fixed. Products are taken in the
+    weights' own precision, batch by batch.
 
     Parameters
     ----------
     model
         The solution; not changed.
-    split
-        Images whose mean loss is differentiated.
+    batches
+        Of images and labels; read for each product.
     loss
-        ``loss(logits, labels) -> (N,)``.
+        ``loss(logits, labels) -> (N,)``, or the batch's mean; `losses.Totals` of a network that returns it.
     names
         The parameters to differentiate by, in the model's order; all others are constants.
-    k
-        How many; below the number of entries of these parameters.
 
-    Returns
-    -------
-    directions, eigenvalues
-        By decreasing eigenvalue; unit 2-norm to rounding, the entry of largest magnitude positive.
+    Attributes
+    ----------
+    entries : int
+        Of these parameters together.
+    products : scipy.sparse.linalg.LinearOperator
+        Shape (entries, entries), float64.
 
     Raises
     ------
     ValleysError
-        When k is too large, the Hessian is not finite or zero, or the iteration does not converge; for a
-        network that is no function of its weights, or whose derivative by torch is not the loss's
-        (`derivatives.differentiable`).
+        When the Hessian is not finite or zero; for a network that is no function of its weights, or whose
+        derivative by torch is not the loss's (`derivatives.differentiable`).
     """
-    own = dict(model.named_parameters())
-    weights = [own[name] for name in names]
-    copies.check_real("hessian", {name: own[name] for name in names})
-    entries = sum(w.numel() for w in weights)
-    if k >= entries:
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def __init__(
+        self, model: nn.Module, batches: _Batches | Batches, loss: Loss | Totals, names: list[str]
+    ) -> None:
+        own = dict(model.named_parameters())
+        copies.check_real("hessian", {name: own[name] for name in names})
+        loss = (loss if isinstance(loss, Totals) else PerImage(loss)).on_set(batches.labels())
+        net = derivatives.differentiable(model, iter([_first(batches, checks.SOME)]), loss, names)
+        own = dict(net.named_parameters())
+        self.names, self.weights = names, [own[name] for name in names]
+        self.entries = sum(w.numel() for w in self.weights)
+        self.start = np.random.default_rng(stable_seed("hessian", self.entries)).standard_normal(self.entries)
+        self.products, first = _products(net, loss, self.weights, batches, self.start)
+        if not np.isfinite(first).all():
+            raise ValleysError("the Hessian of the train loss is not finite at this solution")
+        if not first.any():
+            raise ValleysError(
+                "the Hessian of the train loss is zero at this solution: it has no top eigenvector"
+            )
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray:
+        """Return the product with a vector, float64 (entries,)."""
+        return self.products @ vector
+
+    def direction(self, vector: np.ndarray) -> Direction:
+        """Return a vector as tensors by name."""
+        pieces = torch.from_numpy(vector).split([w.numel() for w in self.weights])
+        return {
+            n: p.view(w.shape).to(w.detach())
+            for n, p, w in zip(self.names, pieces, self.weights, strict=True)
+        }
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def top(self, k: int, tolerance: float | None = None) -> tuple[list[Direction], list[float], list[float]]:
+        """Return the `k` algebraically largest eigenvalues, by decreasing value, with their eigenvectors.
+
+        The iteration runs in float64 from a fixed start, so the result is the same on every run. It ends when
+        each residual is below `tolerance` times the eigenvalue, which bounds the eigenvalue's error; an
+        eigenvector's is that over its gap to the next one. Of an eigenvalue that occurs more than once,
+        Lanczos iteration may find fewer vectors than there are.
+
+        Parameters
+        ----------
+        k
+            How many; below the number of entries of these parameters.
+        tolerance
+            Relative; None: ten roundings of the weights' number format.
+
+        Returns
+        -------
+        directions, eigenvalues, residuals
+            Directions have unit 2-norm to rounding, the entry of largest magnitude positive. Residuals are
+            ``|H v - value v|``.
+
+        Raises
+        ------
+        ValleysError
+            When k is too large, or the iteration does not converge.
+        """
+        if k >= self.entries:
+            raise ValleysError(
+                f"hessian gives at most {self.entries - 1} eigenvectors over a group of {self.entries} "
+                f"parameters, not {k}; lower the probe's n or widen its group"
+            )
+        if tolerance is None:
+            tolerance = 10 * torch.finfo(self.weights[0].dtype).eps
+        try:
+            values, vectors = eigsh(self.products, k=k, which="LA", v0=self.start, tol=tolerance, rng=0)
+        except ArpackNoConvergence as error:
+            raise ValleysError(
+                f"the Hessian's top {k} eigenvectors did not converge, {len(error.eigenvalues)} did; lower n"
+            ) from error
+        except ArpackError as error:
+            raise ValleysError(f"the Hessian's eigenvectors could not be found: {error}") from error
+        order = np.argsort(-values, kind="stable")
+        values, vectors = values[order], vectors[:, order]
+        found, residuals = [], []
+        for value, vector in zip(values, vectors.T, strict=True):
+            residuals.append(float(np.linalg.norm(self.products @ vector - value * vector)))
+            log.info("eigenvalue %.6g, residual %.2g", value, residuals[-1])
+            # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
+            found.append(self.direction(vector * np.sign(vector[np.abs(vector).argmax()])))
+        return found, [float(value) for value in values], residuals
+
+
+def hessian_eigenvectors(
+    model: nn.Module, split: Split, loss: Loss, names: list[str], k: int, batch_size: int = 128
+) -> tuple[list[Direction], list[float]]:
+    """Return the eigenvectors of the `k` largest eigenvalues of the Hessian on a split: `Hessian.top`."""
+    entries = sum(dict(model.named_parameters())[name].numel() for name in names)
+    if k >= entries:  # before anything is differentiated
         raise ValleysError(
             f"hessian gives at most {entries - 1} eigenvectors over a group of {entries} parameters, "
             f"not {k}; lower the probe's n or widen its group"
         )
-    loss = PerImage(loss).on_set([split.labels])
-    net = derivatives.differentiable(model, split.batches(checks.SOME), loss, names)
-    own = dict(net.named_parameters())
-    weights = [own[name] for name in names]
-    start = np.random.default_rng(stable_seed("hessian", entries)).standard_normal(entries)
-    products, first = _products(net, loss, weights, _Batches(split, batch_size), start)
-    if not np.isfinite(first).all():
-        raise ValleysError("the Hessian of the train loss is not finite at this solution")
-    if not first.any():
-        raise ValleysError(
-            "the Hessian of the train loss is zero at this solution: it has no top eigenvector"
-        )
-    tolerance = 10 * torch.finfo(weights[0].dtype).eps
-    try:
-        values, vectors = eigsh(products, k=k, which="LA", v0=start, tol=tolerance, rng=0)
-    except ArpackNoConvergence as error:
-        raise ValleysError(
-            f"the Hessian's top {k} eigenvectors did not converge, {len(error.eigenvalues)} did; lower n"
-        ) from error
-    except ArpackError as error:
-        raise ValleysError(f"the Hessian's eigenvectors could not be found: {error}") from error
-    order = np.argsort(-values, kind="stable")
-    values, vectors = values[order], vectors[:, order]
-    found = []
-    for value, vector in zip(values, vectors.T, strict=True):
-        residual = np.linalg.norm(products @ vector - value * vector)
-        log.info("eigenvalue %.6g, residual %.2g", value, residual)
-        # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
-        vector = vector * np.sign(vector[np.abs(vector).argmax()])
-        pieces = torch.from_numpy(vector).split([w.numel() for w in weights])
-        found.append({n: p.view(w.shape).to(w) for n, p, w in zip(names, pieces, weights, strict=True)})
-    return found, [float(value) for value in values]
+    found, values, _ = Hessian(model, _Batches(split, batch_size), loss, names).top(k)
+    return found, values

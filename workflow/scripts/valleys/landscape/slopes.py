@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from valleys.data import loaders
+from valleys.data.inputs import Inputs
 from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.models import losses
@@ -160,7 +161,7 @@ class Slopes:
     def _in_double(self) -> Slopes | None:
         """Return slopes of a copy in float64 on some of the train images; None if that cannot be."""
         images, labels = next(iter(self.evaluator.train_batches))
-        cut, size = isinstance(images, Tensor), checks.SOME // 2
+        cut, size = isinstance(images, Tensor | Inputs), checks.SOME // 2
         if cut and self.evaluator.bn == "refreshed" and len(images) > 1:
             # In two batches, as these have one set of statistics, for which they wait for each other.
             size = min(size, len(images)) // 2
@@ -171,7 +172,7 @@ class Slopes:
         fine.model, converted, fine.eps = found
         pairs = [(converted, labels[:size] if cut else labels)]
         if cut and self.evaluator.bn == "refreshed" and len(images) > 1:
-            pairs.append((images[size : 2 * size].to(converted.dtype), labels[size : 2 * size]))
+            pairs.append((_like(images[size : 2 * size], converted), labels[size : 2 * size]))
         fine.train_batches = loaders.batches(pairs, self.evaluator.batch_size, self.evaluator.device, "train")
         fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
         fine.parameters = dict(fine.model.named_parameters())
@@ -252,6 +253,11 @@ class Slopes:
                 self.evaluator.loss(batch, labels).sum(dtype=torch.float64)
                 * self.evaluator.sets["train"].factor
             )
+
+
+def _like(images: Any, converted: Any) -> Any:
+    """Return images in the number format of others; numbers of tokens are none."""
+    return images.to(converted.dtype) if converted.is_floating_point() else images
 
 
 @contextlib.contextmanager

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from valleys.data.inputs import leaves, mapped
 from valleys.data.loaders import TRIED, Batches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.models.losses import ByName, PerImage, full_outputs, mapped
+from valleys.models.losses import ByName, PerImage, Totals, full_outputs
 
 #: Of outputs that a loss is tried on at once, at most.
 NUMBERS = 2**22
@@ -47,7 +48,7 @@ class OnSet:
 
 @torch.no_grad()
 def check(
-    loss: PerImage,
+    loss: PerImage | Totals,
     network: Callable[[Tensor], Any],
     batches: Batches,
     name: str,
@@ -78,6 +79,8 @@ def check(
         column; for a loss that is not the same twice, changes its labels, computes with the user's network,
         or hangs on how images are cut into batches.
     """
+    if isinstance(loss, Totals):  # tried where it was made (`valleys.api.batches`)
+        return OnSet(loss.factor(batches.labels()), 0)
     trial = _Trial(loss, network, batches, name, dtype)
     found, seen = None, set()
     for images, labels in _tried(batches):
@@ -311,8 +314,7 @@ def _advice(outputs: Any, labels: Tensor) -> str:
 
 def _has_rows(outputs: Any, n: int) -> bool:
     """Whether the outputs of n images can be cut by images: tensors have n rows."""
-    found: list[bool] = []
-    mapped(outputs, lambda t: found.append(t.dim() > 0 and len(t) == n) or t)  # type: ignore[func-returns-value]
+    found = [t.dim() > 0 and len(t) == n for t in leaves(outputs)]
     return all(found) if isinstance(outputs, Tensor) else any(found)
 
 

@@ -5,16 +5,16 @@ The loss of a set must not hang on how the set is cut into batches: `loss_checks
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from valleys.data.inputs import mapped
 from valleys.errors import ValleysError
 from valleys.models.options import LOSSES
 from valleys.models.precision import at_least_fp32
@@ -163,6 +163,44 @@ class PerImage:
         return self if factor == 1.0 else lambda outputs, targets: self(outputs, targets) * factor
 
 
+class Totals:
+    """The loss of a network that returns losses: of each example, or the sum over its batch.
+
+    The loss of a set is the sum of all over how many they count: examples, or what the labels of each batch
+    add up to, as tokens that are no padding.
+
+    Parameters
+    ----------
+    counted
+        Whether labels say how much each example counts; else each counts 1.
+    """
+
+    weighted = None
+
+    def __init__(self, counted: bool = False) -> None:
+        self.counted = counted
+
+    def loss(self, outputs: Tensor, _labels: Tensor) -> Tensor:
+        """Return what the network returned: (N,), or a number where it has the batch's sum alone."""
+        return outputs
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return an example's part of the batch's sum, shape (N,)."""
+        return outputs if outputs.dim() else (outputs / len(labels)).expand(len(labels))
+
+    def factor(self, labels: Iterable[Tensor]) -> float:
+        """Return the number of examples over how much they count, as `PerImage.factor`."""
+        if not self.counted:
+            return 1.0
+        every = list(labels)
+        return sum(map(len, every)) / float(sum(each.sum(dtype=torch.float64) for each in every))
+
+    def on_set(self, labels: Iterable[Tensor]) -> Loss:
+        """Return a loss whose plain mean over the examples of a set is the loss of the set."""
+        factor = self.factor(labels)
+        return self if factor == 1.0 else lambda outputs, targets: self(outputs, targets) * factor
+
+
 @dataclass(frozen=True)
 class _Weighted:
     """One of torch's cross-entropies, whose mean is one over weights."""
@@ -235,27 +273,35 @@ def _as_loss(loss: Any) -> Loss:
 _WANTED = "it must return one value an image, or their mean"
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return outputs, which may be containers or objects of tensors, with their tensors changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        new = copy.copy(value)
-        for key, item in value.items():
-            new[key] = mapped(item, change)  # type: ignore[index]
-        return new
-    if isinstance(value, tuple | list):
-        items = [mapped(item, change) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(
-            value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value) if f.init}
-        )
-    if hasattr(value, "__dict__") and any(isinstance(item, Tensor) for item in vars(value).values()):
-        new = copy.copy(value)
-        vars(new).update({key: mapped(item, change) for key, item in vars(value).items()})
-        return new
-    return value
+def next_token(outputs: Any, labels: Tensor, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Return the sum over a batch of the cross-entropy of each next token in nats, and how many there are.
+
+    Parameters
+    ----------
+    outputs
+        Logits (N, T, V), or what has them as ``logits``; those at a token say what the next one is.
+    labels
+        Token numbers (N, T), mostly the network's own input; `ignore_index` where there is padding.
+    """
+    logits = outputs if isinstance(outputs, Tensor) else outputs.logits
+    scores, following = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().long()
+    total = F.cross_entropy(at_least_fp32(scores), following, ignore_index=ignore_index, reduction="sum")
+    return total, (following != ignore_index).sum()
+
+
+def segmentation(outputs: Any, labels: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+    """Return the sum over a batch of the cross-entropy of each pixel in nats, and how many there are.
+
+    Parameters
+    ----------
+    outputs
+        Logits (N, C, H, W), or a mapping that has them as ``out``, as torchvision's networks return.
+    labels
+        Classes (N, H, W); `ignore_index` where a pixel has none.
+    """
+    logits = outputs if isinstance(outputs, Tensor) else outputs["out"]
+    total = F.cross_entropy(at_least_fp32(logits), labels.long(), ignore_index=ignore_index, reduction="sum")
+    return total, (labels != ignore_index).sum()
 
 
 def full_outputs(outputs: Any) -> Any:

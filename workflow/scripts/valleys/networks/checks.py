@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valleys.data.inputs import Inputs
 from valleys.errors import ValleysError
 from valleys.networks.copies import MOVE, Watch, line, refuse_folded, shake
 from valleys.networks.tensors import (
@@ -97,7 +98,7 @@ class _Passes:
         self.net, self.parameters, self.before, self.device = net, parameters, before, device
         self.names = list(net.state_dict())
         self.whole = images
-        self.images = images[:IMAGES] if isinstance(images, Tensor) else images
+        self.images = images[:IMAGES] if isinstance(images, Tensor | Inputs) else images
         self.eps = 0.0
 
     def run(self, original: nn.Module | None) -> None:
@@ -179,7 +180,7 @@ class _Passes:
 
     def _halves(self) -> list[Tensor] | None:
         """Return the outputs of each half of the images, joined; None where these cannot be cut."""
-        if not isinstance(self.images, Tensor) or len(self.images) < 2:
+        if not isinstance(self.images, Tensor | Inputs) or len(self.images) < 2:
             return None
         middle = len(self.images) // 2
         try:
