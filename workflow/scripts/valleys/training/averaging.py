@@ -13,7 +13,7 @@ import gc
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,9 +43,11 @@ _KEPT = re.compile(
 
 
 def average(
-    iterates: Iterable[State | nn.Module], parameters: nn.Module | Iterable[str] | None = None
+    iterates: Iterable[State | nn.Module],
+    parameters: nn.Module | Iterable[str] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the equal-weight mean of a network's parameters over iterates, accumulated in float64.
+    """Return the mean of a network's parameters over iterates, by default of equal weight, taken in float64.
 
     Parameters of real or complex numbers of any precision are averaged. Everything else is taken from the
     last iterate: buffers (batch-norm statistics, codebooks, counters), which describe the weights that they
@@ -64,6 +66,9 @@ def average(
         they are networks or have been taken with ``state_dict(keep_vars=True)``; else a network of the same
         tensors that is alive in this process does. Without one all is a parameter but buffers of torch's
         layers, which have known names.
+    weights
+        How much each iterate counts: as many numbers of 0 or more as there are iterates, not all 0; they need
+        not add up to 1. `exponential_weights` are such.
 
     Raises
     ------
@@ -77,6 +82,7 @@ def average(
     if isinstance(iterates, Mapping | nn.Module | str) or not isinstance(iterates, Iterable):
         what = "one state dict" if isinstance(iterates, Mapping) else f"a {type(iterates).__name__}"
         raise ValleysError(f"average: iterates is {what}; give a list of state dicts")
+    shares = None if weights is None else checked_weights(weights, len(weights))
     roles: _Roles | None = None
     total: dict[str, Tensor] = {}
     first: dict[str, Any] = {}
@@ -100,6 +106,8 @@ def average(
                         f"average: {name} of iterate {count} has values that are not finite; leave it out"
                     )
                 sums.append(complex(value.sum()))
+                if shares is not None:
+                    value = value * (shares[count - 1] if count <= len(shares) else 0.0)
                 total[name] = total[name] + value.to(total[name].device) if name in total else value
         places = tuple(_place(t) for n, t in state.items() if n in total and t.numel())
         before, then = seen.get(places, (0, None))
@@ -118,12 +126,51 @@ def average(
     if not total:
         raise ValleysError("average: the iterates have no parameters of real or complex numbers")
     roles.check_guesses()
+    whole = count if shares is None else sum(checked_weights(shares, count))
     mean = {
-        name: (total[name] / count).to(tensor) if name in total else _copy(tensor)
+        name: (total[name] / whole).to(tensor) if name in total else _copy(tensor)
         for name, tensor in last.items()
     }
     _follow_spectral_norm(mean, last, set(total))
     return mean
+
+
+def exponential_weights(count: int, decay: float) -> list[float]:
+    """Return the weights that an exponential moving average gives to iterates, the last one most.
+
+    Of ``m = decay * m + (1 - decay) * w`` from the first iterate on.
+
+    Parameters
+    ----------
+    count
+        How many iterates.
+    decay
+        In (0, 1): 0.9 has a memory of about ten iterates.
+
+    Raises
+    ------
+    ValleysError
+        For another `decay`.
+    """
+    if not (isinstance(decay, int | float) and 0 < decay < 1):
+        raise ValleysError(f"decay: {decay!r} is none; it must be between 0 and 1")
+    return [(1 - decay if i else 1.0) * decay ** (count - 1 - i) for i in range(count)]
+
+
+def checked_weights(weights: Sequence[float], count: int) -> list[float]:
+    """Return weights of `count` iterates as floats.
+
+    Raises
+    ------
+    ValleysError
+        When there are more or fewer, one is below 0 or not finite, or all are 0.
+    """
+    found = [float(weight) for weight in weights]
+    if len(found) != count:
+        raise ValleysError(f"average: weights: {len(found)} numbers for {count} iterates; give one for each")
+    if not all(math.isfinite(w) and w >= 0 for w in found) or not sum(found) > 0:
+        raise ValleysError(f"average: weights: {found} must be finite, 0 or more, and not all 0")
+    return found
 
 
 def _follow_spectral_norm(mean: dict[str, Tensor], last: State, averaged: set[str]) -> None:
