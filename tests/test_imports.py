@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "claims": "errors lazy asymmetry config results",
     "figures": "errors lazy storage config results",
     "report": "errors storage config results figures",
+    "api": "errors lazy asymmetry storage factories data networks models training landscape",
     "cli": "*",
     "__main__": "cli",
     "__init__": "*",

@@ -1,8 +1,11 @@
 """Loss valleys: train, average, probe, detect.
 
-For use on a network, a loss and a loader of one's own (docs/library.md)::
+For use on a network, a loss and data of one's own (docs/library.md)::
 
-    from valleys import average, detect, directions, probe_line, refresh_bn
+    from valleys import Landscape
+
+    landscape = Landscape(model, train_loader, loss, test=test_loader)
+    print(landscape.line("gaussian"), landscape.search())
 
 These names are imported when they are first used: importing the package imports no torch.
 """
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 from valleys.lazy import names_of
 
 if TYPE_CHECKING:
+    from valleys.api.landscape import Landscape
     from valleys.asymmetry.barriers import barrier
     from valleys.asymmetry.definition import Detection, detect
     from valleys.asymmetry.shifts import shift
@@ -34,6 +38,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = names_of(
     __name__,
     {
+        "api.landscape": ("Landscape",),
         "asymmetry.barriers": ("barrier",),
         "asymmetry.definition": ("Detection", "detect"),
         "asymmetry.shifts": ("shift",),

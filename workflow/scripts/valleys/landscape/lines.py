@@ -52,6 +52,7 @@ def probe_line(
     direction: Mapping[str, Tensor],
     offsets: Iterable[float] | None = None,
     exact: bool = False,
+    progress: Callable[[Iterable[float]], Iterable[float]] = iter,
     **given: Any,
 ) -> list[CurvePoint]:
     """Return ``offset``, the four values of `Point` and ``train_slope`` at each offset.
@@ -69,6 +70,8 @@ def probe_line(
     exact
         Whether to take slopes, in units of loss per unit of offset, by `Evaluator.train_slope`; else they are
         None. They change none of the other values.
+    progress
+        Wraps the offsets, as ``tqdm`` does.
     given
         ``train``, ``test``, ``loss``, ``bn`` and the other parameters of `Evaluator`, for a network.
 
@@ -90,7 +93,7 @@ def probe_line(
     offsets = _checked_offsets(offsets)
     rows: list[CurvePoint] = []
     try:
-        for offset in offsets:
+        for offset in progress(offsets):
             evaluator.move(direction, offset)
             slope = evaluator.train_slope(direction) if exact else None
             point = evaluator.point() if offset else evaluator.at_start()

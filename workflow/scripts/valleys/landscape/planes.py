@@ -348,8 +348,9 @@ def surface(
     xs: Sequence[float],
     ys: Sequence[float],
     *,
-    state: Path,
+    state: Path | None = None,
     save_every_s: float = 5.0,
+    progress: Callable[[Iterable[float]], Iterable[float]] = iter,
 ) -> list[dict[str, float]]:
     """Return ``x, y`` and the values of `evaluator.Point` on a grid, row by row, resuming from `state`.
 
@@ -360,16 +361,18 @@ def surface(
     xs, ys
         Coordinates, 2-norm units.
     state
-        File that keeps finished rows, by number.
+        File that keeps finished rows, by number; None: none are kept.
+    progress
+        Wraps the y of the rows, as ``tqdm`` does.
 
     Returns
     -------
     ``len(xs) * len(ys)`` rows, y slowest.
     """
-    done: dict[int, Any] = load_checkpoint(state) if state.exists() else {}
+    done: dict[int, Any] = load_checkpoint(state) if state and state.exists() else {}
     saved_at = time.monotonic()
     try:
-        for j, y in enumerate(ys):
+        for j, y in enumerate(progress(ys)):
             if j in done:
                 continue
             row = []
@@ -385,7 +388,7 @@ def surface(
                 min(point["train_loss"] for point in row),
                 max(point["train_loss"] for point in row),
             )
-            if time.monotonic() - saved_at > save_every_s:
+            if state and time.monotonic() - saved_at > save_every_s:
                 save_checkpoint(state, done)
                 saved_at = time.monotonic()
     finally:

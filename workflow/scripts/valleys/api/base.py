@@ -1,0 +1,132 @@
+"""What a `Landscape` is made of: an evaluator of the user's network, and what its measurements share."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from valleys.api import batches, curves
+from valleys.errors import ValleysError
+from valleys.landscape import directions, lines, planes
+from valleys.landscape.evaluator import Evaluator
+from valleys.networks import bn_refresh
+from valleys.networks.tensors import vector_norm
+
+Weights = Mapping[str, Tensor] | nn.Module
+
+
+class Base:
+    """The weights that are looked at, and where their loss is measured; `Landscape` has the parameters."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        loss: Any = "cross_entropy",
+        *,
+        test: Any = None,
+        inputs: Hashable | Sequence[Hashable] | None = None,
+        labels: Hashable | None = None,
+        bn: str = "refreshed",
+        method: bn_refresh.Method = "exact",
+        precision: str = "fp32",
+        progress: bool = True,
+        name: str = "weights",
+    ) -> None:
+        ready = batches.prepare(model, data, loss, test, inputs, labels)
+        options: dict[str, Any] = {"bn": bn, "method": method, "precision": precision}
+        self.evaluator = Evaluator(ready.network, ready.train, ready.test, ready.loss, **options)
+        self.model, self.progress = model, progress
+        cell = {"dataset": "data", "model": type(model).__name__, "recipe": "own", "seed": 0}
+        self.names = {**cell, "solution": name}
+        self._hessians: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Return what is looked at."""
+        count = sum(p.numel() for p in self.weights.values())
+        return f"<Landscape of {type(self.model).__name__}: {count:,} parameters, batch norm {self.bn}>"
+
+    @property
+    def bn(self) -> str:
+        """The batch-norm policy: refreshed, frozen, or none for a network without batch norm."""
+        return self.evaluator.bn
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that are looked at, by parameter name."""
+        return {name: self.evaluator.start[name] for name in self.evaluator.parameters}
+
+    def loss(self) -> dict[str, float]:
+        """Return loss and accuracy at the weights: ``train_loss``, ``train_accuracy``, and those of test."""
+        return self.evaluator.at_start().asdict()
+
+    def group(self, group: str = "all") -> list[str]:
+        """Return the parameters of a group: ``all``, ``bn``, ``conv``, ``classifier``, ``layer:<name>``..."""
+        return directions.parameter_group(self.evaluator.model, group)
+
+    def random_direction(
+        self, kind: str = "gaussian", *, group: str = "all", k: int = 0, share: float = 0.5
+    ) -> directions.Direction:
+        """Return direction number `k` of a drawn kind, unit 2-norm (docs/options.md has the kinds)."""
+        own = directions.restrict(self.weights, self.group(group))
+        return directions.random_direction(kind, own, key=group, k=k, share=share)[0]
+
+    def _bar(self, each: Iterable[Any], unit: str) -> Iterable[Any]:
+        if self.progress and importlib.util.find_spec("tqdm"):
+            from tqdm.auto import tqdm
+
+            return tqdm(each, unit=unit, leave=False)
+        return each
+
+    def _held(self) -> Evaluator:
+        """Return the evaluator with batch norm held, as derivatives take it."""
+        other = self.evaluator.on(self.evaluator.train_batches)
+        other.bn = "none" if self.bn == "none" else "frozen"
+        return other
+
+    def _hessian(self, group: str) -> Any:
+        from valleys.landscape.hessian import Hessian
+
+        if group not in self._hessians:
+            at = self.evaluator
+            at.reset()
+            self._hessians[group] = Hessian(at.model, at.train_batches, at.loss, self.group(group))
+        return self._hessians[group]
+
+    def _state(self, weights: Weights) -> dict[str, Tensor]:
+        """Return weights by parameter name, checked to be those of this network."""
+        given = dict(weights.named_parameters()) if isinstance(weights, nn.Module) else dict(weights)
+        for name, own in self.weights.items():
+            if name not in given or given[name].shape != own.shape:
+                what = "has no" if name not in given else f"has another shape {tuple(given[name].shape)} of"
+                raise ValleysError(f"weights: what is given {what} {name}, {tuple(own.shape)} in the network")
+        return {name: given[name].detach().to(self.weights[name].device) for name in self.weights}
+
+    def _surface(
+        self,
+        plane: planes.Plane,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        marks: Mapping[str, Mapping[str, Tensor]],
+        iterates: Iterable[tuple[int, Mapping[str, Tensor]]],
+        state: Path | None,
+    ) -> curves.Surface:
+        bar = functools.partial(self._bar, unit="row")
+        rows = planes.surface(self.evaluator, plane, xs, ys, state=state, progress=bar)
+        return curves.Surface(rows, planes.describe(plane, marks, iterates), self.bn, names=self.names)
+
+    def _path(self, there: Mapping[str, Tensor], points: int) -> curves.Segment:
+        if points < 2:
+            raise ValleysError(f"path: points: {points} is too few; both ends take 2")
+        step = directions.difference(self.weights, there, list(self.weights))
+        distance = vector_norm(step)
+        ts = [i / (points - 1) for i in range(points)]
+        move = functools.partial(self.evaluator.between, there)
+        rows = lines.interpolate(self.evaluator, move, self._bar(ts, "point"), lambda done: None)
+        found = [{**row, "offset": row["t"] * distance} for row in rows]
+        return curves.Segment(found, distance, self.bn, names=self.names)

@@ -1,0 +1,284 @@
+"""Losses along lines, between weights, on planes, and along directions that a search found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valleys.api.outcomes import Outcome, Rows
+from valleys.asymmetry.barriers import Barrier, barrier
+from valleys.asymmetry.definition import Detection, detect
+from valleys.landscape.directions import Direction
+from valleys.landscape.lines import Radius
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from valleys.landscape.searching import Search
+
+Floats = NDArray[np.float64]
+NOISE = 1e-6
+"""Differences of loss up to this count as none, as in the workflow's config."""
+
+
+@dataclass(frozen=True, repr=False)
+class Line(Outcome):
+    """The loss along a direction.
+
+    Attributes
+    ----------
+    points
+        A dict a point: ``offset`` (2-norm units), ``train_loss``, ``train_accuracy``, ``test_loss``,
+        ``test_accuracy``, ``train_slope``.
+    direction
+        By parameter name, unit 2-norm.
+    radius
+        How far it goes, and whether the loss rises there as asked for.
+    kind, group, k, bn
+        The direction's kind ("given" for one's own), group and number; the batch-norm policy.
+    """
+
+    points: Rows
+    direction: Direction
+    radius: Radius
+    kind: str
+    group: str
+    k: int
+    bn: str
+
+    @property
+    def offsets(self) -> Floats:
+        """Offsets, 2-norm units."""
+        return np.array([point["offset"] for point in self.points])
+
+    @property
+    def train_loss(self) -> Floats:
+        """Losses on the data, at the offsets."""
+        return np.array([point["train_loss"] for point in self.points])
+
+    @property
+    def test_loss(self) -> Floats:
+        """Losses on the test data; NaN without."""
+        return np.array([point["test_loss"] for point in self.points])
+
+    def verdict(self, *, noise: float = NOISE, **constants: Any) -> Detection:
+        """Return the verdict by Definition 1 on the train curve; parameters as `valleys.detect`'s."""
+        slopes = [point["train_slope"] for point in self.points]
+        if None not in slopes:
+            constants.setdefault("slopes", slopes)
+        return detect(self.offsets, self.train_loss, noise=noise, **constants)
+
+    def rows(self) -> Rows:
+        """Return a dict a point."""
+        return self.points
+
+    def summary(self) -> str:
+        """Return the verdict and the rises."""
+        found = self.verdict()
+        return (
+            f"{self.kind} direction, R {self.radius.radius:.4g} ({self.radius.status}): {found.status}, "
+            f"c* {found.c_star:.3g}, rises {found.rise_minus:.3g} at -R and {found.rise_plus:.3g} at +R"
+        )
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the train and the test curve."""
+        axes.plot(self.offsets, self.train_loss, marker="o", ms=3, label="train")
+        if np.isfinite(self.test_loss).any():
+            axes.plot(self.offsets, self.test_loss, ls="--", marker="s", ms=3, label="test")
+            axes.legend(frameon=False)
+        axes.set_xlabel("offset [2-norm of weights]")
+        axes.set_ylabel("loss")
+        axes.set_title(f"{self.verdict().status}, c* {self.verdict().c_star:.3g}", fontsize="medium")
+
+    def parts(self) -> dict[str, Rows]:
+        """Return rows of ``curves``."""
+        about = {**self.names, "probe": self.kind, "kind": self.kind, "group": self.group, "k": self.k}
+        return {"curves": [{**about, "bn_policy": self.bn, **point} for point in self.points]}
+
+
+@dataclass(frozen=True, repr=False)
+class Segment(Outcome):
+    """The loss on the straight line between two sets of weights.
+
+    Attributes
+    ----------
+    points
+        A dict a point: ``t`` (0 here, 1 there), ``offset`` (2-norm units) and the values of a point.
+    distance
+        Between the two, 2-norm.
+    bn
+        The batch-norm policy.
+    """
+
+    points: Rows
+    distance: float
+    bn: str
+
+    @property
+    def barrier(self) -> Barrier:
+        """How far the train loss rises over the chord between the two."""
+        return barrier([p["t"] for p in self.points], [p["train_loss"] for p in self.points])
+
+    def rows(self) -> Rows:
+        """Return a dict a point."""
+        return self.points
+
+    def summary(self) -> str:
+        """Return the distance and the barrier."""
+        found = self.barrier
+        return f"distance {self.distance:.4g}, barrier {found.height:.4g} at t = {found.at:.3g}"
+
+    def draw(self, axes: Axes) -> None:
+        """Draw train and test loss over t."""
+        ts = [p["t"] for p in self.points]
+        axes.plot(ts, [p["train_loss"] for p in self.points], marker="o", ms=3, label="train")
+        if any(math.isfinite(p["test_loss"]) for p in self.points):
+            axes.plot(ts, [p["test_loss"] for p in self.points], ls="--", marker="s", ms=3, label="test")
+            axes.legend(frameon=False)
+        axes.set_xlabel("t")
+        axes.set_ylabel("loss")
+        axes.set_title(self.summary(), fontsize="medium")
+
+    def parts(self) -> dict[str, Rows]:
+        """Return rows of ``interpolation``."""
+        cell = {key: self.names[key] for key in ("dataset", "model", "recipe", "seed")}
+        about = {"line": "path", "path": "linear", "start": self.names["solution"], "stop": "other"}
+        about |= {"stop_recipe": cell["recipe"], "stop_seed": cell["seed"], "bn_policy": self.bn}
+        return {"interpolation": [{**cell, **about, **point} for point in self.points]}
+
+
+@dataclass(frozen=True, repr=False)
+class Surface(Outcome):
+    """The loss on a grid in a plane through weight space.
+
+    Attributes
+    ----------
+    points
+        A dict a point: ``x``, ``y`` (2-norm units) and the values of a point; y slowest.
+    marks
+        Where weights lie on it: ``role``, ``epoch``, ``x``, ``y``, ``distance`` out of it, and of a
+        trajectory the shares of variance that the axes explain.
+    bn
+        The batch-norm policy.
+    """
+
+    points: Rows
+    marks: Rows
+    bn: str
+
+    @property
+    def xs(self) -> Floats:
+        """Coordinates along the first axis."""
+        return np.unique([point["x"] for point in self.points])
+
+    @property
+    def ys(self) -> Floats:
+        """Coordinates along the second axis."""
+        return np.unique([point["y"] for point in self.points])
+
+    def grid(self, value: str = "train_loss") -> Floats:
+        """Return a value on the grid, shape (len(ys), len(xs))."""
+        return np.array([point[value] for point in self.points]).reshape(len(self.ys), len(self.xs))
+
+    def rows(self) -> Rows:
+        """Return a dict a point."""
+        return self.points
+
+    def summary(self) -> str:
+        """Return the range of the loss."""
+        values = self.grid()
+        return (
+            f"{len(self.xs)} x {len(self.ys)} points, train loss {np.nanmin(values):.4g} to "
+            f"{np.nanmax(values):.4g}"
+        )
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the train loss as shades with contours, and what lies on it."""
+        values = self.grid()
+        finite = np.where(np.isfinite(values), values, np.nanmax(values[np.isfinite(values)]))
+        levels = np.unique(np.quantile(finite, np.linspace(0, 1, 12)))
+        levels = levels if len(levels) > 1 else levels[0] + np.array([0.0, 1.0])
+        shades = axes.contourf(self.xs, self.ys, finite, levels=levels, cmap="Greys", alpha=0.7)
+        axes.contour(self.xs, self.ys, finite, levels=levels, colors="0.4", linewidths=0.5)
+        axes.figure.colorbar(shades, ax=axes, label="train loss", format="%.3g")
+        path = [mark for mark in self.marks if mark["role"] == "iterate"]
+        if path:
+            axes.plot([m["x"] for m in path], [m["y"] for m in path], marker=".", lw=1, label="iterates")
+        for mark in self.marks:
+            if mark["role"] != "iterate":
+                axes.plot(mark["x"], mark["y"], "o", ls="", label=mark["role"])
+        axes.legend(fontsize="small")
+        axes.set_xlabel("x [2-norm of weights]")
+        axes.set_ylabel("y [2-norm of weights]")
+
+    def parts(self) -> dict[str, Rows]:
+        """Return rows of ``planes`` and ``plane_points``."""
+        cell = {key: self.names[key] for key in ("dataset", "model", "recipe", "seed")} | {"plane": "plane"}
+        return {
+            "planes": [{**cell, "bn_policy": self.bn, **point} for point in self.points],
+            "plane_points": [{**cell, **mark} for mark in self.marks],
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Found(Outcome):
+    """A direction that a search came to.
+
+    Attributes
+    ----------
+    search
+        The verdict, the direction, a row a restart, and curves (`valleys.landscape.Search`).
+    group
+        The parameter group.
+    """
+
+    search: Search
+    group: str
+
+    @property
+    def verdict(self) -> str:
+        """ "found", "not found", or "measured" for a search for something else."""
+        return self.search.verdict
+
+    @property
+    def direction(self) -> Direction:
+        """The direction, unit 2-norm, flat side at +u."""
+        return self.search.direction
+
+    def rows(self) -> Rows:
+        """Return a dict a restart."""
+        return self.search.restarts
+
+    def summary(self) -> str:
+        """Return the verdict, with c* on the images not searched on."""
+        best = self.search.best
+        why = f" ({self.search.reason})" if self.search.reason else ""
+        return (
+            f"{self.search.verdict}{why}: on {best['judge_images']:,} examples not searched on "
+            f"{best['judge_status']}, c* {best['judge_c_star']:.3g}"
+        )
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the curve found on each part of the examples, as rises."""
+        import pandas as pd
+
+        curves = pd.DataFrame(self.search.curves)
+        for name, curve in curves[curves["of"] == "found"].groupby("images", sort=False):
+            rise = curve["loss"] - curve.loc[curve["offset"] == 0, "loss"].item()
+            axes.plot(curve["offset"], rise, marker=".", label=name)
+        axes.legend(frameon=False, fontsize="small")
+        axes.set_xlabel("offset [2-norm of weights]")
+        axes.set_ylabel("rise in loss")
+        axes.set_title(self.search.verdict, fontsize="medium")
+
+    def parts(self) -> dict[str, Rows]:
+        """Return rows of ``searches`` and ``search_curves``."""
+        about = {**self.names, "probe": "searched", "kind": "searched", "group": self.group, "k": 0}
+        return {
+            "searches": [{**about, **row} for row in self.search.restarts],
+            "search_curves": [{**about, **row} for row in self.search.curves],
+        }
