@@ -209,6 +209,23 @@ def test_regression_on_a_set_that_is_one_batch():
         assert loss == pytest.approx(float(F.mse_loss(net(X), targets)), rel=1e-6)
 
 
+def test_a_metric_of_ones_own_stands_in_place_of_accuracy():
+    def top_two(outputs, labels):
+        return (outputs.topk(2, dim=1).indices == labels[:, None]).any(1).double()
+
+    for metric in (top_two, lambda outputs, labels: top_two(outputs, labels).mean()):
+        landscape = Landscape(Two(), batches(FORMS["dict"][0]), metric=metric, progress=False)
+        with torch.no_grad():
+            whole = float(top_two(Two().train()(X, Z), Y).mean())
+        assert landscape.loss()["train_accuracy"] == pytest.approx(whole)
+
+    def loss(model, batch):
+        return F.cross_entropy(model(batch["x"], batch["z"]), batch["labels"])
+
+    with pytest.raises(ValleysError, match="metric: it needs outputs"):
+        Landscape(Two(), batches(FORMS["dict"][0]), loss, metric=top_two, progress=False)
+
+
 @pytest.mark.parametrize(
     ("make", "chosen", "words"),
     [

@@ -1,6 +1,7 @@
 """The examples folder, run as its README says."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,31 @@ def folder(tmp_path_factory):
     for command in (["pictures.py"], ["train.py", "0", "1"]):
         subprocess.run([sys.executable, *command], cwd=copy, check=True, env=dict(os.environ))
     return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("tokens", "nats a letter"),
+        ("regression", "mean squared error"),
+        ("segmentation", "nats a pixel"),
+    ],
+)
+def test_a_landscape_of_another_task(folder, name, first):
+    """Each ends with three findings; losses are those of networks that have learnt."""
+    done = subprocess.run(
+        [sys.executable, f"{name}.py"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "workflow/scripts")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert first in lines[0]
+    assert float(re.search(r"\d+\.\d+", lines[0]).group()) < 0.8
+    assert [line[0] for line in lines[1:]] == ["<"] * 3
+    assert "nan" not in done.stdout
 
 
 def config(folder, name):

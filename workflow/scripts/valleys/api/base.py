@@ -35,11 +35,12 @@ class Base:
         bn: str = "refreshed",
         method: bn_refresh.Method = "exact",
         precision: str = "fp32",
+        metric: Any = None,
         progress: bool = True,
         name: str = "weights",
     ) -> None:
         ready = batches.prepare(model, data, loss, test, inputs, labels)
-        options: dict[str, Any] = {"bn": bn, "method": method, "precision": precision}
+        options: dict[str, Any] = {"bn": bn, "method": method, "precision": precision, "metric": metric}
         self.evaluator = Evaluator(ready.network, ready.train, ready.test, ready.loss, **options)
         self.model, self.progress = model, progress
         cell = {"dataset": "data", "model": type(model).__name__, "recipe": "own", "seed": 0}

@@ -51,6 +51,9 @@ class Landscape(Base):
         How they are refreshed, ``exact`` or ``streaming`` (`valleys.refresh_bn`).
     precision
         Of the passes: ``fp32`` or ``bf16``.
+    metric
+        ``metric(outputs, labels)``, a value an example or their mean, which then stands in place of accuracy.
+        Without, that is there where outputs are class scores. Not with ``loss(model, batch)``.
     progress
         Whether bars are shown on a terminal or in a notebook.
     name

@@ -84,6 +84,8 @@ class Evaluator:
         of. Points then have each image's loss, for `with_errors`.
     compiled
         Whether passes that leave batch norm alone are compiled (`compilation.forward_of`): all but a refresh.
+    metric
+        ``metric(outputs, labels)`` in place of accuracy: a value an image, or the batch's mean.
 
     Raises
     ------
@@ -107,12 +109,16 @@ class Evaluator:
         precision: str = "fp32",
         drawn_from: Mapping[str, int] | None = None,
         compiled: bool = False,
+        metric: Loss | None = None,
     ) -> None:
         if bn not in ("refreshed", "frozen"):
             raise ValleysError(f"bn: {bn!r} is no policy; choose refreshed or frozen")
         self.bn = bn_policy(model, bn)
         self.model = copies.standing(model)
         self.loss = loss if isinstance(loss, losses.Totals) else losses.PerImage(loss)
+        if metric is not None and isinstance(loss, losses.Totals):
+            raise ValleysError("metric: it needs outputs, which a network that returns its loss has not")
+        self.metric = None if metric is None else losses.PerImage(metric)
         self.method, self.batch_size = method, batch_size
         own = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.precision, self.device = precision, own
@@ -283,7 +289,9 @@ class Evaluator:
         total, hits, kept, on = 0.0, 0, [], self.sets[name]
         with one_line(f"{name}: the network or the loss"):  # in a batch that `loss_checks` has not tried
             for outputs, labels in pairs:
-                if on.classed:  # counted first, as a loss may write into the outputs
+                if self.metric is not None:  # counted first, as a loss may write into the outputs
+                    hits = hits + self.metric(losses.full_outputs(outputs), labels).sum(dtype=torch.float64)
+                elif on.classed:
                     hits = hits + (outputs.argmax(1) == labels.long()).sum()
                 values = self.loss(losses.full_outputs(outputs), labels)
                 total = total + values.sum(dtype=torch.float64)
@@ -291,7 +299,8 @@ class Evaluator:
                     kept.append(values * on.factor)
         if kept:
             self.by_image[name] = torch.cat(kept)
-        return on.factor * float(total) / count, float(hits) / on.classed if on.classed else math.nan
+        whole = on.classed if self.metric is None else count
+        return on.factor * float(total) / count, float(hits) / whole if whole else math.nan
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
