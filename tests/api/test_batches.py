@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from valleys import Landscape, ValleysError
+from valleys.data import parts
 from valleys.models import losses
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -186,6 +187,38 @@ def test_a_language_model_has_lines_slopes_a_hessian_and_a_search():
     more = Landscape(net, list(padded(lengths=(5, 3, 8, 4) * 4)), losses.next_token, progress=False)
     assert more.search(restarts=1, steps=4).verdict in ("found", "not found")
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_parts_of_padded_batches_have_the_loss_of_their_own_tokens():
+    net = Tokens().eval()
+    data = list(padded(lengths=(5, 3, 8, 4, 9, 2) * 3))
+    landscape = Landscape(net, data, losses.next_token, progress=False)
+    whole = landscape.loss()["train_loss"]
+    landscape.search(restarts=1, steps=2)
+    evaluator = landscape.evaluator
+    assert evaluator.on(evaluator.train_batches).train_loss()[0] == pytest.approx(whole, rel=1e-6)
+    rows = torch.tensor([0, 1, 5, 6, 9, 17])
+    part = evaluator.on(parts.take(evaluator.train_batches, rows, 100)).train_loss()[0]
+    total, count, at = 0.0, 0, 0
+    for batch in data:
+        for i in range(len(batch["labels"])):
+            if at in rows:
+                with torch.no_grad():
+                    scores = net(batch["input_ids"][i : i + 1])
+                sums, counts = losses.next_token(scores, batch["labels"][i : i + 1])
+                total, count = total + float(sums), count + int(counts)
+            at += 1
+    assert part == pytest.approx(total / count, rel=1e-5)
+
+
+def test_counts_that_do_not_add_up_are_one_line():
+    def loss(outputs, labels):
+        total, count = losses.next_token(outputs, labels)
+        return total, count + 1
+
+    data = list(padded(lengths=(5,) * 16))
+    with pytest.raises(ValleysError, match=r"hangs on how|its counts do not add up"):
+        Landscape(Tokens(), data, loss, progress=False).search(restarts=1, steps=1)
 
 
 def test_segmentation_counts_the_pixels_that_have_a_class():

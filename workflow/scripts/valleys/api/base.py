@@ -46,6 +46,7 @@ class Base:
         cell = {"dataset": "data", "model": type(model).__name__, "recipe": "own", "seed": 0}
         self.names = {**cell, "solution": name}
         self._hessians: dict[str, Any] = {}
+        self._counts = ready.counts
 
     def __repr__(self) -> str:
         """Return what is looked at."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys.data.inputs import Inputs, leaves
+from valleys.data.loaders import LoaderBatches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
 from valleys.models.losses import PerImage, Totals
@@ -41,12 +42,16 @@ Keys = Hashable | Sequence[Hashable] | None
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network, a loss and data as an `Evaluator` takes them."""
+    """A network, a loss and data as an `Evaluator` takes them.
+
+    `counts` returns how much a batch counts, where the loss gives a sum and a count.
+    """
 
     network: nn.Module
     loss: Any
     train: Iterable[Any]
     test: Iterable[Any] | None
+    counts: Callable[[Inputs], float] | None = None
 
 
 def prepare(model: nn.Module, data: Any, loss: Any, test: Any, inputs: Keys, labels: Hashable) -> Prepared:
@@ -261,7 +266,33 @@ def _of_own(
         _check_cuts(batch, measure)
     found = {name: _Mapped(each, pairs) for name, each in sets.items()}
     network = Adapter(model, lambda net, value: _taken_apart(loss(net, value), _examples(value))[0])
-    return Prepared(network, Totals(counted), found["data"], found.get("test"))
+    counts = (lambda batch: float(measure(batch)[1])) if counted else None  # type: ignore[arg-type]
+    return Prepared(network, Totals(counted), found["data"], found.get("test"), counts)
+
+
+def count_rows(batches: LoaderBatches, counts: Callable[[Inputs], float]) -> None:
+    """Replace what each example of a batch counts on average by what it counts itself.
+
+    A part of a set takes some examples of each batch. Each is passed through the network once by itself.
+
+    Raises
+    ------
+    ValleysError
+        When batches are too large to be kept, or the loss takes no single example.
+    """
+    if batches.kept is None:
+        raise ValleysError(
+            "search: the data are read anew for each pass, and the loss says how much a whole batch counts; "
+            "return one value an example, or give less data"
+        )
+    for inputs, labels in zip(batches.kept, batches.labels(), strict=True):
+        own = [counts(inputs[i : i + 1]) for i in range(len(inputs))]
+        if abs(sum(own) - float(labels.sum())) > 1e-6 * max(1.0, sum(own)):
+            raise ValleysError(
+                f"loss: its counts do not add up: {sum(own):g} example by example, {float(labels.sum()):g} "
+                "for the batch; let the count be a sum over examples"
+            )
+        labels.copy_(torch.tensor(own, dtype=labels.dtype))
 
 
 def _examples(value: Any) -> int:

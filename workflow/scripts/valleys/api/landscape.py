@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from valleys.api import alignment, averages, curves, measures
+from valleys.api import alignment, averages, batches, curves, measures
 from valleys.api.base import Base, Weights
 from valleys.asymmetry.definition import Detection
 from valleys.errors import ValleysError
@@ -156,6 +156,9 @@ class Landscape(Base):
 
         Parameters and errors as `valleys.find_asymmetric`.
         """
+        if self._counts is not None:  # the parts of the data take some examples of each batch
+            batches.count_rows(self.evaluator.train_batches, self._counts)
+            self._counts = None
         found = searching.find_asymmetric(
             self.evaluator,
             rise=rise,
