@@ -6,8 +6,11 @@ from conftest import ROOT, fill_defaults, load_config
 from valleys.config.experiment import Experiment
 from valleys.config.params import Params
 from valleys.data.cache import save_split
+from valleys.data.loaders import SplitBatches
 from valleys.data.split import Split
+from valleys.landscape import sharpness, spectrum
 from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.hessian import Hessian
 from valleys.landscape.stationarity import gradient_at_start
 from valleys.models import solutions
 from valleys.storage import tables
@@ -29,9 +32,16 @@ def one_core(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_core")
-@pytest.mark.parametrize("made", [("sgd", "swa", "descent"), ("sgd", "last")])
-def test_each_solution_has_its_gradient_and_its_distances(tmp_path, made):
-    config = fill_defaults(load_config("config/smoke.yaml"))
+@pytest.mark.parametrize(
+    ("made", "measures"),
+    [
+        (("sgd", "swa", "descent"), []),
+        (("sgd", "last"), []),
+        (("sgd",), ["sam", "adaptive_average", "filter_width", "trace"]),
+    ],
+)
+def test_each_solution_has_its_gradient_its_distances_and_its_sharpness(tmp_path, made, measures):
+    config = fill_defaults(load_config("config/smoke.yaml") | {"sharpness": measures})
     experiment = Experiment(config)
     cell, model = experiment.cells[0], experiment.models["mlp"]
     generator = torch.Generator().manual_seed(0)
@@ -66,3 +76,22 @@ def test_each_solution_has_its_gradient_and_its_distances(tmp_path, made):
         for other in ("sgd", "swa", "descent", "last"):
             distance = row[f"distance_to_{other}"]
             assert (distance == 0) if other == name else ((distance > 0) == (other in made))
+        columns = [name for name in rows.columns if name.startswith(("sharpness_", "hessian_"))]
+        known = [name for name in columns if rows[name].notna().any()]
+        if not measures:
+            assert known == []
+            continue
+        assert known == [
+            "sharpness_sam",
+            "sharpness_adaptive_average",
+            "sharpness_adaptive_average_error",
+            "sharpness_filter_width",
+            "sharpness_filter_width_error",
+            "hessian_trace",
+            "hessian_trace_error",
+        ]
+        sam = sharpness.sam(evaluator, list(evaluator.parameters)).value
+        assert row["sharpness_sam"] == pytest.approx(sam)
+        batches = SplitBatches(splits["train"], 30)
+        hessian = Hessian(networks[name], batches, evaluator.loss, list(evaluator.parameters))
+        assert row["hessian_trace"] == pytest.approx(spectrum.trace(hessian).value, rel=1e-4)

@@ -9,6 +9,7 @@ with job(snakemake) as log:
     from valleys.config.catalogue import SOLUTIONS
     from valleys.config.experiment import Cell
     from valleys.data.cache import read_metadata
+    from valleys.landscape import sharpness
     from valleys.landscape.directions import weights_of
     from valleys.landscape.evaluator import Evaluator
     from valleys.landscape.stationarity import BATCH, gradient_at_start
@@ -23,16 +24,16 @@ with job(snakemake) as log:
     networks, abouts = solutions.load_all(snakemake.input.solutions, device)
     others = {name: weights_of(networks[name]) if name in networks else None for name in SOLUTIONS}
     noisy = read_metadata(snakemake.input.train).get("wrong_labels")
-    about_data = {"classes": splits[0].classes, "wrong_labels": None if noisy is None else int(noisy)}
-    about_data["kernels"] = kernels(device)
+    about_data = {"wrong_labels": None if noisy is None else int(noisy), "kernels": kernels(device)}
     # One for all, which keeps one set of images; a graph of many images would not fit where training does.
     frozen = Evaluator(next(iter(networks.values())), splits[0], loss=loss, bn="frozen", batch_size=BATCH)
     rows = []
     for name, network in networks.items():
         row = {**cell.columns(), "solution": name, **solution_row(network, splits, loss, others)}
-        row |= about_data
+        row |= {"classes": splits[0].classes, **about_data}
         frozen.load(network.state_dict())
         row |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
+        row |= sharpness.columns(frozen, spec.get("sharpness", []))
         rows.append(row | {key: abouts[name][key] for key in ("bn_policy", "iterates", "checksum")})
         log.info("%s: train loss %.6f, test loss %.6f", name, row["train_loss"], row["test_loss"])
     tables.write(snakemake.output.table, "solutions", rows, spec)

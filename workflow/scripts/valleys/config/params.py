@@ -125,7 +125,8 @@ class Params:
 
     def evaluate(self, recipe: str) -> dict[str, Any]:
         """Params of ``evaluate``."""
-        return self._stage("evaluate", loss=self.experiment.recipe(recipe)["loss"])
+        kept = {"sharpness": self.config["sharpness"]} if self.config["sharpness"] else {}
+        return self._stage("evaluate", loss=self.experiment.recipe(recipe)["loss"], **kept)
 
     def directions(self, recipe: str, probe: str) -> dict[str, Any]:
         """Params of ``directions``: the kind, how many, and the loss that a gradient is of."""

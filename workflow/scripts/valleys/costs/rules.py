@@ -140,12 +140,24 @@ def _descend(costs: Amounts, w: Wildcards) -> Cost:
     return costs.network_job(work, memory, net.bytes + SMALL_FILE, OPTIMIZER)
 
 
+#: Passes over the train images that measures of sharpness take, a gradient as three.
+SHARPNESS_PASSES = {
+    "sam": 4,
+    "adaptive_sam": 4,
+    "adaptive_worst": 83,
+    "adaptive_average": 30,
+    "filter_width": 200,
+    "trace": 200,
+}
+
+
 @cost_of("evaluate", gpu=True)
 def _evaluate(costs: Amounts, w: Wildcards) -> Cost:
     data, net = costs.data(w["dataset"]), costs.net(w["dataset"], w["model"])
     batch = min(GRADIENT_BATCH, data.train)
     work = costs.forward(net, data.train + data.test, 1000)
-    work = 3 * (work + GRADIENT_PASSES * costs.forward(net, data.train, batch))
+    measures = sum(SHARPNESS_PASSES[name] for name in costs.config["sharpness"])
+    work = 3 * (work + (GRADIENT_PASSES + measures) * costs.forward(net, data.train, batch))
     passes = costs.in_passes(w, [{**WHOLE, "bn": "frozen"}])  # with the train images as floats
     activations = max(1000 * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)
     memory = costs.resident(w["dataset"], net, 11, activations)

@@ -216,6 +216,33 @@ def measure(
         yield MEASURES[name](evaluator, names, **{k: v for k, v in options.items() if k in own})
 
 
+def columns(evaluator: Evaluator, chosen: Sequence[str]) -> dict[str, float]:
+    """Return measures as columns of the table ``solutions``, those over random draws with their errors.
+
+    Parameters
+    ----------
+    evaluator
+        With batch norm held.
+    chosen
+        Keys of `MEASURES`, and ``trace``: that of the Hessian.
+    """
+    names = [name for name, p in evaluator.parameters.items() if p.is_floating_point()]
+    found: dict[str, float] = {}
+    for one in measure(evaluator, names, [name for name in chosen if name != "trace"]) if chosen else ():
+        found[f"sharpness_{one.measure}"] = one.value
+        if one.n:
+            found[f"sharpness_{one.measure}_error"] = one.error
+    if "trace" in chosen:
+        from valleys.landscape import spectrum  # curvlinops takes as long to import as torch
+        from valleys.landscape.hessian import Hessian
+
+        evaluator.reset()
+        hessian = Hessian(evaluator.model, evaluator.train_batches, evaluator.loss, names)
+        trace = spectrum.trace(hessian)
+        found |= {"hessian_trace": trace.value, "hessian_trace_error": trace.error}
+    return found
+
+
 def _mean(measure: str, values: Sequence[float], rho: float) -> Sharpness:
     found, n = np.array(values), len(values)
     error = float(found.std(ddof=1) / math.sqrt(n))

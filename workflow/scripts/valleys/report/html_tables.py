@@ -50,6 +50,16 @@ def _table(
     return {"title": title, "columns": heads, "rows": rows, **more}
 
 
+_SHARPNESS = {
+    "sharpness_sam": "SAM sharpness [nats]",
+    "sharpness_adaptive_sam": "elementwise SAM [nats]",
+    "sharpness_adaptive_worst": "elementwise worst case [nats]",
+    "sharpness_adaptive_average": "elementwise average [nats]",
+    "sharpness_filter_width": "filter-normalised width",
+    "hessian_trace": "trace of the Hessian",
+}
+
+
 def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
     """Return mean and t interval over seeds of each solution's measures."""
     measures = [
@@ -62,6 +72,8 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
         ("norm of weights", "weight_norm", 1.0),
         ("distance to swa", "distance_to_swa", 1.0),
     ]
+    if frame is not None:
+        measures += [(words, name, 1.0) for name, words in _SHARPNESS.items() if frame[name].notna().any()]
     columns = [(name, "") for name in (*figures.SETTING, "solution", "seeds")]
     columns += [
         (name, f"mean over seeds ± half of the {percent_text(level)} t interval") for name, _, _ in measures
