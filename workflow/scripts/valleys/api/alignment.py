@@ -53,11 +53,8 @@ class Aligned(Outcome):
 
     def summary(self) -> str:
         """Return the barriers."""
-        before, after = (path.barrier.height for path in (self.before, self.after))
-        return (
-            f"barrier {before:.4g} before and {after:.4g} after {self.moved:.0%} of the units were moved; "
-            f"distance {self.before.distance:.4g} and {self.after.distance:.4g}"
-        )
+        before, after = self.before.summary(), self.after.summary()
+        return f"{self.moved:.0%} of the units moved; before: {before}; after: {after}"
 
     def draw(self, axes: Axes) -> None:
         """Draw the train loss on both paths."""

@@ -8,11 +8,12 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from valleys.api import batches, curves
 from valleys.errors import ValleysError
-from valleys.landscape import directions, lines, planes
+from valleys.landscape import directions, planes
 from valleys.landscape.evaluator import Evaluator
 from valleys.networks import bn_refresh
 from valleys.networks.tensors import vector_norm
@@ -128,7 +129,15 @@ class Base:
         step = directions.difference(self.weights, there, list(self.weights))
         distance = vector_norm(step)
         ts = [i / (points - 1) for i in range(points)]
-        move = functools.partial(self.evaluator.between, there)
-        rows = lines.interpolate(self.evaluator, move, self._bar(ts, "point"), lambda done: None)
-        found = [{**row, "offset": row["t"] * distance} for row in rows]
-        return curves.Segment(found, distance, self.bn, names=self.names)
+        evaluator, rows, kept = self.evaluator, [], []
+        if evaluator.has_image_losses():  # so that the barrier has an interval
+            evaluator.drawn_from = {"train": len(evaluator.train_batches)}
+        try:
+            for t in self._bar(ts, "point"):
+                evaluator.between(there, t)
+                rows.append({"t": t, "offset": t * distance, **evaluator.point().asdict()})
+                kept += [each.double().cpu().numpy() for each in evaluator.by_image.values()]
+        finally:
+            evaluator.drawn_from, evaluator.by_image = {}, {}
+            evaluator.reset()
+        return curves.Segment(rows, distance, self.bn, np.array(kept), names=self.names)

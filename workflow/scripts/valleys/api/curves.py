@@ -112,16 +112,44 @@ class Segment(Outcome):
         Between the two, 2-norm.
     bn
         The batch-norm policy.
+    by_example
+        Losses of each example of the data at each point, (points, N); (0,) where the loss gives means alone.
     """
 
     points: Rows
     distance: float
     bn: str
+    by_example: Floats
 
     @property
     def barrier(self) -> Barrier:
         """How far the train loss rises over the chord between the two."""
         return barrier([p["t"] for p in self.points], [p["train_loss"] for p in self.points])
+
+    def interval(self, level: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """Return an interval of the barrier's height over the choice of examples; NaN where it is not known.
+
+        By the basic bootstrap: examples are drawn anew with replacement. Batch-norm statistics are not, so
+        it is of the loss at the weights measured. It says nothing of other seeds.
+
+        Parameters
+        ----------
+        level
+            Of the interval.
+        draws, seed
+            Of the bootstrap.
+        """
+        if not self.by_example.ndim > 1 or not np.isfinite(self.by_example).all():
+            return math.nan, math.nan
+        count = self.by_example.shape[1]
+        weights = (
+            np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
+        )
+        t, curves = np.array([p["t"] for p in self.points]), weights @ self.by_example.T
+        heights = (curves - (1 - t) * curves[:, :1] - t * curves[:, -1:]).max(1)
+        low, high = np.quantile(heights, [(1 - level) / 2, (1 + level) / 2])
+        own = self.barrier.height
+        return max(0.0, float(2 * own - high)), max(0.0, float(2 * own - low))
 
     def rows(self) -> Rows:
         """Return a dict a point."""
@@ -129,8 +157,9 @@ class Segment(Outcome):
 
     def summary(self) -> str:
         """Return the distance and the barrier."""
-        found = self.barrier
-        return f"distance {self.distance:.4g}, barrier {found.height:.4g} at t = {found.at:.3g}"
+        found, (low, high) = self.barrier, self.interval()
+        known = f" ({low:.3g} to {high:.3g})" if math.isfinite(high) else ""
+        return f"distance {self.distance:.4g}, barrier {found.height:.4g}{known} at t = {found.at:.3g}"
 
     def draw(self, axes: Axes) -> None:
         """Draw train and test loss over t."""

@@ -273,6 +273,13 @@ class Evaluator:
         self.by_image = dict(by_image)
         return point
 
+    @torch.no_grad()
+    def has_image_losses(self) -> bool:
+        """Return whether the loss is one of each image, and not just the mean over a batch."""
+        images, labels = next(iter(self.train_batches))
+        outputs = losses.full_outputs(self.model(images))
+        return self.loss.weighted is not None or self.loss.loss(outputs, labels).dim() > 0
+
     def _pass(self, batches: loaders.Batches, name: str) -> tuple[float, float]:
         def logits(images: Tensor) -> Tensor:
             with autocast(self.device, self.precision):

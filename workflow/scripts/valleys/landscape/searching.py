@@ -29,7 +29,6 @@ from valleys.landscape.kinds import SEARCH
 from valleys.landscape.lines import check_direction, line_offsets, probe_line
 from valleys.landscape.search_options import Options
 from valleys.landscape.search_rows import Seen
-from valleys.models.losses import full_outputs
 from valleys.networks import checks, copies, derivatives
 from valleys.networks.tensors import movable
 from valleys.storage.files import stable_seed
@@ -242,7 +241,7 @@ class _Searching:
         self.bias_level = search_rows.bias_level(evaluator)
         self.loss = self._measured("search").train_loss()[0]
         check_finite("the solution", self.loss)
-        self.by_image = _has_image_losses(evaluator, *next(iter(batches[0])))
+        self.by_image = evaluator.has_image_losses()
         evaluator.reset()
         some = [tensor[: checks.SOME] for tensor in next(iter(batches[0]))]
         derivatives.differentiable(model, iter([some]), evaluator.loss, self.names)
@@ -433,10 +432,3 @@ class _Searching:
         if self.options.seek == "asymmetric":
             row["found"] = not reason
         return reason, row
-
-
-@torch.no_grad()
-def _has_image_losses(evaluator: Evaluator, images: Tensor, labels: Tensor) -> bool:
-    """Whether the loss is one of each image, and not just the mean over a batch."""
-    loss = evaluator.loss
-    return loss.weighted is not None or loss.loss(full_outputs(evaluator.model(images)), labels).dim() > 0
