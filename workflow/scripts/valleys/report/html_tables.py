@@ -73,7 +73,11 @@ def solutions_table(frame: pd.DataFrame | None, level: float) -> Table:
         ("distance to swa", "distance_to_swa", 1.0),
     ]
     if frame is not None:
-        measures += [(words, name, 1.0) for name, words in _SHARPNESS.items() if frame[name].notna().any()]
+        measures += [
+            (words, name, 1.0)
+            for name, words in _SHARPNESS.items()
+            if name in frame and frame[name].notna().any()
+        ]
     columns = [(name, "") for name in (*figures.SETTING, "solution", "seeds")]
     columns += [
         (name, f"mean over seeds ± half of the {percent_text(level)} t interval") for name, _, _ in measures
