@@ -299,6 +299,33 @@ def test_data_that_yields_nothing_or_is_none():
         Landscape("net", [], progress=False)
 
 
+class OneBuffer:
+    """Yields one dict again and again, with other values in its tensors."""
+
+    def __iter__(self):
+        batch = {
+            "x": torch.empty(12, 5),
+            "z": torch.empty(12, 3),
+            "labels": torch.empty(12, dtype=torch.long),
+        }
+        for i in range(0, 36, 12):
+            for name, whole in zip(batch, (X, Z, Y), strict=True):
+                batch[name].copy_(whole[i : i + 12])
+            yield batch
+
+
+def test_a_loader_that_fills_one_buffer_again_and_again():
+    def loss(model, batch):
+        return F.cross_entropy(model(batch["x"], batch["z"]), batch["labels"])
+
+    for data in (OneBuffer(), iter(OneBuffer())):
+        found = Landscape(Two(), data, progress=False).loss()
+        assert found["train_loss"] == pytest.approx(expected()[0], rel=1e-6)
+    for data in (OneBuffer(), iter(OneBuffer())):
+        found = Landscape(Two(), data, loss, progress=False).loss()
+        assert found["train_loss"] == pytest.approx(expected()[0], rel=1e-6)
+
+
 def test_a_loader_that_shuffles_gives_one_set_and_leaves_random_numbers_alone():
     data = [{"x": x, "z": z, "labels": y} for x, z, y in zip(X, Z, Y, strict=True)]
     loader, net = DataLoader(data, batch_size=12, shuffle=True), Two()

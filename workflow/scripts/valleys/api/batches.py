@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys.data.inputs import Inputs, leaves
+from valleys.data.inputs import Inputs, leaves, mapped
 from valleys.data.loaders import LoaderBatches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
@@ -122,7 +122,8 @@ def _readable(data: Any, name: str) -> Iterable[Any]:
         return data
     if not isinstance(data, Iterable):
         raise ValleysError(f"{name}: {type(data).__name__} is no data; give a DataLoader, or one batch")
-    return list(data) if isinstance(data, Iterator) else data
+    # Copies, as a loader may fill one buffer again and again.
+    return [mapped(batch, torch.clone) for batch in data] if isinstance(data, Iterator) else data
 
 
 def _first(data: Iterable[Any]) -> Any:
@@ -259,7 +260,7 @@ def _of_own(
         return given, torch.full((len(given),), each, dtype=torch.float64)
 
     with random_numbers_kept(device), one_line("data: reading it"):
-        some = [take(batch) for batch in itertools.islice(sets["data"], TRIED)]
+        some = [mapped(take(batch), torch.clone) for batch in itertools.islice(sets["data"], TRIED)]
     tried = [Inputs(value, _examples(value)) for value in some]
     counted = measure(tried[0])[1] is not None
     for batch in tried:
