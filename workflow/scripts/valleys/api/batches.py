@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys.data.inputs import Inputs, leaves, mapped
-from valleys.data.loaders import LoaderBatches
+from valleys.data.loaders import LoaderBatches, what
 from valleys.errors import ValleysError
 from valleys.factories import one_line
 from valleys.models.losses import PerImage, Totals
@@ -71,7 +71,7 @@ def prepare(model: nn.Module, data: Any, loss: Any, test: Any, inputs: Keys, lab
     if _takes_model(loss):
         if inputs is not None or labels is not None:
             raise ValleysError("Landscape: inputs and labels are for loss(outputs, labels); leave them out")
-        return _of_own(model, loss, sets, lambda batch: batch)
+        return _of_own(model, loss, sets)
     plain = inputs is None and labels is None
     if plain and _is_pair(first) and not _returns_pair(model, loss, first):
         return Prepared(model, loss, sets["data"], sets.get("test"))
@@ -89,7 +89,7 @@ def prepare(model: nn.Module, data: Any, loss: Any, test: Any, inputs: Keys, lab
             given, targets = split(batch)
             return loss(called(network, given), targets)
 
-        return _of_own(model, whole, sets, lambda batch: batch)
+        return _of_own(model, whole, sets)
     scores = isinstance(loss, str | Mapping) or PerImage(loss).weighted is not None
     network = Adapter(model, _scores if scores else called)
 
@@ -162,7 +162,7 @@ def _divided(batch: Any, inputs: Keys, labels: Hashable) -> tuple[Any, Any]:
         rest = [part for i, part in enumerate(batch) if i != at]
         return (rest[0] if len(rest) == 1 else tuple(rest)), targets
     raise ValleysError(
-        f"data: batches are {_what(batch)}; say what the network takes, as in inputs=('image', 'mask')"
+        f"data: batches are {what(batch)}; say what the network takes, as in inputs=('image', 'mask')"
     )
 
 
@@ -176,7 +176,7 @@ def _labels_of(batch: Any) -> Hashable:
         return 1
     example = "labels='y'" if not isinstance(batch, tuple | list) else "inputs=(0, 1), labels=2"
     raise ValleysError(
-        f"data: batches are {_what(batch)}; which part is the labels? Say so, as in {example}, or give a "
+        f"data: batches are {what(batch)}; which part is the labels? Say so, as in {example}, or give a "
         "loss(model, batch)"
     )
 
@@ -187,15 +187,7 @@ def _part(batch: Any, at: Hashable) -> Any:
     except (LookupError, TypeError):
         if not isinstance(batch, Mapping) and isinstance(at, str) and hasattr(batch, at):
             return getattr(batch, at)
-    raise ValleysError(f"data: batches are {_what(batch)}; they have no {at!r}")
-
-
-def _what(batch: Any) -> str:
-    if isinstance(batch, Mapping):
-        return f"a {type(batch).__name__} of {', '.join(map(str, batch)) or 'nothing'}"
-    if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
-    return f"a {type(batch).__name__}"
+    raise ValleysError(f"data: batches are {what(batch)}; they have no {at!r}")
 
 
 # ---- losses
@@ -238,9 +230,7 @@ def _returns_pair(model: nn.Module, loss: Any, pair: tuple[Any, Any]) -> bool:
     return isinstance(value, tuple | list)
 
 
-def _of_own(
-    model: nn.Module, loss: Callable[..., Any], sets: Mapping[str, Any], take: Callable[[Any], Any]
-) -> Prepared:
+def _of_own(model: nn.Module, loss: Callable[..., Any], sets: Mapping[str, Any]) -> Prepared:
     """Return a network that returns losses, with what each batch counts for its labels."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
@@ -253,14 +243,13 @@ def _of_own(
     counted = False
 
     def pairs(batch: Any) -> tuple[Inputs, Tensor]:
-        value = take(batch)
-        given = Inputs(value, _examples(value))
+        given = Inputs(batch, _examples(batch))
         count = measure(given)[1] if counted else None
         each = 1.0 if count is None else float(count) / len(given)
         return given, torch.full((len(given),), each, dtype=torch.float64)
 
     with random_numbers_kept(device), one_line("data: reading it"):
-        some = [mapped(take(batch), torch.clone) for batch in itertools.islice(sets["data"], TRIED)]
+        some = [mapped(batch, torch.clone) for batch in itertools.islice(sets["data"], TRIED)]
     tried = [Inputs(value, _examples(value)) for value in some]
     counted = measure(tried[0])[1] is not None
     for batch in tried:
@@ -300,7 +289,7 @@ def _examples(value: Any) -> int:
     """Return how many examples a batch has: the rows that most of its tensors have, the first of a tie."""
     rows = [len(tensor) for tensor in leaves(value) if tensor.dim()]
     if not rows or not max(rows):
-        raise ValleysError(f"data: a batch is {_what(value)}; it must hold tensors with a row an example")
+        raise ValleysError(f"data: a batch is {what(value)}; it must hold tensors with a row an example")
     return max(rows, key=rows.count)
 
 

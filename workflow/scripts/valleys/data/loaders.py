@@ -69,7 +69,7 @@ class _Picked:
             try:
                 pair = tuple(_part(batch, at) for at in self.at)
             except (LookupError, TypeError, AttributeError) as error:
-                raise ValleysError(f"pick: batch {i} is {_what(batch)}; it has no {self.at}") from error
+                raise ValleysError(f"pick: batch {i} is {what(batch)}; it has no {self.at}") from error
             yield pair
 
 
@@ -220,7 +220,7 @@ class LoaderBatches:
         fit = len(pair) == 2 and isinstance(pair[0], Tensor | Inputs) and isinstance(pair[1], Tensor)
         if not fit:
             raise ValleysError(
-                f"{self.name}: batch {i} is {_what(batch)}; it must be a pair (images, labels) of tensors"
+                f"{self.name}: batch {i} is {what(batch)}; it must be a pair (images, labels) of tensors"
                 f"{_how_to_pick(batch)}"
             )
         images, labels = pair
@@ -268,7 +268,7 @@ def images_of(batches: Any, device: torch.device | None, name: str = "batches") 
             images = batch if whole else next(iter(_unambiguous(batch, i, name)), None)
             if not isinstance(images, Tensor):
                 raise ValleysError(
-                    f"{name}: batch {i} is {_what(batch)}; it must be a tensor of images, or a tuple or list "
+                    f"{name}: batch {i} is {what(batch)}; it must be a tensor of images, or a tuple or list "
                     f"that begins with one{_how_to_pick(batch)}"
                 )
             if images.dim() == 0 or len(images) == 0:
@@ -325,13 +325,14 @@ def _unambiguous(batch: Any, i: int, name: str) -> tuple[Any, ...] | list[Any]:
         return ()
     if sum(isinstance(part, Tensor) for part in batch) > 2:
         raise ValleysError(
-            f"{name}: batch {i} is {_what(batch)}; which of its tensors are images and labels? Say so, as in "
+            f"{name}: batch {i} is {what(batch)}; which of its tensors are images and labels? Say so, as in "
             f"valleys.data.loaders.pick(loader, 0, {len(batch) - 1})"
         )
     return batch
 
 
-def _what(batch: Any) -> str:
+def what(batch: Any) -> str:
+    """Return what a batch is, in words for a message."""
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} of {', '.join(map(str, batch)) or 'nothing'}"
     if isinstance(batch, tuple | list):

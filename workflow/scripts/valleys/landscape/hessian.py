@@ -236,11 +236,7 @@ class Hessian:
         ValleysError
             When k is too large, or the iteration does not converge.
         """
-        if k >= self.entries:
-            raise ValleysError(
-                f"hessian gives at most {self.entries - 1} eigenvectors over a group of {self.entries} "
-                f"parameters, not {k}; lower the probe's n or widen its group"
-            )
+        _check_count(k, self.entries)
         if tolerance is None:
             tolerance = 10 * torch.finfo(self.weights[0].dtype).eps
         try:
@@ -267,10 +263,14 @@ def hessian_eigenvectors(
 ) -> tuple[list[Direction], list[float]]:
     """Return the eigenvectors of the `k` largest eigenvalues of the Hessian on a split: `Hessian.top`."""
     entries = sum(dict(model.named_parameters())[name].numel() for name in names)
-    if k >= entries:  # before anything is differentiated
+    _check_count(k, entries)  # before anything is differentiated
+    found, values, _ = Hessian(model, _Batches(split, batch_size), loss, names).top(k)
+    return found, values
+
+
+def _check_count(k: int, entries: int) -> None:
+    if k >= entries:
         raise ValleysError(
             f"hessian gives at most {entries - 1} eigenvectors over a group of {entries} parameters, "
             f"not {k}; lower the probe's n or widen its group"
         )
-    found, values, _ = Hessian(model, _Batches(split, batch_size), loss, names).top(k)
-    return found, values

@@ -54,7 +54,7 @@ class Axis:
     """One dimension of one tensor, by the groups of units that lie along it.
 
     `role` says what the tensor does with a unit: ``makes``, ``reads``, ``normalises`` (batch norm's weight
-    and bias), ``mean`` or ``variance`` (its statistics), or ``keeps``.
+    and bias), ``mean`` or ``variance`` (its statistics).
     """
 
     name: str
