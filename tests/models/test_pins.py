@@ -17,8 +17,9 @@ from valleys.storage import tables
 from valleys.storage.state import LEAST, load_checkpoint, require
 
 ROOT = Path(__file__).parents[2]
-DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt"}
-NOT_IN_JOBS = {*DEVELOPMENT, "tqdm"}
+NOTEBOOKS = {"nbclient", "ipykernel", "appnope"}
+DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt", *NOTEBOOKS}
+NOT_IN_JOBS = {*DEVELOPMENT, "plotly", "tqdm"}
 LOCKS = ("requirements.txt", "requirements-torch.txt")
 
 
