@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from valleys.landscape.lines import Radius
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from plotly.graph_objects import Figure
 
     from valleys.landscape.searching import Search
 
@@ -243,6 +245,33 @@ class Surface(Outcome):
         axes.legend(fontsize="small")
         axes.set_xlabel("x [2-norm of weights]")
         axes.set_ylabel("y [2-norm of weights]")
+
+    def plot_3d(self, path: str | Path | None = None, *, log: bool | None = None) -> Figure:
+        """Return the surface as a plotly figure to turn, with a menu of train and test loss.
+
+        Points where the loss is not finite are left out, and so are marks above them.
+
+        Parameters
+        ----------
+        path
+            Also write it there: one HTML file of about 5 MB that needs no network.
+        log
+            Whether the axis of the loss is logarithmic. By default it is where the loss explodes so far that
+            a linear one would show the valley flat; a linear one ends where nine points in ten stay below if
+            the highest is far above these.
+
+        Raises
+        ------
+        ValleysError
+            Without plotly, when no train loss is finite, for `log` of losses that are not above 0, and for a
+            file that cannot be written.
+        """
+        from valleys.api import surfaces
+
+        drawn = surfaces.figure([surfaces.Plane.of(self.points, self.marks)], log)
+        if path is not None:
+            surfaces.write(drawn, path)
+        return drawn
 
     def parts(self) -> dict[str, Rows]:
         """Return rows of ``planes`` and ``plane_points``."""

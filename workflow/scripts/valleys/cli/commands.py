@@ -1,4 +1,4 @@
-"""``python -m valleys``: probe given weights, compare, replicate and plan runs, print claims and options."""
+"""``python -m valleys``: probe given weights; compare, replicate, plan and draw runs; print what they say."""
 
 from __future__ import annotations
 
@@ -55,6 +55,16 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--output", type=files.expand, help="also write the rows to this .parquet, .csv or .html file"
     )
+    surface = commands.add_parser("surface", help="planes of a finished run in 3-D, as an HTML page to turn")
+    surface.add_argument(
+        "planes",
+        type=files.expand,
+        metavar="PLANES",
+        help="results folder, as in results/default, or a planes.parquet with plane_points.parquet beside it",
+    )
+    surface.add_argument("--plane", help="only the plane of this name (all)")
+    surface.add_argument("--log", action="store_true", default=None, help="logarithmic axis of the loss")
+    surface.add_argument("-o", "--output", type=files.expand, help="HTML file (planes.html beside the table)")
     _add_replicate(commands)
     plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
     plan.add_argument("config", type=files.expand, help="the run's config file")
@@ -182,6 +192,8 @@ def main(argv: list[str] | None = None) -> int:
                 return show_comparison(arguments.a, arguments.b, arguments.output)
             case "replicate":
                 return show_replicate(arguments)
+            case "surface":
+                return show_surface(arguments.planes, arguments.plane, arguments.log, arguments.output)
             case "plan":
                 return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
@@ -289,6 +301,14 @@ def show_comparison(a: Path, b: Path, output: Path | None) -> int:
     print(shown(compare.as_text(left, right, rows)))
     if output is not None:
         print(f"\nwritten to {output}")
+    return 0
+
+
+def show_surface(planes: Path, name: str | None, log: bool | None, output: Path | None) -> int:
+    """Write planes of a run as one HTML page; print its path."""
+    from valleys.cli import surface
+
+    print(surface.write(planes, output, name, log))
     return 0
 
 
