@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ class Base:
 
     def _bar(self, each: Iterable[Any], unit: str) -> Iterable[Any]:
         if self.progress and importlib.util.find_spec("tqdm"):
-            from tqdm.auto import tqdm
+            with warnings.catch_warnings():  # a notebook without ipywidgets has a bar of text, which will do
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                from tqdm.auto import tqdm
 
             return tqdm(each, unit=unit, leave=False)
         return each

@@ -341,7 +341,7 @@ def _layout(plane: Plane, split: str, axis: _Axis) -> dict[str, Any]:
         # x and y are lengths in one unit; the loss is not.
         "aspectmode": "manual",
         "aspectratio": {**lengths, "z": 0.7},
-        "camera": {"eye": {"x": -1.15, "y": -1.35, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.12}},
+        "camera": {"eye": {"x": -0.75, "y": -1.6, "z": 1.15}, "center": {"x": 0, "y": 0, "z": -0.12}},
     }
     title = html.escape(plane.title) or "Plane through weight space"
     text = f"{title}<br><sup>{'; '.join(said)}</sup>" if said else title
