@@ -1,5 +1,6 @@
 """Planes in 3-D: the traces are the plane's numbers, and the page needs nothing from elsewhere."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -114,17 +115,22 @@ def test_what_is_not_finite_is_left_out(bad):
         surface(points(lambda x, y: bad)).plot_3d()
 
 
-def test_a_spike_lies_outside_of_the_box():
+def test_a_spike_is_cut_off_as_contours_are():
     rows = points()
     rows[-1]["train_loss"] = 1e9
-    plane = surface(rows)
+    plane = surface(rows, [*MARKS, mark("last", XS[-1], YS[-1])])
     drawn = plane.plot_3d()
-    high = drawn.layout.scene.zaxis.range[1]
-    assert high == pytest.approx(np.quantile(plane.grid(), 0.9))
+    high = np.quantile(plane.grid(), 0.9)
+    assert 0 < drawn.layout.scene.zaxis.range[1] - high < 0.05 * high
     assert drawn.layout.scene.zaxis.type == "linear"
-    assert f"losses above {high:.3g} lie outside of the box" in drawn.layout.title.text
-    assert np.array(of(drawn, "train loss").z)[-1, -1] == 1e9  # to be read all the same
-    assert of(drawn, "train loss").cmax == high
+    assert f"losses above {high:.3g} are drawn at that height" in drawn.layout.title.text
+    trace = of(drawn, "train loss")
+    assert np.array(trace.z) == pytest.approx(np.minimum(plane.grid(), high))
+    assert trace.text[-1][-1] == "x 3<br>y 1<br>train loss 1e+09"  # to be read all the same
+    assert trace.cmax == pytest.approx(high)
+    lost = of(drawn, "last")
+    assert high < lost.z[0] < drawn.layout.scene.zaxis.range[1]
+    assert lost.customdata[0] == 1e9
 
 
 def test_an_exploding_loss_has_a_logarithmic_axis():
@@ -150,6 +156,16 @@ def test_a_flat_plane_is_drawn(train):
     drawn = surface(points(train)).plot_3d()
     low, high = drawn.layout.scene.zaxis.range
     assert low < train(0, 0) < high
+    if train(0, 0) > 0:
+        axis = surface(points(train)).plot_3d(log=True).layout.scene.zaxis
+        assert axis.range[0] < np.log10(2) < axis.range[1]
+        assert list(axis.tickvals) == [2.0]
+
+
+def test_a_short_logarithmic_axis_has_numbers_too():
+    axis = surface(points(lambda x, y: 0.71 + 0.001 * x)).plot_3d(log=True).layout.scene.zaxis
+    assert list(axis.tickvals) == pytest.approx([0.709, 0.713])
+    assert list(axis.ticktext) == ["0.709", "0.713"]
 
 
 def test_a_menu_has_each_loss_of_each_plane():
@@ -170,13 +186,16 @@ def test_a_menu_has_each_loss_of_each_plane():
 
 # ---- the page
 
+EVIL = "</title></script><img src=x onerror=alert(1)><b>bold</b>&amp;"
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "new" / "plane.html"
-    plane = surface(points(test=lambda x, y: 7 + x), [*MARKS, mark("<b>&", 0.0, 0.5)])
-    drawn = plane.plot_3d(path)
-    return path, drawn, plane
+    rows, marks = points(test=lambda x, y: 7 + x), [*MARKS, mark(EVIL, 0.0, 0.5)]
+    drawn = figure([Plane.of(rows, marks, EVIL)])
+    assert write(drawn, path, EVIL) == path
+    return path, drawn, surface(rows, marks)
 
 
 def test_a_page_has_its_script_and_its_numbers_in_it(page, tmp_path):
@@ -187,8 +206,11 @@ def test_a_page_has_its_script_and_its_numbers_in_it(page, tmp_path):
     assert not [tag for tag in tags if re.search(r"\b(?:src|href)\s*=", tag)]
     assert "cdn.plot.ly" not in text.replace(script_in(text), "")
     assert 4e6 < path.stat().st_size < 6e6
-    assert write(drawn, tmp_path / "again.html").read_bytes() == path.read_bytes()
-    assert "<b>&" not in text.replace(script_in(text), "").partition("Plotly.newPlot")[0]
+    assert write(drawn, tmp_path / "again.html", EVIL).read_bytes() == path.read_bytes()
+    assert "<img" not in text.replace(script_in(text), "")
+    assert not [trace.name for trace in drawn.data if "<" in trace.name]
+    surface().plot_3d(tmp_path / "plane.html")
+    assert embedded(tmp_path / "plane.html")[0][0]["name"] == "train loss"
 
 
 def script_in(text):
@@ -213,7 +235,32 @@ def test_a_browser_asks_for_nothing_and_turns_it(page):
         assert opened.run("document.querySelector('#surface')._fullLayout.scene.camera.eye.x") == 2
         software = [one for one in opened.complaints if one["source"] == "rendering"]  # drawn without a GPU
         assert opened.complaints == software
+        assert opened.run("document.title") == EVIL
+        assert opened.run("document.querySelector('.gtitle').textContent") == EVIL
+        assert opened.run("document.querySelectorAll('img, b').length") == 0
+        check_label(opened)
         assert opened.requests == [path.resolve().as_uri()]
+
+
+def check_label(opened):
+    """Move the pointer until a point of the surface is under it; what is said must be that point's."""
+    opened.size(1000, 800)
+    opened.run(
+        "document.querySelector('#surface').on('plotly_hover', e => { window.under = e.points[0] }) && 1"
+    )
+    label = "document.querySelector('#surface .hoverlayer, #surface .hovertext')?.innerHTML ?? ''"
+    for x, y in itertools.product(range(350, 700, 50), range(250, 600, 50)):
+        opened.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        opened.run("new Promise(done => setTimeout(done, 100))")
+        under = opened.run("window.under && [under.fullData.type, under.x, under.y, under.z]")
+        shown = opened.run(label)
+        if under and shown and under[0] == "surface" and under[1] != under[2]:
+            _, x, y, loss = under
+            words = re.sub(r"<[^>]+>", " ", shown).replace("−", "-").split()
+            assert words == ["x", f"{x:.4g}", "y", f"{y:.4g}", "test", "loss", f"{loss:.5g}"]
+            assert loss == pytest.approx(7 + x)
+            return
+    pytest.fail("no point of the surface was under the pointer")
 
 
 # ---- without plotly, and from the command line
@@ -280,6 +327,19 @@ def test_the_command_draws_what_a_landscape_saved(tmp_path):
         assert main(["surface", str(given)]) == 0
         assert embedded(tmp_path / "planes.html")[0][0]["name"] == "train loss"
         (tmp_path / "planes.html").unlink()
+
+
+def test_the_command_leaves_out_a_plane_without_a_finite_loss(tmp_path, capsys):
+    saved(tmp_path, names=("flat", "pca"))
+    rows = tables.read(tmp_path / "planes.parquet", "planes").to_pylist()
+    lost = [{**row, "train_loss": float("nan")} if row["plane"] == "flat" else row for row in rows]
+    tables.write(tmp_path / "planes.parquet", "planes", lost)
+    assert main(["surface", str(tmp_path)]) == 0
+    line = "flat: data / Net (seed 0): none of its 63 train losses is finite"
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "planes.html"), f"left out: {line}"]
+    assert embedded(tmp_path / "planes.html")[1]["title"]["text"] == "pca: data / Net (seed 0)"
+    assert main(["surface", str(tmp_path), "--plane", "flat"]) == 1
+    assert capsys.readouterr().err.strip() == f"error: {tmp_path / 'planes.parquet'}: {line}"
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,8 @@ class Surface(Outcome):
             Also write it there: one HTML file of about 5 MB that needs no network.
         log
             Whether the axis of the loss is logarithmic. By default it is where the loss explodes so far that
-            a linear one would show the valley flat; a linear one ends where nine points in ten stay below if
-            the highest is far above these.
+            a linear one would show the valley flat. A linear one ends where nine points in ten stay below if
+            the highest is far above these; what is higher is drawn at its end.
 
         Raises
         ------

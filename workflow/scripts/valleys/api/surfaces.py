@@ -116,7 +116,8 @@ class _Axis:
         return np.log10([self.low, self.high]) if self.log else np.array([self.low, self.high])
 
     def above(self, height: float) -> float:
-        """Return a height a little above one, so that a mark does not sink into the surface."""
+        """Return where a mark is drawn: a little higher, so that it does not sink into the surface."""
+        height = min(height, self.high)
         lift = 0.012 * float(np.ptp(self.ends))
         return height * 10**lift if self.log else height + lift
 
@@ -127,7 +128,9 @@ class _Axis:
         mantissas = (1, 2, 5) if high - low < 2 else (1,)
         exponents = range(int(np.floor(low)), int(np.ceil(high)) + 1, step)
         values = [m * 10.0**k for k in exponents for m in mantissas if self.low <= m * 10.0**k <= self.high]
-        return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+        if len(values) < 2:  # none so round on a short axis
+            values = list(dict.fromkeys([self.low, self.high]))
+        return {"tickvals": values, "ticktext": [f"{value:.4g}" for value in values]}
 
 
 def figure(planes: Sequence[Plane], log: bool | None = None) -> Figure:
@@ -135,7 +138,8 @@ def figure(planes: Sequence[Plane], log: bool | None = None) -> Figure:
 
     A menu chooses where there are several; each has an axis of its own, as test losses may be a hundred times
     the train losses. Where the highest loss is far above nine in ten of the others, the axis ends where these
-    do, as the contours do: the points above are there and lie outside of the box.
+    do, and what is higher is drawn at that height: the contour figure does so, and plotly draws no surface
+    of which a part is far outside of the box. Under the pointer is the loss itself.
 
     Parameters
     ----------
@@ -214,13 +218,13 @@ def _changes(layout: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(plane: Plane, split: str) -> str:
-    return f"{plane.title}, {split} loss" if plane.title else f"{split} loss"
+    return f"{html.escape(plane.title)}, {split} loss" if plane.title else f"{split} loss"
 
 
 def _axis(grid: Floats, log: bool | None) -> _Axis:
     """Return the axis that shows a valley.
 
-    On a bowl nine points in ten stay below 3 times the median height, and all below twice that. More is a
+    On a bowl nine points in ten stay below 4 times the median height, and all below twice that. More is a
     loss that explodes.
     """
     values = grid[np.isfinite(grid)]
@@ -250,13 +254,14 @@ def _traces(graph: Any, plane: Plane, split: str, axis: _Axis) -> list[Any]:
     surface = graph.Surface(
         x=plane.xs,
         y=plane.ys,
-        z=grid,
+        z=np.minimum(grid, axis.high) if axis.cut else grid,
         name=name,
         colorscale=_SCALES[split],
         cmin=low,
         cmax=high,
         colorbar=bar,
-        hovertemplate=f"x %{{x:.4g}}<br>y %{{y:.4g}}<br>{name} %{{z:.4g}}<extra></extra>",
+        hoverinfo="text",
+        text=_labels(plane, split),
         lighting={"ambient": 0.55, "diffuse": 0.42, "specular": 0.05},
         **about,
     )
@@ -280,7 +285,7 @@ def _traces(graph: Any, plane: Plane, split: str, axis: _Axis) -> list[Any]:
         made.append(
             graph.Scatter3d(
                 **_places(plane, split, axis, found),
-                name=f"{role} (projected)" if off else role,
+                name=html.escape(role) + (" (projected)" if off else ""),
                 mode="markers",
                 marker={
                     "symbol": _MARKERS[number % len(_MARKERS)],
@@ -291,6 +296,24 @@ def _traces(graph: Any, plane: Plane, split: str, axis: _Axis) -> list[Any]:
             )
         )
     return made
+
+
+def _labels(plane: Plane, split: str) -> NDArray[np.str_]:
+    """Return what stands under the pointer at each point, shape (len(ys), len(xs)).
+
+    Written out, as plotly takes the custom data of a surface's points with x and y exchanged; and an array,
+    as of lists it makes one string a row.
+    """
+    rows = zip(plane.ys, plane.losses[split], strict=True)
+    return np.array(
+        [
+            [
+                f"x {x:.4g}<br>y {y:.4g}<br>{split} loss {loss:.5g}"
+                for x, loss in zip(plane.xs, row, strict=True)
+            ]
+            for y, row in rows
+        ]
+    )
 
 
 def _places(plane: Plane, split: str, axis: _Axis, marks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -318,7 +341,7 @@ def _layout(plane: Plane, split: str, axis: _Axis) -> dict[str, Any]:
     said = []
     missing = int(np.isnan(plane.losses[split]).sum())
     if axis.cut:
-        said.append(f"losses above {axis.high:.3g} lie outside of the box")
+        said.append(f"losses above {axis.high:.3g} are drawn at that height")
     if missing:
         said.append(f"{missing:,} points whose loss is not finite are left out")
     grid = {"gridcolor": "#d9dce0", "zeroline": False, "backgroundcolor": "white", "showbackground": True}
@@ -334,7 +357,7 @@ def _layout(plane: Plane, split: str, axis: _Axis) -> dict[str, Any]:
         "zaxis": {
             "title": {"text": f"{split} loss"},
             "type": "log" if axis.log else "linear",
-            "range": [low - room, high + (0.0 if axis.cut else room)],
+            "range": [low - room, high + room],
             **(axis.ticks() if axis.log else {"nticks": 6}),
             **grid,
         },

@@ -308,7 +308,10 @@ def show_surface(planes: Path, name: str | None, log: bool | None, output: Path 
     """Write planes of a run as one HTML page; print its path."""
     from valleys.cli import surface
 
-    print(surface.write(planes, output, name, log))
+    page, left_out = surface.write(planes, output, name, log)
+    print(page)
+    for line in left_out:
+        print(shown(f"left out: {line}"))
     return 0
 
 

@@ -13,8 +13,10 @@ from valleys.figures.frames import by_cell
 from valleys.storage import files, tables
 
 
-def write(given: Path, output: Path | None = None, name: str | None = None, log: bool | None = None) -> Path:
-    """Write the planes of a table, each cell's at its lowest seed as in the contour figure, and return where.
+def write(
+    given: Path, output: Path | None = None, name: str | None = None, log: bool | None = None
+) -> tuple[Path, list[str]]:
+    """Write the planes of a table, each cell's at its lowest seed as in the contour figure.
 
     Parameters
     ----------
@@ -28,10 +30,16 @@ def write(given: Path, output: Path | None = None, name: str | None = None, log:
     log
         As of `valleys.api.surfaces.figure`.
 
+    Returns
+    -------
+    page, left_out
+        Its path, and a line for each plane that has no finite train loss.
+
     Raises
     ------
     ValleysError
-        For a table that is absent, damaged, or without such a plane, and as `surfaces.figure`.
+        For a table that is absent, damaged, or without such a plane; when all are left out; and as
+        `surfaces.figure`.
     """
     path = _table(given)
     output = output or path.with_suffix(".html")
@@ -46,14 +54,19 @@ def write(given: Path, output: Path | None = None, name: str | None = None, log:
         raise ValleysError(
             f"--plane: {path} has no plane {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
         )
-    drawn = []
+    drawn, left_out = [], []
     for one in known if name is None else [name]:
         for label, _, rows in by_cell(table[table["plane"] == one]):
             cell = rows.loc[[rows["seed"].idxmin()], ["dataset", "model", "recipe", "seed", "plane"]]
             rows, marks = rows[rows["seed"] == cell["seed"].item()], points.merge(cell)
             title = f"{one}: {label} (seed {cell['seed'].item()})"
-            drawn.append(surfaces.Plane.of(rows.to_dict("records"), marks.to_dict("records"), title))
-    return surfaces.write(surfaces.figure(drawn, log), output)
+            try:
+                drawn.append(surfaces.Plane.of(rows.to_dict("records"), marks.to_dict("records"), title))
+            except ValleysError as error:
+                left_out.append(str(error))
+    if not drawn:
+        raise ValleysError(f"{path}: {left_out[0]}")
+    return surfaces.write(surfaces.figure(drawn, log), output), left_out
 
 
 def _table(given: Path) -> Path:
