@@ -127,6 +127,7 @@ def test_a_spike_is_cut_off_as_contours_are():
     trace = of(drawn, "train loss")
     assert np.array(trace.z) == pytest.approx(np.minimum(plane.grid(), high))
     assert trace.text[-1][-1] == "x 3<br>y 1<br>train loss 1e+09"  # to be read all the same
+    assert trace.text[0][-1] == f"x 3<br>y -2<br>train loss {bowl(3, -2):.5g}"
     assert trace.cmax == pytest.approx(high)
     lost = of(drawn, "last")
     assert high < lost.z[0] < drawn.layout.scene.zaxis.range[1]
