@@ -394,7 +394,7 @@ def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(packa
     model[0][1].eval()  # one layer in another mode than the rest
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     drawn = torch.get_rng_state()
-    sizes.note(model, spec | {"code": code}, SHAPE, CLASSES, tmp_path)
+    sizes.note(model, spec | {"code": code}, SHAPE, CLASSES, "classification", tmp_path)
     assert torch.equal(torch.get_rng_state(), drawn)
     assert [m.training for m in model.modules()] == [m is not model[0][1] for m in model.modules()]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -402,7 +402,7 @@ def test_a_job_notes_the_size_of_what_it_has_built_and_leaves_it_as_it_was(packa
         spec, SHAPE, CLASSES
     )
     assert sizes.known(sizes.Question(spec, SHAPE, CLASSES, "edited"), tmp_path) is None
-    sizes.note(model, {"arch": "mlp"}, SHAPE, CLASSES, tmp_path)
+    sizes.note(model, {"arch": "mlp"}, SHAPE, CLASSES, "classification", tmp_path)
     assert len(list((tmp_path / "state").iterdir())) == 1
 
 
@@ -422,7 +422,7 @@ def test_the_size_of_an_installed_network_is_found_again(tmp_path, monkeypatch):
     experiment = Experiment(config)
     assert Costs(experiment).guessed() == ["m"]
     model = solutions.fresh(experiment.models["m"], (3, 32, 32), 10, seed=0)
-    sizes.note(model, experiment.models["m"], (3, 32, 32), 10, experiment.root)
+    sizes.note(model, experiment.models["m"], (3, 32, 32), 10, "classification", experiment.root)
     assert Costs(experiment).guessed() == []
     parameters = sum(p.numel() for p in model.parameters())
     assert Costs(experiment).net("d", "m").parameters == parameters
@@ -443,7 +443,7 @@ def test_a_network_that_cannot_be_measured_is_assumed(package, tmp_path):
             raise KeyError("x")
 
     own = {"factory": f"{package.name}.nets:build", "kwargs": {}}
-    sizes.note(Broken(64, 5), own, SHAPE, CLASSES, tmp_path)  # no reason to end a job
+    sizes.note(Broken(64, 5), own, SHAPE, CLASSES, "classification", tmp_path)  # no reason to end a job
     assert len(list((tmp_path / "state").iterdir())) == 1
 
 

@@ -14,7 +14,37 @@ FOUR = ("epochs", "batch_size", "eval_every", "weight_decay")
 NPZ = {"source": "numpy", "train": "a.npz", "test": "a.npz"}
 
 
+TABLE = {"source": "table", "train": "a.csv", "train_size": 5, "labels": "y", "task": "regression"}
+TOKENS = {"source": "numpy", "train": "a.npz", "test": "a.npz", "task": "tokens"}
+
+
 MISTAKES = {
+    "loss that the task has not": (
+        "datasets.digits",
+        TABLE,
+        [f"{QUICK}.loss.name", "'cross_entropy' is none for data set digits, whose task is regress", "mse"],
+    ),
+    "architecture that the task has not": (
+        "datasets.digits",
+        TOKENS,
+        ["models.mlp.arch", "'mlp' is none for data set digits, whose task is tokens", "factory"],
+    ),
+    "loss of ours and of one's own": (
+        f"{QUICK}.loss",
+        {"name": "mse", "factory": "a:b"},
+        [f"{QUICK}.loss.name", "'mse' is set beside factory", "drop it"],
+    ),
+    "arguments of no factory": (
+        f"{QUICK}.loss",
+        {"kwargs": {"a": 1}},
+        [f"{QUICK}.loss.kwargs", "arguments of a factory; name one"],
+    ),
+    "loss that cannot be found": (
+        f"{QUICK}.loss",
+        {"factory": "nowhere_at_all:loss"},
+        ["recipes.quick.loss", "nowhere_at_all", "neither in"],
+    ),
+    "loss that is no callable": (f"{QUICK}.loss", {"factory": "x y"}, [f"{QUICK}.loss", "'x y' names no"]),
     "unknown top-level key": ("seedz", [0], ["top level", "'seedz'", "did you mean 'seeds'?"]),
     "mistyped recipe key": (f"{QUICK}.epcohs", 6, [QUICK, "'epcohs'", "did you mean 'epochs'?"]),
     "mistyped probe key": ("probes.uniform.pionts", 9, ["probes.uniform", "did you mean 'points'?"]),

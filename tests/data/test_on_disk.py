@@ -385,7 +385,8 @@ def test_a_file_larger_than_memory(tmp_path):
     """Sparse: a terabyte that takes no disk. Torch's own view of such a file is refused by the system."""
     path, shape = tmp_path / "train.safetensors", (4_000_000, 3, 300, 300)
     about = {"format": "valleys-split-1", "classes": "2", "mean": "[0, 0, 0]", "std": "[1, 1, 1]"}
-    header = _header({**about, "checksum": "0" * 64}, shape)
+    tensors = {"labels": (torch.int64, shape[:1]), "images": (torch.uint8, shape)}
+    header = _header({**about, "checksum": "0" * 64}, tensors)
     try:
         with path.open("wb") as file:
             file.write(header)

@@ -44,8 +44,8 @@ def test_defaults_are_filled_in():
     ):
         filled = validate_dataset(name, spec)
         options = {*COMMON_OPTIONS, *DATASET_OPTIONS[filled["source"]].options}
-        # Statistics are there when they are given: they came later, and prepared data should not be remade.
-        assert set(filled) == {"source", *options} - {"mean", "std"}
+        # These are there when they are given: they came later, and prepared data should not be remade.
+        assert set(filled) == {"source", *options} - {"mean", "std", "task"}
         assert validate_dataset(name, filled) == filled
         json.dumps(filled)
     assert validate_dataset("x", {"source": "parquet", "train": ("a", "b"), "test": "c"})["train"] == [

@@ -108,7 +108,7 @@ def test_to_shares_and_moves():
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"images": torch.zeros(5, 1, 2, 2)}, "uint8"),
+        ({"images": torch.zeros(5, 1, 2, 2).double()}, "uint8"),
         ({"images": torch.zeros(5, 2, 2, dtype=torch.uint8)}, "(N, C, H, W)"),
         ({"images": torch.zeros(0, 1, 2, 2, dtype=torch.uint8), "labels": torch.zeros(0).long()}, "empty"),
         ({"labels": torch.zeros(5)}, "int64"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from valleys.errors import ValleysError
 from valleys.models.losses import build
 
 LABELS = [2, 0, 1, 2]
@@ -98,6 +99,6 @@ def test_focal_is_exact_for_small_losses():
     assert loss(x.double(), torch.tensor([0])).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_an_unknown_name_is_a_mistake_in_the_program():
-    with pytest.raises(KeyError, match="hinge"):
+def test_an_unknown_name_is_one_line():
+    with pytest.raises(ValleysError, match="'hinge' is none of a classification; write cross_entropy, "):
         build({"name": "hinge"})

@@ -17,10 +17,11 @@ with job(snakemake) as log:
     inputs, params, seed = snakemake.input, snakemake.params, snakemake.wildcards.seed
     probe, device = params.spec["probe"], pick_device(snakemake.config)
     recipe = Experiment(snakemake.config).recipe(snakemake.wildcards.recipe)
+    train = read_split(snakemake, "train", device).subset(probe["train_images"])
     sources = computed.Sources(
         solutions.load_all(inputs.solutions, device)[0],
-        read_split(snakemake, "train", device).subset(probe["train_images"]),
-        losses.build(params.spec["loss"]),
+        train,
+        losses.build(params.spec["loss"], train.task),
         group=probe["group"],
         n=probe["n"],
         iterates=lambda: (weights for _, weights in read_iterates(inputs.iterates, recipe)),

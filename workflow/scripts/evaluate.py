@@ -20,7 +20,8 @@ with job(snakemake) as log:
     spec, w = snakemake.params.spec, snakemake.wildcards
     device = pick_device(snakemake.config)
     cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
-    splits, loss = read_splits(snakemake, device), losses.build(spec["loss"])
+    splits = read_splits(snakemake, device)
+    loss = losses.build(spec["loss"], splits[0].task)
     networks, abouts = solutions.load_all(snakemake.input.solutions, device)
     others = {name: weights_of(networks[name]) if name in networks else None for name in SOLUTIONS}
     noisy = read_metadata(snakemake.input.train).get("wrong_labels")

@@ -21,9 +21,8 @@ with job(snakemake) as log:
     device = pick_device(snakemake.config)
     train = read_split(snakemake, "train", device)
     path = snakemake.input.checkpoint + spec.get("choice", "")
-    model = solutions.fresh(spec["model"], train.in_shape, train.classes, seed=cell.seed, device=device)
-    root = Path("results") / snakemake.config["name"]
-    sizes.note(model, spec["model"], train.in_shape, train.classes, root)
+    model = solutions.fresh(spec["model"], *train.kind, seed=cell.seed, device=device)
+    sizes.note(model, spec["model"], *train.kind, Path("results") / snakemake.config["name"])
     taken = checkpoints.load(model, state_dicts.find(path), path)
     policy, settings = "none", spec["bn_refresh"]
     if batch_norms(model):
@@ -32,6 +31,6 @@ with job(snakemake) as log:
             refresh_bn(model, train.batches(settings["batch_size"]), settings["method"])
     log.info("%s of %s from %s, batch-norm statistics: %s", w.solution, cell.path, path, policy)
     log.info("of the file were read: %s", taken)
-    about = solutions.describe(spec, train.in_shape, train.classes, cell.path)
+    about = solutions.describe(spec, train, cell.path)
     more = {"solution": w.solution, "iterates": 0, "bn_policy": policy}
     solutions.save(snakemake.output.weights, model.state_dict(), about, **more)

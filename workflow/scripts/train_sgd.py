@@ -21,9 +21,8 @@ with job(snakemake) as log:
     spec, w, config = snakemake.params.spec, snakemake.wildcards, snakemake.config
     device, compiled, start = pick_device(config), compiles(config), snakemake.input.get("start")
     cell, splits = Cell(w.dataset, w.model, w.recipe, int(w.seed)), read_splits(snakemake, device)
-    images = splits[0].in_shape, splits[0].classes
-    model, begun = solutions.to_train(start, spec["model"], *images, seed=cell.seed, device=device)
-    sizes.note(model, spec["model"], *images, Path("results") / config["name"])
+    model, begun = solutions.to_train(start, spec["model"], splits[0], seed=cell.seed, device=device)
+    sizes.note(model, spec["model"], *splits[0].kind, Path("results") / config["name"])
     key = solutions.state_key(spec, begun, data_checksums(snakemake), arithmetic(device, compiled))
     state = state_folder(Path(snakemake.output.table).parent, "train", key)
     # What is kept has no part in the weights, hence none in the params.
@@ -31,7 +30,7 @@ with job(snakemake) as log:
     every = config["execution"]["checkpoint_every"]
     options = {"seed": cell.seed, "checkpoint_every": every, "keep_last": kept, "compiled": compiled}
     rows = sgd.train(model, splits, spec["recipe"], state_dir=state, **options)
-    about = solutions.describe(spec, *images, cell.path)
+    about = solutions.describe(spec, splits[0], cell.path)
     ends = {"last": model.state_dict(), "start": load_weights(state / sgd.START, ours=True)[0]}
     for name, weights in ends.items():
         solutions.save(snakemake.output[name], weights, about, solution=name, iterates=0)

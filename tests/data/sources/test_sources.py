@@ -12,7 +12,7 @@ from valleys.data.options import DATASET_OPTIONS, GUESS, image_shape, originals
 from valleys.data.sources.load import load_source
 from valleys.errors import ValleysError
 
-SHARED = {"base", "decoding", "load"}  # by all of them
+SHARED = {"base", "decoding", "examples", "load"}  # by all of them
 MADE_UP = {"source": "made_up", "train": "a", "test": "b"}
 
 

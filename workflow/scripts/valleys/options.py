@@ -17,6 +17,7 @@ _ONE = {"int": "whole number", "number": "number"}
 _LISTS = {"ints": "int", "numbers": "number"}
 _PLAIN = {"bool": "true or false", "str": "text that is not empty", "path": "a path"}
 _PLAIN |= {"paths": "a path, a glob pattern, or a list of one or more paths or patterns"}
+_PLAIN |= {"names": "a name, or a list of one or more"}
 _PLAIN |= {"factory": "module:attribute", "kwargs": "a mapping"}
 
 
@@ -25,7 +26,8 @@ class Option:
     """One option: the kind of value it takes, and what it is when left out.
 
     ``kind`` is one of ``int``, ``number``, ``bool``, ``str``, ``path`` (a string), ``paths`` (a string, a
-    glob pattern, or a non-empty list of either), ``ints`` (a list), ``numbers`` (a non-empty list),
+    glob pattern, or a non-empty list of either), ``names`` (a string or a non-empty list),
+    ``ints`` (a list), ``numbers`` (a non-empty list),
     ``choice`` (one of `choices`), ``factory`` (``module:attribute``) and ``kwargs`` (a mapping); the last
     two are checked by `factories.check`. Bounds are of a number, or of each in a list; ``above`` and
     ``below`` are not reached.
@@ -50,7 +52,7 @@ class Option:
                 and (len(value) > 0 or self.kind == "ints")
                 and all(self._is_number(v, _LISTS[self.kind]) for v in value)
             )
-        if self.kind == "paths" and isinstance(value, list | tuple):
+        if self.kind in ("paths", "names") and isinstance(value, list | tuple):
             return len(value) > 0 and all(isinstance(item, str) and item for item in value)
         if self.kind in _ONE:
             return self._is_number(value, self.kind)
@@ -106,7 +108,7 @@ class Option:
             made = {"type": "boolean"}
         elif name == "choice":
             made = {"enum": list(self.choices)}
-        elif name == "paths":
+        elif name in ("paths", "names"):
             made = {"anyOf": [text, {"type": "array", "minItems": 1, "items": text}]}
         elif name == "kwargs":
             made = {"type": "object"}

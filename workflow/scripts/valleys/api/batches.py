@@ -22,7 +22,7 @@ from valleys.data.loaders import LoaderBatches, what
 from valleys.errors import ValleysError
 from valleys.factories import one_line
 from valleys.models.losses import PerImage, Totals
-from valleys.networks.adapter import Adapter, called
+from valleys.networks.adapter import Adapter, called, scored
 from valleys.networks.copies import evaluating
 from valleys.networks.tensors import random_numbers_kept
 
@@ -30,8 +30,6 @@ from valleys.networks.tensors import random_numbers_kept
 MODEL_NAMES = ("model", "net", "network", "module")
 #: Keys that labels are found under where nothing is said.
 LABEL_KEYS = ("labels", "label", "targets", "target")
-#: Where outputs of known losses are scores, in what networks return.
-SCORES = ("logits", "out")
 #: Batches that a loss is tried on, and the greatest relative difference between two cuts of one.
 TRIED, TOLERANCE = 8, 1e-4
 
@@ -91,7 +89,7 @@ def prepare(model: nn.Module, data: Any, loss: Any, test: Any, inputs: Keys, lab
 
         return _of_own(model, whole, sets)
     scores = isinstance(loss, str | Mapping) or PerImage(loss).weighted is not None
-    network = Adapter(model, _scores if scores else called)
+    network = Adapter(model, scored if scores else called)
 
     def pairs(batch: Any) -> tuple[Inputs, Tensor]:
         given, targets = split(batch)
@@ -202,16 +200,6 @@ def _takes_model(loss: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return bool(names) and names[0] in MODEL_NAMES
-
-
-def _scores(network: nn.Module, value: Any) -> Any:
-    """Call a network and return its class scores, where these are a part of what it returns."""
-    outputs = called(network, value)
-    for name in () if isinstance(outputs, Tensor) else SCORES:
-        found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
-        if isinstance(found, Tensor):
-            return found
-    return outputs
 
 
 @torch.no_grad()

@@ -72,7 +72,7 @@ def _with_studies(drawn: pd.DataFrame, study: pd.DataFrame | None) -> pd.DataFra
     """
     if study is None or study.empty:
         return drawn
-    trained = (study["train_accuracy"] >= study_outcomes.TRAINED) & ~study["penalty"].astype(bool)
+    trained = ~(study["train_accuracy"] < study_outcomes.TRAINED) & ~study["penalty"].astype(bool)
     more = _drawn_at_sgd(study[trained & study["levels"].map(_is_cross_entropy)])
     whole = pd.concat([drawn, more], ignore_index=True)
     return whole.drop_duplicates([*_MINIMUM, "probe", "k"])

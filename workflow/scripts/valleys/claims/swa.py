@@ -60,6 +60,8 @@ def _losses(solutions: pd.DataFrame, settings: Settings) -> Iterator[Row]:
                 ("test_loss", -1, "test loss is lower", "nats"),
                 ("test_accuracy", 1, "test accuracy is higher", "share"),
             ):
+                if rows[column].isna().all():
+                    continue  # a regression has no accuracy
                 yield mean_row(
                     f"swa_{column}_{other}",
                     "/".join(map(str, names)),

@@ -374,6 +374,7 @@ def options_schema() -> str:
 def options() -> str:
     """Return the tables of data sources, architectures and direction kinds as Markdown."""
     from valleys.data.options import COMMON_OPTIONS, DATASET_OPTIONS
+    from valleys.data.tasks import TASKS
     from valleys.landscape.kinds import GROUPS, KINDS
     from valleys.models.options import ARCHS, OPTIONS
 
@@ -387,7 +388,14 @@ def options() -> str:
         lines.append("")
     lines += ["All sources take:", ""]
     lines += [f"- `{key}` ({o.kind}, default {o.default}): {o.help}" for key, o in COMMON_OPTIONS.items()]
-    lines += ["", "## Architectures (`models.<name>.arch`)", ""]
+    lines += ["", "## Tasks (`datasets.<name>.task`)", ""]
+    for name, task in TASKS.items():
+        losses = ", ".join(f"`{loss}`" for loss in task.losses)
+        archs = "" if task.archs else " The network is a factory's."
+        lines.append(f"- **`{name}`**: {task.description}. Losses: {losses}, or a factory's.{archs}")
+    takers = [f"`{name}`" for name, source in DATASET_OPTIONS.items() if source.tasks]
+    lines += ["", f"Sources of all tasks: {', '.join(takers)}; the others have images with a class each.", ""]
+    lines += ["## Architectures (`models.<name>.arch`)", ""]
     for name, arch in ARCHS.items():
         given = ", ".join(f"{key} {value}" for key, value in arch.options.items())
         lines.append(f"- **`{name}`**: {arch.description}. Options and defaults: {given}.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from valleys.cli.requests import parse_block
 from valleys.config.experiment import Cell
+from valleys.data.tasks import CLASSIFICATION
 from valleys.errors import ValleysError
 from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from valleys.data.split import Split
 
 _NAME = re.compile(r"[^A-Za-z0-9_.-]+")
-_HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str}
+_HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "cell": str, "task": str}
 _HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
 _MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
@@ -104,16 +105,22 @@ def read_model(
             f"you trust it, give it yourself: --model '{json.dumps(about['model'])}'"
         )
     if "in_shape" in about:
+        task = about.get("task", CLASSIFICATION)
         theirs, ours = (tuple(about["in_shape"]), about["classes"]), (train.in_shape, train.classes)
+        if task != train.task:
+            raise ValleysError(
+                f"--data: its task is {train.task}, but {weights} is of a network for {task}; say task={task}"
+            )
         if theirs != ours:
             raise ValleysError(
                 f"--data: its images have shape {ours[0]} and {ours[1]} classes; {weights} is of a "
                 f"network for images {theirs[0]} and {theirs[1]} classes"
             )
     spec = about["model"] if spec is None else spec
-    net = solutions.fresh(spec, train.in_shape, train.classes, device=device)
+    net = solutions.fresh(spec, *train.kind, device=device)
     taken = checkpoints.load(net, found, str(weights))
     now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
+    now |= {} if train.task == CLASSIFICATION else {"task": train.task}
     now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
     known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {taken}"}
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files

@@ -93,7 +93,7 @@ def probe(
     net, about = read_model(weights, spec, splits[0], where)
     named = about["model"]
     cell = cell_of(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
-    block, loss = wanted.block, losses.build(wanted.loss)
+    block, loss = wanted.block, losses.build(wanted.loss, splits[0].task)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
     evaluator = evaluator_for(net, splits, block, settings)
     label = {**cell.columns(), "solution": name_of(str(about["solution"]))}
@@ -225,6 +225,11 @@ def _searches(probed: Probed) -> list[str]:
     return lines
 
 
+def _right(accuracy: float, what: str = "") -> str:
+    """Return an accuracy in brackets; nothing of a regression, which has none."""
+    return f" ({accuracy:.1%}{what})" if math.isfinite(accuracy) else ""
+
+
 def verdict(probed: Probed, level: float = 0.95) -> str:
     """Return what was found, in a few lines for the terminal."""
     from valleys import figures
@@ -234,8 +239,8 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
     (own,), judged, about = data["solutions"].to_dict("records"), data["asymmetry"], data["directions"]
     lines = [
         f"{own['dataset']} / {own['model']}, solution {own['solution']}: {own['parameters']:,} parameters, "
-        f"train loss {own['train_loss']:.4g} ({own['train_accuracy']:.1%} right), "
-        f"test loss {own['test_loss']:.4g} ({own['test_accuracy']:.1%}) as stored"
+        f"train loss {own['train_loss']:.4g}{_right(own['train_accuracy'], ' right')}, "
+        f"test loss {own['test_loss']:.4g}{_right(own['test_accuracy'])} as stored"
     ]
     if math.isfinite(own["gradient_gain"]):
         n = block["train_images"] or own["n_train"]

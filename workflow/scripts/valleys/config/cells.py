@@ -159,8 +159,16 @@ class Cells:
         return self.code_of(self.models[model]).get("code")
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """Return a recipe's block with its defaults; of checkpoints, what there is: the loss."""
-        return self.checkpoints[name] if self.from_checkpoints(name) else self.recipes[name]
+        """Return a recipe's block with its defaults; of checkpoints, what there is: the loss.
+
+        Of a loss of the user's own, what names its code stands in its block.
+        """
+        block = self.checkpoints[name] if self.from_checkpoints(name) else self.recipes[name]
+        loss = block["loss"]
+        if "factory" not in loss:
+            return block
+        own = {"factory": loss["factory"], "kwargs": loss.get("kwargs", {}), **self.code_of(loss)}
+        return {**block, "loss": own}
 
     def may_have_batch_norm(self, model: str) -> bool:
         """Whether a model has batch norm or, being a user's own, cannot be told to have none."""

@@ -26,7 +26,9 @@ from valleys.config.schema import WILDCARD, ignores_case, input_path
 from valleys.config.studies import is_plain
 from valleys.config.versions import VERSIONS
 from valleys.data.options import image_shape
+from valleys.data.tasks import IGNORED, TASKS, task_of
 from valleys.errors import ValleysError, did_you_mean
+from valleys.factories import check as check_factory
 from valleys.landscape.kinds import NEEDS
 
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and rules call those
@@ -55,6 +57,7 @@ def check_cells(experiment: Cells) -> None:
     """
     for check in (
         _check_recipes,
+        _check_tasks,
         _check_shifts,
         check_windows,
         check_probes,
@@ -71,7 +74,14 @@ def check_cells(experiment: Cells) -> None:
 
 def _check_factories(experiment: Cells) -> None:
     """Check that the modules of all factories are there and can be parsed; nothing is imported."""
-    for block, specs in (("models", experiment.models), ("datasets", experiment.datasets)):
+    blocks = [("models", experiment.models), ("datasets", experiment.datasets)]
+    for block, of in (("recipes", experiment.recipes), ("checkpoints", experiment.checkpoints)):
+        losses = {f"{name}.loss": one.get("loss", {}) for name, one in of.items()}
+        for name, loss in losses.items():
+            if "factory" in loss:
+                check_factory(f"config: {block}.{name}", loss["factory"], loss.get("kwargs"))
+        blocks.append((block, {name: {"kwargs": {}, **loss} for name, loss in losses.items()}))
+    for block, specs in blocks:
         for name, spec in specs.items():
             try:
                 if "factory" in spec and not is_plain(spec["kwargs"]):
@@ -271,6 +281,34 @@ def _measured(experiment: Cells, cell: Cell) -> Iterator[tuple[str, Mapping[str,
             ("planes", experiment.planes_of),
         ):
             yield from ((f"{key}.{name}", experiment.config[key][name]) for name in of(cell))
+
+
+def _check_tasks(experiment: Cells) -> None:
+    """Check that each cell's network, loss and augmentation are some for the task of its data."""
+    for cell in experiment.all_cells:
+        name = task_of(experiment.datasets[cell.dataset])
+        task, of = TASKS[name], f"data set {cell.dataset}, whose task is {name}"
+        model, recipe = experiment.models[cell.model], experiment.recipe(cell.recipe)
+        given = experiment.from_checkpoints(cell.recipe)
+        if "factory" not in model and not task.archs:
+            raise ValleysError(
+                f"config: models.{cell.model}.arch: {model['arch']!r} is none for {of}; give a network of "
+                "your own, factory: module:attribute"
+            )
+        loss = recipe["loss"]
+        if "factory" not in loss and loss["name"] not in task.losses:
+            block = "checkpoints" if given else "recipes"
+            raise ValleysError(
+                f"config: {block}.{cell.recipe}.loss.name: {loss['name']!r} is none for {of}; write "
+                f"{', '.join(task.losses)}, or factory: module:attribute for one of your own"
+            )
+        augment = {} if given else recipe["augment"]
+        for key in ("shift", "flip"):
+            if augment.get(key) and name in IGNORED:
+                raise ValleysError(
+                    f"config: recipes.{cell.recipe}.augment.{key}: {augment[key]!r} would move inputs "
+                    f"and not labels of {of}; leave it out"
+                )
 
 
 def _check_shifts(experiment: Cells) -> None:

@@ -98,12 +98,16 @@ def check(config: Config) -> None:
 def _check_losses(config: Config) -> None:
     """Check that no loss is given an option of another one, which it would not use."""
     filled = set(_schema()["properties"]) <= set(config)  # a loss then has the options of all
-    every = set(_schema()["$defs"]["loss"]["properties"])
+    own = {"factory", "kwargs"}
+    every = set(_schema()["$defs"]["loss"]["properties"]) - own
     for block in ("recipes", "checkpoints"):
         for name, one in config.get(block, {}).items():
             loss = one.get("loss", {})
             chosen = loss.get("name", "cross_entropy")
-            if filled and loss.keys() == every:
+            if filled and loss.keys() - own == every:
+                continue
+            _check_own_loss(f"config: {block}.{name}.loss", loss)
+            if "factory" in loss:
                 continue
             for key in sorted(loss.keys() - {"name", *model_options.LOSSES[chosen]}):
                 (other,) = (loss for loss, known in model_options.LOSSES.items() if key in known)
@@ -111,6 +115,20 @@ def _check_losses(config: Config) -> None:
                     f"config: {block}.{name}.loss.{key}: {loss[key]!r} is set, but {chosen} has no option "
                     f"{key!r}; drop it, or set name to {other}"
                 )
+
+
+def _check_own_loss(where: str, loss: Mapping[str, Any]) -> None:
+    """Check that a loss is either one of ours or one of a factory's."""
+    beside = sorted(loss.keys() - {"factory", "kwargs"})
+    if "factory" in loss and beside:
+        raise ValleysError(
+            f"{where}.{beside[0]}: {loss[beside[0]]!r} is set beside factory, which takes nothing but "
+            "kwargs; put it there, or drop it"
+        )
+    if "kwargs" in loss and "factory" not in loss:
+        raise ValleysError(
+            f"{where}.kwargs: {loss['kwargs']!r} are arguments of a factory; name one, or drop it"
+        )
 
 
 def read_yaml(text: str, where: str) -> Any:

@@ -13,6 +13,7 @@ from valleys.costs.datasets import DataSizes
 from valleys.costs.machine import CPU, FORKED_S, GPU, IMPORTS_S, MB, faster_by
 from valleys.costs.sizes import Size
 from valleys.costs.work import Cost, Data, Work
+from valleys.data.tasks import task_of
 from valleys.landscape.kinds import SINGLE
 
 BACKWARD = 3  # forward and backward, in forward passes
@@ -83,12 +84,13 @@ class Amounts:
         """Return what `sizes` is asked for a model's size on a data set's images."""
         data = self.data(dataset)
         return self.once(
-            ("question", model, data.shape, data.classes),
+            ("question", model, dataset, data.shape, data.classes),
             lambda: sizes.Question(
                 self.experiment.models[model],
                 data.shape,
                 data.classes,
                 self.experiment.factory_code(model),
+                task_of(self.experiment.datasets[dataset]),
             ),
         )
 
@@ -192,10 +194,10 @@ class Amounts:
         subsets = [self.images(dataset, block) for block in blocks]
         held = copies * net.bytes
         for part, images in enumerate((data.train, data.test)):
-            if images * data.pixels <= limit:
-                held += 2 * images * (data.pixels + 8)
+            if images * data.each <= limit:
+                held += 2 * images * (data.each + 8)
             else:
-                sizes = [subset[part] * data.pixels for subset in subsets if subset[part] < images]
+                sizes = [subset[part] * data.each for subset in subsets if subset[part] < images]
                 held += ON_DISK_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
         return held if self.on_gpu else held + activations
 

@@ -67,8 +67,8 @@ class DataSizes:
         parts = [_prepared_as(path) for path in self._paths(dataset)]
         if not all(parts):
             return self.source(dataset)
-        ((train, *shape), classes), ((test, *_), _) = parts
-        prepared = Data(train, test, tuple(shape), classes)
+        ((train, *shape), classes, itemsize), ((test, *_), _, _) = parts
+        prepared = Data(train, test, tuple(shape), classes, itemsize=itemsize)
         if self.originals and state == self._found[dataset]:  # from before: they may be out of date
             source = self.source(dataset)
             if source.measured:
@@ -83,7 +83,7 @@ class DataSizes:
         spec = before_seeds(self.experiment.datasets[dataset])
         size = DATASET_OPTIONS[spec["source"]].size_of(spec)
         train, test, shape, classes = size.train, size.test, size.shape, size.classes
-        counted, measured = True, False
+        counted, measured, itemsize = True, False, 1
         if not size.known:
             side = spec.get("size") or shape[-1]
             shape = (1 if spec.get("grayscale") else 3, side, side)
@@ -91,6 +91,7 @@ class DataSizes:
             if (found := counts.count(spec)) is not None:
                 train, test, classes = found.train, found.test, found.classes or classes
                 shape, measured = found.shape or shape, found.exact and found.shape is not None
+                itemsize = found.itemsize
                 counted |= measured
         return Data(
             min(train, spec["max_train"] or train),
@@ -99,6 +100,7 @@ class DataSizes:
             spec["classes"] or classes,
             counted,
             measured,
+            itemsize,
         )
 
     def to_prepare(self, dataset: str) -> Data:
@@ -129,10 +131,11 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _prepared_as(path: Path) -> tuple[tuple[int, ...], int] | None:
-    """Return the shape of the images of a prepared data file and its classes; None where there is none."""
+def _prepared_as(path: Path) -> tuple[tuple[int, ...], int, int] | None:
+    """Return shape, classes and bytes a number of a prepared data file's images; None where there is none."""
     try:
         metadata, tensors = describe(path)
-        return tensors["images"][1], int(metadata["classes"])
+        kind, shape = tensors["images"]
+        return shape, int(metadata["classes"]), {"F32": 4, "I64": 8}.get(kind, 1)
     except (OSError, ValueError, KeyError, SafetensorError):
         return None  # a damaged file is the business of the job that reads it

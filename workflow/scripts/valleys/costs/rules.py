@@ -54,7 +54,7 @@ def cost_of(
 def _prepare_dataset(costs: Amounts, w: Wildcards) -> Cost:
     data, threads = costs.datasets.to_prepare(w["dataset"]), costs.datasets.decoders(w["dataset"])
     images = data.train + data.test
-    seconds = costs.datasets.decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.pixels)
+    seconds = costs.datasets.decoding(w["dataset"]) / threads + images * (1e-6 + 4e-9 * data.each)
     memory = 2 * data.bytes  # what torchvision and numpy read comes as arrays
     if costs.datasets.encoded(w["dataset"]):
         # 64 images a piece, two pieces a thread and part; names of files.
@@ -69,8 +69,8 @@ def _split_dataset(costs: Amounts, w: Wildcards) -> Cost:
     work = Work(bytes=20 * whole.bytes + 20 * data.bytes)  # and their checksums
     memory, limit = 0.0, costs.config["execution"]["resident_mb"] * MB
     for images in (whole.train, whole.test):
-        held = images * whole.pixels <= limit
-        memory += 2 * images * (whole.pixels + 8) if held else ON_DISK_BYTES * images
+        held = images * whole.each <= limit
+        memory += 2 * images * (whole.each + 8) if held else ON_DISK_BYTES * images
     disk = data.bytes + 8 * data.train  # their right labels
     return Cost(costs.cpu.start_s + work.seconds(costs.cpu), CPU.memory_mb + memory / MB, disk)
 

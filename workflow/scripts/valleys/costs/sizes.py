@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valleys import factories
+from valleys.data.tasks import CLASSIFICATION
 from valleys.errors import ValleysError
 from valleys.models.options import validate_spec
 from valleys.storage import files
@@ -37,7 +38,7 @@ KEPT = Path(".snakemake") / "sizes"  # of networks of ours, for all experiments 
 #: What a network is taken for that has not been measured, or cannot be: PreResNet-20.
 ASSUMED = {"arch": "preresnet", "depth": 20}
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Question:
     ----------
     spec
         Config block of a model: an architecture and its options, or ``{"factory": ..., "kwargs": ...}``.
-    shape, classes
-        Of one image (channels, height, width); logits.
+    shape, classes, task
+        Of one image (channels, height, width), or one input of another kind; logits; of `data.tasks.TASKS`.
     code
         Names the source of a factory: its network is measured anew when that changes
         (`valleys.factories.version`). None of an architecture, whose source is the library's.
@@ -95,6 +96,7 @@ class Question:
     shape: Shape
     classes: int
     code: str | None = None
+    task: str = CLASSIFICATION
 
     @property
     def is_ours(self) -> bool:
@@ -106,6 +108,7 @@ class Question:
         """A name for the question."""
         own = {key: self.spec[key] for key in ("factory", "kwargs")} if not self.is_ours else None
         asked = {"spec": own or validate_spec(self.spec), "shape": list(self.shape), "classes": self.classes}
+        asked |= {} if self.task == CLASSIFICATION else {"task": self.task}
         return files.fingerprint([asked, _library_code() if self.is_ours else self.code])
 
 
@@ -119,7 +122,7 @@ def _library_code() -> str:
 
 def assumed(shape: Shape, classes: int) -> Size:
     """Return the size of `ASSUMED`, scaled from 32 x 32 pixels to those of the images."""
-    base, pixels = _shipped()[_as_asked(ASSUMED, (3, 32, 32), 10)], shape[1] * shape[2] / 1024
+    base, pixels = _shipped()[_as_asked(ASSUMED, (3, 32, 32), 10)], math.prod(shape[-2:]) / 1024
     scaled = {key: round(getattr(base, key) * pixels) for key in ("flops", "elements", "widest")}
     return replace(base, parameters=base.parameters + 65 * (classes - 10), **scaled)
 
@@ -164,7 +167,9 @@ def _keep(question: Question, size: Size, root: str | Path) -> None:
         files.write_text(_path(question, root), json.dumps(asdict(size)))
 
 
-def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, root: str | Path) -> None:
+def note(
+    model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, task: str, root: str | Path
+) -> None:
     """Keep the size of a network that a job has built, if it is a factory's and not known yet.
 
     The network is left as it was, but for what a pass in eval mode changes (`builder.from_factory`
@@ -172,10 +177,10 @@ def note(model: nn.Module, spec: Mapping[str, Any], shape: Shape, classes: int, 
     """
     if "factory" not in spec:
         return
-    question = Question(spec, shape, classes, factories.version(spec["factory"]))  # as the plan asks
+    question = Question(spec, shape, classes, factories.version(spec["factory"]), task)  # as the plan asks
     if known(question, root) is None:
         try:
-            _keep(question, count(model, shape), root)
+            _keep(question, count(model, shape, task), root)
         except Exception as error:  # it is for plans: no reason to end a job
             log.info("size of the network for plans: unknown (%s)", " ".join(str(error).split()))
 
@@ -202,7 +207,8 @@ def ahead(questions: Sequence[Question], root: str | Path) -> list[Size | None]:
 
 def _answers_of_a_process(questions: Sequence[Question]) -> list[Mapping[str, int] | None]:
     """Return the lines that another process answers before it ends, or is ended."""
-    asked = [{"spec": dict(q.spec), "shape": list(q.shape), "classes": q.classes} for q in questions]
+    keys = ("shape", "classes", "task")
+    asked = [{"spec": dict(q.spec), **{key: getattr(q, key) for key in keys}} for q in questions]
     scripts = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])}
     try:
@@ -229,13 +235,13 @@ def _answers(questions: Iterable[Question]) -> Iterator[Mapping[str, int] | None
     """Yield the numbers of each network's size, None of one that fails."""
     for question in questions:
         try:
-            yield asdict(measure(question.spec, question.shape, question.classes))
+            yield asdict(measure(question.spec, question.shape, question.classes, question.task))
         except Exception as error:  # users' code may raise anything
             log.info("%s: %s", question.spec, error)
             yield None
 
 
-def measure(spec: Mapping[str, Any], shape: Shape, classes: int) -> Size:
+def measure(spec: Mapping[str, Any], shape: Shape, classes: int, task: str = CLASSIFICATION) -> Size:
     """Return the size of the network that a model's config block describes.
 
     One of ours is built on the meta device, where weights are neither drawn nor held; a user's is built as
@@ -251,12 +257,13 @@ def measure(spec: Mapping[str, Any], shape: Shape, classes: int) -> Size:
     from valleys.models.builder import build
 
     if "factory" in spec:
-        return count(build(spec, in_shape=shape, classes=classes).to("meta"), shape)
+        return count(build(spec, in_shape=shape, classes=classes, task=task).to("meta"), shape, task)
     with torch.device("meta"):  # first scales change no size, and are drawn on the CPU
-        return count(build({**spec, "norm_init": "ones"}, in_shape=shape, classes=classes), shape)
+        spec = {**spec, "norm_init": "ones"}
+        return count(build(spec, in_shape=shape, classes=classes, task=task), shape, task)
 
 
-def count(model: nn.Module, shape: Shape) -> Size:
+def count(model: nn.Module, shape: Shape, task: str = CLASSIFICATION) -> Size:
     """Return the size of a network, counted in one eval-mode pass over two images of zeros.
 
     Operations are those that torch dispatches; each counts as a layer unless what it returns is a view. The
@@ -281,7 +288,8 @@ def count(model: nn.Module, shape: Shape) -> Size:
             return out
 
     parameters, modes = list(model.parameters()), {m: m.training for m in model.modules()}
-    images = torch.zeros(2, *shape, device=parameters[0].device)
+    kind = torch.int64 if task == "tokens" else torch.float32
+    images = torch.zeros(2, *shape, device=parameters[0].device, dtype=kind)
     try:
         with (
             torch.random.fork_rng(),
@@ -308,6 +316,8 @@ def count(model: nn.Module, shape: Shape) -> Size:
 if __name__ == "__main__":
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what users' code prints is no answer
-    asked = [Question(q["spec"], tuple(q["shape"]), q["classes"]) for q in json.load(sys.stdin)]
+    asked = [
+        Question(q["spec"], tuple(q["shape"]), q["classes"], task=q["task"]) for q in json.load(sys.stdin)
+    ]
     for answer in _answers(asked):
         print(json.dumps(answer), file=stdout, flush=True)

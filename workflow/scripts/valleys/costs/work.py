@@ -45,15 +45,16 @@ class Work:
 class Data:
     """Images of a data set: how many, (C, H, W), classes; whether they are counted or assumed.
 
-    ``measured``: number and shape are those of the originals' files.
+    ``measured``: number and shape are those of the originals' files. ``itemsize``: bytes of one number.
     """
 
     train: int
     test: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     counted: bool = True
     measured: bool = field(default=False, compare=False)
+    itemsize: int = 1
 
     @property
     def pixels(self) -> int:
@@ -61,9 +62,14 @@ class Data:
         return math.prod(self.shape)
 
     @property
+    def each(self) -> int:
+        """Bytes of one image as it is stored."""
+        return self.pixels * self.itemsize
+
+    @property
     def bytes(self) -> int:
-        """Both splits, one byte a number and a label of eight."""
-        return (self.train + self.test) * (self.pixels + 8)
+        """Both splits, and a label of eight bytes."""
+        return (self.train + self.test) * (self.each + 8)
 
 
 @dataclass(frozen=True)

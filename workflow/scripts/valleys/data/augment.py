@@ -15,7 +15,7 @@ AUGMENT_DEFAULTS: dict[str, Any] = {"shift": 0, "flip": False, "pad_mode": "zero
 PAD_MODES = ("zero", "reflect")
 
 
-def check_augment(spec: Mapping[str, Any] | None, in_shape: tuple[int, int, int]) -> dict[str, Any]:
+def check_augment(spec: Mapping[str, Any] | None, in_shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the augmentation ``spec`` with defaults filled in, or raise ``ValleysError``.
 
     Keys: ``shift`` (pixels of padding before the random crop, 0 for none), ``flip`` (mirror left-right with
@@ -35,7 +35,12 @@ def check_augment(spec: Mapping[str, Any] | None, in_shape: tuple[int, int, int]
         raise ValleysError(f"augment.flip is {flip!r}; it must be true or false")
     if pad_mode not in PAD_MODES:
         raise ValleysError(f"augment.pad_mode is {pad_mode!r}; it must be one of: {', '.join(PAD_MODES)}")
-    smallest = min(in_shape[1:])
+    if (shift or flip) and len(in_shape) != 3:
+        raise ValleysError(
+            f"augment: inputs of shape {in_shape} are no images (C, H, W), which alone are shifted and "
+            "mirrored; leave it out"
+        )
+    smallest = min(in_shape[1:], default=0)
     if pad_mode == "reflect" and shift >= smallest:
         raise ValleysError(
             f"augment.shift is {shift}; to pad by reflection it must be below the image side, {smallest}"
@@ -139,6 +144,10 @@ def epoch_batches(
     if start < 0:
         raise ValueError(f"start is {start}; it must be 0 or more")
     spec = check_augment(augment_spec, split.in_shape)
+    if (spec["shift"] or spec["flip"]) and not (split.has_pixels and split.labels.ndim < 3):
+        raise ValleysError(
+            "augment: only images of bytes, whose labels are no masks, are shifted and mirrored; leave it out"
+        )
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         order = permutation.to(split.images.device)
@@ -149,7 +158,9 @@ def epoch_batches(
             places[-2:] = [slice(places[-2].start, end)]
         places = places[start:]
         for at, images in zip(places, split.pixels(order[at] for at in places), strict=True):
-            numbers = draw_augmentation(len(images), spec, generator)
-            yield split.normalise(apply_augmentation(images, spec, *numbers)), labels[at]
+            if spec["shift"] or spec["flip"]:
+                numbers = draw_augmentation(len(images), spec, generator)
+                images = apply_augmentation(images, spec, *numbers)
+            yield split.normalise(images), labels[at]
 
     return batches()

@@ -15,6 +15,7 @@ from valleys.data.cache import write_split
 from valleys.data.options import MAX_SEED, differs_by_seed, noise_problem
 from valleys.data.sources.base import logger
 from valleys.data.split import Split, channel_statistics, subset_indices
+from valleys.data.tasks import CLASSIFICATION
 from valleys.errors import ValleysError
 
 _CHUNK = 1024  # images copied at a time
@@ -121,7 +122,8 @@ def splits_of(splits: tuple[Split, Split], spec: Mapping[str, Any], seed: int) -
     found = channel_statistics(images[0]) if None in known else known
     mean, std = (new if old is None else old for new, old in zip(found, known, strict=True))
     train, test = (
-        Split(of, part.labels, splits[0].classes, mean, std) for of, part in zip(images, parts, strict=True)
+        Split(of, part.labels, splits[0].classes, mean, std, splits[0].task)
+        for of, part in zip(images, parts, strict=True)
     )
     return train, test
 
@@ -152,9 +154,19 @@ def write_seed(
     for path, part, about in zip(paths, parts, (made | noise, made), strict=True):
         shape = (len(part.rows), *splits[0].in_shape)
         known = write_split(
-            path, part.labels, _chunks(splits, part.rows), shape, classes, known, about, part.clean_labels
+            path,
+            part.labels,
+            _chunks(splits, part.rows),
+            shape,
+            classes,
+            known,
+            about,
+            part.clean_labels,
+            splits[0].task,
         )
         logger.info("%s: %d images of seed %d, %d labels wrong", path, len(part.rows), seed, part.wrong)
+    if splits[0].task != CLASSIFICATION:
+        return
     present = len((parts[0].labels if parts[0].clean_labels is None else parts[0].clean_labels).unique())
     if present < classes:
         logger.warning("the training images of seed %d show %d of the %d classes", seed, present, classes)

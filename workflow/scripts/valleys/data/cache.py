@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -19,12 +20,14 @@ from torch import Tensor
 
 from valleys.data.on_disk import ImagesOnDisk
 from valleys.data.split import Split, Tally, label_problem, shape_problem
+from valleys.data.tasks import CLASSIFICATION
 from valleys.errors import ValleysError
 from valleys.storage.files import atomic
 from valleys.storage.weights import describe
 
 _FORMAT = "valleys-split-1"
 _RESERVED = ("format", "classes", "mean", "std", "checksum")
+_TYPES = {torch.uint8: "U8", torch.float32: "F32", torch.int64: "I64"}  # as safetensors call them
 _REMEDY = "delete it and rerun prepare_dataset"
 RESIDENT_MB = 20_000  # ``execution.resident_mb`` where nobody says
 _CHUNK = 1024  # images written at a time
@@ -57,6 +60,7 @@ def save_split(path: str | Path, split: Split, metadata: Mapping[str, str] | Non
         split.classes,
         (split.mean, split.std),
         metadata,
+        task=split.task,
     )
 
 
@@ -69,6 +73,7 @@ def write_split(
     statistics: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
     metadata: Mapping[str, str] | None = None,
     clean_labels: Tensor | None = None,
+    task: str = CLASSIFICATION,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Write a split to one safetensors file, whole or not at all, without ever holding all of its images.
 
@@ -82,18 +87,20 @@ def write_split(
     Parameters
     ----------
     labels
-        int64 (N,), CPU.
+        int64 (N,), CPU; or as `Split` has them.
     chunks
-        The images in order, uint8 (n, C, H, W), CPU.
+        The images in order, uint8 (n, C, H, W), CPU; or inputs of another kind, as `Split` has them.
     shape
-        (N, C, H, W).
+        (N, C, H, W), or that of other inputs.
     statistics
         Mean and std, by channel; what is None is that of these images.
     metadata
         Strings to keep beside the tensors, such as the source's options. The keys ``format``, ``classes``,
-        ``mean``, ``std`` and ``checksum`` are ours.
+        ``mean``, ``std``, ``checksum`` and ``task`` are ours.
     clean_labels
         int64 (N,), CPU: the labels before some were made wrong, kept beside them for whoever checks.
+    task
+        Of `data.tasks.TASKS`.
 
     Returns
     -------
@@ -108,23 +115,30 @@ def write_split(
     kept |= {} if clean_labels is None else {"clean_labels": clean_labels.contiguous()}
     metadata = dict(metadata or {})
     for key, value in metadata.items():
-        if key in _RESERVED:
+        if key in (*_RESERVED, "task"):
             raise ValueError(f"the metadata key {key!r} is reserved")
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata must map strings to strings, not {key!r} to {value!r}")
     for values in kept.values():
-        if problem := label_problem(values, classes):
+        if problem := label_problem(values, classes, task):
             raise ValleysError(f"{path} was not written: {problem}")
+    metadata |= {} if task == CLASSIFICATION else {"task": task}
     metadata |= {"format": _FORMAT, "classes": str(classes), "checksum": "0" * 64}
-    expected = ([_LONGEST] * shape[1] if given is None else given for given in statistics)
+    channels = 0 if task == "tokens" else shape[1]
+    statistics = ((), ()) if task == "tokens" else statistics
+    expected = ([_LONGEST] * channels if given is None else given for given in statistics)
     metadata |= {key: json.dumps(value) for key, value in zip(("mean", "std"), expected, strict=True)}
-    room = len(_header(metadata, shape, list(kept)))
-    size, tally, written = math.prod(shape), Tally(), hashlib.sha256()
+    chunks = iter(chunks)
+    first = next(chunks)
+    tensors = {**{name: (values.dtype, values.shape) for name, values in kept.items()}}
+    tensors["images"] = (first.dtype, tuple(shape))
+    room = len(_header(metadata, tensors))
+    size, tally, written = math.prod(shape) * first.itemsize, Tally(), hashlib.sha256()
 
     with atomic(path) as temporary, temporary.open("w+b", buffering=0) as file:
         begin = room + sum(values.nbytes for values in kept.values())
         file.seek(begin)
-        for chunk in chunks:
+        for chunk in itertools.chain([first], chunks):
             chunk = chunk.contiguous()
             if None in statistics:
                 tally.add(chunk)
@@ -138,7 +152,7 @@ def write_split(
             for by_channel, given in zip(found, statistics, strict=True)
         )
         metadata |= {"mean": json.dumps(mean), "std": json.dumps(std)}
-        shift = room - len(_header(metadata, shape, list(kept)))
+        shift = room - len(_header(metadata, tensors))
         digest, back, at = _sha(metadata, shape), hashlib.sha256(), begin
         while block := os.pread(file.fileno(), min(_BLOCK, begin + size - at), at):
             digest.update(block)
@@ -154,31 +168,20 @@ def write_split(
             digest.update(values.numpy())
         metadata["checksum"] = digest.hexdigest()
         file.seek(0)
-        _write(file, _header(metadata, shape, list(kept)))
+        _write(file, _header(metadata, tensors))
         for values in kept.values():
             _write(file, values.numpy())  # labels first: their bytes are aligned
     return mean, std
 
 
-def _header(metadata: Mapping[str, str], shape: Sequence[int], labels: Sequence[str] = ("labels",)) -> bytes:
-    """Return all that precedes the labels, which have these names, in a file."""
-    one = shape[0] * 8
-    middle = one * len(labels)
-    header = json.dumps(
-        {
-            "__metadata__": dict(sorted(metadata.items())),
-            **{
-                name: {"dtype": "I64", "shape": [shape[0]], "data_offsets": [k * one, (k + 1) * one]}
-                for k, name in enumerate(labels)
-            },
-            "images": {
-                "dtype": "U8",
-                "shape": list(shape),
-                "data_offsets": [middle, middle + math.prod(shape)],
-            },
-        },
-        separators=(",", ":"),
-    ).encode()
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, tuple[torch.dtype, Sequence[int]]]) -> bytes:
+    """Return all that precedes the tensors, of these types and shapes in this order, in a file."""
+    described, end = {}, 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        described[name] = {"dtype": _TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    about = {"__metadata__": dict(sorted(metadata.items())), **described}
+    header = json.dumps(about, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header
 
@@ -312,11 +315,12 @@ def load_split(path: str | Path, verify: bool = True, resident_mb: float = math.
     else:
         images, found = _read_resident(path, names)
         whole = lambda: _checksum(metadata, images, found) == metadata["checksum"]  # noqa: E731
-    problems = (shape_problem(images, values, classes, mean, std) for values in found)
+    task = metadata.get("task", CLASSIFICATION)
+    problems = (shape_problem(images, values, classes, mean, std, task) for values in found)
     problem = next(filter(None, problems), None)
     if not problem and verify and not whole():
         raise ValleysError(f"{path} is damaged: its contents do not match its SHA-256 checksum; {_REMEDY}")
-    problem = problem or next(filter(None, (label_problem(values, classes) for values in found)), None)
+    problem = problem or next(filter(None, (label_problem(each, classes, task) for each in found)), None)
     if problem:
         raise ValleysError(f"{path}: {problem}; {_REMEDY}")
-    return Split(images, found[0], classes, mean, std)
+    return Split(images, found[0], classes, mean, std, task)

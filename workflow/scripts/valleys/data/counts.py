@@ -8,7 +8,7 @@ files is for `prepare_dataset` to say; here they are then just not counted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from valleys.data.options import DATASET_OPTIONS
@@ -16,13 +16,17 @@ from valleys.data.options import DATASET_OPTIONS
 
 @dataclass(frozen=True)
 class Count:
-    """Images in train and test; (C, H, W) and classes where they are known; whether all were counted."""
+    """Images in train and test; (C, H, W) and classes where they are known; whether all were counted.
+
+    ``itemsize``: bytes of one number.
+    """
 
     train: int
     test: int
-    shape: tuple[int, int, int] | None
+    shape: tuple[int, ...] | None
     classes: int | None
     exact: bool
+    itemsize: int
 
 
 def count(spec: Mapping[str, Any]) -> Count | None:
@@ -48,12 +52,18 @@ def count(spec: Mapping[str, Any]) -> Count | None:
         return None
     module = source.module()
     try:
-        train, test = (module.count(spec[part]) for part in ("train", "test"))
+        train = module.count(spec["train"])
+        if spec["test"] is None:  # rows are cut off
+            test = replace(train, images=train.images - spec["train_size"])
+            train = replace(train, images=spec["train_size"])
+        else:
+            test = module.count(spec["test"])
+        shape = module.shape(spec) if hasattr(module, "shape") else train.shape
     except Exception:  # zipfile, numpy and pyarrow raise many types; a package may be absent here
         return None
-    shape = train.shape
     if spec.get("size"):
         shape = (1 if spec.get("grayscale") else 3, spec["size"], spec["size"])
-    if not train.images or not test.images:
+    if train.images < 1 or test.images < 1:
         return None
-    return Count(train.images, test.images, shape, train.classes, train.exact and test.exact)
+    exact = train.exact and test.exact
+    return Count(train.images, test.images, shape, train.classes, exact, train.itemsize)

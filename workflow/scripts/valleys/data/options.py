@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from valleys import factories
+from valleys.data.tasks import CLASSIFICATION, TASKS, task_of
 from valleys.errors import ValleysError
 from valleys.options import Option, block_schema, check_name, check_options
 from valleys.storage import files
@@ -25,7 +26,7 @@ class Size:
 
     train: int
     test: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     known: bool = True
 
@@ -59,6 +60,8 @@ class Source:
         ``count(value of an option in files) -> PartCount``, and needs no torch.
     encoded
         Whether images must be decoded, which takes time and can be done by several threads.
+    tasks
+        Whether its labels may be those of any task, and not just one class an image.
     upstream
         Name of the data set in the library that reads it.
     expected
@@ -73,6 +76,7 @@ class Source:
     suffixes: tuple[str, ...] = ()
     counted: bool = False
     encoded: bool = False
+    tasks: bool = False
     upstream: str = ""
     expected: str = ""
 
@@ -109,6 +113,12 @@ _IMAGES = 10**10
 _NUMBER = 1e6  # of means and deviations of pixels in [0, 1]
 
 COMMON_OPTIONS: dict[str, Option] = {
+    "task": Option(
+        "choice",
+        f"what inputs and labels are (docs/options.md, Tasks); left out, {CLASSIFICATION}",
+        choices=tuple(TASKS),
+        examples=("regression",),
+    ),
     "split": Option(
         "choice",
         "fixed: train and test images as the source has them; by_seed: both together are cut anew for each "
@@ -132,11 +142,16 @@ COMMON_OPTIONS: dict[str, Option] = {
     ),
     "subset_seed": Option("int", "seed of those subsets", default=0, minimum=0, maximum=MAX_SEED),
     "classes": Option(
-        "int", "number of classes; left out, the largest training label plus one", minimum=2, maximum=10**7
+        "int",
+        "number of classes, or of tokens; left out, the largest training label plus one; of a regression, "
+        "the numbers in a label",
+        minimum=1,
+        maximum=10**7,
     ),
     "mean": Option(
         "numbers",
-        "subtracted from pixels in [0, 1], by channel; left out, the train set's mean",
+        "subtracted from pixels in [0, 1], or from other numbers, by channel (the second axis); left out, "
+        "the train set's mean",
         minimum=-_NUMBER,
         maximum=_NUMBER,
     ),
@@ -257,8 +272,26 @@ DATASET_OPTIONS: dict[str, Source] = {
         counted=True,
         encoded=True,
     ),
+    "table": Source(
+        "CSV or Parquet files with a row an example: columns of numbers, or of lists of them",
+        "table",
+        {
+            "train": Option("path", "training file, .csv or .parquet", required=True),
+            "test": Option("path", "test file; left out, rows of the training file are cut off at random"),
+            "train_size": Option(
+                "int", "without test: training rows; the rest is test", minimum=1, maximum=_IMAGES
+            ),
+            "split_seed": Option("int", "seed of that cut", default=0, minimum=0, maximum=MAX_SEED),
+            "inputs": Option("names", "columns of the inputs; left out, all but the labels"),
+            "labels": Option("names", "columns of the labels; of task tokens, left out, the inputs"),
+        },
+        files=("train", "test"),
+        counted=True,
+        tasks=True,
+    ),
     "numpy": Source(
-        "npz files with the arrays images (N, H, W[, C]), uint8, and labels (N), integer",
+        "npz files with the arrays images (N, H, W[, C]), uint8, and labels (N), integer; or inputs, numbers "
+        "as the network takes them, (N, ...), and labels as the task has them",
         "npz",
         {
             "train": Option("path", "training npz file", required=True),
@@ -266,10 +299,12 @@ DATASET_OPTIONS: dict[str, Source] = {
         },
         files=("train", "test"),
         counted=True,
+        tasks=True,
     ),
     "callable": Source(
         "a callable of the user's that returns (train images, labels), (test images, labels): images uint8, "
-        "as arrays (N, H, W[, C]) or torch tensors (N[, C], H, W), and labels (N), integer",
+        "as arrays (N, H, W[, C]) or torch tensors (N[, C], H, W), and labels (N), integer; or inputs "
+        "that are other numbers, (N, ...), and labels as the task has them; or two loaders of such batches",
         "callables",
         {
             "factory": Option(
@@ -281,6 +316,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             ),
         },
         files=("files",),
+        tasks=True,
     ),
 }
 
@@ -342,7 +378,7 @@ def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
     if "grayscale" in spec:
         return 1 if spec["grayscale"] else 3, spec["size"]
     size = DATASET_OPTIONS[spec["source"]].size_of(spec)
-    return (size.shape[0], min(size.shape[1:])) if size.known else (None, None)
+    return (size.shape[0], min(size.shape[1:], default=0)) if size.known else (None, None)
 
 
 def check_channels(name: str, key: str, values: Sequence[float], channels: int | None) -> None:
@@ -395,8 +431,11 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         **check_options(where, given, options, f"the source {source!r}", or_null=True),
     }
     for key, option in options.items():
-        if option.kind == "numbers" and filled[key] is None:
+        if (option.kind == "numbers" or key == "task") and filled[key] is None:
             del filled[key]  # not in the params of data sets prepared before there were any
+    _check_task(where, filled)
+    if source == "table":
+        _check_table(where, filled)
     if "factory" in filled:
         filled["factory"], filled["kwargs"] = factories.check(where, filled["factory"], filled["kwargs"])
     size = DATASET_OPTIONS[source].size_of(filled)
@@ -406,6 +445,47 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     for key in {"mean", "std"} & set(filled):
         check_channels(name, key, filled[key], image_shape(filled)[0])
     return filled
+
+
+def _check_task(where: str, spec: dict[str, Any]) -> None:
+    """Check what hangs on the task; the usual one is not kept, as it says nothing."""
+    task = task_of(spec)
+    if task == CLASSIFICATION:
+        spec.pop("task", None)
+        if spec["classes"] == 1:
+            raise ValleysError(f"{where}.classes: 1; of a classification it must be at least 2")
+        return
+    if spec["label_noise"]:
+        raise ValleysError(
+            f"{where}.label_noise: {spec['label_noise']:g} of a {task}; only labels that are one class an "
+            "image are made wrong: leave it out"
+        )
+    source, takes = spec["source"], [name for name, one in DATASET_OPTIONS.items() if one.tasks]
+    if source not in takes:
+        raise ValleysError(
+            f"{where}.task: {task!r}, but the source {source!r} has images with one class each; "
+            f"these have other labels: {', '.join(takes)}"
+        )
+    if task == "tokens":
+        for key in ("mean", "std"):
+            if key in spec:
+                raise ValleysError(
+                    f"{where}.{key}: {spec[key]!r}, but tokens are not normalised; leave it out"
+                )
+
+
+def _check_table(where: str, spec: Mapping[str, Any]) -> None:
+    """Check that rows to test on are either a file's or cut off, and that labels are named."""
+    if (spec["test"] is None) == (spec["train_size"] is None):
+        both = "are both" if spec["test"] else "are neither"
+        raise ValleysError(
+            f"{where}: test and train_size {both} given; give test, a file of its own, or train_size, the "
+            "rows of train that are not cut off to test on"
+        )
+    if spec["labels"] is None and task_of(spec) != "tokens":
+        raise ValleysError(
+            f"{where}.labels: missing; name the column that has the labels of this {task_of(spec)}"
+        )
 
 
 def schema() -> dict[str, Any]:

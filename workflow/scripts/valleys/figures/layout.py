@@ -232,3 +232,12 @@ def ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
     axes.set_xticks(ratios, [plain_number(c) for c in ratios])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(min(ratios) / 1.25, max(ratios) * 1.25)
+
+
+def without_accuracy(axes: Axes) -> None:
+    """Leave a panel of accuracies empty, and say why."""
+    axes.set_axis_off()
+    axes.text(
+        0.5, 0.5, "no accuracy: labels are no classes", transform=axes.transAxes,
+        ha="center", va="center", color=GREY,
+    )  # fmt: skip

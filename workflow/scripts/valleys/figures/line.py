@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from valleys.figures.frames import Data, Floats, Spec, by_cell, finite_of, mean_band
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid, split_handles
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    linear_axis,
+    log_axis,
+    panel_grid,
+    split_handles,
+    without_accuracy,
+)
 from valleys.figures.style import GREY, PALE, SHADE, SPLITS, Look
 from valleys.figures.wording import counted, interval_of, listed, percent, recipe_note
 from valleys.results import measures
@@ -141,6 +149,9 @@ def _change_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
 
 def _error_panel(axes: Axes, line: _Line, level: float, look: Look) -> None:
     """Draw the classification error."""
+    if not len(finite_of([line.values[f"{split}_accuracy"] for split in SPLITS])):
+        without_accuracy(axes)
+        return
     bands = {split: mean_band(100 * (1 - line.values[f"{split}_accuracy"]), level) for split in SPLITS}
     _splits(axes, line, bands, look, lowest=False)
     linear_axis(axes)

@@ -11,7 +11,15 @@ from matplotlib.ticker import MaxNLocator
 
 from valleys.figures.frames import Data, Spec, by_cell, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, log_axis, panel_grid, split_handles
+from valleys.figures.layout import (
+    STEPS,
+    add_heading,
+    add_legend,
+    log_axis,
+    panel_grid,
+    split_handles,
+    without_accuracy,
+)
 from valleys.figures.style import GREY, INK, PALE, SPLITS, Look
 from valleys.figures.wording import counted, listed, mean_of, number, percent, recipe_note
 
@@ -55,6 +63,9 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
         row[0].set_ylabel("loss [nats]")
         if len(losses) and losses.min() > 0 and losses.max() / losses.min() > 3:
             log_axis(row[0], losses.min(), losses.max())
+        if not len(finite_of(part[["train_accuracy", "test_accuracy"]])):
+            without_accuracy(row[1])
+            continue
         row[1].set_ylabel("accuracy [%]")
         row[1].set_ylim(*_accuracy_limits(part))
     handles = [*split_handles(look, "train (as trained)", "test"), Patch(fc=PALE, label="averaged by SWA")]
@@ -99,8 +110,9 @@ def _at_the_end(part: pd.DataFrame) -> str:
     tests = tests.loc[tests.groupby("seed")["epoch"].idxmax()]
     words = f"train loss {number(mean_of(ends['train_loss']))} nats"
     if len(tests):
-        words += f", test loss {number(mean_of(tests['test_loss']))} nats, test accuracy"
-        words += f" {percent(mean_of(tests['test_accuracy']))}"
+        words += f", test loss {number(mean_of(tests['test_loss']))} nats"
+        if tests["test_accuracy"].notna().any():
+            words += f", test accuracy {percent(mean_of(tests['test_accuracy']))}"
     return words
 
 

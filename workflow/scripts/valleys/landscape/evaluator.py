@@ -299,7 +299,7 @@ class Evaluator:
                 if self.metric is not None:  # counted first, as a loss may write into the outputs
                     hits = hits + self.metric(losses.full_outputs(outputs), labels).sum(dtype=torch.float64)
                 elif on.classed:
-                    hits = hits + (outputs.argmax(1) == labels.long()).sum()
+                    hits = hits + self.loss.hits(outputs, labels)
                 values = self.loss(losses.full_outputs(outputs), labels)
                 total = total + values.sum(dtype=torch.float64)
                 if name in self.drawn_from:
@@ -346,7 +346,7 @@ def evaluator_for(
         model,
         train,
         test,
-        losses.build(spec["loss"]),
+        losses.build(spec["loss"], splits[0].task),
         bn=block["bn"],
         method=settings["method"],
         batch_size=settings["batch_size"],

@@ -94,7 +94,7 @@ def bias_level(evaluator: Evaluator) -> float:
     loss = evaluator.loss.loss
     named = isinstance(loss, ByName) and loss.name == "cross_entropy"
     weighted = evaluator.loss.weighted
-    plain = weighted is not None and weighted.function is F.cross_entropy and weighted.weight is None
+    plain = getattr(weighted, "function", None) is F.cross_entropy and weighted.weight is None
     labels = torch.cat(list(evaluator.train_batches.labels()))
     if not (named or (plain and not weighted.label_smoothing)) or labels.dim() != 1:
         return math.nan

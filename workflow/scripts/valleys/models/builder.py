@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from valleys import factories
+from valleys.data.tasks import CLASSIFICATION, TASKS
 from valleys.errors import ValleysError
 from valleys.models.architectures import BUILDERS, PreActBlock
 from valleys.models.layers import LayerMaker, classifier_name, init_norm_weights
 from valleys.models.options import ARCHS, validate_spec
 from valleys.networks import bn_refresh, checks, copies
+from valleys.networks.adapter import Adapter, scored, scores_of
 from valleys.networks.batch_norm import bn_policy, has_unseen_bn
 from valleys.networks.tensors import random_numbers_kept
 
@@ -31,7 +34,9 @@ GAINS = {
 }
 
 
-def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def build(
+    spec: Mapping[str, Any], *, in_shape: tuple[int, ...], classes: int, task: str = CLASSIFICATION
+) -> nn.Module:
     """Build the network that `spec` describes, with initial weights from the global random generator.
 
     Parameters
@@ -40,22 +45,34 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
         Config block of a model, ``{"arch": name, option: value, ...}``; see :data:`ARCHS`. Or
         ``{"factory": "module:attribute", "kwargs": {...}}``: see :func:`from_factory`.
     in_shape
-        Channels, height and width of one image; images come as floats (N, C, H, W), already normalised.
+        Channels, height and width of one image; images come as floats (N, C, H, W), already normalised. Or
+        the shape of one input of another kind (`valleys.data.split.Split`).
     classes
-        Number of logits.
+        Number of logits, of tokens, or of numbers in a label.
+    task
+        Of `valleys.data.tasks.TASKS`.
 
     Raises
     ------
     ValleysError
-        When the spec is wrong or the architecture cannot take images of that size.
+        When the spec is wrong or the architecture cannot take images of that size, or is none for the task.
     """
     spec = validate_spec(spec)
     if "factory" in spec:
-        return from_factory(spec, in_shape, classes)
+        return from_factory(spec, in_shape, classes, task)
     arch = spec["arch"]
-    _, height, width = in_shape
+    if not TASKS[task].archs:
+        raise ValleysError(
+            f"model.arch: {arch!r} is none for {task}; give a network of your own, factory: module:attribute"
+        )
     least = ARCHS[arch].min_size
-    if min(height, width) < least:
+    if len(in_shape) != 3 and arch != "mlp":
+        raise ValleysError(
+            f"model.arch: {arch!r} takes images (C, H, W), but inputs have the shape {in_shape}; take mlp, "
+            "or give a network of your own, factory: module:attribute"
+        )
+    if len(in_shape) == 3 and min(in_shape[1:]) < least:
+        _, height, width = in_shape
         fits = ", ".join(name for name, other in ARCHS.items() if other.min_size <= min(height, width))
         raise ValleysError(
             f"model.arch: {arch!r} needs images of at least {least}x{least}, got {height}x{width} "
@@ -72,30 +89,45 @@ def build(spec: Mapping[str, Any], *, in_shape: tuple[int, int, int], classes: i
     return model
 
 
-def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Build a user's own network and check that it maps images to logits.
+def from_factory(
+    spec: Mapping[str, Any], in_shape: tuple[int, ...], classes: int, task: str = CLASSIFICATION
+) -> nn.Module:
+    """Build a user's own network and check that it maps images to logits, or as the task has it.
 
     The factory is called with its ``kwargs`` and, as far as its signature names them and ``kwargs`` does not
     set them, ``num_classes`` and ``classes`` (the number of classes), ``in_chans`` and ``in_channels`` (those
-    of an image) and ``in_shape`` (channels, height, width). One that takes ``**kwargs`` is called again with
-    ``num_classes``, and then ``in_chans``, if its network does not fit the images without. What it draws from
-    torch's global generator follows the caller's seed.
+    of an image) and ``in_shape`` (channels, height, width); for rows of numbers ``in_features``, for a
+    regression ``out_features``, for tokens ``vocab_size``. A network that returns more than its scores, and
+    these as ``logits`` or ``out``, is made to return them alone (`adapter.scores_of`).
+
+    A factory that takes ``**kwargs`` is called again with ``num_classes``, and then ``in_chans``, if its
+    network does not fit the images without. What it draws from torch's global generator follows the caller's
+    seed.
 
     Raises
     ------
     ValleysError
         When the factory cannot be found or raises; when what it returns is no module of float32 parameters
-        that maps two images, in eval mode, to logits of shape (2, classes); when it cannot be copied or is no
-        function of its weights and of each image (`valleys.networks`); or when a batch-norm layer is not
-        one whose statistics can be recomputed (`valleys.networks.bn_refresh.refresh_bn`).
+        that maps two images, in eval mode, to logits of shape (2, classes), or as the task has it; when it
+        cannot be copied or is no function of its weights and of each image (`valleys.networks`); or when a
+        batch-norm layer is not one whose statistics can be recomputed
+        (`valleys.networks.bn_refresh.refresh_bn`).
     """
     factory = spec["factory"]
     values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
-    values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
+    if task == "tokens":
+        values |= {"vocab_size": classes}
+    elif len(in_shape) == 1:
+        values |= {"in_features": in_shape[0]}
+    else:
+        values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
+    values |= {"out_features": classes} if task == "regression" else {}
     make = factories.resolve(factory)
     given = factories.offered(make, values, spec["kwargs"])
-    guesses = factories.guesses(make, given, {key: values[key] for key in ("num_classes", "in_chans")})
-    model = _first_that_fits(factory, [(make, arguments) for arguments in guesses], in_shape, classes)
+    known = {key: values[key] for key in ("num_classes", "in_chans") if key in values}
+    wanted = _Wanted(tuple(in_shape), classes, task)
+    guesses = factories.guesses(make, given, known)
+    model = _first_that_fits(factory, [(make, arguments) for arguments in guesses], wanted)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32 or not parameter.requires_grad:
             what = f"is {parameter.dtype}" if parameter.dtype != torch.float32 else "requires no gradient"
@@ -108,25 +140,60 @@ def from_factory(spec: Mapping[str, Any], in_shape: tuple[int, int, int], classe
         first = places.setdefault((tensor.data_ptr(), tensor.numel()), name) if tensor.numel() else name
         if first != name:
             raise ValleysError(
-                f"factory {factory!r}: {first} and {name} are one tensor; weights files keep no tied weights"
+                f"factory {factory!r}: {first} and {name} are one tensor; weights files keep no tied "
+                "weights; have the network made without (tie_word_embeddings=False)"
             )
     if not any(True for _ in model.parameters()):
         raise ValleysError(
             f"factory {factory!r} returns a module without parameters; there is nothing to train"
         )
     try:
-        _can_be_probed(model, in_shape)
+        _can_be_probed(model, wanted)
     except ValleysError as error:
         raise ValleysError(f"factory {factory!r}: {error}") from error
     return model
 
 
-def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """What a network is to map to what."""
+
+    in_shape: tuple[int, ...]
+    classes: int
+    task: str
+
+    def inputs(self, n: int) -> Tensor:
+        """Return inputs, drawn always alike."""
+        generator = torch.Generator().manual_seed(0)
+        if self.task == "tokens":
+            return torch.randint(0, self.classes, (n, *self.in_shape), generator=generator)
+        return torch.rand(n, *self.in_shape, generator=generator) - 0.5
+
+    def zeros(self, n: int) -> Tensor:
+        """Return inputs of zeros."""
+        return torch.zeros(n, *self.in_shape, dtype=torch.int64 if self.task == "tokens" else torch.float32)
+
+    def outputs(self, n: int) -> tuple[int, ...]:
+        """Return the shape of outputs."""
+        if self.task == "tokens":
+            return n, *self.in_shape, self.classes
+        if self.task == "segmentation":
+            return n, self.classes, *self.in_shape[1:]
+        return n, self.classes
+
+    def fits(self, outputs: Tensor, n: int) -> bool:
+        """Whether outputs are of that shape; one number of a regression needs no axis of its own."""
+        shape, wanted = tuple(outputs.shape), self.outputs(n)
+        is_flat = self.task == "regression" and self.classes == 1 and shape == (n,)
+        return outputs.is_floating_point() and (shape == wanted or is_flat)
+
+
+def _can_be_probed(model: nn.Module, wanted: _Wanted) -> None:
     """Raise unless a network can be copied after a step of training and is a function of its weights.
 
     Both are needed when it has been trained, and are known before.
     """
-    images = torch.rand(4, *in_shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    images = wanted.inputs(4)
     trained = copies.twin(model).train()
     with random_numbers_kept(torch.device("cpu")):
         with contextlib.suppress(Exception):  # what is wrong with it, training will say
@@ -135,7 +202,7 @@ def _can_be_probed(model: nn.Module, in_shape: tuple[int, int, int]) -> None:
 
 
 def _first_that_fits(
-    factory: str, calls: Iterable[tuple[Any, Mapping[str, Any]]], in_shape: tuple[int, int, int], classes: int
+    factory: str, calls: Iterable[tuple[Any, Mapping[str, Any]]], wanted: _Wanted
 ) -> nn.Module:
     """Make one call (callable, arguments) after the other until its network maps images to logits.
 
@@ -150,35 +217,43 @@ def _first_that_fits(
                 raise ValleysError(
                     f"factory {factory!r} returns {type(model).__name__}; it must be a torch.nn.Module"
                 )
-            _dry_run(factory, model, in_shape, classes)
-            return model
+            return _dry_run(factory, model, wanted)
         except ValleysError as error:
             errors.append(error)
     raise errors[0]
 
 
 @torch.no_grad()
-def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], classes: int) -> None:
-    """Raise unless a module maps two images to logits; its mode and the random state stay as they are."""
-    images = torch.zeros(2, *in_shape)
+def _dry_run(factory: str, model: nn.Module, wanted: _Wanted) -> nn.Module:
+    """Return a module that maps two images to logits; its mode and the random state stay as they are.
+
+    It is the one given, or one that returns its scores alone.
+    """
+    images = wanted.zeros(2)
+    of = f"it must map inputs {tuple(images.shape)} to {wanted.outputs(2)}"
+    if wanted.task == CLASSIFICATION and len(wanted.in_shape) == 3:
+        of = f"it must map images {tuple(images.shape)} to logits (2, {wanted.classes})"
     with torch.random.fork_rng(devices=[]), copies.evaluating(model):
         try:
-            logits = factories.call(factory, model, {}, images)
+            outputs = factories.call(factory, model, {}, images)
         except ValleysError as error:
-            channels, height, width = in_shape
             raise ValleysError(
-                f"{error}; images here have {channels} channel{'s' * (channels > 1)} of {height} x {width} "
-                "pixels: set the network for them in kwargs, or name a function of your own that does"
+                f"{error}; {_described(wanted)}: set the network for them in kwargs, or name a function of "
+                "your own that does"
             ) from error
-    wanted = f"it must map images {tuple(images.shape)} to logits (2, {classes})"
-    if not isinstance(logits, Tensor):
-        raise ValleysError(f"factory {factory!r}: the network returns {type(logits).__name__}; {wanted}")
-    if tuple(logits.shape) != (2, classes) or not logits.is_floating_point():
-        kind = "" if logits.is_floating_point() else f" of {logits.dtype}"
-        raise ValleysError(
-            f"factory {factory!r}: the network returns the shape {tuple(logits.shape)}{kind}; {wanted}, one "
-            "for each class (kwargs can set the number)"
+    scores = scores_of(outputs)
+    if not isinstance(scores, Tensor):
+        raise ValleysError(f"factory {factory!r}: the network returns {type(scores).__name__}; {of}")
+    if not wanted.fits(scores, 2):
+        kind = "" if scores.is_floating_point() else f" of {scores.dtype}"
+        each = (
+            "one for each class (kwargs can set the number)" if wanted.task == CLASSIFICATION else wanted.task
         )
+        raise ValleysError(
+            f"factory {factory!r}: the network returns the shape {tuple(scores.shape)}{kind}; {of}, {each}"
+        )
+    if scores is not outputs:
+        model = Adapter(model, scored)
     with torch.random.fork_rng(devices=[]):
         try:
             bn_policy(model, "frozen")
@@ -186,6 +261,16 @@ def _dry_run(factory: str, model: nn.Module, in_shape: tuple[int, int, int], cla
                 bn_refresh.refreshed_logits(model, [images])
         except ValleysError as error:
             raise ValleysError(f"factory {factory!r}: {error}") from error
+    return model
+
+
+def _described(wanted: _Wanted) -> str:
+    """Return what inputs are, in words."""
+    if len(wanted.in_shape) == 3:
+        channels, height, width = wanted.in_shape
+        return f"images here have {channels} channel{'s' * (channels > 1)} of {height} x {width} pixels"
+    kind = f" of {wanted.classes} tokens" if wanted.task == "tokens" else ""
+    return f"inputs here have the shape {wanted.in_shape}{kind}"
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from valleys.data.inputs import leaves, mapped
 from valleys.data.loaders import TRIED, Batches
 from valleys.errors import ValleysError
 from valleys.factories import one_line
-from valleys.models.losses import ByName, PerImage, Totals, full_outputs
+from valleys.models.losses import ByName, OfParts, OfTorch, PerImage, Totals, full_outputs
 
 #: Of outputs that a loss is tried on at once, at most.
 NUMBERS = 2**22
@@ -38,8 +38,9 @@ class OnSet:
     factor
         The loss is the mean of the images' values times this: images over the sum of weights.
     classed
-        The number of images whose label is a class; the accuracy is a share of these. 0 where outputs are no
-        class scores (N, C), C > 1, or labels no classes (N,): there is no accuracy.
+        The number of images whose label is a class; the accuracy is a share of these. Of `losses.OfParts`, of
+        tokens or pixels that count. 0 where outputs are no class scores (N, C), C > 1, or labels no classes
+        (N,): there is no accuracy.
     """
 
     factor: float
@@ -115,7 +116,7 @@ class _Trial:
     @property
     def known(self) -> bool:
         """Whether the loss is a cross-entropy or the like that needs no trial."""
-        return isinstance(self.loss.loss, ByName) or self.loss.weighted is not None
+        return isinstance(self.loss.loss, ByName) or isinstance(self.loss.weighted, OfParts | OfTorch)
 
     def outputs(self, images: Tensor, labels: Tensor) -> tuple[Any, Tensor, Tensor]:
         """Return outputs and what they are of: a whole batch where the network takes no part of one."""
@@ -178,14 +179,16 @@ class _Trial:
     def on_set(self, outputs: Any, labels: Tensor) -> OnSet:
         """Check all labels against the columns of outputs; return how values make the loss of the set."""
         if not isinstance(outputs, Tensor):
-            return OnSet(1.0, 0)
-        columns = outputs.shape[1] if outputs.dim() > 1 else 1
+            return OnSet(self.loss.factor(self.batches.labels()), 0)
         weighted = self.loss.weighted
+        if isinstance(weighted, OfParts):
+            outputs = weighted.aligned(outputs, labels)[0]
+        columns = outputs.shape[1] if outputs.dim() > 1 else 1
         if self.known and columns == 1:
             raise _one_column(outputs)
         if labels.is_floating_point() or labels.is_complex():
-            return OnSet(1.0, 0)
-        ignored = -100 if weighted is None else weighted.ignore_index
+            return OnSet(self.loss.factor(self.batches.labels()), 0)
+        ignored = getattr(weighted, "ignore_index", -100)
         classed, outside = 0, None
         for i, each in enumerate(self.batches.labels()):
             each = each.long()
@@ -202,10 +205,13 @@ class _Trial:
             )
         if outside is not None and outputs.is_cuda:
             self.on_cpu(outputs, outside)
-        weight = None if weighted is None else weighted.weight
+        weight = getattr(weighted, "weight", None)
         if weight is not None and (weight.shape != (columns,) or not weight.isfinite().all()):
             of = "that are not finite" if weight.shape == (columns,) else f"of shape {tuple(weight.shape)}"
             raise ValleysError(f"loss: it has weights {of} for {columns} outputs; give a number a column")
+        if isinstance(weighted, OfParts):
+            classed = int(sum(weighted.weights(each) for each in self.batches.labels()))
+            return OnSet(self.loss.factor(self.batches.labels()), classed)
         scores = outputs.dim() == 2 and columns > 1 and labels.dim() == 1 and outside is None
         return OnSet(self.loss.factor(self.batches.labels()), classed if scores else 0)
 

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from valleys import factories
 from valleys.data.inputs import mapped
+from valleys.data.tasks import CLASSIFICATION, IGNORED, TASKS
 from valleys.errors import ValleysError
 from valleys.models.options import LOSSES
 from valleys.models.precision import at_least_fp32
@@ -22,14 +24,52 @@ from valleys.models.precision import at_least_fp32
 Loss = Callable[[Any, Tensor], Tensor]
 
 
-def build(spec: Mapping[str, Any]) -> Loss:
-    """Return ``loss(logits (N, C), labels (N,)) -> (N,)`` for a checked config block.
+def build(spec: Mapping[str, Any], task: str = CLASSIFICATION) -> Loss:
+    """Return ``loss(outputs, labels) -> (N,)`` for a checked config block.
 
-    ``{"name": "cross_entropy"}`` in nats; ``{"name": "label_smoothing", "smoothing": 0.1}`` (Szegedy et al.
-    2016); ``{"name": "focal", "gamma": 2}`` (Lin et al. 2017, eq. 4); ``{"name": "mse"}``, the mean over
-    classes of the squared distance between logits and one-hot labels. Labels are integers of any width.
+    Of a classification, of logits (N, C) and labels (N,): ``{"name": "cross_entropy"}`` in nats;
+    ``{"name": "label_smoothing", "smoothing": 0.1}`` (Szegedy et al. 2016); ``{"name": "focal", "gamma": 2}``
+    (Lin et al. 2017, eq. 4); ``{"name": "mse"}``, the mean over classes of the squared distance between
+    logits and one-hot labels. Labels are integers of any width. Of a regression ``mse`` is the mean over the
+    numbers of a label; of tokens and segmentation ``cross_entropy`` is that of each token or pixel
+    (`OfParts`).
+
+    ``{"factory": "module:attribute", "kwargs": {...}}`` is what a user's callable returns, for `PerImage`.
+
+    Parameters
+    ----------
+    task
+        Of `valleys.data.tasks.TASKS`.
+
+    Raises
+    ------
+    ValleysError
+        For a loss that the task has not; for a factory that cannot be found, raises, or returns no callable.
     """
-    return ByName(spec["name"], _formula(spec))
+    if "factory" in spec:
+        made = factories.call(spec["factory"], factories.resolve(spec["factory"]), spec.get("kwargs", {}))
+        if not callable(made) or isinstance(made, type):
+            raise ValleysError(
+                f"factory {spec['factory']!r} returns {type(made).__name__}; it must return a loss, which is "
+                "called with (outputs, labels)"
+            )
+        return made
+    name = spec["name"]
+    if name not in TASKS[task].losses:
+        raise ValleysError(f"loss: {name!r} is none of a {task}; {losses_of(task)}")
+    if task == "regression":
+        return squared_error
+    return OfParts(task) if task in IGNORED else ByName(name, _formula(spec))
+
+
+def losses_of(task: str) -> str:
+    """Return what may be written for the loss of a task, in words."""
+    return f"write {', '.join(TASKS[task].losses)}, or factory: module:attribute for one of your own"
+
+
+def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over the numbers of a label of the squared distance to outputs as many, shape (N,)."""
+    return (outputs.reshape(labels.shape) - labels).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +129,9 @@ class PerImage:
         (as they are, or in a `functools.partial`), are taken apart: with class weights or ``ignore_index``
         their mean is one over weights, here those of the whole set (`factor`).
 
+        A loss of which examples count differently has a method ``weights(labels)``, the sum of their weights,
+        and ``values(outputs, labels)``, each value times its weight, as `OfParts` has.
+
         Or the name of a loss of `build` that has no options, or a config block of one.
 
     Raises
@@ -98,8 +141,9 @@ class PerImage:
     """
 
     def __init__(self, loss: Loss | str | Mapping[str, Any]) -> None:
-        self.loss = _as_loss(loss)
-        self.weighted = _of_torch(self.loss)
+        self.loss = loss.loss if isinstance(loss, PerImage) else _as_loss(loss)
+        own = all(callable(getattr(self.loss, name, None)) for name in ("values", "weights"))
+        self.weighted = self.loss if own else _of_torch(self.loss)
 
     def __call__(self, outputs: Any, labels: Tensor) -> Tensor:
         """Return the loss of each image, shape (N,)."""
@@ -108,7 +152,7 @@ class PerImage:
             if values.dim() == 1:
                 return values
             # Of probabilities the mean is one over numbers, of classes one over weights.
-            return values.flatten(1).mean(1) if labels.is_floating_point() else values.flatten(1).sum(1)
+            return values.flatten(1).sum(1) if self._weighs(labels) else values.flatten(1).mean(1)
         values = self.loss(outputs, labels)
         if not isinstance(values, Tensor) or values.is_complex():
             got = "complex numbers" if isinstance(values, Tensor) else type(values).__name__
@@ -122,6 +166,30 @@ class PerImage:
         if values.dim() == 1:
             return values
         return (values if values.is_floating_point() else values.double()).flatten(1).mean(1)
+
+    def _weighs(self, labels: Tensor) -> bool:
+        """Whether the mean is one over weights: torch's is not, of labels that are probabilities."""
+        is_torchs = isinstance(self.weighted, OfTorch)
+        return self.weighted is not None and not (is_torchs and labels.is_floating_point())
+
+    def batch_mean(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a batch by its values: their mean, or over the weights of its labels."""
+        if not self._weighs(labels):
+            return values.mean()
+        return values.sum() / (self.weighted.weights(labels) or 1.0)
+
+    def counted(self, labels: Tensor) -> float:
+        """Return of how many labels the accuracy of a batch is a share."""
+        return self.weighted.weights(labels) if isinstance(self.weighted, OfParts) else len(labels)
+
+    def hits(self, outputs: Any, labels: Tensor) -> Tensor | None:
+        """Return how many labels are those of the greatest score; None where outputs are no class scores."""
+        if isinstance(self.weighted, OfParts):
+            return self.weighted.hits(outputs, labels)
+        is_scores = isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
+        if not is_scores or labels.dim() != 1 or labels.is_floating_point():
+            return None
+        return (outputs.argmax(1) == labels.long()).sum()
 
     def factor(self, labels: Iterable[Tensor]) -> float:
         """Return what the mean of the values is to be multiplied by for the loss of a set.
@@ -143,7 +211,7 @@ class PerImage:
         """
         images, weights = 0, 0.0
         for each in labels:
-            if self.weighted is None or each.is_floating_point():
+            if not self._weighs(each):
                 return 1.0
             images += len(each)
             weights += self.weighted.weights(each)
@@ -202,7 +270,55 @@ class Totals:
 
 
 @dataclass(frozen=True)
-class _Weighted:
+class OfParts:
+    """Cross-entropy in nats of each token or pixel that counts; the loss of a set is the mean over these.
+
+    So a set's loss does not hang on how much of which example is padding.
+
+    Parameters
+    ----------
+    task
+        ``tokens``: scores (N, T, V) at a token are for the next one; labels (N, T).
+        ``segmentation``: scores (N, C, H, W); labels (N, H, W).
+    """
+
+    task: str
+    weight: Tensor | None = None
+
+    @property
+    def ignore_index(self) -> int:
+        """The label of what does not count."""
+        return IGNORED[self.task]
+
+    def aligned(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores (N, C, ...) with the label (N, ...) of each."""
+        scores = outputs[:, :-1].transpose(1, 2) if self.task == "tokens" else outputs
+        return scores, self._wanted(labels)
+
+    def _wanted(self, labels: Tensor) -> Tensor:
+        return (labels[:, 1:] if self.task == "tokens" else labels).long()
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum over each example's parts, shape (N,)."""
+        return self.values(outputs, labels).flatten(1).sum(1)
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the value of each part, 0 of one that does not count."""
+        scores, wanted = self.aligned(outputs, labels)
+        return F.cross_entropy(scores, wanted, ignore_index=self.ignore_index, reduction="none")
+
+    def weights(self, labels: Tensor) -> float:
+        """Return how many parts count."""
+        return float((self._wanted(labels) != self.ignore_index).sum())
+
+    def hits(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return how many parts have the greatest score where their label is."""
+        scores, wanted = self.aligned(outputs, labels)
+        return ((scores.argmax(1) == wanted) & (wanted != self.ignore_index)).sum()
+
+
+@dataclass(frozen=True)
+class OfTorch:
     """One of torch's cross-entropies, whose mean is one over weights."""
 
     function: Callable[..., Tensor]
@@ -227,7 +343,7 @@ class _Weighted:
         return float(self.weight.detach().to(labels.device, torch.float64)[counted].sum())
 
 
-def _of_torch(loss: Loss) -> _Weighted | None:
+def _of_torch(loss: Loss) -> OfTorch | None:
     """Return a loss as one of torch's cross-entropies with the mean over the batch, if it is one."""
     if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
         function = F.cross_entropy if type(loss) is nn.CrossEntropyLoss else F.nll_loss
@@ -239,11 +355,11 @@ def _of_torch(loss: Loss) -> _Weighted | None:
         function, options = loss, {}
     if function is not F.cross_entropy and function is not F.nll_loss:
         return None
-    if options.pop("reduction", "mean") != "mean" or not {f.name for f in fields(_Weighted)} > set(options):
+    if options.pop("reduction", "mean") != "mean" or not {f.name for f in fields(OfTorch)} > set(options):
         return None
     if not isinstance(options.get("weight"), Tensor | None):
         return None  # torch says what is wrong
-    return _Weighted(function, **options)
+    return OfTorch(function, **options)
 
 
 def _as_loss(loss: Any) -> Loss:

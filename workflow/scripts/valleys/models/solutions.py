@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from valleys.data.split import Split
+from valleys.data.tasks import CLASSIFICATION
 from valleys.errors import ValleysError
 from valleys.models import builder
 from valleys.networks import copies
@@ -45,7 +47,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     missing = [key for key in ("model", "in_shape", "classes") if key not in about]
     if missing:
         raise ValleysError(f"weights file {path} has no {', '.join(missing)} in its header; rerun train_sgd")
-    model = fresh(about["model"], tuple(about["in_shape"]), about["classes"], device=device)
+    task = about.get("task", CLASSIFICATION)
+    model = fresh(about["model"], tuple(about["in_shape"]), about["classes"], task, device=device)
     try:
         copies.load(model, state)
     except RuntimeError as error:
@@ -54,9 +57,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.eval(), about
 
 
-def describe(
-    spec: Mapping[str, Any], in_shape: tuple[int, int, int], classes: int, cell: str
-) -> dict[str, Any]:
+def describe(spec: Mapping[str, Any], split: Split, cell: str) -> dict[str, Any]:
     """Return what a stored solution says of itself, for `save`.
 
     Parameters
@@ -64,12 +65,13 @@ def describe(
     spec
         A rule's params: ``model`` and, if they are there, ``code`` (of a user's own network) and ``original``
         (the file that its weights were taken from).
-    in_shape, classes
+    split
         Of the data.
     cell
         Path of its place in the workflow.
     """
-    about = {"model": spec["model"], "in_shape": in_shape, "classes": classes, "cell": cell}
+    about = {"model": spec["model"], "in_shape": split.in_shape, "classes": split.classes, "cell": cell}
+    about |= {} if split.task == CLASSIFICATION else {"task": split.task}
     return about | {key: spec[key] for key in ("code", "original") if key in spec}
 
 
@@ -128,8 +130,7 @@ def by_name(paths: Iterable[str]) -> dict[str, str]:
 def to_train(
     start: str | Path | None,
     spec: Mapping[str, Any],
-    in_shape: tuple[int, int, int],
-    classes: int,
+    split: Split,
     *,
     seed: int,
     device: torch.device | str = "cpu",
@@ -145,7 +146,8 @@ def to_train(
         model, about = load(start, device)
         log.info("starting from %s of %s", about["solution"], about["cell"])
     else:
-        model, about = fresh(spec, in_shape, classes, seed=seed, device=device), None
+        about = None
+        model = fresh(spec, *split.kind, seed=seed, device=device)
     check_bn(model)
     log.info("%d parameters on %s", sum(p.numel() for p in model.parameters()), device)
     return model, [about] if about else []
@@ -153,8 +155,9 @@ def to_train(
 
 def fresh(
     spec: Mapping[str, Any],
-    in_shape: tuple[int, int, int],
+    in_shape: tuple[int, ...],
     classes: int,
+    task: str = CLASSIFICATION,
     *,
     seed: int | None = None,
     device: torch.device | str = "cpu",
@@ -166,7 +169,7 @@ def fresh(
     """
     if seed is not None:
         torch.manual_seed(files.stable_seed("init", seed))
-    model = builder.build(spec, in_shape=in_shape, classes=classes)
+    model = builder.build(spec, in_shape=in_shape, classes=classes, task=task)
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     # Convolutions of 4 channels run at half the speed channels-last on a CPU; wider ones gain from it.
     contiguous = "factory" in spec or (bool(widths) and min(widths) < 8)

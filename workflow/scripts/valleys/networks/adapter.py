@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from valleys.data.inputs import Inputs
 from valleys.errors import ValleysError
 
+#: Where outputs of known losses are scores, in what networks return.
+SCORES = ("logits", "out")
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class Adapter(nn.Module):
-    """A network that is called with `Inputs`; its parameters and modules have the names that they had.
+    """A network that is called otherwise, with `Inputs` or a tensor; its parameters keep their names.
 
     It holds the network's own tables of parameters, buffers and modules, so that all that is done to one is
     done to the other: moved weights, modes, statistics, another device.
@@ -26,7 +28,7 @@ class Adapter(nn.Module):
     network
         Any module but a TorchScript one.
     call
-        ``call(network, value)`` returns what is made of an `Inputs`' value.
+        ``call(network, value)`` returns what is made of an `Inputs`' value, or of a tensor.
 
     Raises
     ------
@@ -59,9 +61,9 @@ class Adapter(nn.Module):
         self.network.train(mode)
         return self
 
-    def forward(self, inputs: Inputs) -> Any:
+    def forward(self, inputs: Inputs | Tensor) -> Any:
         """Return what `call` does."""
-        return self.call(self.network, inputs.value)
+        return self.call(self.network, inputs.value if isinstance(inputs, Inputs) else inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Adapter:
         """Copy the network by its own rules; `call` is a function, and stays."""
@@ -75,3 +77,17 @@ def called(network: nn.Module, value: Any) -> Any:
     if isinstance(value, tuple | list):
         return network(*value)
     return network(value)
+
+
+def scores_of(outputs: Any) -> Any:
+    """Return the scores in what a network returns, where they are a part of it (`SCORES`); else all of it."""
+    for name in () if isinstance(outputs, Tensor) else SCORES:
+        found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+        if isinstance(found, Tensor):
+            return found
+    return outputs
+
+
+def scored(network: nn.Module, value: Any) -> Any:
+    """Call a network (`called`) and return its scores (`scores_of`)."""
+    return scores_of(called(network, value))

@@ -144,7 +144,7 @@ def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) ->
         if len(there) > 1:
             factors[factor] = there
             rows[column(factor)] = pd.Series(values, index=rows.index, dtype=object)
-    rows["trained"] = rows["train_accuracy"] >= TRAINED  # not finite: False
+    rows["trained"] = ~(rows["train_accuracy"] < TRAINED)  # a regression has none
     design, base = _design(rows, list(factors))
     found = [
         dict(zip([*CELL_COLUMNS, *PROBE], key, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,15 +19,21 @@ from valleys.networks.tensors import vector_norm
 def evaluate(
     model: nn.Module, split: Split, loss: losses.Loss, batch_size: int = 1000
 ) -> tuple[float, float]:
-    """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64."""
+    """Return mean loss and accuracy of `model` in eval mode, un-augmented, summed in float64.
+
+    The accuracy is NaN where there are no classes.
+    """
+    each = losses.PerImage(loss)
     total = torch.zeros((), dtype=torch.float64, device=split.device)
     hits = torch.zeros((), dtype=torch.int64, device=split.device)
     with evaluating(model):
         for images, labels in split.batches(batch_size):
-            logits = model(images)
-            total += loss(logits, labels).sum(dtype=torch.float64)
-            hits += (logits.argmax(1) == labels).sum()
-    return float(total) / len(split), int(hits) / len(split)
+            outputs = model(images)
+            total += each(outputs, labels).sum(dtype=torch.float64)
+            found = each.hits(outputs, labels)
+            hits = None if found is None else hits + found
+    mean = float(total) * each.factor([split.labels]) / len(split)
+    return mean, math.nan if hits is None else int(hits) / each.counted(split.labels)
 
 
 def solution_row(

@@ -64,7 +64,7 @@ def train(
         See `Trainer.run_epoch` and `Trainer.resume`.
     """
     train_split, test_split = splits
-    loss = losses.build(recipe["loss"])
+    loss = losses.build(recipe["loss"], train_split.task)
     begin = recipe["swa"]["start"]
     if begin == 0 and not (state_dir / START).exists():
         save_weights(state_dir / START, model.state_dict(), {"epoch": 0})
@@ -132,7 +132,7 @@ def cool_down(
         See `Trainer.run_epoch` and `Trainer.resume`.
     """
     train_split, test_split = splits
-    loss = losses.build(recipe["loss"])
+    loss = losses.build(recipe["loss"], train_split.task)
     begin, epochs = recipe["swa"]["start"], cooldown_epochs(recipe)
 
     def after_epoch(epoch: int, row: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def descend(
     the SWA solution itself.
     """
     train_split, test_split = splits
-    loss = losses.build(recipe["loss"])
+    loss = losses.build(recipe["loss"], train_split.task)
     settings = recipe["descent"]
 
     def measure(row: dict[str, Any]) -> None:

@@ -58,6 +58,9 @@ class Trainer:
         Where all batches are such, or the optimiser's options contradict each other.
     """
 
+    NO_ACCURACY = -(2**40)
+    """Hits of a batch whose outputs are no class scores."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -72,7 +75,9 @@ class Trainer:
         self.model, self.split, self.recipe = model, train_split, recipe
         self.seed, self.state, self.checkpoint_every = seed, state, checkpoint_every
         self.forward = forward_of(model, compiled)
-        self.loss = losses.build(recipe["loss"])
+        self.loss = losses.PerImage(losses.build(recipe["loss"], train_split.task))
+        self.factor = self.loss.factor([train_split.labels])
+        self.counted = self.loss.counted(train_split.labels)
         self.precision = recipe.get("precision", "fp32")
         self.optimizer = optimisers.build(model.parameters(), recipe)
         self.batch_size = recipe["batch_size"]
@@ -148,12 +153,13 @@ class Trainer:
                 logits = self.forward(images)
             each = self.loss(at_least_fp32(logits), labels)
             self.optimizer.zero_grad(set_to_none=True)
-            each.mean().backward()
+            self.loss.batch_mean(each, labels).backward()
             self.optimizer.step()
             with torch.no_grad():
                 # Kept on the device: reading a value here would wait for the GPU at every step.
                 self.step_losses[self.step] = each.sum(dtype=torch.float64)
-                self.hits += (logits.argmax(1) == labels).sum()
+                found = self.loss.hits(logits, labels)
+                self.hits += self.NO_ACCURACY if found is None else found
             self.step += 1
             if stop.received is not None:
                 self._check_finite(lr)
@@ -162,8 +168,8 @@ class Trainer:
                 raise Stopped(128 + stop.received)
         self._check_finite(lr)
         metrics = {
-            "train_loss": float(self.step_losses.sum() / len(self.split)),
-            "train_accuracy": int(self.hits) / len(self.split),
+            "train_loss": float(self.step_losses.sum() / len(self.split)) * self.factor,
+            "train_accuracy": int(self.hits) / self.counted if int(self.hits) >= 0 else math.nan,
         }
         self.epoch, self.step = self.epoch + 1, 0
         self._epoch_start()

@@ -27,25 +27,32 @@ MOST_NAMES, MOST_FILES = 50_000, 100
 
 @dataclass(frozen=True)
 class PartCount:
-    """Images in one part; their (C, H, W) and classes where they are known; whether all were counted."""
+    """Images in one part; their (C, H, W) and classes where they are known; whether all were counted.
+
+    ``itemsize``: bytes of one number, as it is stored when it has been read.
+    """
 
     images: int
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
     classes: int | None = None
     exact: bool = True
+    itemsize: int = 1
 
 
 @dataclass(frozen=True)
 class Original:
     """One part of a source, not decoded yet.
 
-    ``take`` yields the images of the given ascending rows, a few at a time, as uint8 (n, C, H, W); ``where``
-    names a row in an error message.
+    ``take`` yields the images of the given ascending rows, a few at a time, as uint8 (n, C, H, W), or inputs
+    of another kind as `data.split.Split` has them, and ``labels`` are those of its; ``where`` names a row in
+    an error message.
     """
 
     labels: np.ndarray
     take: Callable[[np.ndarray], Iterator[np.ndarray]]
     where: Callable[[int], str]
+    greatest: int = -1
+    """Of tokens: the greatest there is."""
 
 
 def source_line(error: BaseException) -> str:
@@ -127,11 +134,20 @@ def check_arrays(
     layout: str = "HWC",
 ) -> None:
     """Raise unless dtypes and shapes are those of images (channels last, or first: ``CHW``) and labels."""
+    check_images(where, images, images_shape, layout)
+    if labels.kind not in "iu" or len(labels_shape) != 1:
+        raise ValleysError(
+            f"{where}: labels are {labels} of shape {labels_shape}; they must be integers of shape (N,)"
+        )
+
+
+def check_images(where: str, images: np.dtype, images_shape: tuple[int, ...], layout: str = "HWC") -> None:
+    """Raise unless dtype and shape are those of images of bytes."""
     wanted = f"(N, H, W) or (N, {', '.join(layout)})"
     if images != np.uint8 or len(images_shape) not in (3, 4) or 0 in images_shape[1:]:
         hint = ""
         if images.kind == "f":
-            hint = " (values from 0 to 1 times 255, rounded)"
+            hint = " (values from 0 to 1 times 255, rounded; numbers that are no pixels are called inputs)"
         elif images.hasobject:
             hint = ", not pickled objects"
         raise ValleysError(
@@ -147,10 +163,6 @@ def check_arrays(
                 f"{where}: images have the shape {images_shape}; channels must come {order}, "
                 f"(N, {', '.join(layout)})"
             )
-    if labels.kind not in "iu" or len(labels_shape) != 1:
-        raise ValleysError(
-            f"{where}: labels are {labels} of shape {labels_shape}; they must be integers of shape (N,)"
-        )
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:

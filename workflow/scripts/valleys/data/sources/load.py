@@ -22,7 +22,9 @@ from valleys.data.options import (
     validate_dataset,
 )
 from valleys.data.sources.base import Original, logger
+from valleys.data.sources.examples import classes_of
 from valleys.data.split import Split, channel_statistics, subset_indices
+from valleys.data.tasks import CLASSIFICATION, task_of
 from valleys.errors import ValleysError
 
 
@@ -46,6 +48,24 @@ def _check_labels(original: Original, part: str, classes: int | None) -> int:
     return known
 
 
+def _classes(spec: Mapping[str, Any], originals: dict[str, Original]) -> int:
+    """Check the labels of both parts and return the number of classes, tokens or outputs."""
+    task = task_of(spec)
+    if task != CLASSIFICATION:
+        for part, original in originals.items():
+            if not len(original.labels):
+                raise ValleysError(f"the {part} part of the data set has no examples; at least one is needed")
+        return classes_of(originals, task, spec["classes"])
+    classes = _check_labels(originals["train"], "train", spec["classes"])
+    if classes < 2:
+        raise ValleysError(
+            f"every training label of the source {spec['source']!r} is 0; "
+            f"a classifier needs two classes or more"
+        )
+    _check_labels(originals["test"], "test", classes)
+    return classes
+
+
 @dataclass(frozen=True)
 class _Chosen:
     """The images of one part that are kept: labels, shape (N, C, H, W), and the images a few at a time."""
@@ -63,13 +83,7 @@ def _choose(
     asked = {**spec, "max_bytes": max_bytes, "workers": workers}
     read = DATASET_OPTIONS[spec["source"]].module().read
     originals = dict(zip(("train", "test"), read(asked), strict=True))
-    classes = _check_labels(originals["train"], "train", spec["classes"])
-    if classes < 2:
-        raise ValleysError(
-            f"every training label of the source {spec['source']!r} is 0; "
-            f"a classifier needs two classes or more"
-        )
-    _check_labels(originals["test"], "test", classes)
+    classes = _classes(spec, originals)
 
     chosen = {}
     for part, original in originals.items():
@@ -86,8 +100,10 @@ def _choose(
             f"but test images {test.shape[1:]}; they must be the same"
         )
     present = len(train.labels.unique())
-    if present < classes:
+    if present < classes and task_of(spec) == CLASSIFICATION:
         logger.warning("the training images kept show %d of the %d classes", present, classes)
+    if task_of(spec) == "tokens":
+        return train, test, classes, ((), ())
     return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
 
 
@@ -133,16 +149,20 @@ def load_source(
     *parts, classes, given = _choose(before_seeds(spec), name, max_bytes, workers=1)
     images = []
     for part in parts:
-        images.append(torch.empty(part.shape, dtype=torch.uint8))
+        first = next(part.chunks)
+        images.append(torch.empty(part.shape, dtype=first.dtype))
         done = 0
-        for chunk in part.chunks:
+        for chunk in itertools.chain([first], part.chunks):
             images[-1][done : done + len(chunk)] = chunk
             done += len(chunk)
     mean, std = (
         found if value is None else value
         for found, value in zip(channel_statistics(images[0]), given, strict=True)
     )
-    train, test = (Split(x, part.labels, classes, mean, std) for x, part in zip(images, parts, strict=True))
+    train, test = (
+        Split(x, part.labels, classes, mean, std, task_of(spec))
+        for x, part in zip(images, parts, strict=True)
+    )
     return by_seed.splits_of((train, test), spec, seed) if differs_by_seed(spec) else (train, test)
 
 
@@ -176,7 +196,7 @@ def write_source(
     spec = before_seeds(validate_dataset(name, spec))
     train, test, classes, given = _choose(spec, name, max_bytes, workers)
     for path, part in zip(paths, (train, test), strict=True):
-        given = write_split(path, part.labels, part.chunks, part.shape, classes, given)
+        given = write_split(path, part.labels, part.chunks, part.shape, classes, given, task=task_of(spec))
         n, *shape = part.shape
         logger.info("%s: %d images of shape %s, %d classes", path, n, tuple(shape), classes)
 

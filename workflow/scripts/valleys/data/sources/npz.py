@@ -16,10 +16,13 @@ from valleys.data.sources.base import (
     PartCount,
     channels_first,
     check_arrays,
+    check_images,
     from_array,
     source_line,
     too_large,
 )
+from valleys.data.sources.examples import from_examples
+from valleys.data.tasks import CLASSIFICATION, task_of
 from valleys.errors import ValleysError
 from valleys.storage import files
 
@@ -28,22 +31,27 @@ _HEADER_BYTES = 1 << 14
 
 def read(spec: Mapping[str, Any]) -> tuple[Original, Original]:
     """Read npz files."""
-    train, test = (_npz(files.expand(spec[part]), part, spec["max_bytes"]) for part in ("train", "test"))
+    train, test = (_npz(files.expand(spec[part]), part, spec) for part in ("train", "test"))
     return train, test
 
 
 def count(given: str) -> PartCount:
-    """Read the header of the array ``images``."""
+    """Read the header of the array ``images``, or ``inputs``."""
     path = files.check_regular(files.expand(given))
-    with zipfile.ZipFile(path) as archive, archive.open("images.npy") as whole:
-        stream = io.BytesIO(whole.read(_HEADER_BYTES))  # a header that says it is longer is a bomb
-        shape, _, _ = _read_header(stream)
+    with zipfile.ZipFile(path) as archive:
+        key = "images" if "images.npy" in archive.namelist() else "inputs"
+        with archive.open(f"{key}.npy") as whole:
+            stream = io.BytesIO(whole.read(_HEADER_BYTES))  # a header that says it is longer is a bomb
+            shape, _, _ = _read_header(stream)
+    if key == "inputs":
+        return PartCount(shape[0], shape=shape[1:] or (1,), itemsize=4)
     n, height, width, channels = (*shape, 1)[:4]
     return PartCount(n, shape=(channels, height, width))
 
 
-def _npz(path: Path, part: str, max_bytes: float) -> Original:
-    """Read one npz file's images and labels, once their headers have the right types, shapes and sizes."""
+def _npz(path: Path, part: str, spec: Mapping[str, Any]) -> Original:
+    """Read one npz file's images, or inputs, and labels, once their headers have the right sizes."""
+    max_bytes, task = spec["max_bytes"], task_of(spec)
     files.check_regular(path, f"the {part} file", "give an npz file with images and labels")
     found = {}
     try:
@@ -53,17 +61,22 @@ def _npz(path: Path, part: str, max_bytes: float) -> Original:
                 raise ValleysError(
                     f"{path} is not an npz archive; save it with numpy.savez(images=, labels=)"
                 )
-            missing = [key for key in ("images", "labels") if key not in file]
+            if "images" in file and "inputs" in file:
+                raise ValleysError(f"{path} has the arrays 'images' and 'inputs'; keep one of them")
+            first = "inputs" if "inputs" in file else "images"
+            wanted = [first] if task == "tokens" and "labels" not in file else [first, "labels"]
+            missing = [key for key in wanted if key not in file]
             if missing:
                 raise ValleysError(
                     f"{path} lacks the array {missing[0]!r}; it has: {', '.join(file.files) or 'nothing'}"
                 )
-            members = {key: _member(file, key) for key in ("images", "labels")}
+            members = {key: _member(file, key) for key in wanted}
             # By the archive's directory first, as a header can be a bomb too.
             size = float(sum(member.file_size for member in members.values()))
             if size <= max_bytes:
                 declared = {key: _npy_header(file, member) for key, member in members.items()}
-                check_arrays(str(path), *declared["images"], *declared["labels"])
+                if first == "images" and task == CLASSIFICATION:
+                    check_arrays(str(path), *declared["images"], *declared["labels"])
                 sizes = {k: math.prod(shape) * dtype.itemsize for k, (dtype, shape) in declared.items()}
                 size = sum(sizes.values())
             if size > max_bytes:
@@ -74,7 +87,7 @@ def _npz(path: Path, part: str, max_bytes: float) -> Original:
                         f"{path}: {key} are {sizes[key]:,} bytes by their header, and {member.file_size:,} "
                         "are in the file; write it again"
                     )
-            found = {key: file[key] for key in ("images", "labels")}
+            found = {key: file[key] for key in wanted}
     except ValleysError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many types on damaged input
@@ -82,7 +95,12 @@ def _npz(path: Path, part: str, max_bytes: float) -> Original:
             f"{path} cannot be read as an npz file: truncated, damaged or pickled ({source_line(error)}); "
             f"write it again"
         ) from error
-    return from_array(channels_first(found["images"]), found["labels"], str(path))
+    if first == "inputs":
+        return from_examples(found["inputs"], found.get("labels"), task, str(path))
+    if task == CLASSIFICATION:
+        return from_array(channels_first(found["images"]), found["labels"], str(path))
+    check_images(str(path), found["images"].dtype, found["images"].shape)
+    return from_examples(channels_first(found["images"]), found.get("labels"), task, str(path))
 
 
 def _member(file: np.lib.npyio.NpzFile, key: str) -> zipfile.ZipInfo:
