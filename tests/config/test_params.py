@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config_changes import BASE, PATH, experiment, given
 from conftest import fill_defaults, load_config
 from valleys.config import outputs, versions
+from valleys.config.averages import averages_of
 from valleys.config.catalogue import CELL_TABLES
 from valleys.config.experiment import Experiment
 from valleys.config.params import Params
@@ -50,6 +51,8 @@ def params_by_rule(found):
             note("refresh_bn", cell.path, of.refresh_bn(cell.model))
             note("descend", cell.path, of.descend(cell.recipe, cell.seed))
         note("evaluate", cell.path, of.evaluate(cell.recipe))
+        if averages_of(found, cell):
+            note("compare_averages", cell.path, of.compare_averages(cell))
         for bundle in found.bundles_of(cell):
             note("probe", f"{cell.path} {bundle}", of.probe(cell, bundle))
         for probe in filter(found.is_computed, found.probes_of(cell)):
@@ -63,7 +66,8 @@ def params_by_rule(found):
                 note("connect", f"{cell.path} {line}", of.connect(cell, line))
         for plane in found.planes_of(cell):
             note("plane", f"{cell.path} {plane}", of.plane(cell.recipe, plane))
-    for table in (*CELL_TABLES, "sensitivity", *outputs.study_tables(found)):
+    made = [table for table in CELL_TABLES if table in outputs.tables(found)]
+    for table in (*made, "sensitivity", *outputs.study_tables(found)):
         note("provenance", table, of.provenance(table))
     for study in found.studies:
         note("study", study, of.study(study))

@@ -252,3 +252,18 @@ def test_a_search_of_a_large_network_takes_copies_of_its_weights_and_stores_what
     found, weights = wide("search_directions", CELL | {"probe": "s"}), wide.net("digits", "mlp").bytes / 1e6
     assert (found.memory_mb - CPU.memory_mb) / weights == pytest.approx(16, rel=0.1)  # and two directions
     assert found.disk / 1e6 / weights == pytest.approx(2, rel=0.1)
+
+
+def test_averages_are_priced_by_their_iterates_and_a_soup_by_its_pairs():
+    cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0"}
+
+    def seconds(window, **averages):
+        raw = changed(PAPER, grid=[{**PAPER["grid"][0], "model": "vgg16"}], planes={}, averages=averages)
+        found = of(raw, recipes__preresnet__swa__window=window)("compare_averages", cell)
+        return found.seconds - GPU.start_s
+
+    ema, soup = {"kind": "ema"}, {"kind": "greedy"}
+    assert seconds(40, a=ema) / seconds(20, a=ema) == pytest.approx(2, rel=0.15)
+    assert seconds(40, a=ema, b=ema | {"decay": 0.5}) < 1.2 * seconds(40, a=ema)  # barriers are measured once
+    assert 3 < seconds(40, a=soup) / seconds(20, a=soup) < 4
+    assert seconds(40, a=soup) > 3 * seconds(40, a=ema)

@@ -16,6 +16,7 @@ from valleys.storage import tables
 NAMES = (
     "training",
     "solutions",
+    "averages",
     "directions",
     "curves",
     "searches",

@@ -41,7 +41,15 @@ LONG = changed(
 CELLS = "results/long/cells/digits/mlp/quick"
 KILLED, OUT_OF_TIME, UNDISTURBED = LONG["seeds"]
 GPU_RULES = ["train_sgd", "cooldown", "import_solution", "refresh_bn", "descend", "evaluate"]
-GPU_RULES += ["directions", "search_directions", "probe", "connect", "interpolate", "plane"]
+GPU_RULES += [
+    "directions",
+    "search_directions",
+    "probe",
+    "connect",
+    "interpolate",
+    "plane",
+    "compare_averages",
+]
 
 CPUS = 8
 """Of the node, or so it says."""

@@ -183,3 +183,31 @@ rule evaluate:
         spec=lambda w: params_of.evaluate(w.recipe),
     script:
         "../scripts/evaluate.py"
+
+
+# Other averages of the same iterates, where a config asks for some.
+rule compare_averages:
+    input:
+        iterates=rules.train_sgd.output.iterates,
+        swa=f"{CELL}/swa.safetensors",
+        train=train_file,
+        test=test_file,
+    output:
+        table=f"{CELL}/averages.parquet",
+        weights=directory(f"{CELL}/averages"),
+    log:
+        f"{LOGS}/compare_averages.log",
+    benchmark:
+        f"{BENCHMARKS}/compare_averages.tsv"
+    priority: 30
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("compare_averages", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("compare_averages", w, attempt),
+        gpu=costs.gpus("compare_averages"),
+    params:
+        spec=lambda w: params_of.compare_averages(cell_of(w)),
+    script:
+        "../scripts/compare_averages.py"

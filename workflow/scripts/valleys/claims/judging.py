@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pandas as pd
 
 from valleys.claims import (
+    averages,
     basin,
     measured_gain,
     neighbours,
@@ -40,6 +41,7 @@ Frames = Mapping[str, pd.DataFrame]
 JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
     prevalence.judge,
     swa.judge,
+    averages.judge,
     paper_selection.judge,
     neighbours.judge,
     shift.judge,
@@ -54,8 +56,8 @@ JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
 )
 """What judges claims, in the order of rows; each is given the tables that its parameters name.
 
-The tables are those of `valleys.config.catalogue.TABLES` that have ``claims``, and ``study``; ``settings`` is
-the `Settings` of the run.
+The tables are those of `valleys.config.catalogue.TABLES` that have ``claims``, and ``study``: None where a
+run has no such table. ``settings`` is the `Settings` of the run.
 """
 
 
@@ -65,12 +67,12 @@ def judge(data: Frames, settings: Settings) -> list[Row]:
     Parameters
     ----------
     data
-        The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked, where
-        there are any.
+        The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked, and
+        ``averages``, where there are any.
     settings
         Constants of the rules, and what the config says of probes and data sets.
     """
-    known = {"study": None, "settings": settings, **measures.with_own_minima(data)}
+    known = {"study": None, "averages": None, "settings": settings, **measures.with_own_minima(data)}
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{**_EMPTY, **row} for row in rows]
 

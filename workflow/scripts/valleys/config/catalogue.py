@@ -26,18 +26,21 @@ class Table:
         As in ``workflow/schemas/tables.yaml`` and in ``tables/<name>.parquet``.
     per
         What one file of a cell has the rows of, where the table stacks such files: a ``cell``, a ``phase`` of
-        training, a ``bundle`` of probes, a ``search`` (a probe of kind searched), a ``line``, a ``plane``. ""
-        for a table that is made whole.
+        training, a ``bundle`` of probes, a ``search`` (a probe of kind searched), a ``line``, a ``plane``,
+        the ``averages`` of a cell that has some. "" for a table that is made whole.
     blocks
         Blocks of the config that decide its content, beside those of the grid.
     claims
         Whether claims are judged from it.
+    asked
+        Block of the config without which there is no such table; "" where there is one of every config.
     """
 
     name: str
     per: str = ""
     blocks: tuple[str, ...] = ()
     claims: bool = False
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ TABLES = {
     for table in (
         Table("training", per="phase", blocks=("bn_refresh",), claims=True),
         Table("solutions", per="cell", blocks=("bn_refresh",), claims=True),
+        Table("averages", per="averages", blocks=("bn_refresh", "averages"), claims=True, asked="averages"),
         Table("directions", per="bundle", blocks=_PROBED, claims=True),
         Table("curves", per="bundle", blocks=_PROBED),
         Table("searches", per="search", blocks=_JUDGED, claims=True),

@@ -9,56 +9,18 @@ import copy
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from valleys import factories
 from valleys.config.catalogue import DEFAULT_SOLUTIONS, SOLUTIONS
+from valleys.config.cell import Cell, Wanted
 from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
 from valleys.data.options import differs_by_seed, validate_dataset
 from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import COMPUTED, KINDS, NEEDS
 from valleys.models.options import validate_spec
-
-
-@dataclass(frozen=True, order=True)
-class Cell:
-    """One trained network: data set x model x recipe x seed (all but the seed by name)."""
-
-    dataset: str
-    model: str
-    recipe: str
-    seed: int
-
-    @property
-    def path(self) -> str:
-        """The cell's folder below ``results/<name>/cells``."""
-        return f"{self.dataset}/{self.model}/{self.recipe}/seed-{self.seed}"
-
-    @property
-    def setting(self) -> tuple[str, str, str]:
-        """All but the seed, which repeats it."""
-        return self.dataset, self.model, self.recipe
-
-    def columns(self) -> dict[str, Any]:
-        """Return the columns that name the cell in every table."""
-        return {"dataset": self.dataset, "model": self.model, "recipe": self.recipe, "seed": self.seed}
-
-
-@dataclass
-class Wanted:
-    """What is to be made of a cell: names of solutions, probes and lines."""
-
-    solutions: set[str] = field(default_factory=set)
-    probes: set[str] = field(default_factory=set)
-    lines: set[str] = field(default_factory=set)
-
-    def add(self, solutions: Iterable[str], probes: Iterable[str], lines: Iterable[str]) -> None:
-        """Want these as well."""
-        self.solutions.update(solutions)
-        self.probes.update(probes)
-        self.lines.update(lines)
 
 
 def chosen_solutions(listed: Iterable[str], there: Iterable[str], *, given: bool = False) -> list[str]:
@@ -225,13 +187,14 @@ class Cells:
 
     def _want(self, cell: Cell, entry: Mapping[str, Any]) -> None:
         """Note what an entry of the grid, or a study, wants of a cell."""
-        probes, lines = (entry.get(key, list(self.config[key])) for key in ("probes", "lines"))
+        keys = ("probes", "lines", "averages")
+        probes, lines, averages = (entry.get(key, list(self.config[key])) for key in keys)
         solutions = chosen_solutions(
             entry.get("solutions", self._default_solutions(cell)),
             self.available(cell),
             given=self.from_checkpoints(cell.recipe),
         )
-        self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines)
+        self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines, averages)
 
     def _default_solutions(self, cell: Cell) -> Sequence[str]:
         """Return the solutions of a cell whose entry names none: the usual three, or all that are given."""
@@ -243,7 +206,7 @@ class Cells:
         for variant in variants:
             for seed in variant.seeds:
                 cell = Cell(variant.dataset, variant.model, variant.recipe, seed)
-                self._want(cell, spec)
+                self._want(cell, {**spec, "averages": []})
                 found[cell] = variant.levels
         return found
 
@@ -273,13 +236,13 @@ class Cells:
                 at = self.start_cell(at)
         return sorted(found)
 
-    def _wants(self, cell: Cell) -> Wanted:
+    def wants(self, cell: Cell) -> Wanted:
         """Return what the grid and studies want of a cell; nothing of one that others start from only."""
         return self.wanted.get(cell) or Wanted()
 
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
-        wanted = self._wants(cell).solutions | self._line_ends.get(cell, set())
+        wanted = self.wants(cell).solutions | self._line_ends.get(cell, set())
         return [name for name in self.available(cell) if name in wanted]
 
     def probes_of(self, cell: Cell) -> list[str]:
@@ -296,7 +259,7 @@ class Cells:
         return [
             name
             for name, probe in self.config["probes"].items()
-            if name in self._wants(cell).probes
+            if name in self.wants(cell).probes
             and not (plain and "bn" in probe["group"].split("_"))
             and probe["group"] not in empty
             and not (alone and KINDS[probe["kind"]].seeds)
@@ -392,7 +355,7 @@ class Cells:
 
         Paths with trained bends start in trained cells only: they take from the recipe how to train.
         """
-        wanted, found = self._wants(cell).lines, []
+        wanted, found = self.wants(cell).lines, []
         for line, spec in self.config["lines"].items():
             stop = self.stop_cell(cell, line)
             if line in wanted and stop is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from valleys.config import originals
+from valleys.config.averages import check_averages
 from valleys.config.catalogue import LINES, SOLUTIONS, TABLES, TARGETS
 from valleys.config.cells import Cell, Cells
 from valleys.config.probe_checks import (
@@ -65,6 +66,7 @@ def check_cells(experiment: Cells) -> None:
         check_directions,
         check_lines,
         check_planes,
+        check_averages,
         _check_batches_of_one,
         _check_given,
         _check_theory,
@@ -99,7 +101,7 @@ def _check_names(experiment: Cells) -> None:
     entries = [(f"grid.{i}", entry) for i, entry in enumerate(experiment.config["grid"])]
     entries += [(f"studies.{name}", spec) for name, spec in experiment.config["studies"].items()]
     for where, entry in entries:
-        for key in ("probes", "lines"):
+        for key in ("probes", "lines", "averages"):
             known = list(experiment.config[key])
             for name in entry.get(key, ()):
                 if name not in known:
@@ -134,7 +136,7 @@ def _check_case(experiment: Cells) -> None:
     """Check that no two names are one file on a disk that takes capital letters for small ones."""
     if not ignores_case(Path.cwd()):
         return
-    blocks = {key: experiment.config[key] for key in ("datasets", "probes", "lines", "planes")}
+    blocks = {key: experiment.config[key] for key in ("datasets", "probes", "lines", "planes", "averages")}
     blocks |= {"models": experiment.models, "recipes": [*experiment.recipes, *experiment.checkpoints]}
     for block, names in (*blocks.items(), ("checkpoints: solutions", [*SOLUTIONS, *experiment.own_names])):
         seen: dict[str, str] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from valleys.config.catalogue import FIGURES, LINES, TABLES, TARGETS, Figure
+from valleys.config.averages import averages_of
+from valleys.config.catalogue import FIGURES, LINES, TABLES, TARGETS, Figure, Table
 from valleys.config.cells import Cell, Cells
 
 
@@ -14,12 +15,18 @@ def study_tables(experiment: Cells) -> list[str]:
 
 def tables(experiment: Cells) -> list[str]:
     """Return the names of the tables an experiment makes."""
-    return [*TABLES, *study_tables(experiment), "claims", "verdicts"]
+    return [*_asked(experiment), *study_tables(experiment), "claims", "verdicts"]
+
+
+def _asked(experiment: Cells) -> dict[str, Table]:
+    """Return the tables of the catalogue that an experiment makes."""
+    return {name: one for name, one in TABLES.items() if not one.asked or experiment.config[one.asked]}
 
 
 def claim_tables(experiment: Cells) -> list[str]:
     """Return the names of the tables that claims are judged from."""
-    return [*(name for name, table in TABLES.items() if table.claims), *study_tables(experiment)]
+    asked = _asked(experiment).items()
+    return [*(name for name, table in asked if table.claims), *study_tables(experiment)]
 
 
 def figure_tables(experiment: Cells) -> dict[str, list[str]]:
@@ -88,6 +95,7 @@ def of_target(experiment: Cells, name: str) -> tuple[list[str], list[str]]:
         kind for kind in FIGURES.values() if name == kind.target or (name == "basin" and kind.part == "line")
     ]
     tables += [*TARGETS[name], *(table for kind in kinds for table in kind.tables)]
+    tables += ["averages"] if name == "swa" and "averages" in _asked(experiment) else []
     figures += [
         figure
         for kind in kinds
@@ -146,6 +154,8 @@ def parts(experiment: Cells, cell: Cell, table: str, study: str | None = None) -
     if per == "search":
         searched = filter(experiment.is_searched, experiment.probes_of(cell))
         return [f"probes/{probe}/{table}.parquet" for probe in searched]
+    if per == "averages":
+        return [f"{table}.parquet"] if averages_of(experiment, cell) else []
     if per == "line":
         return [f"lines/{line}.parquet" for line in experiment.lines_of(cell)]
     if per == "plane":

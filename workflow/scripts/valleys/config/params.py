@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from valleys.config import originals, outputs
+from valleys.config.averages import averages_of, block_of
 from valleys.config.catalogue import LINES, TABLES
 from valleys.config.cells import Cell, Cells
 from valleys.config.versions import VERSIONS
@@ -127,6 +128,17 @@ class Params:
         """Params of ``evaluate``."""
         kept = {"sharpness": self.config["sharpness"]} if self.config["sharpness"] else {}
         return self._stage("evaluate", loss=self.experiment.recipe(recipe)["loss"], **kept)
+
+    def compare_averages(self, cell: Cell) -> dict[str, Any]:
+        """Params of ``compare_averages``: the averages of the cell, and which iterates they are of."""
+        recipe = self.experiment.recipe(cell.recipe)
+        return self._stage(
+            "compare_averages",
+            averages={name: block_of(self.experiment, name) for name in averages_of(self.experiment, cell)},
+            window=recipe["swa"]["window"],
+            loss=recipe["loss"],
+            bn_refresh=self.config["bn_refresh"],
+        )
 
     def directions(self, recipe: str, probe: str) -> dict[str, Any]:
         """Params of ``directions``: the kind, how many, and the loss that a gradient is of."""
@@ -297,6 +309,10 @@ class Params:
                 (*cells, "studies"),
             )
         about = {key: self.config[key] for key in (*cells, *TABLES[table].blocks)}
+        if not TABLES[table].asked:  # averages have no part in it
+            about["grid"] = [
+                {key: value for key, value in entry.items() if key != "averages"} for entry in about["grid"]
+            ]
         if study:  # its own block, probes and lines: others have no part in it
             about["studies"] = {study: self.config["studies"][study]}
             for key, wanted in (
@@ -319,7 +335,8 @@ class Params:
 
     def results(self) -> dict[str, Any]:
         """Return the part of the config that decides results: all but style and execution."""
-        return {k: v for k, v in self.config.items() if k not in ("figures", "execution")}
+        off = () if self.config["averages"] else ("averages",)
+        return {k: v for k, v in self.config.items() if k not in ("figures", "execution", *off)}
 
     def _factors(self) -> dict[str, dict[str, list[Any]]]:
         """Return each study's factors and levels, in order."""

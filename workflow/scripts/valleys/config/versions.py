@@ -18,6 +18,7 @@ VERSIONS: dict[str, int] = {
     "refresh_bn": 3,
     "descend": 3,
     "evaluate": 3,
+    "compare_averages": 1,
     "directions": 2,
     "search_directions": 2,
     "probe": 7,

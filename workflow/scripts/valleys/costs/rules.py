@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from valleys.config import outputs
+from valleys.config.averages import averaged, averages_of
 from valleys.config.experiment import Cell
 from valleys.costs.amounts import BACKWARD, ON_DISK_BYTES, SMALL_FILE, Amounts
 from valleys.costs.machine import BF16_AGAIN, BF16_CHECKED, CPU, MB
@@ -27,6 +28,7 @@ SEARCH_CHECK = (10, 21)  # steps from one look at the images chosen on to the ne
 SEARCH_GRADIENT = 4096  # images of the gradient at the solution, at most: `searching`
 SEARCH_COPIES = 14  # of the weights: directions, gradients and averages of the ascent
 SEARCH_ROW = 250  # bytes of a row of the table of searches, compressed
+AVERAGE_POINTS = 5  # of a line between two iterates: `averages`
 CURVE_BYTES = 40  # a row of a table of curves, compressed
 WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
 
@@ -162,6 +164,22 @@ def _evaluate(costs: Amounts, w: Wildcards) -> Cost:
     activations = max(1000 * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)
     memory = costs.resident(w["dataset"], net, 11, activations)
     return costs.network_job(work, memory, SMALL_FILE)
+
+
+@cost_of("compare_averages", gpu=True)
+def _compare_averages(costs: Amounts, w: Wildcards) -> Cost:
+    cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
+    net, count = costs.net(cell.dataset, cell.model), averaged(costs.experiment, cell.recipe)
+    names = averages_of(costs.experiment, cell)
+    kinds = [costs.config["averages"][name]["kind"] for name in names]
+    # Each iterate and the next; each and the members that a soup has by then, half of those before it; swa.
+    lines = count + ("greedy" in kinds) * count * count // 4 + len(names)
+    once = costs.point(w, WHOLE)
+    work = lines * AVERAGE_POINTS * costs.point(w, WHOLE, test=False)
+    work += (count + kinds.count("greedy") * count + 4 * len(names) + 2) * once
+    work += Work(bytes=20 * count * (1 + len(names)) * net.bytes)
+    memory = costs.resident(cell.dataset, net, 8 + 2 * count, costs.in_passes(w, [WHOLE]))
+    return costs.network_job(work, memory, len(names) * net.bytes + SMALL_FILE)
 
 
 @cost_of("directions", gpu=True)

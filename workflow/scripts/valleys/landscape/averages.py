@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from valleys.asymmetry.barriers import barrier
+from valleys.data.split import Split, subset_indices
 from valleys.errors import ValleysError
+from valleys.landscape.directions import weights_of
 from valleys.landscape.evaluator import Evaluator
+from valleys.models import losses
 from valleys.networks import bn_refresh
 from valleys.networks.copies import snapshot
 from valleys.training import averaging
+from valleys.training.evaluation import evaluate, solution_row
 
 State = dict[str, Tensor]
 POINTS = 5
@@ -142,3 +148,118 @@ def _pairs(members: Sequence[int]) -> list[tuple[int, int]]:
 def chosen_of(shares: Sequence[float]) -> list[int]:
     """Return the numbers of those with a share."""
     return [i for i, share in enumerate(shares) if share > 0]
+
+
+def shares_of(block: Mapping[str, Any], count: int) -> list[float]:
+    """Return how much each of `count` iterates counts in an average that is not chosen by losses.
+
+    Parameters
+    ----------
+    block
+        ``kind`` (ema, last or weighted) and the option of that kind: ``decay``, ``k`` or ``weights``.
+
+    Raises
+    ------
+    ValleysError
+        As `averaging.exponential_weights` and `averaging.checked_weights`.
+    """
+    if block["kind"] == "ema":
+        return averaging.exponential_weights(count, block["decay"])
+    own = [1.0] * block["k"] if block["kind"] == "last" else [float(x) for x in block["weights"]]
+    return averaging.checked_weights([0.0] * (count - len(own)) + own, count)
+
+
+def halves(test: Split, seed: int) -> tuple[Split, Split]:
+    """Return two disjoint parts of the test images: to choose on, and to judge on.
+
+    Drawn without replacement by `seed`; the second has the odd image. Their images keep their order.
+
+    Raises
+    ------
+    ValleysError
+        For fewer than two images.
+    """
+    if len(test) < 2:
+        raise ValleysError(f"averages: {len(test)} test images leave no half to judge on; give two or more")
+    chosen = torch.zeros(len(test), dtype=torch.bool)
+    chosen[subset_indices(len(test), len(test) // 2, seed)] = True
+    choosing, judging = (test.take(torch.nonzero(which)[:, 0]) for which in (chosen, ~chosen))
+    return choosing, judging
+
+
+def compare(
+    swa: nn.Module,
+    iterates: Mapping[int, State],
+    splits: tuple[Split, Split],
+    spec: Mapping[str, Any],
+    seed: int,
+) -> Iterator[tuple[dict[str, Any], State | None]]:
+    """Yield SWA and then each average of the same iterates: its row of the table ``averages``, its state.
+
+    Only a greedy soup is chosen on test images: on one of their `halves`. The losses that averages are
+    compared by are on the other half.
+
+    Parameters
+    ----------
+    swa
+        The SWA solution; not changed.
+    iterates
+        What SWA averaged: state dicts by epoch, in order.
+    splits
+        All train and all test images.
+    spec
+        Params of the rule: ``averages`` (name to ``kind``, its option, ``most``), ``loss``, ``bn_refresh``.
+    seed
+        Of the halves.
+
+    Raises
+    ------
+    ValleysError
+        As `halves`, `Evaluator` and `averaging.average`. An average over a barrier raises nothing: its row
+        names the pair, it has no losses, and its state is None.
+    """
+    choosing, judging = halves(splits[1], seed)
+    loss, settings = losses.build(spec["loss"]), spec["bn_refresh"]
+    evaluator = Evaluator(
+        swa, splits[0], choosing, loss, method=settings["method"], batch_size=settings["batch_size"]
+    )
+    epochs, states, there = list(iterates), list(iterates.values()), weights_of(swa)
+    members = Members(evaluator, states, [{name: state[name] for name in there} for state in states])
+    own = snapshot(swa)
+
+    def row(name: str, kind: str, shares: Sequence[float], state: State | None) -> dict[str, Any]:
+        chosen = chosen_of(shares)
+        found = members.greatest(chosen)
+        about = {"average": name, "kind": kind, "iterates": len(chosen), "bn_policy": evaluator.bn}
+        about["epochs"] = " ".join(str(epochs[i]) for i in chosen)
+        height, *pair = found or (None, None, None)
+        first, second = (None if i is None else epochs[i] for i in pair)
+        about |= {"barrier": height, "barrier_first": first, "barrier_second": second, "refused": None}
+        about["n_judged"] = len(judging)
+        if state is None:
+            most = spec["averages"][name]["most"]
+            why = (
+                f"between the iterates of epochs {first} and {second} the train loss rises by {height:.3g}, "
+                f"above most={most:g}"
+            )
+            return about | dict.fromkeys(_MEASURED) | {"refused": why}
+        about["barrier_to_swa"] = members.rise(state, there) if name != "swa" else 0.0
+        members.load(state)
+        measured = solution_row(evaluator.model, splits, loss, {"swa": there})
+        measured["judged_loss"], measured["judged_accuracy"] = evaluate(evaluator.model, judging, loss)
+        return about | {key: measured[key] for key in _MEASURED if key in measured}
+
+    yield row("swa", "equal", [1.0] * len(states), own), None
+    for name, block in spec["averages"].items():
+        greedy = block["kind"] == "greedy"
+        shares = members.greedy(block["most"]) if greedy else shares_of(block, len(states))
+        found = None if greedy else members.greatest(chosen_of(shares))
+        refused = found is not None and found[0] > block["most"]
+        state = None if refused else members.measured(shares)[0]
+        yield row(name, block["kind"], shares, state), state
+
+
+_MEASURED = (
+    "train_loss", "train_accuracy", "test_loss", "test_accuracy", "judged_loss", "judged_accuracy",
+    "distance_to_swa", "barrier_to_swa",
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kinds of directions and groups of parameters by name: what the Snakefile reads of them, without torch.
+"""Kinds of directions and of averages, groups of parameters: what the Snakefile reads of them, without torch.
 
 How a kind is made stands in `directions` (drawn) or `computed`, under the same name; kind ``searched`` in
 `searching`.
@@ -7,6 +7,7 @@ How a kind is made stands in `directions` (drawn) or `computed`, under the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ SEEKS = ("asymmetric", "symmetric", "flat")
 """What kind ``searched`` may search for."""
 SEARCH = {"seek": "asymmetric", "restarts": 3, "steps": 60, "floor": 0.1}
 """Options of kind ``searched`` (a probe's ``search``), with their defaults."""
+AVERAGES: dict[str, dict[str, Any]] = {
+    "ema": {"decay": 0.9},
+    "last": {"k": 5},
+    "weighted": {"weights": None},
+    "greedy": {},
+}
+"""Kinds of averages of iterates, each with the option of its own and its default; None: there is none."""
 NEEDS = {name: kind.solutions for name, kind in KINDS.items() if kind.solutions}
 """Solutions of a cell that a computed kind is made from, beside the one it is probed at."""
 SINGLE = frozenset(name for name, kind in KINDS.items() if kind.single)

@@ -118,6 +118,43 @@ def _plus_minus(values: pd.Series, level: float) -> str:
     return f"{text} ({lost} not finite)" if lost else text
 
 
+def averages_table(frame: pd.DataFrame, level: float) -> Table:
+    """Return mean and t interval over seeds of each average's measures, and how many were refused."""
+    measures = [
+        ("train loss [nats]", "train_loss", 1.0),
+        ("test loss, judged [nats]", "judged_loss", 1.0),
+        ("test loss [nats]", "test_loss", 1.0),
+        ("train accuracy [%]", "train_accuracy", 100.0),
+        ("test accuracy [%]", "test_accuracy", 100.0),
+        ("barrier between members [nats]", "barrier", 1.0),
+        ("barrier to swa [nats]", "barrier_to_swa", 1.0),
+        ("distance to swa", "distance_to_swa", 1.0),
+    ]
+    meanings = {column["name"]: column["meaning"] for column in declared()["averages"]["columns"]}
+    columns = [(name, "") for name in (*figures.SETTING, "average", "kind", "seeds")]
+    columns += [
+        ("iterates", meanings["iterates"]),
+        ("refused", "seeds with a barrier between members"),
+    ]
+    columns += [(name, meanings[column]) for name, column, _ in measures]
+    rows = []
+    for key, part in frame.groupby([*figures.SETTING, "average", "kind"], sort=False):
+        counts = [value_cell(int(n)) for n in sorted({part["iterates"].min(), part["iterates"].max()})]
+        row = [value_cell(value) for value in (*key, part["seed"].nunique())]
+        row.append(TableCell(" to ".join(dict.fromkeys(cell.text for cell in counts)), True, counts[0].sort))
+        row.append(value_cell(int(part["refused"].notna().sum())))
+        made = part[part["refused"].isna()]
+        for _, column, scale in measures:
+            of = part if column == "barrier" else made
+            row.append(_mean(scale * of[column].dropna().astype(float), level))
+        rows.append(row)
+    text = (
+        f"Averages of one cell's iterates: mean over seeds ± half of the {percent_text(level)} t interval. "
+        "They are compared by the judged test loss, on the half of the test images that chose nothing."
+    )
+    return _table("Averages", columns, rows, text=text)
+
+
 def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Table:
     """Return counts of verdicts by cell, probe and solution, and the asymmetric share with its interval."""
     level, c = spec["level"], spec["c"]

@@ -26,6 +26,7 @@ from valleys.report.html_tables import (
     DASH,
     PARQUET_LIMIT,
     Frames,
+    averages_table,
     carried_tables,
     number_text,
     p_value_cell,
@@ -110,6 +111,7 @@ def render(
         alpha=config.get("claims", {}).get("alpha"),
         summaries=[
             solutions_table(tables.get("solutions"), level),
+            *([averages_table(tables["averages"], level)] if "averages" in tables else []),
             prevalence_table(tables.get("asymmetry"), spec),
         ],
         previews=[

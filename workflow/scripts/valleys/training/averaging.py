@@ -136,9 +136,10 @@ def average(
 
 
 def exponential_weights(count: int, decay: float) -> list[float]:
-    """Return the weights that an exponential moving average gives to iterates, the last one most.
+    """Return the weights that an exponential moving average gives to iterates.
 
-    Of ``m = decay * m + (1 - decay) * w`` from the first iterate on.
+    Of ``m = decay * m + (1 - decay) * w`` from the first iterate on: of the others each counts more than the
+    one before it. The first counts ``decay ** (count - 1)``, which is most where there are few iterates.
 
     Parameters
     ----------
