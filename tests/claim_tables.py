@@ -195,7 +195,8 @@ EMPTY = {
     "asymmetry": asymmetry(("symmetric",)).iloc[:0],
     "searches": searched(True).iloc[:0],
     "solutions": solutions([0.0]).iloc[:0],
-    "averages": None,  # a table of runs that ask for it
+    "averages": None,  # tables of runs that ask for them
+    "alignment": None,
     "interpolation": line(T, T).iloc[:0],
     "toy_2d": toy("flat").iloc[:0],
     "toy_2d_scans": scans(True).iloc[:0],

@@ -41,6 +41,18 @@ def one_thread():
 
 
 @pytest.fixture
+def one_core(monkeypatch):
+    """What a script sets for a job of one thread is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "1")
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def experiment_config():
     """The smoke config with its defaults filled in; a fresh copy for each test."""
     return fill_defaults(load_config("config/smoke.yaml"))

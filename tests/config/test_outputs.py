@@ -26,7 +26,12 @@ def test_parts_and_figures_name_tables_that_are_declared():
     from valleys.storage import tables
 
     found = experiment()
-    assert set(outputs.tables(found)) == set(tables.declared()) - {"study", "comparison", "averages"}
+    assert set(outputs.tables(found)) == set(tables.declared()) - {
+        "study",
+        "comparison",
+        "averages",
+        "alignment",
+    }
     assert outputs.parts(found, found.cells[0], "training") == [
         f"{part}.parquet" for part in ("training", "cooldown", "descent")
     ]

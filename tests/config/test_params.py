@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config_changes import BASE, PATH, experiment, given
 from conftest import fill_defaults, load_config
 from valleys.config import outputs, versions
+from valleys.config.alignment import partner
 from valleys.config.averages import averages_of
 from valleys.config.catalogue import CELL_TABLES
 from valleys.config.experiment import Experiment
@@ -53,6 +54,8 @@ def params_by_rule(found):
         note("evaluate", cell.path, of.evaluate(cell.recipe))
         if averages_of(found, cell):
             note("compare_averages", cell.path, of.compare_averages(cell))
+        if partner(found, cell):
+            note("align", cell.path, of.align(cell))
         for bundle in found.bundles_of(cell):
             note("probe", f"{cell.path} {bundle}", of.probe(cell, bundle))
         for probe in filter(found.is_computed, found.probes_of(cell)):

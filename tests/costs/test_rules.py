@@ -267,3 +267,17 @@ def test_averages_are_priced_by_their_iterates_and_a_soup_by_its_pairs():
     assert seconds(40, a=ema, b=ema | {"decay": 0.5}) < 1.2 * seconds(40, a=ema)  # barriers are measured once
     assert 3 < seconds(40, a=soup) / seconds(20, a=soup) < 4
     assert seconds(40, a=soup) > 3 * seconds(40, a=ema)
+
+
+def test_an_alignment_costs_two_lines():
+    cell = {"dataset": "cifar10", "model": "vgg16", "recipe": "preresnet", "seed": "0"}
+    line = {"start": "sgd", "stop": "sgd", "stop_seed": "next", "first": 0, "last": 1, "divisions": 18}
+    raw = changed(
+        PAPER, grid=[{**PAPER["grid"][0], "model": "vgg16", "lines": ["l"]}], lines={"l": line}, studies={}
+    )
+    found = of(raw)
+    aligned, straight = (
+        found(rule, cell | more).seconds - GPU.start_s
+        for rule, more in (("align", {}), ("interpolate", {"line": "l"}))
+    )
+    assert aligned / straight == pytest.approx(2, rel=0.05)  # 21 points, two of which a line measures twice

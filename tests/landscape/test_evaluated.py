@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
+from small_iterates import Bag
 from valleys.config.experiment import Experiment
 from valleys.config.params import Params
 from valleys.data.cache import save_split
@@ -14,21 +15,6 @@ from valleys.landscape.hessian import Hessian
 from valleys.landscape.stationarity import gradient_at_start
 from valleys.models import solutions
 from valleys.storage import tables
-
-
-class Bag(dict):
-    """What Snakemake gives a script: names to values, as attributes too."""
-
-    __getattr__ = dict.__getitem__
-
-
-@pytest.fixture
-def one_core(monkeypatch):
-    before = torch.get_num_threads()
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(variable, "1")
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_core")

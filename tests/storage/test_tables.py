@@ -27,6 +27,7 @@ NAMES = (
     "shift",
     "interpolation",
     "study",
+    "alignment",
     "planes",
     "plane_points",
     "toy_2d",

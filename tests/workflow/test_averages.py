@@ -1,4 +1,4 @@
-"""Averages in a run: asked for after it is done, they are all that is made anew."""
+"""Averages and alignment in a run: asked for after it is done, they are all that is made anew."""
 
 import pytest
 from valleys.storage import tables
@@ -73,3 +73,17 @@ def test_another_average_leaves_all_but_averages_and_what_follows(finished):
     assert planned(finished, config) == NEW
     # Iterates that go when their readers are done stay for this one too.
     assert planned(finished, changed(CONFIG, averages=ASKED, execution__keep="none")) == {}
+
+
+def test_alignment_that_is_asked_for_later_is_all_that_is_made(finished):
+    config = changed(CONFIG, grid=[CONFIG["grid"][0] | {"alignment": True}], averages=ASKED)
+    assert planned(finished, config) == {"align": 1, "aggregate": 1, "claims": 1, "report": 1}
+    status, text = snakemake(finished, config, "--cores", "2")
+    assert status == 0, text
+    results = finished / "results" / "smoke" / "tables"
+    found = tables.read(results / "alignment.parquet", "alignment").to_pandas()
+    assert found[["seed", "other_seed", "solution"]].to_numpy().tolist() == [[0, 1, "sgd"]]
+    assert found["distance_after"].item() < found["distance_before"].item()
+    claims = tables.read(results / "claims.parquet", "claims").to_pandas().set_index("claim")
+    difference = found["train_barrier_after"].item() - found["train_barrier_before"].item()
+    assert claims.loc["alignment_lowers_barrier", "effect"] == pytest.approx(difference)

@@ -49,6 +49,7 @@ GPU_RULES += [
     "interpolate",
     "plane",
     "compare_averages",
+    "align",
 ]
 
 CPUS = 8

@@ -127,6 +127,16 @@ def line_files(wildcards):
     return files
 
 
+def aligned_solutions(wildcards):
+    """The solutions of a pair of seeds: this cell's, and the one that is aligned to it."""
+    cell = cell_of(wildcards)
+    other = alignment.partner(experiment, cell)
+    if other is None:
+        raise ValleysError(f"alignment: {cell.path} is the first of no pair; set alignment in its grid entry")
+    (start,), (stop,) = (named_files(one, [alignment.SOLUTION]) for one in (cell, other))
+    return {"start": start, "stop": stop}
+
+
 def plane_files(wildcards):
     """What a plane reads beside the data and the solutions: iterates, or directions that are not drawn from a seed."""
     cell = CELL.format(**{k: v for k, v in wildcards.items() if k != "plane"})

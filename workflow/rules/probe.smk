@@ -131,6 +131,32 @@ rule interpolate:
         "../scripts/interpolate.py"
 
 
+# Solutions of two seeds up to the order of their units, where a config asks for it.
+rule align:
+    input:
+        unpack(aligned_solutions),
+        train=train_file,
+        test=test_file,
+    output:
+        table=f"{CELL}/alignment.parquet",
+    log:
+        f"{LOGS}/align.log",
+    benchmark:
+        f"{BENCHMARKS}/align.tsv"
+    priority: 40
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("align", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("align", w, attempt),
+        gpu=costs.gpus("align"),
+    params:
+        spec=lambda w: params_of.align(cell_of(w)),
+    script:
+        "../scripts/align.py"
+
+
 rule plane:
     input:
         unpack(plane_files),

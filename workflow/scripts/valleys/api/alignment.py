@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from valleys.api.base import Base, Weights
 from valleys.api.curves import Segment
 from valleys.api.outcomes import Outcome, Rows
-from valleys.errors import ValleysError
 from valleys.landscape import sharpness
-from valleys.networks import copies, symmetries
+from valleys.landscape.alignment import match, symmetries_of
+from valleys.networks import copies
 from valleys.networks.tensors import distance, tensors_in
 
 if TYPE_CHECKING:
@@ -127,23 +126,20 @@ class Audit(Outcome):
 
 def align(landscape: Base, other: Weights, points: int, seed: int) -> Aligned:
     """Return the other solution aligned; parameters and errors as `Landscape.align`."""
-    found = _symmetries(landscape)
+    found = symmetries_of(landscape.evaluator)
     state = dict(other.state_dict()) if isinstance(other, nn.Module) else dict(other)
     there = landscape._state(state)
     whole = {**landscape.evaluator.model.state_dict(), **state}
-    order = symmetries.align(found, landscape.weights, there, seed=seed)
-    aligned = found.permuted(whole, order)
-    moved = sum(int((units != torch.arange(len(units))).sum()) for units in order.values())
+    aligned, share = match(found, landscape.weights, {**whole, **there}, seed)
     after = landscape._path(landscape._state(aligned), points)
     before = landscape._path(there, points)
     kept = {name: tensor for name, tensor in aligned.items() if name in state}
-    share = moved / sum(found.sizes[group] for group in found.moving)
     return Aligned(kept, before, after, share, names=landscape.names)
 
 
 def audit(landscape: Base, directions: int, spread: float, rise: float, seed: int) -> Audit:
     """Return what symmetries do to measures; parameters and errors as `Landscape.audit`."""
-    found, evaluator = _symmetries(landscape), landscape.evaluator
+    found, evaluator = symmetries_of(landscape.evaluator), landscape.evaluator
     images = evaluator.train_batches.first()
     start = copies.snapshot(evaluator.model)
     states = {"network": start, "permuted": found.permuted(start, found.random(seed))}
@@ -199,14 +195,6 @@ def _mean(values: list[float]) -> tuple[float, float]:
     if len(known) < 2:
         return (known[0] if known else math.nan), math.nan
     return statistics.mean(known), statistics.stdev(known) / math.sqrt(len(known))
-
-
-def _symmetries(landscape: Base) -> symmetries.Symmetries:
-    images = landscape.evaluator.train_batches.first()
-    if not isinstance(images, Tensor):
-        raise ValleysError("symmetries: they are known of networks that are called with one tensor alone")
-    landscape.evaluator.reset()
-    return symmetries.trace(copy.deepcopy(landscape.evaluator.model), images)
 
 
 def _change(own: float, other: float) -> float:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pandas as pd
 
 from valleys.claims import (
+    alignment,
     averages,
     basin,
     measured_gain,
@@ -46,6 +47,7 @@ JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
     neighbours.judge,
     shift.judge,
     basin.judge,
+    alignment.judge,
     toy.judge,
     sign.judge,
     search.judge,
@@ -67,12 +69,18 @@ def judge(data: Frames, settings: Settings) -> list[Row]:
     Parameters
     ----------
     data
-        The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked, and
-        ``averages``, where there are any.
+        The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked,
+        ``averages`` and ``alignment``, where there are any.
     settings
         Constants of the rules, and what the config says of probes and data sets.
     """
-    known = {"study": None, "averages": None, "settings": settings, **measures.with_own_minima(data)}
+    known = {
+        "study": None,
+        "averages": None,
+        "alignment": None,
+        "settings": settings,
+        **measures.with_own_minima(data),
+    }
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{**_EMPTY, **row} for row in rows]
 

@@ -27,13 +27,14 @@ class Table:
     per
         What one file of a cell has the rows of, where the table stacks such files: a ``cell``, a ``phase`` of
         training, a ``bundle`` of probes, a ``search`` (a probe of kind searched), a ``line``, a ``plane``,
-        the ``averages`` of a cell that has some. "" for a table that is made whole.
+        the ``averages`` of a cell that has some, a ``pair`` of seeds. "" for a table that is made whole.
     blocks
         Blocks of the config that decide its content, beside those of the grid.
     claims
         Whether claims are judged from it.
     asked
-        Block of the config without which there is no such table; "" where there is one of every config.
+        Key of the config, or of an entry of its grid, without which there is no such table; "" where there is
+        one of every config.
     """
 
     name: str
@@ -90,6 +91,7 @@ TABLES = {
         Table("theory_measured", per="cell", blocks=_JUDGED, claims=True),
         Table("shift", per="cell", blocks=_PROBED, claims=True),
         Table("interpolation", per="line", blocks=("bn_refresh", "lines"), claims=True),
+        Table("alignment", per="pair", blocks=("bn_refresh",), claims=True, asked="alignment"),
         Table("planes", per="plane", blocks=("bn_refresh",)),
         Table("plane_points", per="plane"),
         Table("sensitivity", blocks=_JUDGED),

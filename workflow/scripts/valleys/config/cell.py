@@ -33,18 +33,26 @@ class Cell:
 
 @dataclass
 class Wanted:
-    """What is to be made of a cell: names of solutions, probes, lines and averages."""
+    """What is to be made of a cell: names of solutions, probes, lines and averages; whether it is aligned."""
 
     solutions: set[str] = field(default_factory=set)
     probes: set[str] = field(default_factory=set)
     lines: set[str] = field(default_factory=set)
     averages: set[str] = field(default_factory=set)
+    alignment: bool = False
 
     def add(
-        self, solutions: Iterable[str], probes: Iterable[str], lines: Iterable[str], averages: Iterable[str]
+        self,
+        solutions: Iterable[str],
+        probes: Iterable[str],
+        lines: Iterable[str],
+        averages: Iterable[str],
+        *,
+        alignment: bool,
     ) -> None:
         """Want these as well."""
         self.solutions.update(solutions)
         self.probes.update(probes)
         self.lines.update(lines)
         self.averages.update(averages)
+        self.alignment = self.alignment or alignment

@@ -194,7 +194,8 @@ class Cells:
             self.available(cell),
             given=self.from_checkpoints(cell.recipe),
         )
-        self.wanted.setdefault(cell, Wanted()).add(solutions, probes, lines, averages)
+        wanted = self.wanted.setdefault(cell, Wanted())
+        wanted.add(solutions, probes, lines, averages, alignment=entry.get("alignment", False))
 
     def _default_solutions(self, cell: Cell) -> Sequence[str]:
         """Return the solutions of a cell whose entry names none: the usual three, or all that are given."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from valleys.config import originals
+from valleys.config.alignment import check_alignment
 from valleys.config.averages import check_averages
 from valleys.config.catalogue import LINES, SOLUTIONS, TABLES, TARGETS
 from valleys.config.cells import Cell, Cells
@@ -67,6 +68,7 @@ def check_cells(experiment: Cells) -> None:
         check_lines,
         check_planes,
         check_averages,
+        check_alignment,
         _check_batches_of_one,
         _check_given,
         _check_theory,

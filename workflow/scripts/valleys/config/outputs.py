@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from valleys.config.alignment import partner
 from valleys.config.averages import averages_of
 from valleys.config.catalogue import FIGURES, LINES, TABLES, TARGETS, Figure, Table
 from valleys.config.cells import Cell, Cells
@@ -20,7 +21,9 @@ def tables(experiment: Cells) -> list[str]:
 
 def _asked(experiment: Cells) -> dict[str, Table]:
     """Return the tables of the catalogue that an experiment makes."""
-    return {name: one for name, one in TABLES.items() if not one.asked or experiment.config[one.asked]}
+    blocks = [experiment.config, *experiment.config["grid"]]
+    keys = {key for block in blocks for key in ("averages", "alignment") if block.get(key)}
+    return {name: one for name, one in TABLES.items() if not one.asked or one.asked in keys}
 
 
 def claim_tables(experiment: Cells) -> list[str]:
@@ -95,7 +98,8 @@ def of_target(experiment: Cells, name: str) -> tuple[list[str], list[str]]:
         kind for kind in FIGURES.values() if name == kind.target or (name == "basin" and kind.part == "line")
     ]
     tables += [*TARGETS[name], *(table for kind in kinds for table in kind.tables)]
-    tables += ["averages"] if name == "swa" and "averages" in _asked(experiment) else []
+    with_target = {"averages": "swa", "alignment": "basin"}
+    tables += [table for table in _asked(experiment) if with_target.get(table) == name]
     figures += [
         figure
         for kind in kinds
@@ -156,6 +160,8 @@ def parts(experiment: Cells, cell: Cell, table: str, study: str | None = None) -
         return [f"probes/{probe}/{table}.parquet" for probe in searched]
     if per == "averages":
         return [f"{table}.parquet"] if averages_of(experiment, cell) else []
+    if per == "pair":
+        return [f"{table}.parquet"] if partner(experiment, cell) else []
     if per == "line":
         return [f"lines/{line}.parquet" for line in experiment.lines_of(cell)]
     if per == "plane":

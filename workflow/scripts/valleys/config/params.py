@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from valleys.config import originals, outputs
+from valleys.config.alignment import SOLUTION, partner
 from valleys.config.averages import averages_of, block_of
 from valleys.config.catalogue import LINES, TABLES
 from valleys.config.cells import Cell, Cells
@@ -207,6 +208,19 @@ class Params:
             bn_refresh=self.config["bn_refresh"],
         )
 
+    def align(self, cell: Cell) -> dict[str, Any]:
+        """Params of ``align``: whose solution is aligned to the cell's."""
+        other = partner(self.experiment, cell)
+        if other is None:
+            raise ValleysError(f"alignment: {cell.path} is the first of no pair")
+        return self._stage(
+            "align",
+            solution=SOLUTION,
+            other_seed=other.seed,
+            loss=self.experiment.recipe(cell.recipe)["loss"],
+            bn_refresh=self.config["bn_refresh"],
+        )
+
     def plane(self, recipe: str, plane: str) -> dict[str, Any]:
         """Params of ``plane``: how it is laid, its grid, and ``at``, the solution whose statistics it keeps.
 
@@ -309,10 +323,8 @@ class Params:
                 (*cells, "studies"),
             )
         about = {key: self.config[key] for key in (*cells, *TABLES[table].blocks)}
-        if not TABLES[table].asked:  # averages have no part in it
-            about["grid"] = [
-                {key: value for key, value in entry.items() if key != "averages"} for entry in about["grid"]
-            ]
+        others = {"averages", "alignment"} - {table}  # have no part in it
+        about["grid"] = [{k: v for k, v in entry.items() if k not in others} for entry in about["grid"]]
         if study:  # its own block, probes and lines: others have no part in it
             about["studies"] = {study: self.config["studies"][study]}
             for key, wanted in (

@@ -25,6 +25,7 @@ VERSIONS: dict[str, int] = {
     "connect": 1,
     "interpolate": 5,
     "plane": 4,
+    "align": 1,
     "detect": 4,
     "measure_gain": 3,
     "sensitivity": 2,

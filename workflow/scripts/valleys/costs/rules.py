@@ -29,6 +29,7 @@ SEARCH_GRADIENT = 4096  # images of the gradient at the solution, at most: `sear
 SEARCH_COPIES = 14  # of the weights: directions, gradients and averages of the ascent
 SEARCH_ROW = 250  # bytes of a row of the table of searches, compressed
 AVERAGE_POINTS = 5  # of a line between two iterates: `averages`
+ALIGNED_POINTS, ALIGNED_ROUNDS = 21, 10  # of each line, and of weight matching: `alignment`
 CURVE_BYTES = 40  # a row of a table of curves, compressed
 WHOLE: Mapping[str, Any] = {"bn": "refreshed", "train_images": None, "test_images": None}
 
@@ -291,6 +292,15 @@ def _interpolate(costs: Amounts, w: Wildcards) -> Cost:
     passes, copies = costs.in_passes(w, [line]), 6 + line["bends"] * trained
     memory = costs.resident(w["dataset"], net, copies, passes, [line])
     return costs.network_job(work, memory, points * CURVE_BYTES + SMALL_FILE)
+
+
+@cost_of("align", gpu=True)
+def _align(costs: Amounts, w: Wildcards) -> Cost:
+    net = costs.net(w["dataset"], w["model"])
+    work = 2 * ALIGNED_POINTS * costs.point(w, WHOLE)
+    work += ALIGNED_ROUNDS * Work(bytes=20 * net.bytes, layers=20 * net.tensors)
+    memory = costs.resident(w["dataset"], net, 10, costs.in_passes(w, [WHOLE]))
+    return costs.network_job(work, memory, SMALL_FILE)
 
 
 @cost_of("plane", gpu=True)
