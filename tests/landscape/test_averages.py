@@ -29,6 +29,20 @@ ASKED = {
 }
 
 
+def scattered(model, seed):
+    """Three state dicts around a solution, so that averages of them gain."""
+    (state,) = trained(model, seed, (15,))
+    names = dict(solutions.fresh(model, (1, 4, 4), 3, seed=0).named_parameters())
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            n: t + 0.1 * torch.randn(t.shape, generator=generator) if n in names else t
+            for n, t in state.items()
+        }
+        for _ in EPOCHS
+    ]
+
+
 def plain_mean(model, states, weights):
     """The network of a weighted mean, written out, batch norm refreshed over the train images."""
     network = solutions.fresh(model, (1, 4, 4), 3, seed=0).eval()
@@ -95,10 +109,10 @@ def run(folder, states, asked, seed=0):
     return rows.set_index("average"), model
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 7, 11])
 def test_rows_are_those_of_a_plain_loop(tmp_path, seed):
     model = load_config("config/smoke.yaml")["models"]["mlp"]
-    states = trained(model, seed)
+    states = scattered(model, seed)
     rows, model = run(tmp_path, states, ASKED, seed)
     choosing, judging = averages.halves(TEST, seed)
     lookup = {image.numpy().tobytes(): i for i, image in enumerate(TEST.images)}
@@ -107,6 +121,8 @@ def test_rows_are_those_of_a_plain_loop(tmp_path, seed):
         for part in (choosing, judging)
     )
     soup = plain_soup(model, states, chosen_on)
+    assert len(soup) == 2
+    assert soup != plain_soup(model, states, judged_on)  # so that the half it is chosen on is seen
     weights = {"swa": [1, 1, 1], "ema": [1, 1, 2], "last": [0, 1, 1], "mine": [3, 1, 0]}
     weights["soup"] = [float(i in soup) for i in range(3)]
     swa = plain_mean(model, states, [1, 1, 1])
