@@ -18,8 +18,7 @@ with job(snakemake) as log:
     from valleys.training.evaluation import solution_row
 
     spec, w = snakemake.params.spec, snakemake.wildcards
-    device = pick_device(snakemake.config)
-    cell = Cell(w.dataset, w.model, w.recipe, int(w.seed))
+    device, cell = pick_device(snakemake.config), Cell(w.dataset, w.model, w.recipe, int(w.seed))
     splits = read_splits(snakemake, device)
     loss = losses.build(spec["loss"], splits[0].task)
     networks, abouts = solutions.load_all(snakemake.input.solutions, device)

@@ -219,7 +219,7 @@ def compare(
         names the pair, it has no losses, and its state is None.
     """
     choosing, judging = halves(splits[1], seed)
-    loss, settings = losses.build(spec["loss"]), spec["bn_refresh"]
+    loss, settings = losses.build(spec["loss"], splits[0].task), spec["bn_refresh"]
     evaluator = Evaluator(
         swa, splits[0], choosing, loss, method=settings["method"], batch_size=settings["batch_size"]
     )
