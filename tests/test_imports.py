@@ -25,9 +25,9 @@ MAY_IMPORT = {
     "training": "errors storage data networks models",
     "execution": "errors storage data",
     "landscape": "errors lazy asymmetry storage factories data networks models training",
-    "config": "errors storage factories data.options models.options landscape.kinds",
-    "costs": "errors storage factories execution.snakemake_internals config data.options data.counts models"
-    " landscape.kinds",
+    "config": "errors storage factories data.options data.tasks models.options landscape.kinds",
+    "costs": "errors storage factories execution.snakemake_internals config data.options data.tasks"
+    " data.counts models landscape.kinds",
     "results": "errors asymmetry storage config",
     "claims": "errors lazy asymmetry config results",
     "figures": "errors lazy storage config results",

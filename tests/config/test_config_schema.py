@@ -175,6 +175,7 @@ def test_the_schema_has_the_losses_and_options_there_are():
     """With the defaults and bounds of the tables: the params of recipes are filled in from the schema."""
     declared = dict(schema._schema()["$defs"]["loss"]["properties"])
     assert set(declared.pop("name")["enum"]) == set(LOSSES)
+    assert [declared.pop(key).get("default") for key in ("factory", "kwargs")] == [None, None]  # of one's own
     options = {key: option for known in LOSSES.values() for key, option in known.items()}
     assert declared.keys() == options.keys()
     for key, option in options.items():

@@ -18,7 +18,7 @@ from valleys.storage.state import LEAST, load_checkpoint, require
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = {"nbclient", "ipykernel", "appnope"}
-DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt", *NOTEBOOKS}
+DEVELOPMENT = {"hypothesis", "pytest", "pytest-xdist", "ruff", "snakefmt", "transformers", *NOTEBOOKS}
 NOT_IN_JOBS = {*DEVELOPMENT, "plotly", "tqdm"}
 LOCKS = ("requirements.txt", "requirements-torch.txt")
 

@@ -85,8 +85,9 @@ def test_a_minimum_is_the_mean_size_over_its_directions():
     assert math.isnan(row["eigenvalue"])
 
 
-@pytest.mark.parametrize(("accuracy", "trained"), [(0.5, True), (0.49, False), (NAN, False)])
+@pytest.mark.parametrize(("accuracy", "trained"), [(0.5, True), (0.49, False), (NAN, True)])
 def test_minima_that_count(accuracy, trained):
+    """A regression has no accuracy to go by."""
     study = one(minimum({}, 0, (1.0,), train_accuracy=accuracy))
     assert study.minima["trained"].tolist() == [trained]
 

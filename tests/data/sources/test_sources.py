@@ -43,6 +43,7 @@ def test_each_source_is_priced(name, tmp_path, monkeypatch):
     Path("mine_of_sources.py").write_text("def load(): raise AssertionError\n")
     values = {"int": 8, "factory": "mine_of_sources:load", "path": "x", "paths": ["x"]}
     needed = {k: values[o.kind] for k, o in DATASET_OPTIONS[name].options.items() if o.required}
+    needed |= {"train_size": 8, "labels": "y"} if name == "table" else {}
     experiment = experiment_on({"source": name, **needed})
     costs, size = Costs(experiment), DATASET_OPTIONS[name].size_of(experiment.datasets["digits"])
     found = costs.data("digits")
