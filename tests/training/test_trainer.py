@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_training import RECIPE, fresh, make_split, same, train
 from torch import nn
+from valleys.data import augment as augmentation
 from valleys.errors import ValleysError
 from valleys.storage.state import save_checkpoint
 from valleys.training.signals import SignalFlag, Stopped
@@ -96,3 +97,19 @@ def test_state_folder_is_keyed_by_what_decides_the_result(tmp_path):
     a, b = state_folder(tmp_path, "train", {"lr": 1}), state_folder(tmp_path, "train", {"lr": 2})
     assert a != b
     assert a == state_folder(tmp_path, "train", json.loads('{"lr": 1}'))
+
+
+@pytest.mark.parametrize("augment", [None, {"shift": 0, "flip": False, "pad_mode": "zero"}])
+def test_images_that_are_ready_train_to_the_same_bits(augment, monkeypatch):
+    """Those that are not augmented are normalised once; a batch has the numbers of one made for itself."""
+    recipe, ends = {**RECIPE, "augment": augment}, []
+    for most in (augmentation.READY_BYTES, 0):
+        monkeypatch.setattr(augmentation, "READY_BYTES", most)
+        net = fresh()
+        run = Trainer(net, make_split(70), recipe, seed=0)
+        assert (run.ready is None) == (most == 0)
+        run.run(2, lambda epoch: 0.05, lambda epoch, row: None)
+        ends.append(({n: t.clone() for n, t in net.state_dict().items()}, run.rows))
+    assert same(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+    assert Trainer(fresh(), make_split(70), RECIPE, seed=0).ready is None  # images are shifted and mirrored

@@ -9,7 +9,7 @@ from typing import Any
 from valleys.config import outputs
 from valleys.config.averages import averaged, averages_of
 from valleys.config.experiment import Cell
-from valleys.costs.amounts import BACKWARD, ON_DISK_BYTES, SMALL_FILE, Amounts
+from valleys.costs.amounts import BACKWARD, ON_DISK_BYTES, READY_BYTES, SMALL_FILE, Amounts
 from valleys.costs.machine import BF16_AGAIN, BF16_CHECKED, CPU, MB
 from valleys.costs.sizes import Size
 from valleys.costs.work import Cost, Data, Work
@@ -372,6 +372,11 @@ def _simulate_theory(costs: Amounts, w: Wildcards) -> Cost:
 
 
 def _in_training(net: Size, data: Data, recipe: Mapping[str, Any]) -> float:
-    """Return bytes of activations that a step of SGD holds, or an evaluation of a thousand images."""
-    batch = min(recipe["batch_size"], data.train)
-    return max(batch * net.elements * 4 * 1.3, min(1000, data.test) * net.widest * 4 * 3)
+    """Return bytes of activations that a step of SGD holds, or an evaluation of a thousand images.
+
+    And of the train images as floats, where they are kept.
+    """
+    batch, floats = min(recipe["batch_size"], data.train), data.train * data.pixels * 4
+    is_ready = floats <= READY_BYTES and not (recipe["augment"]["shift"] or recipe["augment"]["flip"])
+    passes = max(batch * net.elements * 4 * 1.3, min(1000, data.test) * net.widest * 4 * 3)
+    return passes + (floats if is_ready else 0)

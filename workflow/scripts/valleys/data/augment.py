@@ -13,6 +13,8 @@ from valleys.errors import ValleysError
 
 AUGMENT_DEFAULTS: dict[str, Any] = {"shift": 0, "flip": False, "pad_mode": "zero"}
 PAD_MODES = ("zero", "reflect")
+#: Of images that are kept normalised for training.
+READY_BYTES = 64 * 1024**2
 
 
 def check_augment(spec: Mapping[str, Any] | None, in_shape: tuple[int, ...]) -> dict[str, Any]:
@@ -112,6 +114,19 @@ def draw_permutation(split: Split, generator: torch.Generator) -> Tensor:
     return torch.randperm(len(split), generator=generator)
 
 
+def ready_images(split: Split, augment_spec: Mapping[str, Any] | None) -> Tensor | None:
+    """Return all images of a split, normalised, where each epoch sees them as they are and they are few.
+
+    So that a batch is one look-up. None where they are augmented, stay in their file, or take more than
+    `READY_BYTES` as float32.
+    """
+    spec = check_augment(augment_spec, split.in_shape)
+    few = split.images.numel() * 4 <= READY_BYTES
+    if spec["shift"] or spec["flip"] or not few or not isinstance(split.images, Tensor):
+        return None
+    return split.floats(slice(None))
+
+
 def epoch_batches(
     split: Split,
     permutation: Tensor,
@@ -122,6 +137,7 @@ def epoch_batches(
     *,
     drop_last: bool = False,
     join_last: bool = False,
+    ready: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over one epoch: normalised float32 images and int64 labels, on the split's device.
 
@@ -138,6 +154,8 @@ def epoch_batches(
         Leave out a last batch smaller than ``batch_size``.
     join_last
         Add the last batch to the one before it.
+    ready
+        All images of the split, normalised (`ready_images`): then batches are taken from these.
     """
     if batch_size < 1:
         raise ValleysError(f"batch_size is {batch_size}; it must be at least 1")
@@ -157,6 +175,9 @@ def epoch_batches(
         if join_last and len(places) > 1:
             places[-2:] = [slice(places[-2].start, end)]
         places = places[start:]
+        if ready is not None:
+            yield from ((ready[order[at]], labels[at]) for at in places)
+            return
         for at, images in zip(places, split.pixels(order[at] for at in places), strict=True):
             if spec["shift"] or spec["flip"]:
                 numbers = draw_augmentation(len(images), spec, generator)

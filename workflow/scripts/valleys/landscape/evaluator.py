@@ -37,7 +37,7 @@ from valleys.models.losses import Loss
 from valleys.models.precision import autocast
 from valleys.networks import checks, copies
 from valleys.networks.batch_norm import bn_policy
-from valleys.networks.bn_refresh import Method, refresh_bn
+from valleys.networks.bn_refresh import Method, Refresher
 from valleys.networks.tensors import movable, random_numbers_kept
 
 log = logging.getLogger("valleys")
@@ -154,6 +154,7 @@ class Evaluator:
         if refused is not None:
             raise refused
         self.forward = forward_of(self.model, compiled)
+        self.refresher = Refresher(self.model) if self.bn == "refreshed" else None
         self.slopes = Slopes(self)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -225,7 +226,7 @@ class Evaluator:
         self.points += 1
         if self.bn == "refreshed":
             with autocast(self.device, self.precision):
-                logits = refresh_bn(self.model, self.train_batches, self.method)
+                logits = self.refresher.refresh(self.train_batches, self.method)
             if logits is not None:
                 pairs = zip(logits, self.train_batches.labels(), strict=True)
                 return self._mean(pairs, len(self.train_batches), "train")

@@ -10,7 +10,6 @@ from torch import Tensor
 from valleys.landscape.evaluator import Evaluator
 from valleys.models import losses
 from valleys.models.precision import autocast
-from valleys.networks.bn_refresh import refreshed_logits
 
 
 def loss_and_gradient(evaluator: Evaluator, names: Sequence[str]) -> tuple[float, Tensor]:
@@ -45,7 +44,7 @@ def loss_and_gradient(evaluator: Evaluator, names: Sequence[str]) -> tuple[float
         with torch.enable_grad(), autocast(evaluator.device, evaluator.precision):
             images = (x for x, _ in batches)
             refreshed = evaluator.bn == "refreshed"
-            outputs = refreshed_logits(evaluator.model, images) if refreshed else map(evaluator.model, images)
+            outputs = evaluator.refresher.logits(images) if refreshed else map(evaluator.model, images)
             parts: list[Tensor] = []
             for batch, labels in zip(outputs, batches.labels(), strict=True):
                 values = evaluator.loss(losses.full_outputs(batch), labels)

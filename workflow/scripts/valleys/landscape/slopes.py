@@ -18,7 +18,6 @@ from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.models import losses
 from valleys.networks import checks, copies, derivatives
-from valleys.networks.bn_refresh import refreshed_logits
 from valleys.networks.tensors import vector_norm
 
 log = logging.getLogger("valleys")
@@ -245,7 +244,7 @@ class Slopes:
     def _train_losses(self) -> Iterator[Tensor]:
         """Yield the sum of losses over each batch of train images, as a function of the parameters."""
         if self.evaluator.bn == "refreshed":
-            logits = refreshed_logits(self.evaluator.model, (x for x, _ in self.evaluator.train_batches))
+            logits = self.evaluator.refresher.logits(x for x, _ in self.evaluator.train_batches)
         else:
             logits = (self.evaluator.model(x) for x, _ in self.evaluator.train_batches)
         for batch, labels in zip(logits, self.evaluator.train_batches.labels(), strict=True):

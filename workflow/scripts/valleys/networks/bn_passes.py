@@ -26,8 +26,23 @@ Forward = Callable[["_BatchNorm", Tensor, "Affine"], Tensor]
 _PLAIN = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
+class Followed:
+    """A network, and what passes that stop at its batch norm need to know of its modules.
+
+    Found once: its modules are to stay the same ones.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.names = {module: name or type(module).__name__ for name, module in model.named_modules()}
+        self.layers = batch_norms(model)
+        self.is_compiled = any(
+            hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in self.names
+        )
+
+
 @contextlib.contextmanager
-def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], Any]]:
+def _passes(network: Followed, forward: Forward) -> Iterator[Callable[[Tensor], Any]]:
     """Yield what runs a batch through the model, with ``forward(layer, x, affine)`` where it normalises.
 
     torch's own layers have their forward pass replaced. Others, which may do more, run theirs, and the call
@@ -39,8 +54,7 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
         From a pass: for a layer that is used twice or never comes to ``F.batch_norm``, and for a call of
         ``F.batch_norm`` that takes the batch's own statistics.
     """
-    names = {module: name or type(module).__name__ for name, module in model.named_modules()}
-    layers = batch_norms(model)
+    names, layers = network.names, network.layers
     by_statistics = {memory_key(layer.running_mean): layer for layer in layers}
     used: dict[object, set[nn.Module]] = defaultdict(set)  # by pass: each has a greenlet of its own
 
@@ -89,7 +103,7 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
 
     def run(x: Tensor) -> Any:
         used.pop(getcurrent(), None)
-        return model(x)
+        return network.model(x)
 
     own = {layer: vars(layer).get("forward") for layer in layers}
     for layer in layers:
@@ -98,7 +112,7 @@ def _passes(model: nn.Module, forward: Forward) -> Iterator[Callable[[Tensor], A
         else:
             layer.forward = partial(watched, layer=layer, own=layer.forward)
     try:
-        with _eagerly(model), _batch_norm_is(batch_norm):
+        with _eagerly(network), _batch_norm_is(batch_norm):
             yield run
     finally:
         for layer, forward_of_its_own in own.items():
@@ -135,18 +149,15 @@ def _batch_norm_is(function: Callable[..., Tensor]) -> Iterator[None]:
                 F.batch_norm = _torchs[0]
 
 
-def _eagerly(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which what `torch.compile` made of the model's parts runs as it was written."""
-    compiled = any(
-        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None
-        for m in model.modules()
-    )
-    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+def _eagerly(network: Followed) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which what `torch.compile` made of the network's parts runs as it was written."""
+    eager = network.is_compiled
+    return torch.compiler.set_stance("force_eager") if eager else contextlib.nullcontext()
 
 
-def streaming_pass(model: nn.Module, images: Iterable[Tensor]) -> None:
+def streaming_pass(network: Followed, images: Iterable[Tensor]) -> None:
     """Set running statistics in one pass: each layer normalises by what it has seen so far."""
-    moments = {layer: Moments(layer) for layer in batch_norms(model)}
+    moments = {layer: Moments(layer) for layer in network.layers}
 
     def forward(layer: _BatchNorm, x: Tensor, affine: Affine) -> Tensor:
         here = Moments(layer)
@@ -156,7 +167,7 @@ def streaming_pass(model: nn.Module, images: Iterable[Tensor]) -> None:
         return normalised(*(value.to(here.means[0].dtype) for value in here.merged()), x, affine)
 
     empty = True
-    with _passes(model, forward) as run:
+    with _passes(network, forward) as run:
         for x in images:
             run(x)
             empty = False
@@ -168,7 +179,7 @@ def streaming_pass(model: nn.Module, images: Iterable[Tensor]) -> None:
 
 
 def lockstep_pass(
-    model: nn.Module,
+    network: Followed,
     images: list[Tensor],
     alone: Forward,
     together: type[Moments],
@@ -188,8 +199,8 @@ def lockstep_pass(
     """
     if not images:
         raise ValleysError("BN refresh got no images")
-    if len(images) == 1 or not batch_norms(model):
-        with _passes(model, alone) as run:
+    if len(images) == 1 or not network.layers:
+        with _passes(network, alone) as run:
             return [run(x) for x in images]
     hub, outside = getcurrent(), switches.Switches()
 
@@ -203,7 +214,7 @@ def lockstep_pass(
     given: list[Any] = images
     results: list[Any] = [None] * len(images)
     order = list(range(len(images)))
-    with _passes(model, forward) as run:
+    with _passes(network, forward) as run:
         passes = [greenlet(run, parent=hub) for _ in images]
         for a_pass in passes:
             a_pass.gr_context = contextvars.copy_context()

@@ -15,29 +15,93 @@ from torch import Tensor, nn
 from valleys import factories
 from valleys.data import loaders
 from valleys.errors import ValleysError
-from valleys.networks.batch_norm import batch_norms, check_bn
+from valleys.networks.batch_norm import check_bn
 from valleys.networks.bn_moments import Moments, Pooled
-from valleys.networks.bn_passes import lockstep_pass, normalise_and_keep, normalise_batch, streaming_pass
+from valleys.networks.bn_passes import (
+    Followed,
+    lockstep_pass,
+    normalise_and_keep,
+    normalise_batch,
+    streaming_pass,
+)
 from valleys.networks.copies import evaluating
 from valleys.networks.tensors import put_back
 
 Method = Literal["exact", "streaming"]
 
 
-@contextlib.contextmanager
-def _others_kept(model: nn.Module) -> Iterator[None]:
-    """After the block, buffers that are no batch-norm statistics (a queue, observers) are as before it."""
-    layers = batch_norms(model)
-    ours = {id(t) for m in layers for t in (m.running_mean, m.running_var, m.num_batches_tracked)}
-    before = {name: b.clone() for name, b in model.named_buffers() if id(b) not in ours}
-    try:
-        yield
-    finally:
-        if before:
-            put_back(dict(model.named_buffers()), before)
+class Refresher:
+    """Refreshes the batch norm of one network again and again: its modules are looked at once.
+
+    `refresh_bn` and `refreshed_logits` are one use of it each.
+
+    Parameters
+    ----------
+    model
+        Its modules are to stay the same ones; their weights, statistics and modes may change.
+
+    Raises
+    ------
+    ValleysError
+        As `batch_norm.check_bn`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        check_bn(model)
+        self.model, self.followed = model, Followed(model)
+        self.device = next((p.device for p in model.parameters()), None)
+        self.modules = list(self.followed.names)
+        self.has_other_buffers = bool(self._others())
+
+    @torch.no_grad()
+    def refresh(self, batches: Iterable[Tensor], method: Method = "exact") -> list[Tensor] | None:
+        """Do what `refresh_bn` does, which has the parameters and errors."""
+        images = loaders.images_of(batches, self.device)
+        # Dropout off: the statistics are those of the deterministic network.
+        with factories.one_line("BN refresh: the network"), self._evaluating(), self._others_kept():
+            if method == "streaming":
+                streaming_pass(self.followed, images)
+                return None
+            return lockstep_pass(self.followed, list(images), normalise_and_keep, Moments)
+
+    def logits(self, batches: Iterable[Tensor]) -> list[Tensor]:
+        """Do what `refreshed_logits` does, which has the parameters and errors."""
+        with self._evaluating():
+            return lockstep_pass(self.followed, list(batches), normalise_batch, Pooled)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """As `copies.evaluating`, which walks through a network that is in eval mode several times."""
+        if any(module.training for module in self.modules):
+            with evaluating(self.model):
+                yield
+            return
+        try:
+            yield
+        finally:
+            for module in self.modules:
+                if module.training:
+                    module.training = False
+
+    def _others(self) -> dict[str, Tensor]:
+        """Return the buffers that are no batch-norm statistics: a queue, observers."""
+        layers = self.followed.layers
+        ours = {id(t) for m in layers for t in (m.running_mean, m.running_var, m.num_batches_tracked)}
+        return {name: buffer for name, buffer in self.model.named_buffers() if id(buffer) not in ours}
+
+    @contextlib.contextmanager
+    def _others_kept(self) -> Iterator[None]:
+        """After the block, buffers that are no batch-norm statistics are as before it."""
+        if not self.has_other_buffers:
+            yield
+            return
+        before = {name: buffer.clone() for name, buffer in self._others().items()}
+        try:
+            yield
+        finally:
+            put_back(dict(self.model.named_buffers()), before)
 
 
-@torch.no_grad()
 def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "exact") -> list[Tensor] | None:
     """Set the running statistics of every batch-norm layer to those of the images in `batches`.
 
@@ -82,15 +146,7 @@ def refresh_bn(model: nn.Module, batches: Iterable[Tensor], method: Method = "ex
         raise ValleysError(f"BN refresh: method: {method!r} is none; choose {' or '.join(get_args(Method))}")
     if not isinstance(model, nn.Module):
         raise ValleysError(f"BN refresh: {type(model).__name__} is no network; give a torch.nn.Module")
-    device = next((p.device for p in model.parameters()), None)
-    images = loaders.images_of(batches, device)
-    check_bn(model)
-    # Dropout off: the statistics are those of the deterministic network.
-    with factories.one_line("BN refresh: the network"), evaluating(model), _others_kept(model):
-        if method == "streaming":
-            streaming_pass(model, images)
-            return None
-        return lockstep_pass(model, list(images), normalise_and_keep, Moments)
+    return Refresher(model).refresh(batches, method)
 
 
 def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor]:
@@ -113,6 +169,4 @@ def refreshed_logits(model: nn.Module, batches: Iterable[Tensor]) -> list[Tensor
     ValleysError
         As `refresh_bn`.
     """
-    check_bn(model)
-    with evaluating(model):
-        return lockstep_pass(model, list(batches), normalise_batch, Pooled)
+    return Refresher(model).logits(batches)

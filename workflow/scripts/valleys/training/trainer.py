@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from valleys.data.augment import epoch_batches
+from valleys.data.augment import epoch_batches, ready_images
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.models import losses
@@ -79,6 +79,7 @@ class Trainer:
         self.factor = self.loss.factor([train_split.labels])
         self.counted = self.loss.counted(train_split.labels)
         self.precision = recipe.get("precision", "fp32")
+        self.ready = ready_images(train_split, recipe["augment"])
         self.optimizer = optimisers.build(model.parameters(), recipe)
         self.batch_size = recipe["batch_size"]
         self.steps = math.ceil(len(train_split) / self.batch_size)
@@ -147,6 +148,7 @@ class Trainer:
             self.recipe["augment"],
             start=self.step,
             join_last=self.joins_last,
+            ready=self.ready,
         )
         for images, labels in batches:
             with autocast(images.device, self.precision):
