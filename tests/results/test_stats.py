@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.multitest import multipletests
 from valleys.errors import ValleysError
 from valleys.results.stats import (
     factor_test,
@@ -95,6 +96,14 @@ def test_holm_of_known_values():
     assert holm([0.03, 0.01, 0.05, 0.02, 0.04]) == pytest.approx([0.09, 0.05, 0.09, 0.08, 0.09])
     assert holm([0.6, 0.9]).tolist() == [1.0, 1.0]
     assert holm([]).tolist() == []
+
+
+def test_holm_is_that_of_statsmodels():
+    """To the same bits, ties and ones included."""
+    rng = np.random.default_rng(0)
+    for n in range(1, 13):
+        p = rng.choice([*rng.uniform(size=4), 0.01, 1.0], n)
+        assert holm(p).tolist() == multipletests(p, method="holm")[1].tolist()
 
 
 def test_holm_leaves_out_tests_that_were_not_made():

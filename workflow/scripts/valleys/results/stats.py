@@ -153,10 +153,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     if ((p_values < 0) | (p_values > 1)).any():
         raise ValleysError("p_values: not all between 0 and 1")
     adjusted, made = np.full(p_values.shape, nan), np.isfinite(p_values)
-    if made.any():
-        from statsmodels.stats.multitest import multipletests
-
-        adjusted[made] = multipletests(p_values[made], method="holm")[1]
+    # statsmodels' multipletests does the same, and collects garbage at each call: 0.1 to 1 s beside torch.
+    known = p_values[made]
+    order = known.argsort(kind="stable")
+    steps = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1)).clip(max=1.0)
+    adjusted[made] = steps[order.argsort()]
     return adjusted
 
 
