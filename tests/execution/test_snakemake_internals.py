@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from valleys.errors import ValleysError
-from valleys.execution.snakemake_internals import SEEN, SLURM, Internals, job_graph
+from valleys.execution.snakemake_internals import SEEN, SLURM, Internals, job_graph, threads_of
 from workflow_runs import ROOT, load
 
 
@@ -198,6 +198,23 @@ def test_a_rate_limit_that_somebody_asks_for_stays(workflow):
 def test_a_plan_without_the_graph_of_jobs_is_one_line():
     with pytest.raises(ValleysError, match=f"is not as {SEEN} was .*its graph of jobs cannot be read"):
         job_graph(SimpleNamespace())
+
+
+def test_threads_that_a_rule_says_are_read_without_its_other_resources():
+    class Job:
+        def __init__(self, **cores):
+            self.asked = 0
+            said = SimpleNamespace(is_evaluable=lambda: "value" not in cores, **cores)
+            self.rule = SimpleNamespace(resources={"_cores": said})
+
+        @property
+        def threads(self):
+            self.asked += 1
+            return 7
+
+    said, computed, gone = Job(value=2), Job(), Job()
+    del gone.rule.resources["_cores"]
+    assert [(threads_of(job), job.asked) for job in (said, computed, gone)] == [(2, 0), (7, 1), (7, 1)]
 
 
 def test_rules_ask_snakemake_for_the_config_files_and_their_own_place_themselves_and_no_more():

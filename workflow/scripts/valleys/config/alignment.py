@@ -19,10 +19,8 @@ def partner(experiment: Cells, cell: Cell) -> Cell | None:
         return None
     kin = [
         other
-        for other in experiment.all_cells
-        if other.setting == cell.setting
-        and experiment.wants(other).alignment
-        and SOLUTION in experiment.available(other)
+        for other in experiment.repeats_of(cell)
+        if experiment.wants(other).alignment and SOLUTION in experiment.available(other)
     ]
     rank = kin.index(cell) if cell in kin else 1
     return kin[rank + 1] if rank % 2 == 0 and rank + 1 < len(kin) else None

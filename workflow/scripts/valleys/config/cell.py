@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def kept(method: Callable[..., T]) -> Callable[..., T]:
+    """Have a method's answers kept, by its arguments: each job of a cell asks for them again.
+
+    Whoever asks must not change an answer.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    def ask(self: Any, *given: Any) -> T:
+        answers = self.__dict__.setdefault("_answers", {})
+        if (name, *given) not in answers:
+            answers[name, *given] = method(self, *given)
+        found: T = answers[name, *given]
+        return found
+
+    return ask
 
 
 @dataclass(frozen=True, order=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from valleys import factories
 from valleys.config.catalogue import DEFAULT_SOLUTIONS, SOLUTIONS
-from valleys.config.cell import Cell, Wanted
+from valleys.config.cell import Cell, Wanted, kept
 from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
 from valleys.data.options import differs_by_seed, validate_dataset
@@ -213,7 +213,7 @@ class Cells:
 
     # What to make -----------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def all_cells(self) -> list[Cell]:
         """The cells of the grid and of all studies."""
         return sorted(self.wanted)
@@ -241,11 +241,13 @@ class Cells:
         """Return what the grid and studies want of a cell; nothing of one that others start from only."""
         return self.wanted.get(cell) or Wanted()
 
+    @kept
     def solutions_of(self, cell: Cell) -> list[str]:
         """Return the solutions made of a cell: those asked for, and the ends of its lines."""
         wanted = self.wants(cell).solutions | self._line_ends.get(cell, set())
         return [name for name in self.available(cell) if name in wanted]
 
+    @kept
     def probes_of(self, cell: Cell) -> list[str]:
         """Return the probes that apply to a cell.
 
@@ -275,11 +277,13 @@ class Cells:
         used = {name for cell in self.cells for name in self.probes_of(cell)}
         return {name: spec["kind"] for name, spec in self.config["probes"].items() if name in used}
 
+    @kept
     def probed_solutions(self, cell: Cell, probe: str) -> list[str]:
         """Return the solutions of a cell that a probe looks at."""
         listed, given = self.config["probes"][probe]["solutions"], self.from_checkpoints(cell.recipe)
         return chosen_solutions(listed, self.solutions_of(cell), given=given)
 
+    @kept
     def bundles_of(self, cell: Cell) -> dict[str, list[str]]:
         """Return the jobs that probe a cell: name to probes (``execution.probe_jobs``)."""
         probes = self.probes_of(cell)
@@ -306,6 +310,10 @@ class Cells:
         there = [] if self.differs_by_seed(cell.dataset) else self._seeds_of.get(cell.setting, [])
         smaller = [seed for seed in reversed(there) if seed < cell.seed]
         return smaller + [seed for seed in there if seed > cell.seed]
+
+    def repeats_of(self, cell: Cell) -> list[Cell]:
+        """Return the cells of `all_cells` that have a cell's data set, model and recipe, by seed."""
+        return [replace(cell, seed=seed) for seed in self._seeds_of.get(cell.setting, [])]
 
     @functools.cached_property
     def _seeds_of(self) -> dict[tuple[str, str, str], list[int]]:
@@ -351,6 +359,7 @@ class Cells:
             seed = cell.seed if cell.seed in there else None
         return None if seed is None else Cell(*kin, seed)
 
+    @kept
     def lines_of(self, cell: Cell) -> list[str]:
         """Return the lines that start in a cell: those wanted of it whose two ends exist.
 
@@ -370,6 +379,7 @@ class Cells:
         chosen = self.config["planes"][plane]["span"] or []
         return [(probe, int(k)) for probe, _, k in (text.rpartition("/") for text in chosen)]
 
+    @kept
     def planes_of(self, cell: Cell) -> list[str]:
         """Return the planes that a cell gets: those for so many seeds, whose solutions and directions it has.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,23 @@ class Amounts:
         self.datasets = DataSizes(experiment, originals)
         self._cache: dict[Any, Any] = {}
         self._sizes: dict[str, Size | None] = {}  # None: could not be measured
+        self._seen: dict[Any, Any] | None = None  # what files said, within one question
+
+    def looking_once(self) -> Amounts:
+        """Return these amounts for one question: a copy that looks once at files that a run may change.
+
+        The cost of a job asks for its data and its network some thirty times.
+        """
+        found = copy.copy(self)
+        found._seen = {}
+        return found
+
+    def _look(self, key: Any, look: Callable[[], Any]) -> Any:
+        if self._seen is None:
+            return look()
+        if key not in self._seen:
+            self._seen[key] = look()
+        return self._seen[key]
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` returned when it was first called under this key."""
@@ -50,13 +68,18 @@ class Amounts:
 
     def data(self, dataset: str) -> Data:
         """Return the size of a data set: of its prepared files, else of its source, else assumed."""
-        return self.datasets.of(dataset)
+        found: Data = self._look(dataset, lambda: self.datasets.of(dataset))
+        return found
 
     def net(self, dataset: str, model: str) -> Size:
         """Return the size of a model for a data set's images; of a user's own, a guess until it is known.
 
         The first of ours that has not been measured yet has all such of the experiment measured.
         """
+        found: Size = self._look((dataset, model), lambda: self._net(dataset, model))
+        return found
+
+    def _net(self, dataset: str, model: str) -> Size:
         found = self.measured(dataset, model)
         if found is None and "factory" not in self.experiment.models[model]:
             self._measure([(dataset, model), *self.pairs(own=False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +54,8 @@ class DataSizes:
         state = self.state(dataset)
         return self._once(("data", dataset, state), lambda: self._data(dataset, state))
 
-    def _paths(self, dataset: str) -> list[Path]:
-        folder = Path(self.experiment.root) / "data" / dataset
-        return [folder / f"{part}.safetensors" for part in ("train", "test")]
+    def _paths(self, dataset: str) -> list[str]:
+        return [f"{self.experiment.root}/data/{dataset}/{part}.safetensors" for part in ("train", "test")]
 
     def state(self, dataset: str) -> tuple[Any, ...]:
         """Return what changes when a data set's prepared files do: a name for what is known of it."""
@@ -122,19 +122,19 @@ class DataSizes:
         return DATASET_OPTIONS[self.experiment.datasets[dataset]["source"]].encoded
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: str) -> tuple[int, int, int] | None:
     """Return what changes when a file is replaced; None where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 (asked for each job: a Path takes longer than the look)
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _prepared_as(path: Path) -> tuple[tuple[int, ...], int, int] | None:
+def _prepared_as(path: str) -> tuple[tuple[int, ...], int, int] | None:
     """Return shape, classes and bytes a number of a prepared data file's images; None where there is none."""
     try:
-        metadata, tensors = describe(path)
+        metadata, tensors = describe(Path(path))
         kind, shape = tensors["images"]
         return shape, int(metadata["classes"]), {"F32": 4, "I64": 8}.get(kind, 1)
     except (OSError, ValueError, KeyError, SafetensorError):

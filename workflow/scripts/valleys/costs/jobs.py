@@ -44,9 +44,10 @@ class Costs(Amounts):
         seeded = rule in ("train_sgd", "probe")
         key = tuple((k, v) for k, v in sorted(wildcards.items()) if k != "seed" or seeded)
         # What is known of the data, and of a network that may have been a guess, is part of the question.
-        state = self.datasets.state(wildcards["dataset"]) if "dataset" in wildcards else None
-        net = self.net(wildcards["dataset"], wildcards["model"]) if state and "model" in wildcards else None
-        return self.once((rule, key, state, net), lambda: RULES[rule](self, wildcards))
+        here = self.looking_once()
+        state = here.datasets.state(wildcards["dataset"]) if "dataset" in wildcards else None
+        net = here.net(wildcards["dataset"], wildcards["model"]) if state and "model" in wildcards else None
+        return self.once((rule, key, state, net), lambda: RULES[rule](here, wildcards))
 
     def runtime(self, rule: str, wildcards: Mapping[str, Any], attempt: int = 1) -> int:
         """Return the minutes to ask for: twice the estimate and 10 more, times the attempt, limited."""

@@ -38,7 +38,7 @@ from valleys.costs.machine import MB
 from valleys.costs.rules import RULES
 from valleys.costs.work import Cost
 from valleys.errors import ValleysError
-from valleys.execution.snakemake_internals import job_graph
+from valleys.execution.snakemake_internals import job_graph, threads_of
 
 SNAKEFILE = Path(__file__).resolve().parents[4] / "Snakefile"
 PROFILE = SNAKEFILE.parent / "profiles" / "default" / "config.yaml"
@@ -333,7 +333,7 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
                 rule=job.rule.name,
                 wildcards=dict(job.wildcards_dict),
                 todo=bool(graph.needrun(job)),
-                threads=job.threads,
+                threads=threads_of(job),
                 benchmark=Path(job.benchmark) if job.benchmark else None,
                 after=tuple(number[other] for other in graph.dependencies[job] if other in number),
             )
