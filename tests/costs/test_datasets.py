@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from priced import CELL, FOLDER, PAPER, of, prepared, with_data
+from valleys.costs import datasets
 from valleys.costs.datasets import DECODERS
 from valleys.costs.jobs import Costs
 from valleys.costs.work import Data
@@ -151,6 +152,68 @@ def test_the_footers_of_parquet_files_are_added_up(tmp_path, monkeypatch):
     )  # of what size?
     monkeypatch.setattr(base, "MOST_FILES", 1)
     assert with_data({**spec, "size": 16}).data("digits") == Data(20, 5, (3, 16, 16), 10, False)
+
+
+def files_of(source, n):
+    """Write n train and n / 5 test images of two classes, or rows; return the entry of a config."""
+    import pandas as pd
+
+    for part, count in (("train", n), ("test", n // 5)):
+        if source == "image_folder":
+            images(Path(part), count // 2)
+        elif source == "numpy":
+            arrays = {"images": np.zeros((count, 16, 16, 3), np.uint8), "labels": np.arange(count) % 2}
+            np.savez(f"{part}.npz", **arrays)
+        elif source == "parquet":
+            pd.DataFrame({"image": [b"x"] * count, "label": [0] * count}).to_parquet(f"{part}.parquet")
+        else:
+            pd.DataFrame({"a": np.zeros(count), "y": np.zeros(count)}).to_csv(f"{part}.csv", index=False)
+    ending = {"image_folder": "", "numpy": ".npz", "parquet": ".parquet", "table": ".csv"}[source]
+    spec = {"source": source, "train": f"train{ending}", "test": f"test{ending}"}
+    return spec | {
+        "image_folder": {"size": 16},
+        "numpy": {},
+        "parquet": {"size": 16, "classes": 2},
+        "table": {"task": "regression", "labels": "y"},
+    }[source]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["image_folder", "numpy", "parquet", "table"])
+def test_what_is_asked_for_200_of_anything_is_little_and_stays_when_they_are_prepared(
+    source, tmp_path, monkeypatch
+):
+    """Before the run as after it: files, the header or the footer say how many there are."""
+    monkeypatch.chdir(tmp_path)
+    spec, shape = files_of(source, 200), (1,) if source == "table" else (3, 16, 16)
+    more = {"recipes__quick__loss": {"name": "mse"}, "recipes__quick__augment": {}} if shape == (1,) else {}
+    found = with_data(spec, **more)
+    assert (found.data("digits").train, found.data("digits").test) == (200, 40)
+    assert found.data("digits").counted
+    jobs = {
+        "train_sgd": {},
+        "evaluate": {},
+        "directions": {"probe": "gradient"},
+        "probe": {"bundle": "uniform"},
+    }
+    asked = {rule: found.mem_mb(rule, CELL | w) for rule, w in jobs.items()}
+    assert max(asked.values()) < 1_500
+    assert all(found.runtime(rule, CELL | w) <= 12 for rule, w in jobs.items())
+    if source != "table":
+        prepared(200, 40, shape=shape)
+        assert {rule: found.mem_mb(rule, CELL | w) for rule, w in jobs.items()} == asked
+
+
+def test_a_job_is_priced_with_one_look_at_its_data(tmp_path, monkeypatch):
+    """Plans of 50,000 jobs ask thirty times a job."""
+    monkeypatch.chdir(tmp_path)
+    found, looks = with_data(TREE), []
+    stamp = datasets._stamp
+    monkeypatch.setattr(datasets, "_stamp", lambda path: looks.append(path) or stamp(path))
+    found("probe", CELL | {"bundle": "uniform"})
+    assert len(looks) <= 4  # two files: for the name of what is known, and for that
+    found.data("digits")
+    prepared(24, 6)
+    assert found.data("digits").train == 24
 
 
 @pytest.mark.parametrize("source", ["image_folder", "numpy", "parquet"])

@@ -1,5 +1,6 @@
 """Each rule's cost: that there is one, and what it follows."""
 
+import inspect
 import re
 
 import pytest
@@ -8,8 +9,18 @@ from priced import CELL, FOLDER, PAPER, ROOT, of
 from valleys.config.versions import VERSIONS
 from valleys.costs import machine
 from valleys.costs.machine import BF16_AGAIN, BF16_GAIN, CPU, GPU
-from valleys.costs.rules import GRADIENT_BATCH, ON_GPU, RULES, SEARCH_CHECK, SEARCH_GRADIENT, SEARCH_STEP
-from valleys.landscape import ascent, objectives, searching, stationarity
+from valleys.costs.rules import (
+    DIRECTION_BATCH,
+    EVALUATED,
+    GRADIENT_BATCH,
+    ON_GPU,
+    RULES,
+    SEARCH_CHECK,
+    SEARCH_GRADIENT,
+    SEARCH_STEP,
+)
+from valleys.landscape import ascent, computed, hessian, objectives, searching, stationarity
+from valleys.training import evaluation
 from workflow_runs import changed
 
 
@@ -200,6 +211,32 @@ def test_an_evaluation_holds_the_graph_of_a_few_images():
     memory = found("evaluate", cell).memory_mb
     assert graph + floats < memory < 1.6 * found("train_sgd", cell).memory_mb
     assert memory < graph + floats + 1_500
+
+
+def test_no_job_asks_for_more_images_at_a_time_than_there_are():
+    """A plan of 200 images of 224 x 224 said 130 GB, for the graph of a thousand."""
+    functions = (computed.gradient, hessian.hessian_eigenvectors, evaluation.evaluate)
+    batches = [inspect.signature(one).parameters["batch_size"].default for one in functions]
+    assert batches == [DIRECTION_BATCH["gradient"], DIRECTION_BATCH["hessian"], EVALUATED]
+    probes = {kind: {"kind": kind, "points": 21, "solutions": ["sgd"]} for kind in ("gradient", "hessian")}
+    models = {"mlp": {"arch": "preresnet", "depth": 20}}
+    few, many = (
+        of(
+            datasets={"digits": {"source": "digits", "train_size": n, "max_test": n}},
+            models=models,
+            probes=probes,
+            studies={},
+            planes={},
+        )
+        for n in (40, 700)
+    )
+    each = few.net("digits", "mlp").elements * 4 / 1e6
+    for kind, times in (("gradient", 1.3), ("hessian", 3)):
+        job = CELL | {"probe": kind}
+        held = [found("directions", job).memory_mb for found in (few, many)]
+        assert held[0] < CPU.memory_mb + 150 + 40 * times * each
+        assert held[1] - held[0] == pytest.approx(times * each * (DIRECTION_BATCH[kind] - 40), rel=0.1)
+    assert few("evaluate", CELL).memory_mb < CPU.memory_mb + 50 + 40 * 1.3 * each
 
 
 SOUGHT = {"kind": "searched", "points": 21, "search": {"restarts": 2, "steps": 100}}

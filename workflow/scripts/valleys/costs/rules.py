@@ -17,6 +17,8 @@ from valleys.landscape.kinds import COMPUTED, SEARCH
 
 GRADIENT_PASSES = 24  # the gradient at a solution, and passes along it: `stationarity`
 GRADIENT_BATCH = 128  # images at a time in these
+DIRECTION_BATCH = {"gradient": 500, "hessian": 128}  # images at a time in directions of these kinds
+EVALUATED = 1000  # images at a time whose losses are taken
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
 RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `lines.find_radius`
@@ -83,7 +85,7 @@ def _train_sgd(costs: Amounts, w: Wildcards) -> Cost:
     recipe, data = costs.experiment.recipe(w["recipe"]), costs.data(w["dataset"])
     net = costs.net(w["dataset"], w["model"])
     work = recipe["epochs"] * costs.training(net, data.train, recipe)
-    work += math.ceil(recipe["epochs"] / recipe["eval_every"]) * costs.forward(net, data.test, 1000)
+    work += math.ceil(recipe["epochs"] / recipe["eval_every"]) * costs.forward(net, data.test, EVALUATED)
     cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
     written = costs.experiment.written_iterates(cell)
     work += Work(bytes=20 * written * net.bytes)  # and their checksums
@@ -97,7 +99,7 @@ def _cooldown(costs: Amounts, w: Wildcards) -> Cost:
     recipe, data = costs.experiment.recipe(w["recipe"]), costs.data(w["dataset"])
     net, epochs = costs.net(w["dataset"], w["model"]), costs.experiment.cooldown_epochs(w["recipe"])
     work = epochs * costs.training(net, data.train, recipe)
-    work += math.ceil(epochs / recipe["eval_every"]) * costs.forward(net, data.test, 1000)
+    work += math.ceil(epochs / recipe["eval_every"]) * costs.forward(net, data.test, EVALUATED)
     memory = costs.resident(w["dataset"], net, 6, _in_training(net, data, recipe))
     return costs.network_job(work, memory, net.bytes + SMALL_FILE, OPTIMIZER)
 
@@ -158,11 +160,12 @@ SHARPNESS_PASSES = {
 def _evaluate(costs: Amounts, w: Wildcards) -> Cost:
     data, net = costs.data(w["dataset"]), costs.net(w["dataset"], w["model"])
     batch = min(GRADIENT_BATCH, data.train)
-    work = costs.forward(net, data.train + data.test, 1000)
+    work = costs.forward(net, data.train + data.test, EVALUATED)
     measures = sum(SHARPNESS_PASSES[name] for name in costs.config["sharpness"])
     work = 3 * (work + (GRADIENT_PASSES + measures) * costs.forward(net, data.train, batch))
     passes = costs.in_passes(w, [{**WHOLE, "bn": "frozen"}])  # with the train images as floats
-    activations = max(1000 * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)
+    at_once = min(EVALUATED, max(data.train, data.test))
+    activations = max(at_once * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)
     memory = costs.resident(w["dataset"], net, 11, activations)
     return costs.network_job(work, memory, SMALL_FILE)
 
@@ -188,17 +191,18 @@ def _directions(costs: Amounts, w: Wildcards) -> Cost:
     spec, net = costs.config["probes"][w["probe"]], costs.net(w["dataset"], w["model"])
     train, n = costs.images(w["dataset"], {"test_images": 1, **spec})[0], costs.directions(w["probe"])
     passes, copies, activations = 0.0, 3.0 + 2 * n, 0.0
+    batch = min(train, DIRECTION_BATCH.get(spec["kind"], train))  # no more than there are
     if spec["kind"] == "gradient":
-        passes, activations = BACKWARD, 1000 * net.elements * 4
+        passes, activations = BACKWARD, batch * net.elements * 4 * 1.3
     elif spec["kind"] == "hessian":
         passes = (HESSIAN_PRODUCTS[0] + HESSIAN_PRODUCTS[1] * n) * HESSIAN_PASSES
         copies += 2 * max(2 * n + 1, 20)  # Lanczos vectors, float64
-        activations = 128 * net.elements * 4 * BACKWARD
+        activations = batch * net.elements * 4 * BACKWARD
     elif spec["kind"] == "pca":
         copies += 3 * costs.experiment.all_iterates(w["recipe"])
     cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
     solutions = costs.solutions(cell, w["probe"])
-    work = solutions * passes * costs.forward(net, train, 128 if spec["kind"] == "hessian" else None)
+    work = solutions * passes * costs.forward(net, train, batch if spec["kind"] == "hessian" else None)
     work += Work(bytes=10 * copies * net.bytes)
     blocks = [{"test_images": 1, **spec}]
     memory = costs.resident(w["dataset"], net, copies, activations, blocks)
@@ -378,5 +382,5 @@ def _in_training(net: Size, data: Data, recipe: Mapping[str, Any]) -> float:
     """
     batch, floats = min(recipe["batch_size"], data.train), data.train * data.pixels * 4
     is_ready = floats <= READY_BYTES and not (recipe["augment"]["shift"] or recipe["augment"]["flip"])
-    passes = max(batch * net.elements * 4 * 1.3, min(1000, data.test) * net.widest * 4 * 3)
+    passes = max(batch * net.elements * 4 * 1.3, min(EVALUATED, data.test) * net.widest * 4 * 3)
     return passes + (floats if is_ready else 0)
