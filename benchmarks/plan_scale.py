@@ -11,6 +11,8 @@ nothing trains. Each measurement is a process of its own:
     ``snakemake -n``.
 ``dry run, SLURM``
     the same with profiles/slurm.
+
+Of each, ``own_part.py`` tells which share of the seconds is ours: the rest is Snakemake's.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import yaml
 from common import LIBRARY, ROOT, child, document, markdown, save
 
 SNAKEMAKE = [
-    *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+    *("snakemake", "--snakefile", str(ROOT / "Snakefile")),
     *("--workflow-profile", str(ROOT / "profiles" / "default"), "--configfile", "config.yaml"),
 ]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(LIBRARY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -49,22 +51,24 @@ def grid(jobs: int) -> tuple[dict, int]:
 def count(config: dict) -> int:
     """Return the jobs of a config, from the last line of its plan."""
     with tempfile.TemporaryDirectory() as folder:
-        return int(re.search(r"(?m)^total +(\d+)", run("plan", config, Path(folder))[2]).group(1))
+        return int(re.search(r"(?m)^total +(\d+)", run("plan", config, Path(folder))[3]).group(1))
 
 
 def command(step: str) -> list[str]:
-    """Return the command line of one measurement."""
+    """Return the module of one measurement, and its arguments."""
     if step == "plan":
-        return [sys.executable, "-m", "valleys", "plan", "config.yaml"]
+        return ["valleys", "plan", "config.yaml"]
     if step == "dry run, SLURM":
         return [*SNAKEMAKE, "-n", "--quiet", "rules", "--profile", str(ROOT / "profiles" / "slurm")]
     return [*SNAKEMAKE, "-n", "--quiet", "rules"]
 
 
-def run(step: str, config: dict, folder: Path) -> tuple[float, float, str]:
-    """Return seconds, MB and output of one measurement in a folder."""
+def run(step: str, config: dict, folder: Path) -> tuple[float, float, float, str]:
+    """Return seconds, those of our own part, MB and output of one measurement in a folder."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return child(command(step), folder, ENVIRONMENT)
+    share, script = folder / "share.txt", ROOT / "benchmarks" / "own_part.py"
+    seconds, mb, text = child([sys.executable, str(script), str(share), *command(step)], folder, ENVIRONMENT)
+    return seconds, seconds * float(share.read_text(encoding="utf-8")), mb, text
 
 
 def measure(jobs: int, rounds: int) -> list[dict]:
@@ -75,8 +79,9 @@ def measure(jobs: int, rounds: int) -> list[dict]:
         for step in STEPS:
             found = [run(step, config, Path(name)) for _ in range(rounds)]
             row = {"measurement": step, "jobs": exact, "seeds": len(config["seeds"]), "rounds": rounds}
-            row["seconds"] = median(seconds for seconds, _, _ in found)
-            row["peak_mb"] = max(mb for _, mb, _ in found)
+            row["seconds"] = median(seconds for seconds, *_ in found)
+            row["own_seconds"] = median(own for _, own, _, _ in found)
+            row["peak_mb"] = max(mb for _, _, mb, _ in found)
             rows.append(row)
             print({k: round(v, 1) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
     return rows
@@ -88,7 +93,7 @@ def profiled(jobs: int, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         child(
-            [sys.executable, "-m", "cProfile", "-o", str(path), *SNAKEMAKE[1:], "-n", "--quiet", "rules"],
+            [sys.executable, "-m", "cProfile", "-o", str(path), "-m", *command("dry run")],
             Path(folder),
             ENVIRONMENT,
         )
@@ -115,6 +120,8 @@ def main() -> None:
             "measurement": row["measurement"],
             "jobs": f"{row['jobs']:,}",
             "seconds": f"{row['seconds']:.1f}",
+            "our own": f"{row['own_seconds']:.1f}",
+            "Snakemake's": f"{row['seconds'] - row['own_seconds']:.1f}",
             "ms a job": f"{1000 * row['seconds'] / row['jobs']:.1f}",
             "peak MB": f"{row['peak_mb']:.0f}",
         }
