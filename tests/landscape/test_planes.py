@@ -228,6 +228,34 @@ def test_weights_of_solutions_are_found_at_their_coordinates():
             torch.testing.assert_close(evaluator.parameters[name], parameter, rtol=2e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 2**15])
+def test_weights_are_moved_as_they_are_computed_to_the_bit(chunk, monkeypatch):
+    monkeypatch.setattr(planes, "CHUNK", chunk)
+    random = torch.Generator().manual_seed(0)
+    shapes = {"matrix": (6, 5), "conv": (4, 3, 2, 2), "vector": (9,), "number": (), "none": (0, 3)}
+    own = [{n: torch.randn(s, generator=random) for n, s in shapes.items()} for _ in range(3)]
+    for tensors in own:
+        tensors["complex"] = torch.randn(5, 3, dtype=torch.complex64, generator=random)
+        tensors["conv"] = tensors["conv"].contiguous(memory_format=torch.channels_last)
+        tensors["across"] = torch.randn(3, 8, generator=random).T
+    own[1]["conv"] = own[1]["conv"].contiguous()
+    plane = planes.spanned(*own)
+    parameters = {name: tensor.clone() for name, tensor in own[0].items()}
+    move = plane.mover(parameters)
+    for x, y in ((0.0, 0.0), (0.3, -1.7), (12.0, 1e-4)):
+        move(x, y)
+        for name, value in plane.at(x, y):
+            assert torch.equal(parameters[name], value.to(parameters[name])), name
+
+
+def test_losses_of_a_surface_are_those_of_its_points_to_the_bit():
+    _, plane, evaluator = plane_and_evaluator()
+    rows = planes.surface(evaluator, plane, [-1.0, 0.5], [0.0, 1.5])
+    for row in rows:
+        evaluator.set_weights(plane.at(row["x"], row["y"]))
+        assert row == {"x": row["x"], "y": row["y"], **evaluator.point().asdict()}
+
+
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])
 @pytest.mark.parametrize("whole", [True, False])
 def test_solutions_have_their_own_losses_on_the_plane(bn, whole):

@@ -46,6 +46,8 @@ Weights = Mapping[str, Tensor]
 #: A solution this near to a plane, as a share of the origin's 2-norm, lies on it: what float32 rounding of an
 #: average of iterates leaves.
 ON_PLANE = 1e-6
+#: Entries of a tensor that are moved at a time: their float64 intermediates stay in a core's cache.
+CHUNK = 2**15
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,34 @@ class Plane:
         """Yield name and float64 value of each parameter at (x, y), one at a time."""
         for name, start in self.origin.items():
             yield name, start + x * self.x_axis[name] + y * self.y_axis[name]
+
+    def mover(self, parameters: Weights) -> Callable[[float, float], None]:
+        """Return a function that sets parameters to their values at (x, y): those of `at`, bit by bit.
+
+        It goes through them in pieces with two small buffers, so that a point of a grid reads origin and axes
+        once and makes no float64 tensors of their size.
+        """
+        buffers: dict[Any, tuple[Tensor, Tensor]] = {}
+        pieces = []
+        for name, start in self.origin.items():
+            each = (start, self.x_axis[name], self.y_axis[name], parameters[name].data)
+            rows = max(1, CHUNK * len(start) // max(1, start.numel())) if start.dim() else 1
+            cut = [tensor.split(rows) if start.dim() else (tensor,) for tensor in each]
+            for part in zip(*cut, strict=True):
+                key = (part[0].shape, part[0].stride(), part[0].dtype, part[0].device)
+                if key not in buffers:
+                    buffers[key] = torch.empty_like(part[0]), torch.empty_like(part[0])
+                pieces.append((*part, *buffers[key]))
+
+        @torch.no_grad()
+        def move(x: float, y: float) -> None:
+            for start, x_axis, y_axis, into, value, beside in pieces:
+                torch.mul(x_axis, x, out=value)
+                value.add_(start)
+                torch.mul(y_axis, y, out=beside)
+                into.copy_(value.add_(beside))
+
+        return move
 
     def project(self, weights: Weights) -> tuple[float, float, float]:
         """Return x, y and the distance out of the plane of any weights, in 2-norm units."""
@@ -370,14 +400,14 @@ def surface(
     ``len(xs) * len(ys)`` rows, y slowest.
     """
     done: dict[int, Any] = load_checkpoint(state) if state and state.exists() else {}
-    saved_at = time.monotonic()
+    saved_at, move = time.monotonic(), plane.mover(evaluator.parameters)
     try:
         for j, y in enumerate(progress(ys)):
             if j in done:
                 continue
             row = []
             for x in xs:
-                evaluator.set_weights(plane.at(x, y))
+                move(x, y)
                 row.append({"x": x, "y": y, **evaluator.point().asdict()})
             done[j] = row
             log.info(
