@@ -234,10 +234,10 @@ def test_weights_are_moved_as_they_are_computed_to_the_bit(chunk, monkeypatch):
     random = torch.Generator().manual_seed(0)
     shapes = {"matrix": (6, 5), "conv": (4, 3, 2, 2), "vector": (9,), "number": (), "none": (0, 3)}
     own = [{n: torch.randn(s, generator=random) for n, s in shapes.items()} for _ in range(3)]
-    for tensors in own:
-        tensors["complex"] = torch.randn(5, 3, dtype=torch.complex64, generator=random)
-        tensors["conv"] = tensors["conv"].contiguous(memory_format=torch.channels_last)
-        tensors["across"] = torch.randn(3, 8, generator=random).T
+    for given in own:
+        given["complex"] = torch.randn(5, 3, dtype=torch.complex64, generator=random)
+        given["conv"] = given["conv"].contiguous(memory_format=torch.channels_last)
+        given["across"] = torch.randn(3, 8, generator=random).T
     own[1]["conv"] = own[1]["conv"].contiguous()
     plane = planes.spanned(*own)
     parameters = {name: tensor.clone() for name, tensor in own[0].items()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from valleys.networks import bn_refresh
 from valleys.networks.tensors import vector_norm
 
 Weights = Mapping[str, Tensor] | nn.Module
+#: Bytes that graphs of gradients may take while products with a Hessian are computed; then they go.
+KEPT_BYTES = 4 * 1024**3
 
 
 class Base:
@@ -95,14 +98,19 @@ class Base:
         other.bn = "none" if self.bn == "none" else "frozen"
         return other
 
-    def _hessian(self, group: str) -> Any:
+    @contextlib.contextmanager
+    def _hessian(self, group: str) -> Iterator[Any]:
         from valleys.landscape.hessian import Hessian
 
         if group not in self._hessians:
             at = self.evaluator
             at.reset()
-            self._hessians[group] = Hessian(at.model, at.train_batches, at.loss, self.group(group))
-        return self._hessians[group]
+            names, keep = self.group(group), KEPT_BYTES
+            self._hessians[group] = Hessian(at.model, at.train_batches, at.loss, names, keep=keep)
+        try:
+            yield self._hessians[group]
+        finally:
+            self._hessians[group].release()
 
     def _state(self, weights: Weights) -> dict[str, Tensor]:
         """Return weights by parameter name, checked to be those of this network."""

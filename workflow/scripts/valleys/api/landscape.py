@@ -260,15 +260,33 @@ class Landscape(Base):
         tolerance
             Relative, of the residuals; None: to rounding. 1e-2 or 1e-3 takes a fraction of the products.
         """
-        found, values, residuals = self._hessian(group).top(k, tolerance)
+        with self._hessian(group) as hessian:
+            found, values, residuals = hessian.top(k, tolerance)
         return measures.Eigenpairs(values, residuals, found, names=self.names)
 
-    def trace(self, *, probes: int = 30, group: str = "all", seed: int = 0) -> measures.TraceEstimate:
-        """Return the trace of that Hessian with its interval, by Hutchinson's estimator."""
+    def trace(
+        self, *, probes: int = 30, tolerance: float | None = None, group: str = "all", seed: int = 0
+    ) -> measures.TraceEstimate:
+        """Return the trace of that Hessian with its interval, by Hutchinson's estimator.
+
+        Parameters
+        ----------
+        probes
+            Random vectors.
+        tolerance
+            Or the relative standard error to stop at: 0.01 for 1 %. The trace on what the largest eigenvalues
+            act on is then computed apart (Hutch++), which takes a fraction of the products.
+        group, seed
+            The parameters to differentiate by, and the seed of the vectors.
+        """
         from valleys.landscape import spectrum
 
         bar = functools.partial(self._bar, unit="probe")
-        found = spectrum.trace(self._hessian(group), probes, seed, bar)
+        with self._hessian(group) as hessian:
+            if tolerance is None:
+                found = spectrum.trace(hessian, probes, seed, bar)
+            else:
+                found = spectrum.trace_within(hessian, tolerance, seed, bar)
         values = found.value, found.error, found.low, found.high, found.samples
         return measures.TraceEstimate(*values, names=self.names)
 
@@ -293,7 +311,8 @@ class Landscape(Base):
         from valleys.landscape import spectrum
 
         bar = functools.partial(self._bar, unit="probe")
-        found = spectrum.density(self._hessian(group), probes, steps, seed, bar)
+        with self._hessian(group) as hessian:
+            found = spectrum.density(hessian, probes, steps, seed, bar)
         width = float(found.nodes.max() - found.nodes.min()) / 100 if width is None else width
         return measures.DensityEstimate(found, width, names=self.names)
 

@@ -15,17 +15,19 @@ import torch
 from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from valleys.data.loaders import Batches
 from valleys.data.split import Split
 from valleys.errors import ValleysError
+from valleys.landscape import krylov, twice_backwards
 from valleys.landscape.directions import Direction
 from valleys.models.losses import Loss, PerImage, Totals
 from valleys.networks import checks, copies, derivatives
 from valleys.storage.files import stable_seed
 
 log = logging.getLogger("valleys")
+#: Images that derivatives are tried on where graphs are kept: a `Landscape` has tried its network on more.
+FEW = 7
 
 
 class _MeanLoss(nn.Module):
@@ -66,23 +68,31 @@ def _first(batches: _Batches | Batches, size: int) -> tuple[Any, Tensor]:
 
 
 def _products(
-    net: nn.Module, loss: Loss, weights: list[Tensor], batches: _Batches | Batches, start: np.ndarray
-) -> tuple[LinearOperator, np.ndarray]:
+    net: nn.Module,
+    loss: Loss,
+    weights: list[Tensor],
+    batches: _Batches | Batches,
+    start: np.ndarray,
+    keep: int,
+) -> tuple[LinearOperator, np.ndarray, twice_backwards.Products | None]:
     """Return the Hessian over all batches and its product with `start`: curvlinops' where these are right.
 
     They are by forward over reverse mode, on a network whose registered parameters are replaced. Operations
     without forward mode and parameters without use, in any batch, make them fail; a network that refers to
-    its parameters in a list gets others than its own. There it is differentiated twice backwards.
+    its parameters in a list gets others than its own. There it is differentiated twice backwards, and also
+    where graphs may be kept, as that is faster; then these products come third.
     """
     count = len(batches)
-    some = [_first(batches, min(getattr(batches, "batch_size", checks.SOME), checks.SOME))]
+    size = FEW if keep else min(getattr(batches, "batch_size", checks.SOME), checks.SOME)
+    some = [_first(batches, size)]
+    backward = twice_backwards.Products(net, loss, weights, batches, count, keep)
     if not isinstance(some[0][0], Tensor):  # which curvlinops takes apart in ways of its own
-        products = _twice_backwards(net, loss, weights, batches, count)
-        return products, products @ start
+        return backward.operator(), backward(start), backward
     found, reasons = [], []
-    for make in (_curvlinops, _twice_backwards):
+    trial = twice_backwards.Products(net, loss, weights, some, len(some[0][1]))
+    for make in (lambda: _curvlinops(net, loss, weights, some, len(some[0][1])), trial.operator):
         try:
-            found.append(make(net, loss, weights, some, len(some[0][1])) @ start)
+            found.append(make() @ start)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -96,17 +106,18 @@ def _products(
         apart = np.linalg.norm(forwards - backwards)  # not finite: either will say so
         if apart > 0.05 * np.linalg.norm(backwards):
             forwards, reasons = None, [f"curvlinops' product is {apart:.3g} from that"]
+    if keep and backwards is not None:
+        return backward.operator(), backward(start), backward
     if forwards is not None:
         products = _curvlinops(net, loss, weights, batches, count)
         try:
-            return products, products @ start
+            return products, products @ start, None
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of another batch, as where experts get no image of it
             reasons = [copies.line(error)]
     log.info("Hessian products by differentiating twice backwards (%s)", reasons[0])
-    products = _twice_backwards(net, loss, weights, batches, count)
-    return products, products @ start
+    return backward.operator(), backward(start), None
 
 
 def _curvlinops(
@@ -115,31 +126,6 @@ def _curvlinops(
     # Not checked for being deterministic: that was done, and costs as much as four products.
     options = {"num_data": count, "check_deterministic": False}
     return HessianLinearOperator(net, _MeanLoss(loss), weights, batches, **options).to_scipy()
-
-
-def _twice_backwards(
-    net: nn.Module, loss: Loss, weights: list[Tensor], batches: Iterable[tuple[Tensor, Tensor]], count: int
-) -> LinearOperator:
-    sizes = [w.numel() for w in weights]
-
-    def product(vector: np.ndarray) -> np.ndarray:
-        pieces = torch.from_numpy(np.asarray(vector, dtype=np.float64).reshape(-1)).split(sizes)
-        along = [p.view(w.shape).to(w) for p, w in zip(pieces, weights, strict=True)]
-        total = [torch.zeros(w.shape, dtype=torch.float64, device=w.device) for w in weights]
-        for images, labels in batches:
-            with sdpa_kernel(SDPBackend.MATH):  # the one kernel of attention with a second derivative
-                value = loss(net(images), labels).sum() / count
-            first = torch.autograd.grad(value, weights, create_graph=True, allow_unused=True)
-            inner = [(g * u).sum() for g, u in zip(first, along, strict=True) if g is not None]
-            inner = [part for part in inner if part.requires_grad]
-            if inner:
-                second = torch.autograd.grad(sum(inner), weights, allow_unused=True)
-                for into, h in zip(total, second, strict=True):
-                    if h is not None:
-                        into += h
-        return torch.cat([t.flatten() for t in total]).cpu().numpy()
-
-    return LinearOperator((sum(sizes), sum(sizes)), matvec=product, dtype=np.float64)
 
 
 class Hessian:
@@ -158,6 +144,9 @@ class Hessian:
         ``loss(logits, labels) -> (N,)``, or the batch's mean; `losses.Totals` of a network that returns it.
     names
         The parameters to differentiate by, in the model's order; all others are constants.
+    keep
+        Bytes that graphs of gradients may take. Products then go back through these, and are about twice as
+        fast, with another rounding. 0: curvlinops' products, as the workflow has them.
 
     Attributes
     ----------
@@ -176,17 +165,24 @@ class Hessian:
     @torch.inference_mode(False)
     @torch.enable_grad()
     def __init__(
-        self, model: nn.Module, batches: _Batches | Batches, loss: Loss | Totals, names: list[str]
+        self,
+        model: nn.Module,
+        batches: _Batches | Batches,
+        loss: Loss | Totals,
+        names: list[str],
+        keep: int = 0,
     ) -> None:
         own = dict(model.named_parameters())
         copies.check_real("hessian", {name: own[name] for name in names})
         loss = (loss if isinstance(loss, Totals) else PerImage(loss)).on_set(batches.labels())
-        net = derivatives.differentiable(model, iter([_first(batches, checks.SOME)]), loss, names)
+        size = FEW if keep else checks.SOME
+        net = derivatives.differentiable(model, iter([_first(batches, size)]), loss, names)
         own = dict(net.named_parameters())
         self.names, self.weights = names, [own[name] for name in names]
         self.entries = sum(w.numel() for w in self.weights)
         self.start = np.random.default_rng(stable_seed("hessian", self.entries)).standard_normal(self.entries)
-        self.products, first = _products(net, loss, self.weights, batches, self.start)
+        self.products, first, self._kept = _products(net, loss, self.weights, batches, self.start, keep)
+        self._first = first
         if not np.isfinite(first).all():
             raise ValleysError("the Hessian of the train loss is not finite at this solution")
         if not first.any():
@@ -199,6 +195,11 @@ class Hessian:
     def __matmul__(self, vector: np.ndarray) -> np.ndarray:
         """Return the product with a vector, float64 (entries,)."""
         return self.products @ vector
+
+    def release(self) -> None:
+        """Let go of the graphs that are kept; the next product makes them again."""
+        if self._kept is not None:
+            self._kept.release()
 
     def direction(self, vector: np.ndarray) -> Direction:
         """Return a vector as tensors by name."""
@@ -216,7 +217,8 @@ class Hessian:
         The iteration runs in float64 from a fixed start, so the result is the same on every run. It ends when
         each residual is below `tolerance` times the eigenvalue, which bounds the eigenvalue's error; an
         eigenvector's is that over its gap to the next one. Of an eigenvalue that occurs more than once,
-        Lanczos iteration may find fewer vectors than there are.
+        Lanczos iteration may find fewer vectors than there are. With a tolerance of one's own that is looked
+        at after each product (`krylov.top`), not every ten or twenty as ARPACK does.
 
         Parameters
         ----------
@@ -237,8 +239,10 @@ class Hessian:
             When k is too large, or the iteration does not converge.
         """
         _check_count(k, self.entries)
-        if tolerance is None:
-            tolerance = 10 * torch.finfo(self.weights[0].dtype).eps
+        if tolerance is not None:
+            values, vectors, residuals = krylov.top(self.products, self.start, self._first, k, tolerance)
+            return self._signed(vectors), [float(v) for v in values], [float(r) for r in residuals]
+        tolerance = 10 * torch.finfo(self.weights[0].dtype).eps
         try:
             values, vectors = eigsh(self.products, k=k, which="LA", v0=self.start, tol=tolerance, rng=0)
         except ArpackNoConvergence as error:
@@ -248,14 +252,16 @@ class Hessian:
         except ArpackError as error:
             raise ValleysError(f"the Hessian's eigenvectors could not be found: {error}") from error
         order = np.argsort(-values, kind="stable")
-        values, vectors = values[order], vectors[:, order]
-        found, residuals = [], []
-        for value, vector in zip(values, vectors.T, strict=True):
+        values, vectors = values[order], vectors[:, order].T
+        residuals = []
+        for value, vector in zip(values, vectors, strict=True):
             residuals.append(float(np.linalg.norm(self.products @ vector - value * vector)))
             log.info("eigenvalue %.6g, residual %.2g", value, residuals[-1])
-            # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
-            found.append(self.direction(vector * np.sign(vector[np.abs(vector).argmax()])))
-        return found, [float(value) for value in values], residuals
+        return self._signed(vectors), [float(value) for value in values], residuals
+
+    def _signed(self, vectors: Iterable[np.ndarray]) -> list[Direction]:
+        """Return eigenvectors as directions, of a sign that is the same in a rerun: it is arbitrary."""
+        return [self.direction(v * np.sign(v[np.abs(v).argmax()])) for v in vectors]
 
 
 def hessian_eigenvectors(

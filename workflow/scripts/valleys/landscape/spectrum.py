@@ -17,6 +17,8 @@ from valleys.storage.files import stable_seed
 
 Floats = NDArray[np.float64]
 Progress = Callable[[Iterable[int]], Iterable[int]]
+#: Vectors of the sketch of `trace_within`, and the least number after it that an error is taken from.
+SKETCH, LEAST = 10, 6
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,69 @@ def trace(hessian: Hessian, probes: int = 30, seed: int = 0, progress: Progress 
     for i in progress(range(probes)):
         vector = _signs(hessian.entries, "trace", seed, i)
         samples[i] = vector @ (hessian @ vector)
-    value, error = float(samples.mean()), float(samples.std(ddof=1) / math.sqrt(probes))
-    reach = float(stats.t.ppf(0.975, probes - 1)) * error
-    return Trace(value, error, value - reach, value + reach, samples)
+    return _trace(samples)
+
+
+def trace_within(
+    hessian: Hessian, tolerance: float, seed: int = 0, progress: Progress = iter, most: int = 2000
+) -> Trace:
+    """Return the trace of a Hessian with a standard error of at most `tolerance` times its value.
+
+    Hutch++ (Meyer et al. 2021): `SKETCH` vectors of signs first, whose products span most of what the largest
+    eigenvalues act on. The trace there is computed by as many products more, and that of the rest is
+    estimated by Hutchinson's, vector by vector, until its error is small enough. A few large eigenvalues
+    make nearly all of the error of `trace`, which falls with the square root of its vectors.
+
+    Parameters
+    ----------
+    tolerance
+        Relative.
+    most
+        Products after which it ends all the same; the error then says how far it came.
+
+    Returns
+    -------
+    Trace
+        Its samples are of the vectors after the sketch, or where its own error is small enough already, of
+        the sketch.
+
+    Raises
+    ------
+    ValleysError
+        When `tolerance` is not a number above 0.
+    """
+    if not 0 < tolerance < math.inf:
+        raise ValleysError(f"trace: tolerance: {tolerance!r} is not a number above 0")
+    size, turns = min(SKETCH, hessian.entries), iter(progress(range(most)))
+    samples, sketch = [], np.empty((size, hessian.entries))
+    for i, _ in zip(range(size), turns, strict=False):
+        vector = _signs(hessian.entries, "trace", seed, i)
+        sketch[i] = hessian @ vector
+        samples.append(float(vector @ sketch[i]))
+    found = _trace(samples) if size > 1 else None
+    if found is not None and found.error <= tolerance * abs(found.value):
+        return found
+    basis = np.linalg.qr(sketch.T)[0].T
+    del sketch
+    inside = sum(float(basis[i] @ (hessian @ basis[i])) for i, _ in zip(range(size), turns, strict=False))
+    samples = []
+    for i, _ in enumerate(turns, size):
+        vector = _signs(hessian.entries, "trace", seed, i)
+        vector -= (basis @ vector) @ basis
+        samples.append(inside + float(vector @ (hessian @ vector)))
+        if len(samples) < LEAST:
+            continue
+        found = _trace(samples)
+        if found.error <= tolerance * abs(found.value):
+            break
+    return found if found is not None else _trace(samples)
+
+
+def _trace(samples: Iterable[float]) -> Trace:
+    each = np.array(samples)
+    value, error = float(each.mean()), float(each.std(ddof=1) / math.sqrt(len(each)))
+    reach = float(stats.t.ppf(0.975, len(each) - 1)) * error
+    return Trace(value, error, value - reach, value + reach, each)
 
 
 def density(
