@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 HELD = 40
 #: Products after which it gives up.
 MOST = 2000
+#: From this tolerance on the basis is held in float32: half the memory, and half the time beside products.
+COARSE = 1e-3
 #: Of products in float32, relative to the largest eigenvalue: no residual gets below.
 ROUNDING = 1e-6
 
@@ -43,13 +45,14 @@ def top(matrix: Any, start: Floats, first: Floats, k: int, tolerance: float) -> 
         raise ValleysError(f"hessian: tolerance: {tolerance!r} is not a number above 0")
     n = len(start)
     width, random = min(n, k + HELD), np.random.default_rng(0)
-    basis, projected = np.zeros((width + 1, n)), np.zeros((width + 1, width))
+    kind = np.float32 if tolerance >= COARSE else np.float64
+    basis, projected = np.zeros((width + 1, n), kind), np.zeros((width + 1, width))
     length = float(np.linalg.norm(start))
-    basis[0], vector = start / length, first / length
+    basis[0], vector = start / length, (first / length).astype(kind)
     j = coupled = 0  # vector number `coupled` has all before it as neighbours, any other just one
     for count in range(MOST):
         if count:
-            vector = np.array(matrix @ basis[j], dtype=np.float64)
+            vector = np.array(matrix @ basis[j].astype(np.float64), dtype=kind)
         scale, size = float(np.linalg.norm(vector)), j + 1
         # What the product has of its neighbours first, as removing that leaves rounding; then of all.
         for since in (0 if j == coupled else max(j - 1, 0), 0):
@@ -66,15 +69,15 @@ def top(matrix: Any, start: Floats, first: Floats, k: int, tolerance: float) -> 
         if size == n or (
             size >= k and (residuals <= np.maximum(tolerance * np.abs(values[:k]), small)).all()
         ):
-            vectors = shares[:, :k].T @ basis[:size]
+            vectors = (shares[:, :k].T.astype(kind) @ basis[:size]).astype(np.float64)
             return values[:k], vectors / np.linalg.norm(vectors, axis=1, keepdims=True), residuals
         if beside <= ROUNDING * 1e-6 * scale:  # an invariant space of fewer than k: one goes on outside of it
-            vector, beside = random.standard_normal(n), 0.0
+            vector, beside = random.standard_normal(n, dtype=kind), 0.0
             vector -= (basis[:size] @ vector) @ basis[:size]
         if size == width:
             coupled = k + HELD // 4
             shares = shares[:, :coupled]
-            basis[:coupled] = shares.T @ basis[:size]
+            basis[:coupled] = shares.T.astype(kind) @ basis[:size]
             inner = shares.T @ inner @ shares
             projected[:] = 0.0
             projected[:coupled, :coupled], projected[coupled, :coupled] = inner, beside * shares[-1]

@@ -60,10 +60,14 @@ class Products:
         return LinearOperator((sum(self.sizes), sum(self.sizes)), matvec=self, dtype=np.float64)
 
     def __call__(self, vector: np.ndarray) -> np.ndarray:
-        """Return the product with a vector, float64 (entries,); batches are added up in float64."""
+        """Return the product with a vector, float64 (entries,).
+
+        Batches are added up in float64, or where graphs are kept in the weights' own format.
+        """
         pieces = torch.from_numpy(np.asarray(vector, dtype=np.float64).reshape(-1)).split(self.sizes)
         along = [p.view(w.shape).to(w) for p, w in zip(pieces, self.weights, strict=True)]
-        total = [torch.zeros(w.shape, dtype=torch.float64, device=w.device) for w in self.weights]
+        kind = None if self.keep else torch.float64
+        total = [torch.zeros(w.shape, dtype=kind or w.dtype, device=w.device) for w in self.weights]
         for gradient, is_kept in self._gradients():
             parts = [
                 (g, u) for g, u in zip(gradient, along, strict=True) if g is not None and g.requires_grad
@@ -77,7 +81,7 @@ class Products:
             for into, h in zip(total, second, strict=True):
                 if h is not None:
                     into += h
-        return torch.cat([t.flatten() for t in total]).cpu().numpy()
+        return torch.cat([t.flatten() for t in total]).double().cpu().numpy()
 
     def _gradients(self) -> Iterator[tuple[Gradient, bool]]:
         """Yield the gradient of each batch's part with its graph, and whether that is kept."""
