@@ -228,9 +228,11 @@ def test_weights_of_solutions_are_found_at_their_coordinates():
             torch.testing.assert_close(evaluator.parameters[name], parameter, rtol=2e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("ahead", [0, 1000, 2**28])  # one point at a time, two, all
 @pytest.mark.parametrize("chunk", [1, 7, 2**15])
-def test_weights_are_moved_as_they_are_computed_to_the_bit(chunk, monkeypatch):
+def test_weights_are_moved_as_they_are_computed_to_the_bit(chunk, ahead, monkeypatch):
     monkeypatch.setattr(planes, "CHUNK", chunk)
+    monkeypatch.setattr(planes, "AHEAD", ahead)
     random = torch.Generator().manual_seed(0)
     shapes = {"matrix": (6, 5), "conv": (4, 3, 2, 2), "vector": (9,), "number": (), "none": (0, 3)}
     own = [{n: torch.randn(s, generator=random) for n, s in shapes.items()} for _ in range(3)]
@@ -241,11 +243,15 @@ def test_weights_are_moved_as_they_are_computed_to_the_bit(chunk, monkeypatch):
     own[1]["conv"] = own[1]["conv"].contiguous()
     plane = planes.spanned(*own)
     parameters = {name: tensor.clone() for name, tensor in own[0].items()}
-    move = plane.mover(parameters)
-    for x, y in ((0.0, 0.0), (0.3, -1.7), (12.0, 1e-4)):
-        move(x, y)
-        for name, value in plane.at(x, y):
-            assert torch.equal(parameters[name], value.to(parameters[name])), name
+    xs = [0.0, 0.3, 12.0]
+    move = plane.mover(parameters, xs)
+    for y in (0.0, -1.7, 1e-4):
+        found = []
+        for x in move(y):
+            found.append(x)
+            for name, value in plane.at(x, y):
+                assert torch.equal(parameters[name], value.to(parameters[name])), name
+        assert found == xs
 
 
 def test_losses_of_a_surface_are_those_of_its_points_to_the_bit():

@@ -47,7 +47,9 @@ Weights = Mapping[str, Tensor]
 #: average of iterates leaves.
 ON_PLANE = 1e-6
 #: Entries of a tensor that are moved at a time: their float64 intermediates stay in a core's cache.
-CHUNK = 2**15
+CHUNK = 2**14
+#: Bytes of weights that are made ahead, for points of a row.
+AHEAD = 2**28
 
 
 @dataclass(frozen=True)
@@ -63,31 +65,40 @@ class Plane:
         for name, start in self.origin.items():
             yield name, start + x * self.x_axis[name] + y * self.y_axis[name]
 
-    def mover(self, parameters: Weights) -> Callable[[float, float], None]:
-        """Return a function that sets parameters to their values at (x, y): those of `at`, bit by bit.
+    def mover(self, parameters: Weights, xs: Sequence[float]) -> Callable[[float], Iterator[float]]:
+        """Return a function of y that sets parameters to their values at (x, y), those of `at` bit by bit.
 
-        It goes through them in pieces with two small buffers, so that a point of a grid reads origin and axes
-        once and makes no float64 tensors of their size.
+        It yields each x when they are. Tensors are gone through in pieces with two small buffers, and for
+        several x at a time, so that origin and axes are read once for these, and no float64 tensors are made.
         """
+        size = sum(p.numel() * p.element_size() for p in parameters.values())
+        together = max(1, min(len(xs), AHEAD // max(1, size)))
+        into = [{name: parameters[name].data for name in self.origin}]
+        if together > 1:
+            into = [{n: torch.empty_like(t) for n, t in into[0].items()} for _ in range(together)]
         buffers: dict[Any, tuple[Tensor, Tensor]] = {}
         pieces = []
         for name, start in self.origin.items():
-            each = (start, self.x_axis[name], self.y_axis[name], parameters[name].data)
             rows = max(1, CHUNK * len(start) // max(1, start.numel())) if start.dim() else 1
-            cut = [tensor.split(rows) if start.dim() else (tensor,) for tensor in each]
-            for part in zip(*cut, strict=True):
+            each = (start, self.x_axis[name], self.y_axis[name], *(weights[name] for weights in into))
+            for part in zip(*(t.split(rows) if start.dim() else (t,) for t in each), strict=True):
                 key = (part[0].shape, part[0].stride(), part[0].dtype, part[0].device)
                 if key not in buffers:
                     buffers[key] = torch.empty_like(part[0]), torch.empty_like(part[0])
-                pieces.append((*part, *buffers[key]))
+                pieces.append((*part[:3], part[3:], *buffers[key]))
 
-        @torch.no_grad()
-        def move(x: float, y: float) -> None:
-            for start, x_axis, y_axis, into, value, beside in pieces:
-                torch.mul(x_axis, x, out=value)
-                value.add_(start)
-                torch.mul(y_axis, y, out=beside)
-                into.copy_(value.add_(beside))
+        def move(y: float) -> Iterator[float]:
+            for i in range(0, len(xs), together):
+                some = xs[i : i + together]
+                for start, x_axis, y_axis, targets, value, beside in pieces:
+                    torch.mul(y_axis, y, out=beside)
+                    for x, target in zip(some, targets, strict=False):
+                        torch.mul(x_axis, x, out=value)
+                        target.copy_(value.add_(start).add_(beside))
+                for x, weights in zip(some, into, strict=False):
+                    for name in weights if together > 1 else ():
+                        parameters[name].data.copy_(weights[name])
+                    yield x
 
         return move
 
@@ -400,15 +411,12 @@ def surface(
     ``len(xs) * len(ys)`` rows, y slowest.
     """
     done: dict[int, Any] = load_checkpoint(state) if state and state.exists() else {}
-    saved_at, move = time.monotonic(), plane.mover(evaluator.parameters)
+    saved_at, move = time.monotonic(), plane.mover(evaluator.parameters, xs)
     try:
         for j, y in enumerate(progress(ys)):
             if j in done:
                 continue
-            row = []
-            for x in xs:
-                move(x, y)
-                row.append({"x": x, "y": y, **evaluator.point().asdict()})
+            row = [{"x": x, "y": y, **evaluator.point().asdict()} for x in move(y)]
             done[j] = row
             log.info(
                 "row %d of %d: y %.4g, train loss %.4f to %.4f",
