@@ -50,7 +50,7 @@ replicate: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/results/write.py $(RUNS)
 
-# An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md. The last two need a run.
+# An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md and benchmarks/README.md. The last two need a run.
 bench: $(STAMP)
 	for name in plan_scale startup compute verdicts stacked size on_disk; do $(BIN)/python benchmarks/$$name.py || exit; done
 	for name in precision decision; do $(BIN)/python benchmarks/$$name.py $(CONFIG) || exit; done

@@ -2,7 +2,7 @@
 
 Every script here measures ratios: all that it compares runs in one process or one session, in turns, since
 machines are noisy. Rows go to ``benchmarks/results/<name>.parquet``; the table a reader sees is written
-between two marks of ``docs/performance.md``.
+between two marks of ``docs/performance.md`` or ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "performance.md"
+PAGES = (DOCUMENT, ROOT / "benchmarks" / "README.md")
 LIBRARY = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(LIBRARY))
 
@@ -100,8 +101,10 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def document(name: str, text: str, path: Path = DOCUMENT) -> None:
-    """Put text between ``<!-- name -->`` and ``<!-- /name -->`` of a page, which is docs/performance.md."""
+def document(name: str, text: str, path: Path | None = None) -> None:
+    """Put text between ``<!-- name -->`` and ``<!-- /name -->`` of a page: that of `PAGES` which has them."""
+    if path is None:
+        path = next((p for p in PAGES if f"<!-- {name} -->" in p.read_text(encoding="utf-8")), DOCUMENT)
     page = path.read_text(encoding="utf-8")
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     page, count = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", page, flags=re.DOTALL)

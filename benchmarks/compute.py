@@ -254,7 +254,7 @@ def measures(name: str, images: int) -> list[tuple[str, int, float, dict[str, Ca
 
 
 def main() -> None:
-    """Measure, write the table, and put it into docs/performance.md."""
+    """Measure, write the table, and put it into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=SPECS, default=list(SPECS))
     parser.add_argument("--images", type=int, default=500, help="in each of the two sets")

@@ -265,7 +265,7 @@ def deviation(model, split, loss, direction, radius: float) -> float:
 
 
 def main() -> None:
-    """Measure, write the tables, and put them into docs/performance.md."""
+    """Measure, write the tables, and put them into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", type=Path, nargs="+", help="of finished experiments")
     parser.add_argument("--results", type=Path, nargs="+", help="folders that hold theirs (results)")

@@ -143,7 +143,7 @@ def summary(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, write the table, and put it into docs/performance.md."""
+    """Measure, write the table, and put it into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", type=Path, nargs="+", help="of finished experiments")
     parser.add_argument("--results", type=Path, nargs="+", help="folders that hold theirs (results)")

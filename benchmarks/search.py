@@ -159,7 +159,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, write the rows, and put the tables into docs/performance.md."""
+    """Measure, write the rows, and put the tables into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="results folders of finished runs")
     parser.add_argument("--training-seeds", type=int, nargs="+", default=[0, 1, 2, 3])

@@ -34,7 +34,7 @@ def confirmed(row: dict[str, Any]) -> bool:
 
 
 def main() -> None:
-    """Search, write the rows, and put the tables into docs/performance.md."""
+    """Search, write the rows, and put the tables into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="results folders of finished runs")
     parser.add_argument("--training-seeds", type=int, nargs="+", default=[0, 1, 2, 3])

@@ -112,7 +112,7 @@ def said(text: str, *values: float) -> str:
 
 
 def main() -> None:
-    """Train, search, write the rows, and put the table into docs/performance.md."""
+    """Train, search, write the rows, and put the table into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, default=3, help="networks of each kind")

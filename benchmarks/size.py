@@ -61,7 +61,7 @@ def one(case: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measure, write the table, and put it into docs/performance.md."""
+    """Measure, write the table, and put it into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)

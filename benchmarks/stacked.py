@@ -26,7 +26,7 @@ DIRECTIONS = 8
 
 
 def main() -> None:
-    """Measure, write the table, and put it into docs/performance.md."""
+    """Measure, write the table, and put it into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="as a job of the workflow has")

@@ -207,7 +207,7 @@ def positive(text: str) -> int:
 
 
 def main() -> None:
-    """Measure, write the table, and put it into docs/performance.md."""
+    """Measure, write the table, and put it into their page (`common.PAGES`)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=compute.SPECS, default=list(compute.SPECS))
     parser.add_argument("--data", type=Path, help="folder with train.parquet and test.parquet of CIFAR-10")

@@ -57,7 +57,7 @@ def next_point(
       If any has another than the spline, next is the point whose errors differ most between these curves and
       those that agree.
 
-    How often that gives the verdict of all points, at how many: docs/performance.md.
+    How often that gives the verdict of all points, at how many: benchmarks/README.md.
 
     Parameters
     ----------

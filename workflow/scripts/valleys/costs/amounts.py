@@ -18,7 +18,7 @@ from valleys.data.tasks import task_of
 from valleys.landscape.kinds import SINGLE
 
 BACKWARD = 3  # forward and backward, in forward passes
-ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (docs/performance.md)
+ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (benchmarks/README.md)
 RESIDENT_BYTES = 2 * 1024**3  # as `loaders.RESIDENT_BYTES`: float images kept ready
 READY_BYTES = 64 * 1024**2  # as `augment.READY_BYTES`: of images kept normalised for training
 ON_DISK_BYTES = 32  # of memory for each image that stays in its file: label and row, and copies of both

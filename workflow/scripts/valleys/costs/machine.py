@@ -42,7 +42,7 @@ CPU = Machine(flops=58e9, traffic=13e9, layer_s=38e-6, start_s=2.0, memory_mb=35
 #: A data-centre GPU of 2020 or later in float32. Not measured: nothing here has run on one. So bf16 is priced
 #: as float32 there.
 GPU = Machine(flops=15e12, traffic=800e9, layer_s=10e-6, start_s=10.0, memory_mb=3500)
-#: Of a CPU with instructions for it: fitted to docs/performance.md, where wide networks are 1.7 times as
+#: Of a CPU with instructions for it: fitted to benchmarks/README.md, where wide networks are 1.7 times as
 #: fast, and networks of a few channels no faster.
 BF16_GAIN = 1.9
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # in /proc/cpuinfo; the last of ARM, not measured

@@ -121,7 +121,7 @@ class Internals:
         """Drop Snakemake's standing limit of 100 jobs a second; one that somebody asks for stays.
 
         For each job that ends, Snakemake leaves one more timer, and each timer has all ready jobs looked at
-        again once a second: a run of 700 jobs had 580 threads and lost minutes (docs/performance.md). No
+        again once a second: a run of 700 jobs had 580 threads and lost minutes (benchmarks/README.md). No
         job is over that fast.
         """
 

@@ -26,7 +26,7 @@ def with_errors(curve: list[CurvePoint], drawn_from: Mapping[str, int]) -> list[
     times a standard normal number, is an error that the whole curve may have.
 
     Where batch norm is refreshed from the subset, its statistics have errors of their own, which are not in
-    this (docs/performance.md).
+    this (benchmarks/README.md).
 
     Parameters
     ----------
