@@ -13,7 +13,8 @@ A tool that is not there or fails has its error in its row.
 
 A verdict takes two rows. With the range known: ours measures as many of 31 points as its verdict needs,
 others the line of 31, and `valleys.detect` is called on it. From a network: the range where the loss rises
-by 1 is looked for as well; others have no way but another line of 31, of a range that the last one suggests.
+by 1 is looked for as well; others take lines of 31, twice as far each until the loss rises by 1, and then one
+as far as the last line says.
 """
 
 from __future__ import annotations
@@ -247,15 +248,18 @@ def our_verdict(given: Problem, find: bool) -> tuple[Any, int]:
 
 
 def their_verdict(given: Problem, line: Callable[[Problem], np.ndarray], find: bool) -> tuple[Any, int]:
-    """Return the verdict by whole lines: where the range is not known, of ranges that the last suggests."""
+    """Return the verdict by whole lines: where the range is not known, the last line says where to look."""
     radius, passes = given.norm / 50 if find else given.radius, 0
-    for _ in range(20):
+    for _ in range(12):
         tried = Problem(given.model, given.batches, given.u, given.v, radius, given.half)
         values, passes = line(tried), passes + tools.LINE
-        rise = max(values[0], values[-1]) - values[tools.LINE // 2]
-        if not find or abs(rise - 1.0) <= 0.1:
+        middle = tools.LINE // 2
+        rises = np.maximum(values[middle:], values[middle::-1]) - values[middle]  # at each distance
+        if not find or abs(rises[-1] - 1.0) <= 0.1:
             break
-        radius *= min(max(rise, 0.0625) ** -0.5, 4.0) if rise > 0 else 2.0
+        beyond = int(np.argmax(~(rises < 1.0)))  # 0: none is
+        steps = beyond - 1 + (1.0 - rises[beyond - 1]) / (rises[beyond] - rises[beyond - 1])
+        radius *= float(steps) / middle if beyond and math.isfinite(steps) else 2.0
     return detect(tried.offsets, values, **CONSTANTS), passes
 
 

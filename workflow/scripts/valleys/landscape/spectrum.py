@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from scipy.linalg import eigh_tridiagonal
 
 from valleys.errors import ValleysError
 from valleys.landscape.hessian import Hessian
+from valleys.landscape.krylov import COARSE
 from valleys.storage.files import stable_seed
 
 Floats = NDArray[np.float64]
@@ -129,20 +131,21 @@ def trace_within(
     if not 0 < tolerance < math.inf:
         raise ValleysError(f"trace: tolerance: {tolerance!r} is not a number above 0")
     size, turns = min(SKETCH, hessian.entries), iter(progress(range(most)))
-    samples, sketch = [], np.empty((size, hessian.entries))
+    kind = np.float32 if tolerance >= COARSE else np.float64
+    samples, sketch = [], np.empty((size, hessian.entries), kind)
     for i, _ in zip(range(size), turns, strict=False):
-        vector = _signs(hessian.entries, "trace", seed, i)
-        sketch[i] = hessian @ vector
-        samples.append(float(vector @ sketch[i]))
+        vector = _fair(hessian.entries, seed, i, kind)
+        sketch[i] = product = hessian @ vector
+        samples.append(float(vector @ product))
     found = _trace(samples) if size > 1 else None
     if found is not None and found.error <= tolerance * abs(found.value):
         return found
-    basis = np.linalg.qr(sketch.T)[0].T
+    basis = np.ascontiguousarray(np.linalg.qr(sketch.T)[0].T)
     del sketch
     inside = sum(float(basis[i] @ (hessian @ basis[i])) for i, _ in zip(range(size), turns, strict=False))
     samples = []
     for i, _ in enumerate(turns, size):
-        vector = _signs(hessian.entries, "trace", seed, i)
+        vector = _fair(hessian.entries, seed, i, kind)
         vector -= (basis @ vector) @ basis
         samples.append(inside + float(vector @ (hessian @ vector)))
         if len(samples) < LEAST:
@@ -151,6 +154,12 @@ def trace_within(
         if found.error <= tolerance * abs(found.value):
             break
     return found if found is not None else _trace(samples)
+
+
+def _fair(entries: int, seed: int, i: int, kind: type) -> Any:
+    """Return a vector of signs, drawn by the byte: several times as fast as `_signs`, with others."""
+    random = np.random.default_rng(stable_seed("trace within", entries, seed, i))
+    return (2 * random.integers(0, 2, entries, dtype=np.int8) - 1).astype(kind)
 
 
 def _trace(samples: Iterable[float]) -> Trace:
