@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from warm_snakemake import Warm
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,8 +48,17 @@ def command(folder, config, *args):
     ]
 
 
+WARM = Warm()
+
+
 def snakemake(folder, config, *args, timeout=300):
     """Run the workflow; return (exit status, output)."""
+    if "-n" in args:
+        output = Path(folder) / "dry-run-under-test.log"
+        status = WARM.run(command(folder, config, *args)[3:], folder, output, timeout)
+        text = output.read_text(encoding="utf-8", errors="replace")
+        output.unlink()
+        return status, text
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         command(folder, config, *args),
