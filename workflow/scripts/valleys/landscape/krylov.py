@@ -26,8 +26,9 @@ def top(matrix: Any, start: Floats, first: Floats, k: int, tolerance: float) -> 
 
     Krylov-Schur iteration (Stewart 2001): Lanczos with each basis vector made orthogonal to all others, so
     that rounding makes no copies of eigenvalues, and thick restarts. It ends at the first product after which
-    all residuals are below `tolerance` times their eigenvalues. Residuals ``|H v - value v|`` are computed
-    from the products that have been taken, which takes no more.
+    all residuals are below `tolerance` times their eigenvalues, and that of the next pair as well: where
+    eigenvalues lie within the tolerance, one that shows late would be taken for one that is not there.
+    Residuals ``|H v - value v|`` are computed from the products that have been taken, which takes no more.
 
     Parameters
     ----------
@@ -64,13 +65,13 @@ def top(matrix: Any, start: Floats, first: Floats, k: int, tolerance: float) -> 
         values, shares = eigh((inner + inner.T) / 2)
         values, shares = values[::-1], shares[:, ::-1]
         off = np.linalg.norm(inner @ shares - shares * values, axis=0)
-        residuals = np.hypot(off, beside * shares[-1])[:k]
+        residuals = np.hypot(off, beside * shares[-1])
         small = ROUNDING * np.abs(values).max()
-        if size == n or (
-            size >= k and (residuals <= np.maximum(tolerance * np.abs(values[:k]), small)).all()
-        ):
+        enough = np.maximum(tolerance * np.abs(values[:k]), small)
+        met = size >= k and (residuals[:k] <= enough).all() and (residuals[k : k + 1] <= enough[-1:]).all()
+        if size == n or met:
             vectors = (shares[:, :k].T.astype(kind) @ basis[:size]).astype(np.float64)
-            return values[:k], vectors / np.linalg.norm(vectors, axis=1, keepdims=True), residuals
+            return values[:k], vectors / np.linalg.norm(vectors, axis=1, keepdims=True), residuals[:k]
         if beside <= ROUNDING * 1e-6 * scale:  # an invariant space of fewer than k: one goes on outside of it
             vector, beside = random.standard_normal(n, dtype=kind), 0.0
             vector -= (basis[:size] @ vector) @ basis[:size]
