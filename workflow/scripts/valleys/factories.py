@@ -66,6 +66,22 @@ def check(where: str, factory: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
     return factory, dict(kwargs)
 
 
+def check_alone(where: str, block: Mapping[str, Any]) -> None:
+    """Check that a block with a factory has nothing but its arguments beside it.
+
+    Raises
+    ------
+    ValleysError
+        For the first other key.
+    """
+    for key in block:
+        if key not in ("factory", "kwargs"):
+            raise ValleysError(
+                f"{where}.{key}: {block[key]!r} is set beside factory, which takes nothing but kwargs; "
+                "put it there, or drop it"
+            )
+
+
 # ---- finding the code, without importing it ----------------------------------------------------------------
 
 

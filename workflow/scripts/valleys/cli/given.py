@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from valleys.cli.requests import parse_block
 from valleys.config.experiment import Cell
-from valleys.data.tasks import CLASSIFICATION
+from valleys.data.tasks import CLASSIFICATION, said
 from valleys.errors import ValleysError
 from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights
@@ -120,7 +120,7 @@ def read_model(
     net = solutions.fresh(spec, *train.kind, device=device)
     taken = checkpoints.load(net, found, str(weights))
     now = {"model": spec, "in_shape": train.in_shape, "classes": train.classes}
-    now |= {} if train.task == CLASSIFICATION else {"task": train.task}
+    now |= said(train.task)
     now["code"] = factories.version(spec["factory"]) if "factory" in spec else None  # that which was built
     known = {"solution": "given", "iterates": 0, **about, **now, "read": f"{weights}: {taken}"}
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files

@@ -28,7 +28,7 @@ from valleys.config.schema import WILDCARD, ignores_case, input_path
 from valleys.config.studies import is_plain
 from valleys.config.versions import VERSIONS
 from valleys.data.options import image_shape
-from valleys.data.tasks import IGNORED, TASKS, task_of
+from valleys.data.tasks import IGNORED, TASKS, losses_of, task_of
 from valleys.errors import ValleysError, did_you_mean
 from valleys.factories import check as check_factory
 from valleys.landscape.kinds import NEEDS
@@ -303,8 +303,8 @@ def _check_tasks(experiment: Cells) -> None:
         if "factory" not in loss and loss["name"] not in task.losses:
             block = "checkpoints" if given else "recipes"
             raise ValleysError(
-                f"config: {block}.{cell.recipe}.loss.name: {loss['name']!r} is none for {of}; write "
-                f"{', '.join(task.losses)}, or factory: module:attribute for one of your own"
+                f"config: {block}.{cell.recipe}.loss.name: {loss['name']!r} is none for {of}; "
+                f"{losses_of(name)}"
             )
         augment = {} if given else recipe["augment"]
         for key in ("shift", "flip"):

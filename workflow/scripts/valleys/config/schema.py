@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from valleys import factories
 from valleys.data import options
 from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.kinds import GROUPS, KINDS
@@ -119,13 +120,9 @@ def _check_losses(config: Config) -> None:
 
 def _check_own_loss(where: str, loss: Mapping[str, Any]) -> None:
     """Check that a loss is either one of ours or one of a factory's."""
-    beside = sorted(loss.keys() - {"factory", "kwargs"})
-    if "factory" in loss and beside:
-        raise ValleysError(
-            f"{where}.{beside[0]}: {loss[beside[0]]!r} is set beside factory, which takes nothing but "
-            "kwargs; put it there, or drop it"
-        )
-    if "kwargs" in loss and "factory" not in loss:
+    if "factory" in loss:
+        factories.check_alone(where, loss)
+    elif "kwargs" in loss:
         raise ValleysError(
             f"{where}.kwargs: {loss['kwargs']!r} are arguments of a factory; name one, or drop it"
         )

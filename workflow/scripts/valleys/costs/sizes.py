@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valleys import factories
-from valleys.data.tasks import CLASSIFICATION
+from valleys.data.tasks import CLASSIFICATION, said
 from valleys.errors import ValleysError
 from valleys.models.options import validate_spec
 from valleys.storage import files
@@ -108,7 +108,7 @@ class Question:
         """A name for the question."""
         own = {key: self.spec[key] for key in ("factory", "kwargs")} if not self.is_ours else None
         asked = {"spec": own or validate_spec(self.spec), "shape": list(self.shape), "classes": self.classes}
-        asked |= {} if self.task == CLASSIFICATION else {"task": self.task}
+        asked |= said(self.task)
         return files.fingerprint([asked, _library_code() if self.is_ours else self.code])
 
 

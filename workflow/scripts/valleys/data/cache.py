@@ -20,7 +20,7 @@ from torch import Tensor
 
 from valleys.data.on_disk import ImagesOnDisk
 from valleys.data.split import Split, Tally, label_problem, shape_problem
-from valleys.data.tasks import CLASSIFICATION
+from valleys.data.tasks import CLASSIFICATION, said
 from valleys.errors import ValleysError
 from valleys.storage.files import atomic
 from valleys.storage.weights import describe
@@ -122,7 +122,7 @@ def write_split(
     for values in kept.values():
         if problem := label_problem(values, classes, task):
             raise ValleysError(f"{path} was not written: {problem}")
-    metadata |= {} if task == CLASSIFICATION else {"task": task}
+    metadata |= said(task)
     metadata |= {"format": _FORMAT, "classes": str(classes), "checksum": "0" * 64}
     channels = 0 if task == "tokens" else shape[1]
     statistics = ((), ()) if task == "tokens" else statistics

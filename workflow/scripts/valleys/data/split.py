@@ -17,7 +17,7 @@ from torch import Tensor
 
 from valleys.data import on_disk
 from valleys.data.on_disk import ImagesOnDisk, Index
-from valleys.data.tasks import CLASSIFICATION, IGNORED
+from valleys.data.tasks import CLASSIFICATION, IGNORED, said
 from valleys.errors import ValleysError
 
 
@@ -90,8 +90,7 @@ class Split:
 
     def checksum(self) -> str:
         """Return the SHA-256 of all that the split holds; its images must be in memory."""
-        about = {"classes": self.classes, "mean": self.mean, "std": self.std}
-        about |= {} if self.task == CLASSIFICATION else {"task": self.task}
+        about = {"classes": self.classes, "mean": self.mean, "std": self.std, **said(self.task)}
         digest = hashlib.sha256(json.dumps([about, self.images.shape]).encode())
         for tensor in (self.images, self.labels):
             digest.update(tensor.cpu().contiguous().numpy())

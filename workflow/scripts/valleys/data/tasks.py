@@ -62,6 +62,16 @@ TASKS: dict[str, Task] = {
 }
 
 
+def losses_of(task: str) -> str:
+    """Return what may be written for the loss of a task, in words."""
+    return f"write {', '.join(TASKS[task].losses)}, or factory: module:attribute for one of your own"
+
+
+def said(task: str) -> dict[str, str]:
+    """Return what files and keys say of a task: nothing of the usual one, as before there were others."""
+    return {} if task == CLASSIFICATION else {"task": task}
+
+
 def task_of(spec: Mapping[str, Any]) -> str:
     """Return the task of a data set by its entry, as `options.validate_dataset` returns it."""
     return str(spec.get("task", CLASSIFICATION))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from valleys import factories
 from valleys.data.inputs import mapped
-from valleys.data.tasks import CLASSIFICATION, IGNORED, TASKS
+from valleys.data.tasks import CLASSIFICATION, IGNORED, TASKS, losses_of
 from valleys.errors import ValleysError
 from valleys.models.options import LOSSES
 from valleys.models.precision import at_least_fp32
@@ -60,11 +60,6 @@ def build(spec: Mapping[str, Any], task: str = CLASSIFICATION) -> Loss:
     if task == "regression":
         return squared_error
     return OfParts(task) if task in IGNORED else ByName(name, _formula(spec))
-
-
-def losses_of(task: str) -> str:
-    """Return what may be written for the loss of a task, in words."""
-    return f"write {', '.join(TASKS[task].losses)}, or factory: module:attribute for one of your own"
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -283,7 +278,6 @@ class OfParts:
     """
 
     task: str
-    weight: Tensor | None = None
 
     @property
     def ignore_index(self) -> int:

@@ -185,12 +185,7 @@ def validate_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validate_factory(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Check the block of a model that a user's own callable builds."""
-    for key in spec:
-        if key not in ("factory", "kwargs"):
-            raise ValleysError(
-                f"model.{key}: {spec[key]!r} is set beside factory, which takes nothing but kwargs; "
-                "put it there, or drop it"
-            )
+    factories.check_alone("model", spec)
     factory, kwargs = factories.check("model", spec["factory"], spec.get("kwargs"))
     return {"factory": factory, "kwargs": kwargs}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from valleys.data.split import Split
-from valleys.data.tasks import CLASSIFICATION
+from valleys.data.tasks import CLASSIFICATION, said
 from valleys.errors import ValleysError
 from valleys.models import builder
 from valleys.networks import copies
@@ -71,7 +71,7 @@ def describe(spec: Mapping[str, Any], split: Split, cell: str) -> dict[str, Any]
         Path of its place in the workflow.
     """
     about = {"model": spec["model"], "in_shape": split.in_shape, "classes": split.classes, "cell": cell}
-    about |= {} if split.task == CLASSIFICATION else {"task": split.task}
+    about |= said(split.task)
     return about | {key: spec[key] for key in ("code", "original") if key in spec}
 
 

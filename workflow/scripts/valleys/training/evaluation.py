@@ -25,15 +25,15 @@ def evaluate(
     """
     each = losses.PerImage(loss)
     total = torch.zeros((), dtype=torch.float64, device=split.device)
-    hits = torch.zeros((), dtype=torch.int64, device=split.device)
+    hits = torch.zeros((), dtype=torch.float64, device=split.device)
     with evaluating(model):
         for images, labels in split.batches(batch_size):
             outputs = model(images)
             total += each(outputs, labels).sum(dtype=torch.float64)
             found = each.hits(outputs, labels)
-            hits = None if found is None else hits + found
+            hits += math.nan if found is None else found
     mean = float(total) * each.factor([split.labels]) / len(split)
-    return mean, math.nan if hits is None else int(hits) / each.counted(split.labels)
+    return mean, float(hits) / each.counted(split.labels)
 
 
 def solution_row(

@@ -58,9 +58,6 @@ class Trainer:
         Where all batches are such, or the optimiser's options contradict each other.
     """
 
-    NO_ACCURACY = -(2**40)
-    """Hits of a batch whose outputs are no class scores."""
-
     def __init__(
         self,
         model: nn.Module,
@@ -125,7 +122,7 @@ class Trainer:
         self.permutation = torch.randperm(len(self.split), generator=self.generator)
         torch.manual_seed(files.stable_seed("dropout", self.seed, self.epoch))
         self.step_losses = torch.zeros(self.steps, dtype=torch.float64, device=device)
-        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.hits = torch.zeros((), dtype=torch.float64, device=device)
 
     def run_epoch(self, lr: float, stop: SignalFlag) -> dict[str, float]:
         """Train to the end of the current epoch; return mean loss (nats) and accuracy seen while training.
@@ -161,7 +158,7 @@ class Trainer:
                 # Kept on the device: reading a value here would wait for the GPU at every step.
                 self.step_losses[self.step] = each.sum(dtype=torch.float64)
                 found = self.loss.hits(logits, labels)
-                self.hits += self.NO_ACCURACY if found is None else found
+                self.hits += math.nan if found is None else found
             self.step += 1
             if stop.received is not None:
                 self._check_finite(lr)
@@ -171,7 +168,7 @@ class Trainer:
         self._check_finite(lr)
         metrics = {
             "train_loss": float(self.step_losses.sum() / len(self.split)) * self.factor,
-            "train_accuracy": int(self.hits) / self.counted if int(self.hits) >= 0 else math.nan,
+            "train_accuracy": float(self.hits) / self.counted,
         }
         self.epoch, self.step = self.epoch + 1, 0
         self._epoch_start()

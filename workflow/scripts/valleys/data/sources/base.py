@@ -64,12 +64,17 @@ def from_array(images: np.ndarray, labels: np.ndarray, what: str) -> Original:
     """Wrap images already in memory, uint8 (N, C, H, W)."""
     if len(images) != len(labels):
         raise ValleysError(f"{what} has {len(images)} images but {len(labels)} labels; there must be as many")
+    return Original(np.asarray(labels, dtype=np.int64), in_pieces(images), lambda row: f"{what}, image {row}")
+
+
+def in_pieces(array: np.ndarray) -> Callable[[np.ndarray], Iterator[np.ndarray]]:
+    """Return what `Original.take` is of an array in memory."""
 
     def take(rows: np.ndarray) -> Iterator[np.ndarray]:
         for start in range(0, len(rows), _CHUNK):
-            yield images[rows[start : start + _CHUNK]]
+            yield array[rows[start : start + _CHUNK]]
 
-    return Original(np.asarray(labels, dtype=np.int64), take, lambda row: f"{what}, image {row}")
+    return take
 
 
 def cut_at_random(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from valleys.data.sources.base import Original
+from valleys.data.sources.base import Original, in_pieces
 from valleys.data.tasks import CLASSIFICATION, IGNORED
 from valleys.errors import ValleysError
-
-_CHUNK = 1024  # examples copied at a time
 
 
 def from_examples(inputs: np.ndarray, labels: np.ndarray | None, task: str, where: str) -> Original:
@@ -47,13 +43,8 @@ def from_examples(inputs: np.ndarray, labels: np.ndarray | None, task: str, wher
             f"{where} has {len(inputs)} inputs but {len(labels)} labels; there must be as many"
         )
     inputs, labels = _inputs(inputs, task, where), _labels(labels, inputs, task, where)
-
-    def take(rows: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(rows), _CHUNK):
-            yield inputs[rows[start : start + _CHUNK]]
-
     greatest = int(inputs.max(initial=-1)) if task == "tokens" else -1
-    return Original(labels, take, lambda row: f"{where}, row {row}", greatest)
+    return Original(labels, in_pieces(inputs), lambda row: f"{where}, row {row}", greatest)
 
 
 def _check_kind(where: str, name: str, array: np.ndarray) -> None:
