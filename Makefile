@@ -1,6 +1,6 @@
 # Two commands do all there is to do on a machine with Python 3.11, git and make:
 #   make run     the experiment in config.yaml, from data to report
-#   make test    the test suite
+#   make test    the tests, but for those marked long (make test-all)
 # Both make .venv with the locked requirements if need be.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,14 +13,24 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint format lock plan compare replicate docs stamp sizes bench faults
+.PHONY: run test test-long test-all lint format lock plan compare replicate docs stamp sizes bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 	@$(LIBRARY) $(BIN)/python -m valleys claims $(CONFIG)
 
+# A worker takes whole files, in the order of tests/conftest.py: those that take longest first.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not long"
+
+# Beside the others, in .ci/run: most of their time they wait for processes that they start.
+test-long: $(STAMP)
+	$(PYTEST) -m long -o cache_dir=.pytest_cache/long
+
+test-all: $(STAMP)
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

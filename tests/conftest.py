@@ -15,6 +15,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+LONGEST_FIRST = ("workflow", "execution", "costs", "landscape", "figures")
+
+
+def pytest_collection_modifyitems(items):
+    """Put folders with long files first, so that no worker of several is left alone with one at the end."""
+
+    def turn(item):
+        folder = item.path.parent.name
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=turn)
+
+
 def load_config(name):
     """A config file as plain data, without defaults."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))

@@ -299,6 +299,7 @@ def test_torchvision_networks_are_factories():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kwargs", [{}, {"weights": None}])
 def test_torchvision_networks_get_the_number_of_classes(kwargs):
     """Their constructors take it among ``**kwargs``, which do not say so."""
@@ -375,6 +376,7 @@ def test_groups_of_other_layers_than_ours():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_size_is_measured_ahead_once_in_another_process(package, tmp_path):
     spec = {"factory": f"{package.name}.nets:build", "kwargs": {"width": 3}}
     code = factories.code(spec["factory"])

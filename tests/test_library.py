@@ -46,6 +46,7 @@ OFFSETS = [-1.0, 0.0, 0.5]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_example_in_the_docs_runs_and_prints_a_verdict_a_direction():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
     assert len(blocks) == 5

@@ -62,6 +62,7 @@ def said(outputs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_first_look(kernel):
     shown, found = run(read("first_look.ipynb"), kernel, '{"status": verdict.status, "c": verdict.c_star}')
     assert found["status"] in STATUSES
@@ -79,6 +80,7 @@ def test_first_look(kernel):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_curves_to_verdict(kernel):
     asked = "{'table': verdicts[['status', 'c_star']].to_dict(), 'search': search.verdict}"
     shown, found = run(read("curves_to_verdict.ipynb"), kernel, asked)
@@ -101,6 +103,7 @@ def test_curves_to_verdict(kernel):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_cell_that_raises_fails_the_run(kernel):
     """What the two tests above rest on."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])

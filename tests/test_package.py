@@ -49,6 +49,7 @@ def installed(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_installed_package_has_its_schemas_types_and_version(installed, tmp_path):
     code = """
 import importlib.metadata, pathlib, valleys

@@ -19,6 +19,7 @@ def run(code):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_import_in_a_fresh_process():
     # Twice, and with a submodule: schemas may be declared only once.
     done = run(
@@ -34,6 +35,7 @@ def test_import_in_a_fresh_process():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_import_after_one_that_was_interrupted():
     done = run(
         "import torch, valleys.torchvision_compat as c\n"

@@ -1,9 +1,7 @@
 """Helpers that run the real workflow in a folder of its own."""
 
 import copy
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -51,25 +49,19 @@ def command(folder, config, *args):
 WARM = Warm()
 
 
-def snakemake(folder, config, *args, timeout=300):
-    """Run the workflow; return (exit status, output)."""
-    if "-n" in args:
-        output = Path(folder) / "dry-run-under-test.log"
-        status = WARM.run(command(folder, config, *args)[3:], folder, output, timeout)
-        text = output.read_text(encoding="utf-8", errors="replace")
-        output.unlink()
-        return status, text
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command(folder, config, *args),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        cwd=folder,
-        env=environment,
-    )
-    return done.returncode, done.stdout
+def snakemake(folder, config, *args, timeout=300, own_server=False):
+    """Run the workflow; return (exit status, output).
+
+    Jobs are forks of one server of all runs of these tests, as the imports of a server take as long as a
+    small run; with `own_server` of that which the workflow starts.
+    """
+    output = Path(folder) / "output-under-test.log"
+    argv = command(folder, config, *args)[3:]
+    served = not own_server and "-n" not in args
+    status = WARM.run(argv, folder, output, timeout, WARM.server_of_jobs() if served else None)
+    text = output.read_text(encoding="utf-8", errors="replace")
+    output.unlink()
+    return status, text
 
 
 def planned(folder, config, *args):

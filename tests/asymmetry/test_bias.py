@@ -172,6 +172,8 @@ class TestFarOut:
             far = detect(*curve(evaluator, k, 10 * radius), c=c)
             assert far.c_star == pytest.approx(bias_level(share), rel=1e-6)
 
+    @pytest.mark.slow
+    @pytest.mark.long
     @pytest.mark.parametrize("which", ["fresh", "trained"])
     def test_at_a_rise_of_one_nat_it_is_not_so_and_near_0_it_is_a_parabola(self, nets, which):
         c = 0.9 * bias_level(1 / CLASSES)

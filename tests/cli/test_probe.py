@@ -461,6 +461,7 @@ def build(width, num_classes):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_look_into_the_same_folder_is_at_what_it_is_asked_for(tmp_path, monkeypatch):
     """Network, its code, images, their normalisation: each is probed anew where it is another."""
     monkeypatch.chdir(tmp_path)

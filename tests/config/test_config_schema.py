@@ -1,6 +1,7 @@
 """The config's schema: an editor can use it, it is read once, and its defaults are those there have been."""
 
 import copy
+import functools
 import json
 import os
 import subprocess
@@ -83,10 +84,12 @@ def test_an_editor_finds_the_schema_of_a_shipped_config(name):
     assert ((ROOT / name).parent / first.removeprefix(MARK)).resolve() == SCHEMA_FILE.resolve()
 
 
+@functools.cache
 def editor():
     """A validator that resolves the schemas as an editor does: by their paths."""
     from referencing import Registry, Resource
 
+    @functools.cache
     def read(uri):
         return Resource.from_contents(yaml.safe_load(Path(uri.removeprefix("file://")).read_text()))
 
@@ -123,16 +126,26 @@ def test_an_editor_marks_a_wrong_option_where_it_is(block, spec, place):
     assert list(error.absolute_path) == place
 
 
+@functools.cache
+def read_by_snakemake(path, filetype):
+    from snakemake.common.configfile import _load_configfile
+
+    return _load_configfile(path, filetype)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "config/smoke.yaml", "config/paper.yaml"])
-def test_defaults_are_those_that_snakemake_fills_in(name):
+def test_defaults_are_those_that_snakemake_fills_in(name, monkeypatch):
     """But for `n` of some kinds, and options of data sets and models, which `Experiment` fills in."""
-    from snakemake.utils import validate
+    from snakemake import utils
+
+    # Snakemake reads a schema again at each reference to it, a hundred times in all.
+    monkeypatch.setattr(utils, "_load_configfile", read_by_snakemake)
 
     ours, theirs = load_config(name), load_config(name)
     for probe in theirs["probes"].values():
         probe.setdefault("n", KINDS[probe["kind"]].n)
-    validate(theirs, str(SCHEMA_FILE))
+    utils.validate(theirs, str(SCHEMA_FILE))
     with_defaults(ours)
     own = {block: ours[block] for block in ("datasets", "models")}
     assert own == {block: load_config(name)[block] for block in own}

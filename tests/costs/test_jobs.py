@@ -99,6 +99,7 @@ def test_wildcards_may_be_snakemakes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_asks_for_what_the_data_need(tmp_path, monkeypatch):
     """Of a callable nothing is known before it is called; each job is asked about when it is ready."""
     body = """

@@ -221,6 +221,7 @@ def told(folder, config, *words):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_missing_weights_are_told_by_their_key_and_as_the_user_wrote_them(tmp_path):
     line, dry = told(tmp_path, GIVEN)
     wanted = (
@@ -289,6 +290,7 @@ rule make_weights:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "reason"),
     [

@@ -78,6 +78,7 @@ def test_published_sizes():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_shipped_sizes_are_those_that_make_sizes_writes():
     rows = [json.loads(json.dumps(shipped.row(question))) for question in shipped.asked(SHIPPED_CONFIGS)]
     assert rows == json.loads(sizes.SHIPPED.read_text()), "run make sizes"
@@ -98,6 +99,7 @@ MODELS = {"mlp": {"arch": "mlp", "hidden": [7]}, "other": {"arch": "mlp", "hidde
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_networks_are_measured_at_once_and_then_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "torch")  # as in the Snakefile's process
@@ -114,6 +116,7 @@ def test_all_networks_are_measured_at_once_and_then_known(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_where_nothing_can_be_written_they_are_measured_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "torch")

@@ -160,6 +160,7 @@ def as_bytes(value):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["exact", "streaming"])
 def test_training_and_probing_give_the_same_bytes(tmp_path, path, method, monkeypatch):
     from valleys.data import loaders
@@ -457,6 +458,7 @@ def pictures(folder, n):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_gives_the_same_bytes_wherever_the_images_are(tmp_path):
     from workflow_runs import snakemake
 

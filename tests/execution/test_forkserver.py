@@ -197,6 +197,7 @@ def test_without_a_server_a_job_runs_where_it_is(tmp_path, made):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
     body = """
         open("ready", "w").write(str(os.getpid()))
@@ -213,6 +214,7 @@ def test_a_job_whose_server_died_counts_as_failed(server, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_server_ends_with_its_parent_after_its_jobs(server, tmp_path):
     folder = Path(os.environ[VARIABLE]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -267,6 +269,7 @@ def images():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
     """And with it, jobs are forks of it: nothing else would say so."""
     config = load("config/smoke.yaml")
@@ -278,9 +281,8 @@ def test_a_run_with_and_without_the_server_writes_the_same_bytes(tmp_path):
         folder = tmp_path / str(forked)
         folder.mkdir()
         (folder / "mine.py").write_text(MINE)
-        status, text = snakemake(
-            folder, changed(config, execution__fork_server=forked), target, "--cores", "2"
-        )
+        with_or_without = changed(config, execution__fork_server=forked)
+        status, text = snakemake(folder, with_or_without, target, "--cores", "2", own_server=True)
         assert status == 0, text
         assert ("valleys.execution.forkserver" in (folder / "parent").read_text()) == forked
         found[forked] = {

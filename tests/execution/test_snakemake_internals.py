@@ -224,6 +224,7 @@ def test_rules_ask_snakemake_for_the_config_files_and_their_own_place_themselves
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_goes_on_with_all_of_it_gone(tmp_path):
     """Snakemake itself is whole: its internals are hidden from this workflow alone."""
     driver = """

@@ -16,21 +16,32 @@ from valleys.storage import tables
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
+def saved(figure, folder, style=SPEC["style"]):
+    """The bytes of a figure's files: PNG, SVG."""
+    png, svg = folder / "out" / "a.png", folder / "out" / "a.svg"
+    figures.save(figure, png, svg, style)
+    assert sorted(path.name for path in png.parent.iterdir()) == ["a.png", "a.svg"]
+    return png.read_bytes(), svg.read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_and_saves(name, figure_data, tmp_path):
+def test_draws_and_saves_the_same_bytes(name, figure_data, tmp_path):
     figure = figures.draw(name, figure_data, SPEC)
-    png, svg = tmp_path / "out" / "a.png", tmp_path / "out" / "a.svg"
-    figures.save(figure, png, svg, SPEC["style"])
-    assert png.read_bytes().startswith(b"\x89PNG")
-    assert b"Matplotlib" not in png.read_bytes()
-    assert "<svg" in svg.read_text()
-    assert "dc:date" not in svg.read_text()
-    assert sorted(p.name for p in png.parent.iterdir()) == ["a.png", "a.svg"]
+    png, svg = saved(figure, tmp_path)
+    assert png.startswith(b"\x89PNG")
+    assert b"Matplotlib" not in png
+    assert b"<svg" in svg
+    assert b"dc:date" not in svg
     assert any(axes.lines for axes in figure.axes)
+    assert saved(figures.draw(name, figure_data, SPEC), tmp_path) == (png, svg)
+    style = {"dpi": 40, "font_size": 11}
+    other = saved(figures.draw(name, figure_data, {**SPEC, "style": style}), tmp_path, style)
+    assert other[1] != svg
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_several_cells_do_not_overlap(name, tmp_path):
     probes = ("uniform", "gaussian", "filter", "sign-half", "hessian_1", "pca_1", "bn-only-gaussian")
@@ -54,20 +65,7 @@ def test_overlap_check_can_fail():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_same_bytes(name, figure_data, tmp_path):
-    for i in range(2):
-        figures.save(
-            figures.draw(name, figure_data, SPEC), tmp_path / f"{i}.png", tmp_path / f"{i}.svg", SPEC["style"]
-        )
-    assert (tmp_path / "0.svg").read_bytes() == (tmp_path / "1.svg").read_bytes()
-    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
-    other = figures.draw(name, figure_data, {**SPEC, "style": {"dpi": 60, "font_size": 11}})
-    figures.save(other, tmp_path / "2.png", tmp_path / "2.svg", {"dpi": 60, "font_size": 11})
-    assert (tmp_path / "0.svg").read_bytes() != (tmp_path / "2.svg").read_bytes()
-
-
-@pytest.mark.slow
+@pytest.mark.long
 def test_same_bytes_in_another_process(tmp_path):
     """Nothing in a file hangs on hash seeds or addresses."""
     code = (
@@ -104,6 +102,7 @@ def test_no_such_probe_or_line(name, figure_data):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_of_one_direction(name, tmp_path):
     frames = through_parquet(tmp_path, make_rows(seeds=(5,), solutions=("swa",), n=1))
@@ -112,6 +111,7 @@ def test_one_seed_of_one_direction(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), 1e30])
 def test_diverged_run(bad, tmp_path):
     rows = make_rows()

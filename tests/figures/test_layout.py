@@ -12,6 +12,7 @@ pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["shift", "sensitivity", "theory-measured"])
 @pytest.mark.parametrize("font_size", [9, 12])
 def test_long_names_widen_no_column(name, font_size, tmp_path):

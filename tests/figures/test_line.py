@@ -11,6 +11,7 @@ pytestmark = pytest.mark.usefixtures("no_warnings")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BETWEEN)
 @pytest.mark.parametrize("seeds", [(0, 1, 2), (4,)])
 def test_lines_between_cells_say_where_their_ends_are(name, seeds, tmp_path):

@@ -67,6 +67,7 @@ def test_plane_with_losses_that_are_not_finite(figure_data, bad):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_planes_stay_within_the_figure(tmp_path):
     three = [*MANY, ("digits", "resnet8-plain", "quick")]
     for cells, style in itertools.product((ONE, three), ({}, {"font_size": 12}, {"width": 12.0})):

@@ -111,6 +111,7 @@ def test_a_network_that_was_searched_for_other_directions_alone(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seeks", [("asymmetric",), ALL])
 def test_many_minima_of_several_networks_do_not_overlap(seeks, tmp_path):
     cells = [*MANY, *(("digits", f"mlp-{i}", "quick") for i in range(3))]

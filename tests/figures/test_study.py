@@ -170,6 +170,7 @@ def test_no_factors(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_large_design_is_readable(tmp_path):
     factors = {
         "model.activation": ["relu", "gelu", "tanh", "sigmoid", "softplus"],

@@ -11,6 +11,7 @@ from valleys.models.options import ACTIVATIONS, ARCHS, NORMS
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("arch", ARCHS)

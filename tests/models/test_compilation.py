@@ -58,6 +58,7 @@ def test_a_network_is_itself_unless_asked():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_line_is_that_of_the_network(monkeypatch):
     net = fresh()
     train, test = make_split(40), make_split(24, 1)
@@ -81,6 +82,8 @@ def test_a_compiled_line_is_that_of_the_network(monkeypatch):
     assert shapes.count((4, 1, 8, 8)) == 3 + 3
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_training_follows_the_network_and_resumes_to_the_same_bits(tmp_path, monkeypatch):
     splits, recipe = (make_split(40), make_split(24, 1)), {**RECIPE, "epochs": 4}
     shapes = counted(monkeypatch)

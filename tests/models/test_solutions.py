@@ -238,6 +238,7 @@ def test_every_stage_with_state_is_listed():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("stage", KEYED)
 def test_a_stage_resumes_from_state_of_the_same_inputs_alone(stage, tmp_path, monkeypatch):
     before = key_of(stage, tmp_path, monkeypatch)

@@ -98,6 +98,8 @@ def test_holm_of_known_values():
     assert holm([]).tolist() == []
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_holm_is_that_of_statsmodels():
     """To the same bits, ties and ones included."""
     rng = np.random.default_rng(0)

@@ -113,6 +113,7 @@ def run_process(state, out):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_run_killed_twice_ends_bit_identical(tmp_path):
     """SIGKILL a real process, and SIGTERM the next, before one gets through."""
     undisturbed = run_process(tmp_path / "a", tmp_path / "a.safetensors")

@@ -5,7 +5,7 @@ from valleys.storage import tables
 from valleys.storage.weights import load_weights
 from workflow_runs import changed, load, planned, snakemake
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PROBES = {"uniform": {"kind": "uniform", "n": 1, "points": 11}}
 CONFIG = changed(load("config/smoke.yaml"), studies={}, planes={}, lines={}, probes=PROBES, seeds=[0, 1])

@@ -62,6 +62,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_given_weights_are_probed_and_nothing_is_trained(finished):
     found = {
         name: tables.read(finished / f"results/own/tables/{name}.parquet", name).to_pandas()
@@ -94,6 +95,7 @@ def test_given_weights_are_probed_and_nothing_is_trained(finished):
     assert planned(finished, CONFIG) == {}
 
 
+@pytest.mark.long
 def test_solutions_may_have_any_name(finished):
     names = ("solutions", "asymmetry", "interpolation", "plane_points", "claims", "sensitivity", "shift")
     found = {
@@ -131,6 +133,7 @@ def test_solutions_may_have_any_name(finished):
     assert "named at append" in (finished / "results/own/report.html").read_text()
 
 
+@pytest.mark.long
 def test_another_file_at_the_path_is_imported_again(finished):
     path = finished / "w/one.pt"
     torch.save(network(6).state_dict(), path)
@@ -140,6 +143,7 @@ def test_another_file_at_the_path_is_imported_again(finished):
     assert not {"train_sgd", "prepare_dataset", "average"} & set(rules)
 
 
+@pytest.mark.long
 def test_weights_of_another_model_fail_in_one_line(finished, tmp_path):
     torch.save(network(0, {**SPEC, "hidden": [17]}).state_dict(), finished / "w/wrong.pt")
     config = CONFIG | {

@@ -12,7 +12,7 @@ import yaml
 from valleys.storage import tables
 from workflow_runs import ROOT, planned, snakemake
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,7 @@ def runs_still(pid):
         return False
 
 
+@pytest.mark.long
 def test_a_killed_snakemake_needs_no_unlocking_and_leaves_no_job(toy, tmp_path):
     want = faults.contents(toy)
     process = faults.start(tmp_path, faults.SMOKE, TOY)
@@ -92,12 +93,14 @@ def test_a_killed_snakemake_needs_no_unlocking_and_leaves_no_job(toy, tmp_path):
     assert not any(map(runs_still, jobs.values()))
 
 
+@pytest.mark.long
 def test_killed_jobs_that_are_tried_again_make_the_same(toy):
     rows = list(faults.kill_and_retry(toy, 3, targets=(TOY,)))
     assert len({(row["where"], row["fault"]) for row in rows}) == 3
     assert {row["outcome"] for row in rows} == {"same bytes"}
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_and_does_not_harm_the_first(toy, tmp_path):
     first = faults.start(tmp_path, faults.SMOKE, TOY)
     deadline = time.monotonic() + 120

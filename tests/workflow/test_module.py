@@ -78,6 +78,7 @@ def test_another_workflow_asks_for_the_report(outer):
     assert not re.search(r"^epochs +1", text, re.M)
 
 
+@pytest.mark.long
 def test_another_workflow_builds_on_a_table_of_ours_with_a_config_of_its_own(outer):
     status, text = snakemake(outer, timeout=900)
     assert status == 0, text

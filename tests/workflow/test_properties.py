@@ -217,6 +217,7 @@ def test_any_rows_come_back_as_they_were_with_what_made_them(tmp_path_factory, r
 # ---- random configs that the schema accepts (tests/config_generator.py, longer by hand)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", range(5))
 def test_odd_but_legal_configs_are_priced_or_refused_in_one_line(batch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

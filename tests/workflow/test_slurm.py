@@ -139,6 +139,7 @@ def test_what_a_cluster_decides_is_not_overridden():
         assert default[name] == here[name], name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("cells", "share"), [(1, 0.65), (8, 0.25)])
 def test_the_shipped_experiment_makes_few_submissions(tmp_path, cells, share):
     """Its 800 jobs fit into groups that do not wait for themselves, whatever starts from or leads to what."""

