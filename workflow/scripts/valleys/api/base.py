@@ -47,6 +47,7 @@ class Base:
         ready = batches.prepare(model, data, loss, test, inputs, labels)
         options: dict[str, Any] = {"bn": bn, "method": method, "precision": precision, "metric": metric}
         self.evaluator = Evaluator(ready.network, ready.train, ready.test, ready.loss, **options)
+        self.evaluator.shares_products = True
         self.model, self.progress = model, progress
         cell = {"dataset": "data", "model": type(model).__name__, "recipe": "own", "seed": 0}
         self.names = {**cell, "solution": name}

@@ -118,23 +118,26 @@ class Landscape(Base):
         """
         kind = direction if isinstance(direction, str) else "given"
         unit = self._direction(direction, group, k)
-        if offsets is not None:
-            offsets = list(offsets)
-            reach = lines.Radius(max(map(abs, offsets), default=0.0), "fixed")
-        elif radius is not None:
-            reach, offsets = lines.Radius(float(radius), "fixed"), lines.line_offsets(radius, points)
-        else:
-            reach = self.radius(unit, rise=rise)
-            offsets = lines.line_offsets(reach.radius, points)
         bar = functools.partial(self._bar, unit="point")
-        curve = lines.probe_line(self.evaluator, unit, offsets, exact=slopes, progress=bar)
+        axes = () if slopes else (unit,)  # slopes differentiate the network as it is
+        with self.evaluator.along(self.evaluator.start, *axes):
+            if offsets is not None:
+                offsets = list(offsets)
+                reach = lines.Radius(max(map(abs, offsets), default=0.0), "fixed")
+            elif radius is not None:
+                reach, offsets = lines.Radius(float(radius), "fixed"), lines.line_offsets(radius, points)
+            else:
+                reach = self.radius(unit, rise=rise)
+                offsets = lines.line_offsets(reach.radius, points)
+            curve = lines.probe_line(self.evaluator, unit, offsets, exact=slopes, progress=bar)
         rows = [dict(point) for point in curve]
         return curves.Line(rows, unit, reach, kind, group, k, self.bn, names=self.names)
 
     def radius(self, direction: Mapping[str, Tensor], *, rise: float = 1.0) -> lines.Radius:
         """Return how far the weights can move along a direction until the loss has risen by `rise`."""
         own = vector_norm({name: self.weights[name] for name in direction if name in self.weights}) or 1.0
-        return lines.find_radius(self.evaluator, direction, rise=rise, first=own / 50, cap=2 * own)
+        with self.evaluator.along(self.evaluator.start, direction):
+            return lines.find_radius(self.evaluator, direction, rise=rise, first=own / 50, cap=2 * own)
 
     def verdict(self, curve: curves.Line, **constants: Any) -> Detection:
         """Return the verdict on a line by Definition 1 of the paper; parameters as `valleys.detect`'s."""

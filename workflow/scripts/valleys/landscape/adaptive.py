@@ -94,12 +94,14 @@ def probe_adaptively(
         The points in the order of their offsets, and the columns of `confirm_precision`.
     """
     first = [offsets[i] for i in next_point.first_points(len(offsets))]
-    curve = probe_line(evaluator, direction, first, exact)
-    curve = _refined(evaluator, direction, offsets, curve, constants, exact)
-    curve, measured = confirm_precision(evaluator, direction, curve, constants, offsets)
-    if measured["precision"] != evaluator.precision:  # other points may be needed in fp32
-        with evaluator.in_precision(measured["precision"]):
-            curve = _refined(evaluator, direction, offsets, curve, constants, exact)
+    axes = () if exact else (direction,)  # slopes differentiate the network as it is
+    with evaluator.along(evaluator.start, *axes):
+        curve = probe_line(evaluator, direction, first, exact)
+        curve = _refined(evaluator, direction, offsets, curve, constants, exact)
+        curve, measured = confirm_precision(evaluator, direction, curve, constants, offsets)
+        if measured["precision"] != evaluator.precision:  # other points may be needed in fp32
+            with evaluator.in_precision(measured["precision"]):
+                curve = _refined(evaluator, direction, offsets, curve, constants, exact)
     return curve, measured
 
 

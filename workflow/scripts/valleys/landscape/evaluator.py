@@ -18,6 +18,7 @@ import contextlib
 import copy
 import logging
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,6 +31,7 @@ from valleys.data.loaders import Loader
 from valleys.data.split import Split
 from valleys.errors import ValleysError
 from valleys.factories import one_line
+from valleys.landscape import first_layer
 from valleys.landscape.slopes import Slopes
 from valleys.models import loss_checks, losses
 from valleys.models.compilation import forward_of
@@ -86,6 +88,11 @@ class Evaluator:
         Whether passes that leave batch norm alone are compiled (`compilation.forward_of`): all but a refresh.
     metric
         ``metric(outputs, labels)`` in place of accuracy: a value an image, or the batch's mean.
+
+    Attributes
+    ----------
+    shares_products : bool
+        Whether points of a line or plane share products with images (`along`); false until it is set.
 
     Raises
     ------
@@ -154,11 +161,41 @@ class Evaluator:
         if refused is not None:
             raise refused
         self.forward = forward_of(self.model, compiled)
+        self.shares_products, self._inputs = False, first_layer.Inputs()
+        self._along: tuple[Any, ...] = (first_layer.nowhere,)  # start and axes of the block that is entered
         self.refresher = Refresher(self.model) if self.bn == "refreshed" else None
         self.slopes = Slopes(self)
 
+    @contextlib.contextmanager
+    def along(self, start: Mapping[str, Tensor], *axes: Mapping[str, Tensor]) -> Iterator[first_layer.Place]:
+        """Enter a block with many points ``start + x axes[0] + y axes[1]``: see `first_layer.shared`.
+
+        With `shares_products`, products with images are computed once for all of them, also in blocks of the
+        same axes within it. That rounds in other places, so the workflow, whose results are to stay, does not
+        ask for it. Yields a function that takes the coordinates of the weights at hand; `move` calls
+        it where the block has its direction. At weights that it was not called for, passes are as ever.
+        """
+        if not axes or not self.shares_products or self.forward is not self.model:  # the last: it is compiled
+            yield first_layer.nowhere
+        elif self._is_along(start, *axes):
+            yield self._along[-1]
+        else:
+            count = len(self.train_batches) + (0 if self.test_batches is None else len(self.test_batches))
+            outer = self._along
+            with first_layer.shared(self.model, self._inputs, count, start, *axes) as place:
+                self._along = start, *axes, place
+                try:
+                    yield place
+                finally:
+                    self._along = outer
+
+    def _is_along(self, *wanted: Mapping[str, Tensor]) -> bool:
+        *own, _ = self._along
+        return len(own) == len(wanted) and all(map(operator.is_, own, wanted))
+
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Make `state` (a state dict) the point that lines start from."""
+        self._along[-1]()
         copies.load(self.model, state)
         self.start = copies.snapshot(self.model)
         self._at_start.clear()
@@ -195,6 +232,7 @@ class Evaluator:
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
         with torch.no_grad():
+            self._along[-1](*([offset] if self._is_along(self.start, direction) else []))
             for name, parameter in self.parameters.items():
                 if name in direction:
                     torch.add(self.start[name], direction[name], alpha=offset, out=parameter.data)
@@ -204,6 +242,7 @@ class Evaluator:
     def between(self, stop: Mapping[str, Tensor], t: float) -> None:
         """Set the weights to ``(1 - t) * start + t * stop``, exact at t = 0 and t = 1."""
         with torch.no_grad():
+            self._along[-1]()
             for name, parameter in self.parameters.items():
                 if not movable(parameter):
                     continue
@@ -213,11 +252,13 @@ class Evaluator:
     def set_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Set the weights to those given by name, of any precision; batch-norm statistics stay."""
         with torch.no_grad():
+            self._along[-1]()
             for name, value in weights:
                 self.parameters[name].data.copy_(value)
 
     def reset(self) -> None:
         """Put the starting weights and batch-norm statistics back."""
+        self._along[-1]()
         copies.load(self.model, self.start)
 
     @torch.no_grad()
@@ -286,7 +327,12 @@ class Evaluator:
             with autocast(self.device, self.precision):
                 return self.forward(images)
 
-        return self._mean(((logits(x), y) for x, y in batches), len(batches), name)
+        def pairs() -> Iterator[tuple[Any, Tensor]]:
+            for i, (images, labels) in enumerate(batches):
+                self._inputs.begin((name, i), images)
+                yield logits(images), labels
+
+        return self._mean(pairs(), len(batches), name)
 
     def _tried(self, images: Tensor) -> Any:
         """Return what the network makes of a few images, before anything is compiled."""

@@ -413,22 +413,25 @@ def surface(
     done: dict[int, Any] = load_checkpoint(state) if state and state.exists() else {}
     saved_at, move = time.monotonic(), plane.mover(evaluator.parameters, xs)
     try:
-        for j, y in enumerate(progress(ys)):
-            if j in done:
-                continue
-            row = [{"x": x, "y": y, **evaluator.point().asdict()} for x in move(y)]
-            done[j] = row
-            log.info(
-                "row %d of %d: y %.4g, train loss %.4f to %.4f",
-                j + 1,
-                len(ys),
-                y,
-                min(point["train_loss"] for point in row),
-                max(point["train_loss"] for point in row),
-            )
-            if state and time.monotonic() - saved_at > save_every_s:
-                save_checkpoint(state, done)
-                saved_at = time.monotonic()
+        with evaluator.along(plane.origin, plane.x_axis, plane.y_axis) as place:
+            for j, y in enumerate(progress(ys)):
+                if j in done:
+                    continue
+                done[j] = row = []
+                for x in move(y):
+                    place(x, y)
+                    row.append({"x": x, "y": y, **evaluator.point().asdict()})
+                log.info(
+                    "row %d of %d: y %.4g, train loss %.4f to %.4f",
+                    j + 1,
+                    len(ys),
+                    y,
+                    min(point["train_loss"] for point in row),
+                    max(point["train_loss"] for point in row),
+                )
+                if state and time.monotonic() - saved_at > save_every_s:
+                    save_checkpoint(state, done)
+                    saved_at = time.monotonic()
     finally:
         evaluator.reset()
     return [point for j in range(len(ys)) for point in done[j]]
