@@ -20,7 +20,8 @@ run: $(STAMP)
 	@$(LIBRARY) $(BIN)/python -m valleys claims $(CONFIG)
 
 # A worker takes whole files, in the order of tests/conftest.py: those that take longest first.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST) -m "not long"
