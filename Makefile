@@ -26,7 +26,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
 	$(PYTEST) -m "not long"
 
-# Beside the others, in .ci/run: most of their time they wait for processes that they start.
+# .ci/run has these beside the others.
 test-long: $(STAMP)
 	$(PYTEST) -m long -o cache_dir=.pytest_cache/long
 

@@ -121,9 +121,7 @@ class Rows:
     def rows(self) -> list[dict[str, Any]]:
         """Time all tools and return a row each."""
         first = {tool: self.found[tool].pop("first", 0.0) for tool in self.arms}
-        counts = (
-            min(first.values(), default=0.0) > WARM_S
-        )  # what a first call has more is nothing beside that
+        counts = min(first.values(), default=0.0) > WARM_S  # beside that a first call costs no more
         taken = {tool: [first[tool]] if counts else [] for tool in self.arms}
         for _ in range(self.rounds - counts):
             for tool, call in self.arms.items():

@@ -104,13 +104,12 @@ CASES = (
     ("directions pooled, as 0.1.0 did", of_pooled, 12, 0.7, 0.5),
 )
 _SLOW = {of_levels: 10, of_twelve: 20}
-_FEWEST = 25
 
 
 def rate(case, samples, seed=0):
     """How many of so many samples get a verdict, and how many there were (fewer of slow cases)."""
     _, rule, n, correlation, about = case
-    samples = max(_FEWEST, samples // _SLOW.get(rule, 1))
+    samples = max(40, samples // _SLOW.get(rule, 1))
     rng = np.random.default_rng(seed)
     return sum(rule(rng, n, correlation, about) for _ in range(samples)), samples
 

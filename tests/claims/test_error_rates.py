@@ -12,7 +12,7 @@ HELD = [case for case in CASES if case[-1] != SKEWED and not case[0].startswith(
 @pytest.mark.long
 @pytest.mark.parametrize("case", HELD, ids=lambda case: f"{case[0]}, n = {case[2]}, {case[4]}")
 def test_false_verdicts_are_no_more_than_one_in_twenty(case):
-    hits, samples = rate(case, 100)
+    hits, samples = rate(case, 200)
     # At a true rate of 5 %, so many hits or more come by chance once in a thousand.
     assert sps.binomtest(hits, samples, 0.05, alternative="greater").pvalue > 0.001
 

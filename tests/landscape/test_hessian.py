@@ -62,12 +62,11 @@ def flat(direction):
     return torch.cat([d.reshape(-1) for d in direction.values()])
 
 
-GROUPS = ("all", "classifier", "layer:features.0")
-PAIRED = [(loss, i % 2 == 0, GROUPS[(i + k) % 3]) for k in range(2) for i, loss in enumerate(LOSSES)]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "norm", "group"), PAIRED)
+@pytest.mark.long
+@pytest.mark.parametrize("group", ["all", "classifier", "layer:features.0"])
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("name", LOSSES)
 def test_eigenpairs_are_those_of_the_whole_matrix(tiny_split, name, norm, group):
     model, loss = Small(norm).eval(), losses.build({"name": name, **LOSSES[name]})
     names = parameter_group(model, group)

@@ -323,14 +323,12 @@ class Evaluator:
         return self.loss.weighted is not None or self.loss.loss(outputs, labels).dim() > 0
 
     def _pass(self, batches: loaders.Batches, name: str) -> tuple[float, float]:
-        def logits(images: Tensor) -> Tensor:
-            with autocast(self.device, self.precision):
-                return self.forward(images)
-
         def pairs() -> Iterator[tuple[Any, Tensor]]:
             for i, (images, labels) in enumerate(batches):
                 self._inputs.begin((name, i), images)
-                yield logits(images), labels
+                with autocast(self.device, self.precision):
+                    outputs = self.forward(images)
+                yield outputs, labels
 
         return self._mean(pairs(), len(batches), name)
 
