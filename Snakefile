@@ -13,7 +13,7 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
-# Where jobs run with --sdm apptainer; docs/cluster.md says how it is made. Without, nobody looks for it.
+# Where jobs run with --sdm apptainer; docs/how-to/cluster.md says how it is made. Without, nobody looks for it.
 container: "valleys.sif"
 
 

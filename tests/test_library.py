@@ -48,12 +48,12 @@ OFFSETS = [-1.0, 0.0, 0.5]
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_example_in_the_docs_runs_and_prints_a_verdict_a_direction():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "network.md").read_text(), re.S)
     assert len(blocks) == 5
     printed, names = io.StringIO(), {}
     with contextlib.redirect_stdout(printed):
         for block in blocks:
-            exec(compile(block, "docs/library.md", "exec"), names)
+            exec(compile(block, "docs/how-to/network.md", "exec"), names)
     lines = (
         r"(a?symmetric|not_minimum) (not )?found\n\[.*\] <TraceEstimate: trace .*>\n<Landscape of .*>\n"
         r"(\d: [a-z_]+, c\* \S+, rises \S+ and \S+\n){3}(not )?found: c\* \S+ on images not searched on .*\n"

@@ -127,7 +127,7 @@ def test_links_of_a_notebook_lead_somewhere_and_the_readme_names_it(name):
     links = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", text)
     assert links
     assert not [link for link in links if not (FOLDER / link).exists()]
-    for page in ("examples/README.md", "README.md", "docs/library.md"):
+    for page in ("examples/README.md", "README.md", "docs/how-to/network.md"):
         assert name in (FOLDER.parent / page).read_text(encoding="utf-8")
 
 

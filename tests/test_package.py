@@ -80,7 +80,7 @@ def test_the_installed_command_runs_and_says_what_needs_a_clone(installed, tmp_p
     code = "import sys\nfrom valleys.cli.commands import main\nsys.exit(main(sys.argv[1:] or ['options']))"
     done = run(code, tmp_path, installed)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (ROOT / "docs" / "options.md").read_text()
+    assert done.stdout == (ROOT / "docs" / "reference" / "options.md").read_text()
     script = (installed / "bin" / "valleys").read_text()
     assert "from valleys.cli.commands import main" in script
     (tmp_path / "c.yaml").write_text("name: x\n")

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_docs_list_the_options_there_are():
-    assert (ROOT / "docs" / "options.md").read_text() == options(), (
-        "python -m valleys options > docs/options.md"
+    assert (ROOT / "docs" / "reference" / "options.md").read_text() == options(), (
+        "python -m valleys options > docs/reference/options.md"
     )
 
 

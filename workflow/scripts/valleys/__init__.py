@@ -1,6 +1,6 @@
 """Loss valleys: train, average, probe, detect.
 
-For use on a network, a loss and data of one's own (docs/library.md)::
+For use on a network, a loss and data of one's own (docs/how-to/network.md)::
 
     from valleys import Landscape
 

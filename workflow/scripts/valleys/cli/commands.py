@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     claims.add_argument("config", type=files.expand, help="the run's config file")
     claims.add_argument("--all", action="store_true", help="all rows that were judged instead")
     listed = commands.add_parser(
-        "options", help="data sources, architectures and directions (docs/options.md)"
+        "options", help="data sources, architectures and directions (docs/reference/options.md)"
     )
     listed.add_argument(
         "--schema", action="store_true", help="as a JSON schema (workflow/schemas/options.schema.yaml)"

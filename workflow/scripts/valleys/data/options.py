@@ -115,7 +115,7 @@ _NUMBER = 1e6  # of means and deviations of pixels in [0, 1]
 COMMON_OPTIONS: dict[str, Option] = {
     "task": Option(
         "choice",
-        f"what inputs and labels are (docs/options.md, Tasks); left out, {CLASSIFICATION}",
+        f"what inputs and labels are (docs/reference/options.md, Tasks); left out, {CLASSIFICATION}",
         choices=tuple(TASKS),
         examples=("regression",),
     ),
