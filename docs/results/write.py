@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from valleys import claims  # noqa: E402
 from valleys.report import agreement  # noqa: E402
 from valleys.results import stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
@@ -264,12 +265,21 @@ def about_block() -> str:
     return markdown(rows)
 
 
+def terminal_block() -> str:
+    """How the first run ended: what ``valleys claims`` prints of the first two claims."""
+    run = next(iter(there()))
+    lines = claims.verdicts_as_text(read(run, "verdicts")).splitlines()
+    third = next(i for i, line in enumerate(lines) if line.split()[:1] == ["3"])
+    return "\n".join(["```", *lines[:third], " ...", "", f"report: results/{run}/report.html", "```"])
+
+
 BLOCKS: dict[str, Callable[..., str]] = {
     "verdicts": verdicts_block,
     "claim": claim_block,
     "seconds": seconds_block,
     "losses": losses_block,
     "about": about_block,
+    "terminal": terminal_block,
 }
 
 
