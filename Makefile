@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test test-long test-all lint format lock plan compare replicate docs stamp sizes bench faults
+.PHONY: run test test-long test-all lint format lock plan compare replicate docs site stamp sizes bench faults
 
 run: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -60,6 +60,16 @@ replicate: $(STAMP)
 # make docs [RUNS="results/default results/default-replicate"]
 docs: $(STAMP)
 	$(BIN)/python docs/results/write.py $(RUNS)
+
+# The pages as a site, in site/: any page that links to nothing fails it.
+site: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+
+.venv-docs/.installed: docs/requirements.txt
+	rm -rf .venv-docs
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r docs/requirements.txt
+	touch $@
 
 # An hour on 2 cores, which should have nothing else to do; tables go to docs/performance.md and benchmarks/README.md. The last two need a run.
 bench: $(STAMP)

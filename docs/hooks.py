@@ -30,6 +30,8 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
 }
 MADE = {"reference/tables.md": write.tables, "reference/commands.md": write.command_help}
+#: Files whose contents are a page of the site.
+INSTEAD = ELSEWHERE | {"workflow/schemas/tables.yaml": "reference/tables.md"}
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -74,8 +76,8 @@ def moved(text: str, path: str, page: str) -> str:
     def link(match: re.Match[str]) -> str:
         words, to, anchor = match[1], match[2], match[3] or ""
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), to))
-        if target in ELSEWHERE:
-            target = ELSEWHERE[target]
+        if target in INSTEAD:
+            target = INSTEAD[target]
         elif target.startswith("docs/"):
             target = target.removeprefix("docs/")
         else:

@@ -1,15 +1,27 @@
-"""Results in documents are those of the committed tables, and none is typed."""
+"""Results in documents are those of the committed tables, and none is typed; what they show works."""
 
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from valleys.config import schema
 
 ROOT = Path(__file__).resolve().parents[1]
-spec = importlib.util.spec_from_file_location("write", ROOT / "docs" / "results" / "write.py")
-write = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(write)
+
+
+def script(*parts):
+    path = ROOT.joinpath(*parts)
+    spec = importlib.util.spec_from_file_location(f"documents_{path.parent.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+write = script("docs", "results", "write.py")
+reference = script("docs", "reference", "write.py")
 
 
 @pytest.mark.parametrize("page", write.PAGES)
@@ -54,3 +66,70 @@ def test_no_verdict_stands_outside_the_places(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     outside = re.sub(r"<!-- results: .*?<!-- end -->", "", text, flags=re.DOTALL)
     assert not re.findall(r"\*\*(?:supported|refuted)\*\*|\d+ of \d+ (?:seeds|minima|directions)", outside)
+
+
+def test_the_keys_in_the_readme_of_configs_are_those_of_the_schema():
+    text = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    assert text == reference.config_readme(), "run docs/reference/write.py"
+    for key in ("`<name>.swa.window`", "`<name>.search.restarts`", "`keep`", "`seeds`"):
+        assert f"| {key} |" in text or f"### {key}" in text
+
+
+def test_every_column_has_a_line():
+    text = reference.tables()
+    whole = yaml.safe_load((ROOT / "workflow" / "schemas" / "tables.yaml").read_text(encoding="utf-8"))
+    for name, table in whole.items():
+        if not name.startswith("_"):
+            part = text.partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+            assert part.count("\n| `") == len(list(reference._flat(table["columns"]))) > 0
+
+
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]
+    if path.name != "CHANGELOG.md"
+)
+LINK = re.compile(r"\]\(([^)\s:#]*)(#[^)\s]*)?\)")
+
+
+def anchors(path):
+    """The anchors that GitHub and the site give a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+    return set(plain) | {re.sub(r"-+", "-", anchor) for anchor in plain}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page):
+    path = ROOT / page
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for to, anchor in LINK.findall(text):
+        target = path.parent / to if to else path
+        assert target.exists(), f"{page} links to {to}"
+        if anchor and target.suffix == ".md":
+            assert anchor[1:] in anchors(target), f"{page} links to {to}{anchor}"
+
+
+LEAST = {
+    "name": "mine",
+    "seeds": [0],
+    "datasets": {"mine": {"source": "digits"}},
+    "models": {"net": {"arch": "mlp"}},
+    "recipes": {"short": {"epochs": 2, "lr": 0.1, "swa": {"start": 1, "lr": 0.1}}},
+    "grid": [{"dataset": "mine", "model": "net", "recipe": "short"}],
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```yaml" in (ROOT / page).read_text()])
+def test_configs_in_a_page_are_accepted(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    for _, block in blocks:
+        schema.check(LEAST | yaml.safe_load(block))
+
+
+def test_badges_are_true():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in readme
+    assert f"Licence: {project['license']}" in readme

@@ -80,7 +80,7 @@ class Base:
     def random_direction(
         self, kind: str = "gaussian", *, group: str = "all", k: int = 0, share: float = 0.5
     ) -> directions.Direction:
-        """Return direction number `k` of a drawn kind, unit 2-norm (docs/reference/options.md has the kinds)."""
+        """Return direction number `k` of a drawn kind, unit 2-norm (kinds: docs/reference/options.md)."""
         own = directions.restrict(self.weights, self.group(group))
         return directions.random_direction(kind, own, key=group, k=k, share=share)[0]
 
