@@ -201,6 +201,20 @@ def test_a_radius_and_an_adaptive_line_take_each_product_once(monkeypatch):
     assert len(first) <= 2 * 2 + 5
 
 
+@pytest.mark.parametrize("bn", ["frozen", "refreshed"])
+def test_slopes_within_a_block_are_those_of_the_weights(bn):
+    net = Net().eval()
+    plain, sharing = (Evaluator(net, split(20), None, batch_size=20, bn=bn) for _ in range(2))
+    sharing.shares_products = True
+    direction = direction_of(plain)
+    rows = probe_line(plain, direction, [-0.5, 0.0, 0.5], exact=True)
+    with sharing.along(sharing.start, direction):
+        others = probe_line(sharing, direction, [-0.5, 0.0, 0.5], exact=True)
+    assert [row["train_slope"] for row in others] == [row["train_slope"] for row in rows]
+    assert len({row["train_slope"] for row in rows}) == 3
+    assert not sharing.slopes.backwards  # forward mode saw the layer's weights
+
+
 def test_in_half_precision_and_compiled_nothing_is_shared(counted):
     plain, shared = evaluators(Net, bn="frozen", precision="bf16")
     u = direction_of(plain)

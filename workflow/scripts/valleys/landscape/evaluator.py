@@ -296,6 +296,7 @@ class Evaluator:
 
     def train_slope(self, direction: Mapping[str, Tensor]) -> float:
         """Return the exact derivative of the train loss along `direction` (`Slopes.along`)."""
+        self._along[-1]()  # the network is differentiated by its weights, not by what points share
         return self.slopes.along(direction)
 
     def point(self) -> Point:
