@@ -33,6 +33,7 @@ MADE = {"reference/tables.md": write.tables, "reference/commands.md": write.comm
 #: Files whose contents are a page of the site.
 INSTEAD = ELSEWHERE | {"workflow/schemas/tables.yaml": "reference/tables.md"}
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+_TAG = re.compile(r"\\tag\{(\w+)\}")  # the number of a formula
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -57,7 +58,8 @@ def on_page_content(page_html: str, page: Any, config: Any, files: Any) -> str:
     """Turn formulas into MathML."""
 
     def formula(match: re.Match[str]) -> str:
-        return convert(html.unescape(match[3]), display="block" if match[2] == "[" else "inline")
+        text = _TAG.sub(r"\\qquad (\1)", html.unescape(match[3]))
+        return convert(text, display="block" if match[2] == "[" else "inline")
 
     return _FORMULA.sub(formula, page_html)
 
