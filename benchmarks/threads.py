@@ -43,11 +43,11 @@ def measure(threads: int) -> dict[str, Any]:
     check(raw)
     validate(raw, os.fspath(SCHEMA_FILE))
     experiment = Experiment(raw)
-    train, _ = load.load_source(experiment.datasets["digits"])
+    train, _ = load.load_source(experiment.datasets["digits"], seed=0)
     recipe, loss = experiment.recipe("swa"), losses.build({"name": "cross_entropy"})
     found: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
     for seed in SEEDS:
-        spec = experiment.models["resnet8-bn"]
+        spec = experiment.models["resnet8"]
         model = solutions.fresh(spec, train.in_shape, train.classes, seed=seed)
         first, _ = evaluate(model, train, loss)
         found[f"{seed} 0"] = [first, checksum(model.state_dict())]

@@ -89,25 +89,6 @@ PAGES = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]
     if path.name != "CHANGELOG.md"
 )
-LINK = re.compile(r"\]\(([^)\s:#]*)(#[^)\s]*)?\)")
-
-
-def anchors(path):
-    """The anchors that GitHub and the site give a page's headings."""
-    heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    plain = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
-    return set(plain) | {re.sub(r"-+", "-", anchor) for anchor in plain}
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_of_a_page_lead_somewhere(page):
-    path = ROOT / page
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for to, anchor in LINK.findall(text):
-        target = path.parent / to if to else path
-        assert target.exists(), f"{page} links to {to}"
-        if anchor and target.suffix == ".md":
-            assert anchor[1:] in anchors(target), f"{page} links to {to}{anchor}"
 
 
 LEAST = {
