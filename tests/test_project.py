@@ -94,7 +94,9 @@ def anchors(path):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_a_document_names_are_there(path, files):
     text = path.read_text(encoding="utf-8")
-    for link, anchor in re.findall(r"\]\(([^)#\s:]*)(#[^)\s]*)?\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+    for link, anchor in re.findall(
+        r"\]\(([^)#\s:]*)(#[^)\s]*)?\)", re.sub(r"```.*?```", "", text, flags=re.S)
+    ):
         target = path.parent / link if link else path
         assert target.exists(), link
         assert not anchor or target.suffix != ".md" or anchor[1:] in anchors(target), f"{link}{anchor}"
