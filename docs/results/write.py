@@ -42,6 +42,8 @@ RUNS = {
     "default-replicate": "replicate, fresh seeds",
     "default-other-bits": "same seeds, other bits",
 }
+SHORT = {"default": "first run", "default-replicate": "replicate", "default-other-bits": "other bits"}
+"""The runs as heads of narrow columns."""
 _PLACE = re.compile(r"(<!-- results: ([a-z0-9 ,-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -175,38 +177,48 @@ def verdicts_block() -> str:
 
 
 def claim_block(text: str) -> str:
-    """The rows that decide a claim, by run."""
+    """The rows that decide a claim: effects of the first run, verdicts of all, at the end the claim's own."""
+    runs, which = there(), int(text)
+    rows_of = {run: _deciding(run, which) for run in runs}
+    first = rows_of[next(iter(runs))]
+    if not first:
+        return "No row decides it."
+    heads = ", ".join(SHORT[run] for run in runs)
     rows = []
-    for run, words in there().items():
-        frame = read(run, "deciding")
-        for row in frame[frame["number"] == int(text)].to_dict("records"):
-            interval = f"{number(row['low'])} to {number(row['high'])}"
-            rows.append(
-                {
-                    "run": words,
-                    "row": f"`{row['claim']}` {row['scope']}",
-                    "effect": f"{number(row['effect'])} {row['unit']} ({interval})",
-                    "n": row["n"],
-                    "p": p_text(row["p_value"]),
-                    "verdict": verdict(row["verdict"]),
-                }
-            )
-    heads = [f"{words}: {_verdict_line(run, int(text))}" for run, words in there().items()]
-    first = read(next(iter(there())), "deciding")
-    own = first[first["number"] == int(text)].to_dict("records")
-    notes = [f"`{row['claim']}`, first run: {row['note']}." for row in own if len(own) <= MOST_NOTES]
-    return "\n\n".join(["; ".join(heads) + ".", markdown(rows) if rows else "No row decides it.", *notes])
+    for key, row in first.items():
+        interval = f"{number(row['low'])} to {number(row['high'])}"
+        line = {
+            "row": f"`{row['claim']}` {row['scope']}",
+            "effect in the first run": f"{number(row['effect'])} {row['unit']} ({interval})",
+            "n": row["n"],
+            "p": p_text(row["p_value"]),
+        }
+        rows.append(line | {heads: _in_runs([rows_of[run].get(key, NO_ROW)["verdict"] for run in runs])})
+    own = [read(run, "verdicts").set_index("number").loc[which] for run in runs]
+    p = ", ".join(p_text(one["p_adjusted"]) for one in own)
+    of_claim = {"row": f"claim {which}, p adjusted", "p": p, heads: _in_runs([one["verdict"] for one in own])}
+    rows.append(dict.fromkeys(rows[0], "") | of_claim)
+    notes = [f"In the first run: {row['note']}." for row in first.values()]
+    return "\n\n".join([markdown(rows), *(notes if len(notes) <= MOST_NOTES else [])])
 
 
-MOST_NOTES = 3
+MOST_NOTES = 1
 """Of a claim that more rows decide, their notes are in the report alone."""
+NO_ROW = {"verdict": "–"}
 
 
-def _verdict_line(run: str, which: int) -> str:
-    frame = read(run, "verdicts")
-    row = frame[frame["number"] == which].iloc[0]
-    p = "" if pd.isna(row["p_adjusted"]) else f" (adjusted p {p_text(row['p_adjusted'])})"
-    return verdict(row["verdict"]) + p
+def _in_runs(verdicts: list[str]) -> str:
+    """Return a row's verdicts in all runs, said once where they are one."""
+    if len(verdicts) > 1 and len(set(verdicts)) == 1:
+        return f"{verdict(verdicts[0])} in all"
+    return ", ".join(map(verdict, verdicts))
+
+
+def _deciding(run: str, which: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows that decide a claim in a run, by name and scope."""
+    frame = read(run, "deciding")
+    rows = frame[frame["number"] == which].to_dict("records")
+    return {(row["claim"], row["scope"]): row for row in rows}
 
 
 def seconds_block() -> str:

@@ -46,7 +46,7 @@ def test_rules_ask_by_the_model_of_their_own_name():
 
 
 def test_training_time_is_that_measured_before_the_start():
-    """Within a factor of 2 of docs/concepts.md's rates on 2 cores: 662 and 106 images/s."""
+    """Within a factor of 2 of rates measured on 2 cores: 662 and 106 images/s."""
     for model, rate in (({"arch": "preresnet", "depth": 20}, 331), ({"arch": "vgg16"}, 53)):
         found = of(PAPER, models__preresnet110=model, execution__device="cpu")
         cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
