@@ -39,11 +39,10 @@ from valleys.storage import tables  # noqa: E402
 PAGES = ("README.md", "docs/experiments.md", "docs/performance.md")
 RUNS = {
     "default": "first run",
-    "default-replicate": "replicate, fresh seeds",
-    "default-other-bits": "same seeds, other bits",
+    "default-replicate": "fresh seeds",
+    "default-other-bits": "other kernels",
+    "default-other-processor": "other processor",
 }
-SHORT = {"default": "first run", "default-replicate": "replicate", "default-other-bits": "other bits"}
-"""The runs as heads of narrow columns."""
 _PLACE = re.compile(r"(<!-- results: ([a-z0-9 ,-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -168,12 +167,15 @@ def verdicts_block() -> str:
         rows.append(
             line | {words: verdict(found[run].at[row["number"], "verdict"]) for run, words in runs.items()}
         )
-    sentences = [
-        f"{runs[run].capitalize()} (B) against the first run (A): "
-        + agreement.agree(*(found[one].reset_index(drop=True) for one in (first, run))).summary()
-        for run in others
-    ]
-    return "\n\n".join([markdown(rows), *sentences])
+    sentences = []
+    for run in others:
+        agreed = agreement.agree(*(found[one].reset_index(drop=True) for one in (first, run)))
+        decided, same, contrary = agreed.decided("a"), agreed.count("same"), agreed.count("contradicts")
+        sentences.append(
+            f"- {runs[run].capitalize()}: of the {decided} claims that the first run decides, {same} have the "
+            f"same verdict, {contrary} the contrary one, and {decided - same - contrary} are open."
+        )
+    return "\n\n".join([markdown(rows), "\n".join(sentences)])
 
 
 def claim_block(text: str) -> str:
@@ -183,7 +185,7 @@ def claim_block(text: str) -> str:
     first = rows_of[next(iter(runs))]
     if not first:
         return "No row decides it."
-    heads = ", ".join(SHORT[run] for run in runs)
+    heads = ", ".join(words for words in runs.values())
     rows = []
     for key, row in first.items():
         interval = f"{number(row['low'])} to {number(row['high'])}"
