@@ -172,7 +172,7 @@ def verdicts_block() -> str:
         agreed = agreement.agree(*(found[one].reset_index(drop=True) for one in (first, run)))
         decided, same, contrary = agreed.decided("a"), agreed.count("same"), agreed.count("contradicts")
         sentences.append(
-            f"- {runs[run].capitalize()}: of the {decided} claims that the first run decides, {same} have the "
+            f"- {runs[run].capitalize()}: of {decided} claims that the first run decides, {same} have the "
             f"same verdict, {contrary} the contrary one, and {decided - same - contrary} are open."
         )
     return "\n\n".join([markdown(rows), "\n".join(sentences)])
