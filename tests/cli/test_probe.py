@@ -211,6 +211,21 @@ def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_p
     assert not {"train_error", "test_error"} & set(names)
 
 
+def test_weights_that_are_no_minimum_are_not_helped_by_more_directions(trained, tmp_path, capsys):
+    train = trained[2]
+    fresh = solutions.fresh(
+        {"arch": "mlp", "hidden": [8], "norm": "batch"}, train.in_shape, train.classes, seed=3
+    )
+    save_file(fresh.state_dict(), tmp_path / "fresh.safetensors")
+    words = ["probe", "--weights", str(tmp_path / "fresh.safetensors"), "--model", MODEL, "--data", DATA]
+    assert main([*words, "--out", str(tmp_path / "look"), *QUICK, "--radius", "0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert "not_minimum     2 of 2" in printed
+    assert "the weights are no minimum along it; train on, or end with a cooldown" in printed
+    assert "--n" not in printed
+    assert "By Definition 1" not in printed
+
+
 def test_images_that_an_error_takes():
     """n of N images have the error s sqrt(1/n - 1/N): with s of 1 and N of 1000, 0.05 takes 286."""
     error = (1 / 100 - 1 / 1000) ** 0.5

@@ -16,7 +16,7 @@ from valleys.cli.commands import options_schema
 from valleys.config import schema
 from valleys.config.experiment import Experiment
 from valleys.config.schema import SCHEMA_FILE, check, with_defaults
-from valleys.errors import ValleysError
+from valleys.errors import ValleysError, number_hint
 from valleys.landscape.kinds import KINDS, SEARCH, SEEKS, Kind
 from valleys.models.options import LOSSES
 
@@ -242,6 +242,40 @@ def test_a_wrong_type_is_told_with_what_the_key_means():
         ValleysError, match=r"quick.eval_every: '2' is not .*'integer' \(Epochs between test losses"
     ):
         check(raw)
+
+
+def numbers_in(value, at=()):
+    """Yield place and value of each number in a config."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_in(item, (*at, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield at, value
+
+
+def filled():
+    return with_defaults(copy.deepcopy(load_config("config/smoke.yaml")))
+
+
+@pytest.mark.parametrize("at", [at for at, _ in numbers_in(filled())], ids=lambda at: ".".join(map(str, at)))
+def test_a_number_that_yaml_reads_as_text_is_told_how_to_be_written(at):
+    """5e-2 has neither point nor sign before which YAML 1.1 takes it for a number."""
+    config = filled()
+    *way, last = at
+    block = functools.reduce(lambda block, key: block[key], way, config)
+    value, block[last] = block[last], f"{block[last]:.1e}".replace(".0e", "e").replace("e+", "e")
+    with pytest.raises(ValleysError, match=r"text, write ") as caught:
+        Experiment(check(config) or config)
+    written = str(caught.value).rpartition("write ")[2]
+    assert yaml.safe_load(written) == pytest.approx(value, rel=0.05)
+    assert isinstance(yaml.safe_load(written), int | float)
+
+
+@pytest.mark.parametrize(
+    "text", ["5 %", "0,05", "inf", "nan", "", ".", "e3", "1e999", "1_0", "\u0665", None, [], True]
+)
+def test_what_is_no_number_gets_no_hint(text):
+    assert number_hint(text) == ""
 
 
 def test_options_of_a_search_are_those_that_the_library_has():

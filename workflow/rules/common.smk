@@ -1,4 +1,5 @@
 # The checked experiment, what its jobs cost, and the names that its files are made of.
+from valleys import factories
 from valleys.config import alignment, originals, outputs
 from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
 from valleys.config.experiment import Cell, Experiment
@@ -8,6 +9,7 @@ from valleys.landscape.kinds import KINDS
 
 try:
     schema.check_files(workflow.configfiles)
+    factories.look_beside(workflow.configfiles)
     schema.check(config)
     experiment = Experiment(schema.with_defaults(config))
     schema.check_writable(experiment.root)

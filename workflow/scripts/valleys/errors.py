@@ -1,6 +1,7 @@
 """The one exception whose message is meant for the person at the keyboard, and what a message may offer."""
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -45,3 +46,31 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     words = {str(one).lower(): str(one) for one in known}
     close = difflib.get_close_matches(str(word).lower(), list(words), n=1, cutoff=0.5)
     return f", did you mean {words[close[0]]!r}?" if close else ""
+
+
+def number_hint(value: object, *, whole: bool = False) -> str:
+    """Return how to write a number that is there as text, as in ``; ... write 5.0e-2``; nothing for others.
+
+    YAML 1.1, which PyYAML and Snakemake read, wants a point in a number with an exponent and a sign before
+    the exponent; without them, ``5e-2`` is text. Of a list, the first such text counts.
+
+    Parameters
+    ----------
+    whole
+        Whether an integer is wanted.
+    """
+    if isinstance(value, list | tuple):
+        return next(filter(None, (number_hint(item, whole=whole) for item in value)), "")
+    found = re.fullmatch(r"\s*([+-]?)(\d*)(?:\.(\d*))?(?:e([+-]?)(\d+))?\s*", str(value), re.I | re.A)
+    if not isinstance(value, str) or found is None or not (found[2] or found[3]):
+        return ""
+    sign, before, after, up, exponent = (part or "" for part in found.groups())
+    if not abs(float(value)) < 2**63:  # an integer would not fit, and another is out of range
+        return ""
+    if whole:
+        right = str(int(float(value))) if float(value).is_integer() else ""
+    elif exponent:
+        right = f"{sign}{before or 0}.{after or 0}e{up or '+'}{exponent}"
+    else:
+        right = value.strip() if before else f"{sign}0.{after}"
+    return right and f"; YAML reads {value!r} as text, write {right}"

@@ -1,8 +1,9 @@
 """Callables that a config names as ``module:attribute``: a user's own networks and data.
 
-A module is looked for in the folder of the run first, then where Python finds installed packages. Finding one
-and naming its code imports nothing, so the Snakefile can do both; `resolve` imports it, in a job. Those of
-the standard library are refused, under whatever name: they build no network, and some run commands.
+A module is looked for in the folder of the run first, then beside the config file (`look_beside`), then
+where Python finds installed packages. Finding one and naming its code imports nothing, so the Snakefile can
+do both; `resolve` imports it, in a job. Those of the standard library are refused, under whatever name: they
+build no network, and some run commands.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
+import os
 import re
 import site
 import sys
@@ -32,6 +35,9 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*
 #: ``__main__`` is the script of a job.
 _STANDARD = sys.stdlib_module_names | {"__main__"}
 _INSTEAD = "name a callable of your own, or of an installed package"
+#: The environment variable that tells jobs in which folders config files lie, as a JSON list.
+FOLDERS = "VALLEYS_CONFIG_FOLDERS"
+_GIVEN = os.environ.get(FOLDERS, "[]")
 
 
 def check(where: str, factory: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
@@ -82,6 +88,30 @@ def check_alone(where: str, block: Mapping[str, Any]) -> None:
             )
 
 
+def look_beside(configs: Iterable[str | Path]) -> None:
+    """Have modules looked for in the folders of config files too, by this process and those that it starts.
+
+    Folders that this process was started with stay. `PYTHONPATH` would not do: it comes before the standard
+    library, and a ``types.py`` beside a config would stop Python itself.
+    """
+    folders = [str(Path(config).resolve().parent) for config in configs]
+    os.environ[FOLDERS] = json.dumps(list(dict.fromkeys([*folders, *json.loads(_GIVEN)])))
+
+
+def _folders() -> list[Path]:
+    """Return the folder of the run and those of config files."""
+    here = Path.cwd()
+    beside = map(Path, json.loads(os.environ.get(FOLDERS, "[]")))
+    return [here, *(folder for folder in beside if folder != here)]
+
+
+def _not_found(factory: str, module: str) -> str:
+    """Return where a module was looked for in vain."""
+    here, *beside = _folders()
+    places = [f"in {here}, the folder of the run", *(f"in {at}, beside the config" for at in beside)]
+    return f"factory {factory!r}: module {module!r} is neither {', nor '.join(places)}, nor installed"
+
+
 # ---- finding the code, without importing it ----------------------------------------------------------------
 
 
@@ -89,9 +119,9 @@ def code(factory: str) -> str | None:
     """Return 16 hexadecimal digits that name the source of a factory's module and what it imports.
 
     Counted are the module's file, the packages it lies in, and the files it imports (``import`` statements
-    anywhere in them, followed) as far as they are the user's: in the folder of the run, or elsewhere on
-    Python's path but not in an installed package. The digits depend on names and bytes of these files, not on
-    where the folder lies.
+    anywhere in them, followed) as far as they are the user's: in the folder of the run, beside the config,
+    or elsewhere on Python's path but not in an installed package. The digits depend on names and bytes of
+    these files, not on where the folder lies.
 
     Returns
     -------
@@ -106,10 +136,7 @@ def code(factory: str) -> str | None:
     found = _own(module.split("."))
     if found is None:
         if not _installed(module.split(".")[0]):
-            raise ValleysError(
-                f"factory {factory!r}: module {module!r} is neither in {Path.cwd()}, the folder of the run, "
-                "nor installed"
-            )
+            raise ValleysError(_not_found(factory, module))
         return None
     digest = hashlib.sha256()
     for name, path in sorted(_sources(factory, *found).items()):
@@ -151,7 +178,7 @@ def _own(parts: Sequence[str]) -> tuple[Path, dict[str, Path]] | None:
     """Return the folder that a user's module is imported from, and the files that importing it runs."""
     if parts[0] in sys.stdlib_module_names or parts[0] == "valleys":
         return None
-    folders = [Path.cwd(), *(Path(entry).resolve() for entry in sys.path)]
+    folders = [*_folders(), *(Path(entry).resolve() for entry in sys.path)]
     spec = _spec(parts[0])
     if spec is not None and str(spec.origin).endswith(
         ".py"
@@ -262,7 +289,7 @@ def _imported(tree: ast.AST, module: str, is_package: bool) -> Iterable[str]:
 
 
 def resolve(factory: str) -> Callable[..., Any]:
-    """Import what a factory's name says, the folder of the run first.
+    """Import what a factory's name says, the folder of the run first, then those of config files.
 
     torchvision, and modules that import it, work beside a CPU build of torch as well
     (`valleys.torchvision_compat`).
@@ -276,18 +303,15 @@ def resolve(factory: str) -> Callable[..., Any]:
     from valleys.torchvision_compat import declare_operators
 
     module, _, attribute = factory.partition(":")
-    folder = str(Path.cwd())
-    if sys.path[0] != folder:
-        sys.path.insert(0, folder)
+    folders = [str(folder) for folder in _folders()]
+    if sys.path[: len(folders)] != folders:
+        sys.path[:0] = folders
     declare_operators()
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ValleysError(
-                f"factory {factory!r}: module {error.name!r} is neither in {folder}, the folder of the run, "
-                "nor installed"
-            ) from error
+            raise ValleysError(_not_found(factory, error.name)) from error
         raise ValleysError(
             f"factory {factory!r}: importing its module needs {error.name!r}; install it"
         ) from error

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from valleys.errors import ValleysError, did_you_mean
+from valleys.errors import ValleysError, did_you_mean, number_hint
 
 _ONE = {"int": "whole number", "number": "number"}
 _LISTS = {"ints": "int", "numbers": "number"}
@@ -181,9 +181,11 @@ def check_options(
             continue
         if not option.accepts(value):
             hint = did_you_mean(value, option.choices) if option.kind == "choice" else ""
+            kind = _LISTS.get(option.kind, option.kind)
+            read = number_hint(value, whole=kind == "int") if kind in _ONE else ""
             default = "" if option.default is None else f"; the default is {_written(option.default)}"
             raise ValleysError(
-                f"{where}.{key}: {value!r}{hint}; it must be {option.wanted()} ({option.help}){default}"
+                f"{where}.{key}: {value!r}{hint}; it must be {option.wanted()} ({option.help}){default}{read}"
             )
         value = list(value) if isinstance(value, tuple) else value
         filled[key] = float(value) if option.kind == "number" else value

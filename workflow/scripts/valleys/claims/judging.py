@@ -93,6 +93,13 @@ def asked_of(judge: Callable[..., Iterable[Row]]) -> list[str]:
     return [name for name, one in inspect.signature(judge).parameters.items() if one.default is one.empty]
 
 
+def known(effect: str) -> str:
+    """Return an effect as text without what is not known, for which tables have NaN."""
+    if effect.startswith("+nan"):
+        return "-"
+    return effect.replace(" [+nan, +nan]", "", 1)
+
+
 def as_text(claims: pd.DataFrame) -> str:
     """Return the rows of the ``claims`` table for the terminal, those of claim 1 first, of none last."""
     from tabulate import tabulate
@@ -101,7 +108,7 @@ def as_text(claims: pd.DataFrame) -> str:
     for row in claims.sort_values(
         "number", key=lambda of: of.where(of > 0, _LAST), kind="stable"
     ).itertuples():
-        effect = f"{row.effect:+.3g} [{row.low:+.3g}, {row.high:+.3g}] {row.unit}"
+        effect = known(f"{row.effect:+.3g} [{row.low:+.3g}, {row.high:+.3g}] {row.unit}")
         lines.append([row.number or "", row.verdict, row.claim, row.scope, effect, row.n])
     return tabulate(lines, headers=["", "verdict", "claim", "scope", "effect [95 % interval]", "n"])
 
@@ -118,7 +125,7 @@ def verdicts_as_text(verdicts: pd.DataFrame) -> str:
             row.number,
             row.verdict,
             row.statement,
-            row.effect or "-",
+            known(row.effect) or "-",
             row.n,
             "-" if pd.isna(row.p_adjusted) else f"{row.p_adjusted:.2g}",
         ]

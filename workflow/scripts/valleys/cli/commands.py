@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +20,7 @@ examples:
       --data results/default/data/digits
   %(prog)s --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
   %(prog)s --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
-      --data image_folder:train=photos/train,test=photos/test --direction gaussian --bn frozen
+      --data image_folder:train=photos/train,test=photos/test,size=32 --direction gaussian --bn frozen
   %(prog)s --weights mine.pt --model '{factory: "mypkg.nets:build", kwargs: {width: 8}}' \\
       --data '{source: numpy, train: train.npz, test: test.npz, mean: [0.5], std: [0.25]}'
 
@@ -182,8 +184,27 @@ def _add_probe(commands: Any) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return the exit status."""
-    arguments = parser().parse_args(argv)
+    """Run a command; return the exit status.
+
+    Where a reader has seen enough, as ``head`` has, it is 1 and nothing is said, as Python's manual has it.
+    """
+    try:
+        try:
+            return _run(parser().parse_args(argv))
+        finally:
+            sys.stdout.flush()  # where it is caught: at its end Python would print a traceback
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+        return 1
+
+
+def _say(line: str) -> None:
+    """Print a line about an error, if somebody reads."""
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {line}", file=sys.stderr, flush=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         match arguments.command:
             case "probe":
@@ -201,20 +222,19 @@ def main(argv: list[str] | None = None) -> int:
         print(options_schema() if arguments.schema else options(), end="")
         return 0
     except ValleysError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(" ".join(str(error).split()))
         return 1
     except PermissionError as error:
         from valleys.execution.jobs import denied
 
-        print(f"error: {' '.join(denied(error).split())}", file=sys.stderr)
+        _say(" ".join(denied(error).split()))
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "valleys").partition(".")[0] == "valleys":
             raise
-        print(
-            f"error: {arguments.command} needs the package {error.name}; install valleys with its extras: "
-            "pip install '.[cli]', or '.[workflow]' for plan",
-            file=sys.stderr,
+        _say(
+            f"{arguments.command} needs the package {error.name}; install valleys with its extras: "
+            "pip install '.[cli]', or '.[workflow]' for plan"
         )
         return 1
 
@@ -346,8 +366,6 @@ def show_replicate(arguments: argparse.Namespace) -> int:
 
 def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool = False) -> int:
     """Print the plan of the experiment in a config file."""
-    import os
-
     from valleys.costs import plan
 
     if not plan.SNAKEFILE.is_file():

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Statuses of directions that Definition 1 says nothing of: what each means, and what would help.
+_UNJUDGED = {
+    "not_minimum": "the loss is lower further out, or one side does not rise, so the weights are no minimum "
+    "along it; train on, or end with a cooldown, in which the learning rate falls to 0",
+    "flat": "neither side rises; give a greater --rise, or --radius",
+    "not_finite": "a loss on the curve is not finite; give a smaller --rise, or --radius",
+}
+
+
 @dataclass(frozen=True)
 class Probed:
     """A finished probe: its tables as data frames, where everything was written, which weights were read."""
@@ -262,6 +271,9 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
     for status, count in judged["status"].value_counts().items():
         share = stats.wilson(int(count), len(judged), level)
         lines.append(f"  {status:12} {count:4} of {len(judged)}  ({share.low:.0%} to {share.high:.0%})")
+    for status, meaning in _UNJUDGED.items():
+        if (judged["status"] == status).any():
+            lines.append(f"  {status}: {meaning}")
     keys = ("c_star", "rise_minus", "rise_plus")
     c_star, minus, plus = (figures.number(judged[key].median()) for key in keys)
     uneven = figures.number(math.exp(judged["asymmetry_index"].abs().median()))
@@ -277,6 +289,10 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
     lines += _errors(probed)
     hits = stats.wilson(int((judged["status"] == "asymmetric").sum()), len(judged), level)
     # Directions drawn at one solution are a sample of those that there are at it: n counts them here.
+    if judged["status"].isin(list(_UNJUDGED)).all():  # a greater n would not help
+        return "\n".join(
+            [*lines, "Definition 1 says nothing of these directions, for the reasons given above."]
+        )
     if hits.low > 0.5:
         words = "most directions of this kind are asymmetric"
     elif hits.high < 0.5:

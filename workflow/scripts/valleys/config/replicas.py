@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from valleys import factories
 from valleys.config import schema
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
@@ -127,6 +128,7 @@ def write(path: Path, seeds: Sequence[int] | None = None, name: str = "") -> Rep
         For a config that is none, as a run does, and as `replica`.
     """
     config = load(path)
+    factories.look_beside([path])  # not beside the config that is made here
     schema.check(config)
     first = Experiment(schema.with_defaults(config))
     made = replica(first.config, seeds, name)

@@ -18,7 +18,7 @@ from referencing.jsonschema import DRAFT202012
 
 from valleys import factories
 from valleys.data import options
-from valleys.errors import ValleysError, did_you_mean
+from valleys.errors import ValleysError, did_you_mean, number_hint
 from valleys.landscape.kinds import GROUPS, KINDS
 from valleys.models import options as model_options
 from valleys.storage import schemas
@@ -305,8 +305,15 @@ def _explain(error: ValidationError) -> str:
             right = "small letters, digits and '_', beginning with a letter"
         return f"{where}: {error.instance!r} cannot be a name; use {right}"
     if error.validator == "type":
-        return f"{where}: {error.message}{_meaning(error.schema)}"
+        hint = ""
+        if {"number", "integer"} & set(_as_list(error.validator_value)):
+            hint = number_hint(error.instance, whole="number" not in error.validator_value)
+        return f"{where}: {error.message}{_meaning(error.schema)}{hint}"
     return f"{where}: {error.message}"
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from valleys import factories
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
 from valleys.config.schema import check, with_defaults
@@ -261,6 +262,7 @@ def make(
 def experiment_of(configfile: Path) -> Experiment:
     """Return the experiment of a config file, checked as a run checks it."""
     config = copy.deepcopy(load(configfile))  # without aliases
+    factories.look_beside([configfile])
     check(config)
     return Experiment(with_defaults(config))
 

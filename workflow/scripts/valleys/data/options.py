@@ -308,7 +308,9 @@ DATASET_OPTIONS: dict[str, Source] = {
         "callables",
         {
             "factory": Option(
-                "factory", "module:attribute, in the folder of the run or installed", required=True
+                "factory",
+                "module:attribute, in the folder of the run, beside the config file, or installed",
+                required=True,
             ),
             "kwargs": Option("kwargs", "its arguments"),
             "files": Option(

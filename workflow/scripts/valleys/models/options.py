@@ -45,9 +45,9 @@ OPTIONS: dict[str, Option] = {
 _FACTORY = Option(
     "factory",
     "module:attribute of a callable that returns a torch.nn.Module, images (N, C, H, W) to logits (N, "
-    "classes). The module is in the folder of the run or installed. An edit of its code, or of what it "
-    "imports from that folder or from elsewhere on Python's path, or another release of an installed "
-    "package, makes anew what depends on it, given weights too",
+    "classes). The module is in the folder of the run, beside the config file, or installed. An edit of its "
+    "code, or of what it imports from those folders or from elsewhere on Python's path, or another release "
+    "of an installed package, makes anew what depends on it, given weights too",
     examples=("nets:build",),
 )
 _KWARGS = Option(
