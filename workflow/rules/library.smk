@@ -11,16 +11,19 @@ sys.path.insert(0, str(SCRIPTS))
 gc.set_threshold(10_000)
 
 from snakemake.exceptions import WorkflowError
-from valleys.config import schema
+from valleys.config import reading, schema
 from valleys.errors import ValleysError
 from valleys.execution.snakemake_internals import Internals
 
 internals = Internals(workflow, logger.warning)
 
-# Files of --configfile have been read by now. Part of another workflow, this one reads none.
+# Files of --configfile have been read by now, and looked at before that if profiles/default was loaded. Part of
+# another workflow, this one reads none.
 if not internals.is_module():
-    for path in workflow.overwrite_configfiles or ["config.yaml"]:
-        try:
+    try:
+        for path in workflow.overwrite_configfiles:
             schema.check_plain(path)
-        except ValleysError as error:
-            raise WorkflowError(str(error))
+        if not workflow.overwrite_configfiles:
+            reading.load("config.yaml")
+    except ValleysError as error:
+        raise WorkflowError(str(error))
