@@ -8,12 +8,13 @@ it and fills in the defaults.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from valleys import factories
+from valleys.data.channels import check_channels, check_scale
 from valleys.data.tasks import CLASSIFICATION, TASKS, task_of
 from valleys.errors import ValleysError
 from valleys.options import Option, block_schema, check_name, check_options
@@ -381,20 +382,6 @@ def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return (size.shape[0], min(size.shape[1:], default=0)) if size.known else (None, None)
 
 
-def check_channels(name: str, key: str, values: Sequence[float], channels: int | None) -> None:
-    """Check that ``mean`` or ``std`` has a number for each channel, where it is known how many there are.
-
-    Raises
-    ------
-    ValleysError
-        When it has not.
-    """
-    if channels not in (None, len(values)):
-        raise ValleysError(
-            f"datasets.{name}.{key} is {values!r}; it must be {channels} numbers, one a channel"
-        )
-
-
 def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Check one data set's entry and return it with every default filled in.
 
@@ -444,6 +431,8 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         raise ValleysError(f"{where}.label_noise: {problem}")
     for key in {"mean", "std"} & set(filled):
         check_channels(name, key, filled[key], image_shape(filled)[0])
+        if not DATASET_OPTIONS[source].tasks:  # else they may be other numbers than pixels
+            check_scale(name, key, filled[key])
     return filled
 
 

@@ -14,13 +14,8 @@ import torch
 
 from valleys.data import by_seed
 from valleys.data.cache import write_split
-from valleys.data.options import (
-    DATASET_OPTIONS,
-    before_seeds,
-    check_channels,
-    differs_by_seed,
-    validate_dataset,
-)
+from valleys.data.channels import check_channels, check_scale
+from valleys.data.options import DATASET_OPTIONS, before_seeds, differs_by_seed, validate_dataset
 from valleys.data.sources.base import Original, logger
 from valleys.data.sources.examples import classes_of
 from valleys.data.split import Split, channel_statistics, subset_indices
@@ -72,6 +67,7 @@ class _Chosen:
 
     labels: torch.Tensor
     shape: tuple[int, ...]
+    are_pixels: bool
     chunks: Iterator[torch.Tensor]
 
 
@@ -91,7 +87,7 @@ def _choose(
         chunks = (torch.from_numpy(np.ascontiguousarray(images)) for images in original.take(rows))
         first = next(chunks)  # for the shape
         labels, shape = torch.from_numpy(original.labels[rows]), (len(rows), *first.shape[1:])
-        chosen[part] = _Chosen(labels, shape, itertools.chain([first], chunks))
+        chosen[part] = _Chosen(labels, shape, first.dtype == torch.uint8, itertools.chain([first], chunks))
         logger.info("%s %s: %d images of shape %s", spec["source"], part, len(rows), shape[1:])
     train, test = chosen["train"], chosen["test"]
     if train.shape[1:] != test.shape[1:]:
@@ -104,7 +100,7 @@ def _choose(
         logger.warning("the training images kept show %d of the %d classes", present, classes)
     if task_of(spec) == "tokens":
         return train, test, classes, ((), ())
-    return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
+    return train, test, classes, tuple(_given(name, spec, key, train) for key in ("mean", "std"))
 
 
 def _name_of(spec: Mapping[str, Any]) -> str:
@@ -201,10 +197,12 @@ def write_source(
         logger.info("%s: %d images of shape %s, %d classes", path, n, tuple(shape), classes)
 
 
-def _given(name: str, spec: Mapping[str, Any], key: str, channels: int) -> tuple[float, ...] | None:
+def _given(name: str, spec: Mapping[str, Any], key: str, train: _Chosen) -> tuple[float, ...] | None:
     """Return the channel statistics that an entry gives in place of those found, if it does."""
     values = spec.get(key)
     if values is None:
         return None
-    check_channels(name, key, values, channels)
+    check_channels(name, key, values, train.shape[1])
+    if train.are_pixels:
+        check_scale(name, key, values)
     return tuple(float(value) for value in values)
