@@ -178,6 +178,11 @@ _SIZE = Option(
     maximum=_SIDE,
 )
 _GRAYSCALE = Option("bool", "decode to one channel instead of RGB", default=False)
+_UPRIGHT = Option(
+    "bool",
+    "true: turn images as their EXIF orientation says, as Hugging Face's datasets does; left out, pixels are "
+    "taken as they are stored, as torchvision's ImageFolder does, and the log says how many have one",
+)
 
 
 def _torchvision(description: str, upstream: str, size: Size, expected: str) -> Source:
@@ -251,6 +256,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "test": Option("path", "folder of the test classes, the same names", required=True),
             "size": replace(_SIZE, required=True),
             "grayscale": _GRAYSCALE,
+            "upright": _UPRIGHT,
         },
         size=Size(1_281_167, 50_000, (3, 224, 224), 1000, known=False),
         files=("train", "test"),
@@ -268,6 +274,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "label_column": Option("str", "column of the labels; left out, label, fine_label or labels"),
             "size": _SIZE,
             "grayscale": _GRAYSCALE,
+            "upright": _UPRIGHT,
         },
         files=("train", "test"),
         counted=True,
@@ -418,7 +425,8 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         **check_options(where, given, options, f"the source {source!r}", or_null=True),
     }
     for key, option in options.items():
-        if (option.kind == "numbers" or key == "task") and filled[key] is None:
+        late = option.kind == "numbers" or key in ("task", "upright")
+        if late and filled[key] in (None, False):
             del filled[key]  # not in the params of data sets prepared before there were any
     _check_task(where, filled)
     if source == "table":
