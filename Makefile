@@ -79,13 +79,20 @@ stamp: $(STAMP)
 sizes: $(STAMP)
 	$(LIBRARY) $(BIN)/python -m valleys.costs.shipped $(sort $(wildcard config/*.yaml))
 
-# The stamp is made last, so an interrupted installation starts over.
+# Into the venv that is there, so that what the user has installed beside stays. One whose python or pip does not start,
+# or that is of another release than $(PYTHON), is made anew. The stamp is there while all is whole: without it an
+# installation was interrupted, and what that may have left by halves is installed again.
+RELEASE := -c 'import sys; print(sys.version_info[:2])'
 $(STAMP): requirements.txt requirements-torch.txt
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-deps --require-hashes -r requirements.txt
-	$(PIP) install --quiet -r requirements-torch.txt
-	$(PIP) check
+	@{ [ "$$($(BIN)/python $(RELEASE))" = "$$($(PYTHON) $(RELEASE))" ] && $(PIP) --version; } > /dev/null 2>&1 || \
+	  { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@[ -e $@ ] || for about in $(VENV)/lib/python*/site-packages/*.dist-info; do \
+	  [ -e "$$about/RECORD" ] || rm -rf "$$about"; done
+	@[ -e $@ ] || again=--force-reinstall; rm -f $@; \
+	  $(PIP) install --quiet $$again --no-deps --require-hashes -r requirements.txt && \
+	  $(PIP) install --quiet $$again --no-deps -r requirements-torch.txt && \
+	  $(PIP) install --quiet -r requirements-torch.txt
+	@$(PIP) check || echo "These are not the versions that valleys is tested with; mend them if something fails."
 	touch $@
 
 # Resolves requirements.in anew. What belongs to one build of torch is left to that build (see requirements-torch.txt).
