@@ -63,6 +63,20 @@ def test_statistics_of_other_numbers_are_of_any_scale(tmp_path):
     assert load_source({**spec, "mean": [5.0, 6.0], "std": [3.0, 4.0]})[0].mean == (5.0, 6.0)
 
 
+def test_what_does_not_fit_the_data_is_said_before_they_are_written(tmp_path):
+    asked = []
+
+    def refuse(*kind):
+        asked.append(kind)
+        raise ValleysError("no")
+
+    paths = (tmp_path / "train", tmp_path / "test")
+    with pytest.raises(ValleysError, match="no"):
+        write_source({"source": "digits"}, "digits", paths, accept=refuse)
+    assert asked == [((1, 8, 8), 10, "classification")]
+    assert not list(tmp_path.iterdir())
+
+
 def test_subsets_of_a_source():
     train, test = load_source({"source": "digits"})
     spec = {"source": "digits", "max_train": 60, "max_test": 40, "subset_seed": 9}

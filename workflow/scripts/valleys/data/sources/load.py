@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,7 @@ def write_source(
     paths: Sequence[str | Path],
     max_bytes: float = math.inf,
     workers: int = 1,
+    accept: Callable[[tuple[int, ...], int, str], None] | None = None,
 ) -> None:
     """Read the data set that ``spec`` describes and write its two splits; the images are never all in memory.
 
@@ -183,6 +184,9 @@ def write_source(
         Files of the train and the test split (``cache.write_split``).
     workers
         Threads that decode, for sources of encoded images.
+    accept
+        Called with the shape of one input, the classes and the task as soon as these are known, before
+        anything is written; it may raise.
 
     Raises
     ------
@@ -191,6 +195,8 @@ def write_source(
     """
     spec = before_seeds(validate_dataset(name, spec))
     train, test, classes, given = _choose(spec, name, max_bytes, workers)
+    if accept is not None:
+        accept(tuple(train.shape[1:]), classes, task_of(spec))
     for path, part in zip(paths, (train, test), strict=True):
         given = write_split(path, part.labels, part.chunks, part.shape, classes, given, task=task_of(spec))
         n, *shape = part.shape
