@@ -37,6 +37,7 @@ onstart:
 
 onsuccess:
     run.succeeded()
+    tell_verdicts()
 
 
 localrules:
@@ -49,3 +50,5 @@ rule all:
         f"{ROOT}/report.html",
         all_tables(),
         all_figures(),
+    message:
+        f"{ROOT} has its report, tables and figures"

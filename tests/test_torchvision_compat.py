@@ -36,6 +36,18 @@ def test_import_in_a_fresh_process():
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_after_one_line_plain_imports_work():
+    done = run(
+        "import valleys; valleys.import_torchvision()\n"
+        "import torchvision.models\n"
+        "print(torchvision.models.resnet18(num_classes=3).fc.out_features)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "3"
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_import_after_one_that_was_interrupted():
     done = run(
         "import torch, valleys.torchvision_compat as c\n"

@@ -39,6 +39,11 @@ MISTAKES = {
         {"kwargs": {"a": 1}},
         [f"{QUICK}.loss.kwargs", "arguments of a factory; name one"],
     ),
+    "outputs of torchvision's that the data have not": (
+        "models.mlp",
+        {"factory": "torchvision.models:resnet18", "kwargs": {"num_classes": 100}},
+        ["models.mlp.kwargs.num_classes", "100, but data set digits has 10 classes; make it 10"],
+    ),
     "loss that cannot be found": (
         f"{QUICK}.loss",
         {"factory": "nowhere_at_all:loss"},

@@ -45,9 +45,12 @@ def test_defaults_are_filled_in():
         filled = validate_dataset(name, spec)
         options = {*COMMON_OPTIONS, *DATASET_OPTIONS[filled["source"]].options}
         # These are there when they are given: they came later, and prepared data should not be remade.
-        assert set(filled) == {"source", *options} - {"mean", "std", "task"}
+        assert set(filled) == {"source", *options} - {"mean", "std", "task", "upright"}
         assert validate_dataset(name, filled) == filled
         json.dumps(filled)
+        if "upright" in options:
+            assert validate_dataset(name, {**spec, "upright": False}) == filled
+            assert validate_dataset(name, {**spec, "upright": True})["upright"] is True
     assert validate_dataset("x", {"source": "parquet", "train": ("a", "b"), "test": "c"})["train"] == [
         "a",
         "b",

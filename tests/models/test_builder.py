@@ -1,9 +1,12 @@
 """Networks as they are built: every combination of options, and the first weights."""
 
+import sys
+
 import pytest
 import torch
 from small_models import CIFAR, SMALL, images, small
 from torch import nn
+from valleys.errors import ValleysError
 from valleys.models import builder
 from valleys.models.builder import build
 from valleys.models.layers import ACTIVATION_MODULES, has_batch_norm, norm_parameters
@@ -30,6 +33,54 @@ def test_every_combination_starts_finite(arch, norm, activation):
     assert has_batch_norm(model) == (norm == "batch")
     assert bool(norm_parameters(model)) == (norm != "none")
     assert not any(getattr(m, "inplace", False) for m in model.modules())
+
+
+NETS = """
+import torch
+from torch import nn
+
+def flat(outputs=10):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+
+def of_values(outputs=3):
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1) * x.max().item())
+    return Net(64, outputs)
+
+def passed_on(**kwargs):
+    return flat(kwargs.get("num_classes", 1000))
+
+def no_network():
+    return 3
+"""
+
+
+@pytest.fixture
+def own_nets(tmp_path, monkeypatch):
+    (tmp_path / "nets_of_outputs.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("nets_of_outputs", None)
+
+
+def test_outputs_of_a_factory_are_checked_without_data(own_nets):
+    def check(name, classes, **kwargs):
+        spec = {"factory": f"nets_of_outputs:{name}", "kwargs": kwargs}
+        builder.check_outputs({"net": spec}, (1, 8, 8), classes, "classification")
+
+    before = torch.get_rng_state()
+    check("flat", 10)
+    check("passed_on", 7)
+    check("of_values", 10)  # only its values would tell
+    check("no_network", 10)  # its job says so
+    expected = r"config: models\.net: factory .*flat': the network returns the shape \(2, 3\); it must map "
+    with pytest.raises(ValleysError, match=rf"{expected}images \(2, 1, 8, 8\) to logits \(2, 10\)"):
+        check("flat", 10, outputs=3)
+    with pytest.raises(ValleysError, match=r"the shape \(2, 10\); .* \(2, 7\)"):
+        check("flat", 7)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("arch", ["preresnet", "wrn", "densenet_bc"])

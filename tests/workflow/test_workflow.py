@@ -16,8 +16,9 @@ import pytest
 import torch
 import yaml
 from conftest import fill_defaults
+from valleys import claims
 from valleys.asymmetry import next_point
-from valleys.cli.commands import main
+from valleys.cli.commands import VERDICTS, main
 from valleys.config import outputs, versions
 from valleys.config.experiment import Experiment
 from valleys.config.params import Params
@@ -100,6 +101,23 @@ def test_end_to_end(finished):
     assert any("epoch 6/6" in log.read_text() for log in logs)
     assert any("direction 2 of 2" in log.read_text() for log in logs)
     assert len(list((results / "benchmarks").rglob("*.tsv"))) >= 20
+
+
+def test_a_run_that_makes_the_report_ends_with_verdicts_and_its_path_once(finished, monkeypatch):
+    folder, text = finished
+    said = f"{claims.verdicts_as_text(verdicts_in(folder))}\n\nreport: results/smoke/report.html\n"
+    assert text.count(said) == 1
+    assert text.index(said) > text.index("(100%) done")
+    again = [*command(folder, SMOKE, "--cores", "1", "--forcerun", "report", "--nolock")]
+    for who, times in (("", 1), ("later", 0)):  # make and replicate print them after it
+        env = {**os.environ, VERDICTS: who}
+        done = subprocess.run(again, capture_output=True, text=True, env=env, check=True)
+        assert done.stdout.count("\nreport: ") == times
+    assert planned(folder, SMOKE) == {}
+
+
+def verdicts_in(folder):
+    return tables.read(folder / "results/smoke/tables/verdicts.parquet", "verdicts").to_pandas()
 
 
 def test_a_look_at_the_run_s_weights_has_the_run_s_curves_and_verdicts(finished, tmp_path):

@@ -4,6 +4,7 @@ from valleys.config import alignment, originals, outputs
 from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
 from valleys.config.experiment import Cell, Experiment
 from valleys.config.params import Params
+from valleys.costs import layers
 from valleys.costs.jobs import Costs
 from valleys.landscape.kinds import KINDS
 
@@ -19,6 +20,11 @@ except ValleysError as error:
 params_of = Params(experiment)
 # Requests for runtime and memory follow what a job has to do. They are no params: changing them reruns nothing.
 costs = Costs(experiment, originals=internals.is_main_process())
+if internals.is_main_process():
+    try:
+        layers.check(costs)
+    except ValleysError as error:
+        raise WorkflowError(str(error))
 ROOT = experiment.root
 CELL = f"{ROOT}/cells/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"
 LOGS = f"{ROOT}/logs/{{dataset}}/{{model}}/{{recipe}}/seed-{{seed}}"

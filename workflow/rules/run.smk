@@ -1,4 +1,7 @@
-# This run beside others, and what it does before its first job (onstart in the Snakefile).
+# This run beside others, what it does before its first job and when all are done (onstart, onsuccess in the Snakefile).
+import os
+
+from valleys.cli.commands import VERDICTS, verdicts_of
 from valleys.execution import forkserver, runs, slurm_queue
 from valleys.report import rulegraph
 from valleys.storage import files
@@ -35,11 +38,24 @@ def start_fork_server():
             internals.start_scripts_with(forkserver.CLIENT, SCRIPTS)
 
 
+reports = []  # that this run makes
+
+
 def write_rulegraph():
     """Write down which rules, with how many jobs, are behind the report that this run is to make.
 
     As a module of another workflow, rules may have other names here and the report a folder before its path.
     """
     if internals.is_main_process() and (report := internals.planned(rules.report)):
+        reports.append(Path(report.output))
         graph = rulegraph.of_jobs(report.dependencies, report.rule, report.rule.partition("report")[::2])
         files.write_text(Path(report.output).with_name(rulegraph.FILE), graph.to_json())
+
+
+def tell_verdicts():
+    """Print the verdicts and where the report is, if this run has made it, unless who started the run does."""
+    for report in reports if os.environ.get(VERDICTS) != "later" else ():
+        try:
+            print(verdicts_of(report.parent), flush=True)
+        except ValleysError as error:
+            logger.warning(str(error))

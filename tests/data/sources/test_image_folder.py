@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from source_images import chw, fails, pictures
 from valleys.data.sources.load import load_source
 from valleys.data.split import subset_indices
@@ -53,6 +53,37 @@ def test_resize_is_torchvision_s(tmp_path, height, width):
         {"source": "image_folder", "train": f"{tmp_path}/train", "test": f"{tmp_path}/test", "size": 16}
     )
     assert torch.equal(train.images[0], chw(np.asarray(reference(image))[None])[0])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_an_orientation_is_applied_on_demand_and_else_told(folders, caplog, suffix, orientation):
+    """torchvision's ImageFolder leaves pixels as they are stored, but for TIFF, which Pillow turns."""
+    spec, images, tmp_path = folders
+    exif, path = Image.Exif(), tmp_path / "train" / "Cat" / f"0.{suffix}"
+    exif[274] = orientation
+    path.with_suffix(".png").unlink()
+    Image.fromarray(images[0][:4]).save(path, exif=exif)
+    stored = np.asarray(import_torchvision("datasets").ImageFolder(tmp_path / "train")[0][0])
+    with Image.open(path) as opened:
+        right = np.asarray(ImageOps.exif_transpose(opened))
+    told = f"1 of 4 images have an EXIF orientation, the first {path}; it is not applied"
+    assert torch.equal(load_source(spec)[0].images[:1], chw(stored[None]))
+    assert (told in caplog.text) == (not np.array_equal(stored, right))
+    caplog.clear()
+    assert torch.equal(load_source({**spec, "upright": True})[0].images[:1], chw(right[None]))
+    assert not caplog.text
+    grey = load_source({**spec, "upright": True, "grayscale": True})[0].images[0, 0]
+    assert torch.equal(grey, torch.tensor(np.array(Image.fromarray(right).convert("L"))))
+
+
+def test_a_broken_exif_turns_nothing(folders, caplog):
+    spec, images, tmp_path = folders
+    Image.fromarray(images[0]).save(tmp_path / "train" / "Cat" / "0.png", exif=b"Exif\0\0nonsense")
+    for upright in (False, True):
+        train, _ = load_source({**spec, "upright": upright})
+        assert torch.equal(train.images[:1], chw(images[:1, :4]))
+    assert not caplog.text
 
 
 def test_image_folder_subset_decodes_only_the_subset(folders):

@@ -10,6 +10,7 @@ from PIL import Image
 from source_images import fails, pictures, save_npz
 from valleys.data import cache
 from valleys.data.cache import _write, save_split
+from valleys.data.options import validate_dataset
 from valleys.data.sources import decoding
 from valleys.data.sources.load import load_source, write_source
 from valleys.errors import ValleysError
@@ -37,6 +38,43 @@ def test_statistics_of_ones_own():
     ):
         with pytest.raises(ValleysError, match=words):
             load_source({"source": "digits", **spec})
+
+
+def test_statistics_of_pixels_are_on_the_scale_of_0_to_1(tmp_path):
+    caffe, scaled = [123.675, 116.28, 103.53], r"\[0.485, 0.456, 0.406\]"
+    with pytest.raises(ValleysError, match=rf"datasets\.x\.mean: .* 255 first; .* {scaled}"):
+        validate_dataset("x", {"source": "cifar10", "root": "r", "mean": caffe})
+    with pytest.raises(ValleysError, match=r"datasets\.x\.std: \[58\.4\] .* \[0\.229\]"):
+        validate_dataset("x", {"source": "digits", "std": [58.4]})
+    spec = save_npz(tmp_path)  # known to hold pixels when it is read
+    for reading in (load_source, lambda spec: write_source(spec, "x", (tmp_path / "a", tmp_path / "b"))):
+        with pytest.raises(ValleysError, match="numbers above 1, but pixels are divided by 255"):
+            reading({**spec, "mean": caffe})
+    assert not (tmp_path / "a").exists()
+    for right in ({"mean": [0], "std": [1]}, {"mean": [0.5], "std": [1 / 255]}):  # as they are, or 0 to 255
+        validate_dataset("x", {"source": "digits", **right})
+
+
+def test_statistics_of_other_numbers_are_of_any_scale(tmp_path):
+    inputs = np.arange(12, dtype=np.float32).reshape(6, 2)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", inputs=inputs, labels=np.arange(6) % 2)
+    spec = {"source": "numpy", **{part: str(tmp_path / f"{part}.npz") for part in ("train", "test")}}
+    assert load_source({**spec, "mean": [5.0, 6.0], "std": [3.0, 4.0]})[0].mean == (5.0, 6.0)
+
+
+def test_what_does_not_fit_the_data_is_said_before_they_are_written(tmp_path):
+    asked = []
+
+    def refuse(*kind):
+        asked.append(kind)
+        raise ValleysError("no")
+
+    paths = (tmp_path / "train", tmp_path / "test")
+    with pytest.raises(ValleysError, match="no"):
+        write_source({"source": "digits"}, "digits", paths, accept=refuse)
+    assert asked == [((1, 8, 8), 10, "classification")]
+    assert not list(tmp_path.iterdir())
 
 
 def test_subsets_of_a_source():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from valleys.landscape.searching import Search, find_asymmetric
     from valleys.models import checkpoints, losses
     from valleys.networks.bn_refresh import refresh_bn
+    from valleys.torchvision_compat import import_torchvision
     from valleys.training import sgd
     from valleys.training.averaging import average
 
@@ -52,6 +53,7 @@ __getattr__, __dir__, __all__ = names_of(
         "models.checkpoints": ("checkpoints",),
         "models.losses": ("losses",),
         "networks.bn_refresh": ("refresh_bn",),
+        "torchvision_compat": ("import_torchvision",),
         "training.averaging": ("average",),
         "training.sgd": ("sgd",),
     },

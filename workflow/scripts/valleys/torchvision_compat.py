@@ -4,7 +4,8 @@ PyPI's Linux wheel of torchvision is built against CUDA. Beside a CPU build of t
 cannot load, and then ``import torchvision`` itself fails, because it registers fake kernels for
 ``torchvision::nms`` and ``torchvision::qnms`` that no one has defined. Data sets, plain tensor code and the
 classification models need neither operator, so we declare the two schemas and import goes through. Where
-the library does load we touch nothing.
+the library does load we touch nothing. Sources and factories of a config do this by themselves; a script of
+one's own calls `import_torchvision` first, after which ``import torchvision``, and what imports it, works.
 """
 
 from __future__ import annotations

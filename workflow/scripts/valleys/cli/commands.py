@@ -14,6 +14,9 @@ from valleys import __version__
 from valleys.errors import ValleysError, shown
 from valleys.storage import files
 
+#: The environment variable that has a run of Snakemake leave the verdicts to who started it: it is ``later``.
+VERDICTS = "VALLEYS_VERDICTS"
+
 _EXAMPLES = """
 examples:
   %(prog)s --weights results/default/cells/digits/resnet8-bn/short/seed-0/sgd.safetensors \\
@@ -290,20 +293,32 @@ def show_probe(arguments: argparse.Namespace) -> int:
 
 def show_claims(config: Path, every_row: bool = False) -> int:
     """Print the twelve verdicts, or every row judged, and the report's path of a config file's experiment."""
-    from valleys import claims
     from valleys.config.reading import load
-    from valleys.storage import tables
 
     name = load(config).get("name")
     if not isinstance(name, str) or not name:
         raise ValleysError(f"config file {config}: name: {name!r} is not the name of an experiment")
     root = Path("results") / name
-    table, as_text = ("claims", claims.as_text) if every_row else ("verdicts", claims.verdicts_as_text)
-    print(shown(as_text(tables.read(root / "tables" / f"{table}.parquet", table).to_pandas())))
-    print(f"\nreport: {root / 'report.html'}")
+    print(verdicts_of(root, every_row))
     if not every_row:
         print(f"all rows: valleys claims {config} --all")
     return 0
+
+
+def verdicts_of(root: Path, every_row: bool = False) -> str:
+    """Return the twelve verdicts of a finished run, or every row judged, and its report's path.
+
+    Raises
+    ------
+    ValleysError
+        When the table cannot be read.
+    """
+    from valleys import claims
+    from valleys.storage import tables
+
+    table, as_text = ("claims", claims.as_text) if every_row else ("verdicts", claims.verdicts_as_text)
+    text = as_text(tables.read(root / "tables" / f"{table}.parquet", table).to_pandas())
+    return f"{shown(text)}\n\nreport: {root / 'report.html'}"
 
 
 def show_comparison(a: Path, b: Path, output: Path | None) -> int:
@@ -337,6 +352,7 @@ def show_surface(planes: Path, name: str | None, log: bool | None, output: Path 
 
 def show_replicate(arguments: argparse.Namespace) -> int:
     """Run an experiment again on fresh seeds; print the verdicts of both, claim by claim."""
+    import os
     import subprocess
 
     from valleys.config import replicas
@@ -355,7 +371,8 @@ def show_replicate(arguments: argparse.Namespace) -> int:
     first = None if arguments.dry_run else agreement.verdicts_of(made.first)  # before hours of work
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(plan.SNAKEFILE), "--cores", cores]
     command += ["--configfile", str(made.config), *(["--dry-run"] if arguments.dry_run else [])]
-    status = subprocess.run([*command, *arguments.arguments], check=False).returncode
+    environment = {**os.environ, VERDICTS: "later"}
+    status = subprocess.run([*command, *arguments.arguments], env=environment, check=False).returncode
     if status or first is None:
         return status
     found = agreement.agree(first, agreement.verdicts_of(made.folder))

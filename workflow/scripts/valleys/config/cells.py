@@ -218,6 +218,11 @@ class Cells:
         """The cells of the grid and of all studies."""
         return sorted(self.wanted)
 
+    def own_networks(self, dataset: str) -> dict[str, Mapping[str, Any]]:
+        """Return config blocks, by name, of the models of a factory that a data set has."""
+        names = sorted({cell.model for cell in self.all_cells if cell.dataset == dataset})
+        return {name: self.models[name] for name in names if "factory" in self.models[name]}
+
     def start_cell(self, cell: Cell) -> Cell | None:
         """Return the cell that the training of another starts from; None where weights are fresh or given.
 

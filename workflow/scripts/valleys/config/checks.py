@@ -27,13 +27,14 @@ from valleys.config.probe_checks import (
 from valleys.config.schema import WILDCARD, ignores_case, input_path
 from valleys.config.studies import is_plain
 from valleys.config.versions import VERSIONS
-from valleys.data.options import image_shape
-from valleys.data.tasks import IGNORED, TASKS, losses_of, task_of
+from valleys.data.options import DATASET_OPTIONS, image_shape
+from valleys.data.tasks import CLASSIFICATION, IGNORED, TASKS, losses_of, task_of
 from valleys.errors import ValleysError, did_you_mean
 from valleys.factories import check as check_factory
 from valleys.landscape.kinds import NEEDS
 
 NOT_SOLUTIONS = ("iterate", "iterates")  # what tables and rules call those
+NAMES_CLASSES = ("timm", "torchvision")  # packages whose num_classes is the number of outputs
 PLACES = ("dataset", "model", "recipe", "seed")  # filled in the paths of checkpoints
 
 
@@ -60,6 +61,7 @@ def check_cells(experiment: Cells) -> None:
     for check in (
         _check_recipes,
         _check_tasks,
+        _check_classes,
         _check_shifts,
         check_windows,
         check_probes,
@@ -313,6 +315,24 @@ def _check_tasks(experiment: Cells) -> None:
                     f"config: recipes.{cell.recipe}.augment.{key}: {augment[key]!r} would move inputs "
                     f"and not labels of {of}; leave it out"
                 )
+
+
+def _check_classes(experiment: Cells) -> None:
+    """Check that networks of known packages are not told another number of classes than the data have.
+
+    What a factory of the user's own makes of its arguments only its code knows, which jobs run.
+    """
+    for cell in experiment.all_cells:
+        model, data = experiment.models[cell.model], experiment.datasets[cell.dataset]
+        package = model.get("factory", "").partition(".")[0].partition(":")[0]
+        size = DATASET_OPTIONS[data["source"]].size_of(data)
+        classes = data["classes"] or (size.classes if size.known else None)
+        given = model["kwargs"].get("num_classes") if package in NAMES_CLASSES else None
+        if task_of(data) == CLASSIFICATION and None not in (classes, given) and given != classes:
+            raise ValleysError(
+                f"config: models.{cell.model}.kwargs.num_classes: {given!r}, but data set {cell.dataset} has "
+                f"{classes} classes; make it {classes}, or leave it out: it is passed by itself"
+            )
 
 
 def _check_shifts(experiment: Cells) -> None:

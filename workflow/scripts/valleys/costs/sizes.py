@@ -17,7 +17,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,7 +194,7 @@ def ahead(questions: Sequence[Question], root: str | Path) -> list[Size | None]:
     already, a notebook or a test, measures ours itself and keeps nothing: there is no import to wait for.
     """
     here = "torch" in sys.modules and all(question.is_ours for question in questions)
-    answers = _answers(questions) if here else _answers_of_a_process(questions)
+    answers = _answers(questions) if here else answers_of_a_process("valleys.costs.sizes", questions)
     found = [Size(**answer) if answer else None for answer in answers]
     found += [None] * (len(questions) - len(found))
     for question, size in zip(questions, found, strict=True):
@@ -205,15 +205,15 @@ def ahead(questions: Sequence[Question], root: str | Path) -> list[Size | None]:
     return found
 
 
-def _answers_of_a_process(questions: Sequence[Question]) -> list[Mapping[str, int] | None]:
-    """Return the lines that another process answers before it ends, or is ended."""
+def answers_of_a_process(module: str, questions: Sequence[Question]) -> list[Any]:
+    """Return the lines, one a question, that a module answers as a process, before it ends or is ended."""
     keys = ("shape", "classes", "task")
     asked = [{"spec": dict(q.spec), **{key: getattr(q, key) for key in keys}} for q in questions]
     scripts = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")])}
     try:
         text = subprocess.run(
-            [sys.executable, "-m", "valleys.costs.sizes"],
+            [sys.executable, "-m", module],
             input=json.dumps(asked),
             env=environment,
             stdout=subprocess.PIPE,
@@ -225,7 +225,7 @@ def _answers_of_a_process(questions: Sequence[Question]) -> list[Mapping[str, in
         text = (error.stdout or b"").decode() if not isinstance(error.stdout, str) else error.stdout
     except OSError:
         text = ""
-    found: list[Mapping[str, int] | None] = []
+    found: list[Any] = []
     with contextlib.suppress(ValueError):  # the last line may be cut
         found += (json.loads(line) for line in text.splitlines())
     return found
@@ -252,15 +252,27 @@ def measure(spec: Mapping[str, Any], shape: Shape, classes: int, task: str = CLA
     ValleysError
         As `valleys.models.builder.build`.
     """
-    import torch
-
     from valleys.models.builder import build
 
     if "factory" in spec:
         return count(build(spec, in_shape=shape, classes=classes, task=task).to("meta"), shape, task)
+    return count(on_meta(spec, shape, classes, task), shape, task)
+
+
+def on_meta(spec: Mapping[str, Any], shape: Shape, classes: int, task: str = CLASSIFICATION) -> nn.Module:
+    """Build one of our networks on the meta device.
+
+    Raises
+    ------
+    ValleysError
+        As `valleys.models.builder.build`.
+    """
+    import torch
+
+    from valleys.models.builder import build
+
     with torch.device("meta"):  # first scales change no size, and are drawn on the CPU
-        spec = {**spec, "norm_init": "ones"}
-        return count(build(spec, in_shape=shape, classes=classes, task=task), shape, task)
+        return build({**spec, "norm_init": "ones"}, in_shape=shape, classes=classes, task=task)
 
 
 def count(model: nn.Module, shape: Shape, task: str = CLASSIFICATION) -> Size:
@@ -313,11 +325,16 @@ def count(model: nn.Module, shape: Shape, task: str = CLASSIFICATION) -> Size:
     )
 
 
-if __name__ == "__main__":
+def answer(how: Callable[[Iterable[Question]], Iterable[Any]]) -> None:
+    """Answer the questions on standard input, a line each on standard output: the other side of a process."""
     stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what users' code prints is no answer
     asked = [
         Question(q["spec"], tuple(q["shape"]), q["classes"], task=q["task"]) for q in json.load(sys.stdin)
     ]
-    for answer in _answers(asked):
-        print(json.dumps(answer), file=stdout, flush=True)
+    for one in how(asked):
+        print(json.dumps(one), file=stdout, flush=True)
+
+
+if __name__ == "__main__":
+    answer(_answers)

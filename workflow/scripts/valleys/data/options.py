@@ -8,12 +8,13 @@ it and fills in the defaults.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from valleys import factories
+from valleys.data.channels import check_channels, check_scale
 from valleys.data.tasks import CLASSIFICATION, TASKS, task_of
 from valleys.errors import ValleysError
 from valleys.options import Option, block_schema, check_name, check_options
@@ -177,6 +178,11 @@ _SIZE = Option(
     maximum=_SIDE,
 )
 _GRAYSCALE = Option("bool", "decode to one channel instead of RGB", default=False)
+_UPRIGHT = Option(
+    "bool",
+    "true: turn images as their EXIF orientation says, as Hugging Face's datasets does; left out, pixels are "
+    "taken as they are stored, as torchvision's ImageFolder does, and the log says how many have one",
+)
 
 
 def _torchvision(description: str, upstream: str, size: Size, expected: str) -> Source:
@@ -250,6 +256,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "test": Option("path", "folder of the test classes, the same names", required=True),
             "size": replace(_SIZE, required=True),
             "grayscale": _GRAYSCALE,
+            "upright": _UPRIGHT,
         },
         size=Size(1_281_167, 50_000, (3, 224, 224), 1000, known=False),
         files=("train", "test"),
@@ -267,6 +274,7 @@ DATASET_OPTIONS: dict[str, Source] = {
             "label_column": Option("str", "column of the labels; left out, label, fine_label or labels"),
             "size": _SIZE,
             "grayscale": _GRAYSCALE,
+            "upright": _UPRIGHT,
         },
         files=("train", "test"),
         counted=True,
@@ -383,20 +391,6 @@ def image_shape(spec: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return (size.shape[0], min(size.shape[1:], default=0)) if size.known else (None, None)
 
 
-def check_channels(name: str, key: str, values: Sequence[float], channels: int | None) -> None:
-    """Check that ``mean`` or ``std`` has a number for each channel, where it is known how many there are.
-
-    Raises
-    ------
-    ValleysError
-        When it has not.
-    """
-    if channels not in (None, len(values)):
-        raise ValleysError(
-            f"datasets.{name}.{key} is {values!r}; it must be {channels} numbers, one a channel"
-        )
-
-
 def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """Check one data set's entry and return it with every default filled in.
 
@@ -433,7 +427,8 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         **check_options(where, given, options, f"the source {source!r}", or_null=True),
     }
     for key, option in options.items():
-        if (option.kind == "numbers" or key == "task") and filled[key] is None:
+        late = option.kind == "numbers" or key in ("task", "upright")
+        if late and filled[key] in (None, False):
             del filled[key]  # not in the params of data sets prepared before there were any
     _check_task(where, filled)
     if source == "table":
@@ -446,6 +441,8 @@ def validate_dataset(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         raise ValleysError(f"{where}.label_noise: {problem}")
     for key in {"mean", "std"} & set(filled):
         check_channels(name, key, filled[key], image_shape(filled)[0])
+        if not DATASET_OPTIONS[source].tasks:  # else they may be other numbers than pixels
+            check_scale(name, key, filled[key])
     return filled
 
 

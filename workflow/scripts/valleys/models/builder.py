@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,21 +114,8 @@ def from_factory(
         batch-norm layer is not one whose statistics can be recomputed
         (`valleys.networks.bn_refresh.refresh_bn`).
     """
-    factory = spec["factory"]
-    values = {"num_classes": classes, "classes": classes, "in_shape": tuple(in_shape)}
-    if task == "tokens":
-        values |= {"vocab_size": classes}
-    elif len(in_shape) == 1:
-        values |= {"in_features": in_shape[0]}
-    else:
-        values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
-    values |= {"out_features": classes} if task == "regression" else {}
-    make = factories.resolve(factory)
-    given = factories.offered(make, values, spec["kwargs"])
-    known = {key: values[key] for key in ("num_classes", "in_chans") if key in values}
-    wanted = _Wanted(tuple(in_shape), classes, task)
-    guesses = factories.guesses(make, given, known)
-    model = _first_that_fits(factory, [(make, arguments) for arguments in guesses], wanted)
+    factory, wanted = spec["factory"], _Wanted(tuple(in_shape), classes, task)
+    model = _first_that_fits(factory, _calls(spec, wanted), wanted)
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32 or not parameter.requires_grad:
             what = f"is {parameter.dtype}" if parameter.dtype != torch.float32 else "requires no gradient"
@@ -152,6 +140,66 @@ def from_factory(
     except ValleysError as error:
         raise ValleysError(f"factory {factory!r}: {error}") from error
     return model
+
+
+def check_outputs(
+    specs: Mapping[str, Mapping[str, Any]], in_shape: tuple[int, ...], classes: int, task: str
+) -> None:
+    """Check that factories' networks have the right outputs, as far as torch's meta device can tell.
+
+    There it takes no memory and next to no time, so this can be asked before the data are there. A factory
+    that cannot be called there, or a network that hangs on more than shapes, is left to `from_factory`.
+
+    Parameters
+    ----------
+    specs
+        Config blocks of models by name: those with a factory.
+    in_shape, classes, task
+        As of `build`.
+
+    Raises
+    ------
+    ValleysError
+        For the first of which no call gives a network that maps inputs to outputs of the right shape.
+    """
+    for name, spec in specs.items():
+        if problem := _problem_on_meta(spec, _Wanted(tuple(in_shape), classes, task)):
+            raise ValleysError(f"config: models.{name}: factory {spec['factory']!r}: {problem}")
+
+
+@torch.no_grad()
+def _problem_on_meta(spec: Mapping[str, Any], wanted: _Wanted) -> str | None:
+    """Return what is wrong with the outputs of a factory's network; None where nothing is, or is known."""
+    problems, calls = [], _calls(spec, wanted)  # modules are imported as always
+    with warnings.catch_warnings(), random_numbers_kept(torch.device("cpu")), torch.device("meta"):
+        warnings.simplefilter("ignore")  # as of weights that are read into no memory
+        try:
+            for make, arguments in calls:
+                scores = scores_of(make(**arguments).eval()(wanted.zeros(2).to("meta")))
+                problem = _misfit(scores, wanted)
+                if problem is None:
+                    return None
+                problems.append(problem)
+        except Exception:  # users' code may raise anything where it was not made to run
+            return None
+    return problems[0]
+
+
+def _calls(spec: Mapping[str, Any], wanted: _Wanted) -> list[tuple[Any, Mapping[str, Any]]]:
+    """Return the calls of a factory to try in turn: callable and arguments."""
+    in_shape, classes, task = wanted.in_shape, wanted.classes, wanted.task
+    values = {"num_classes": classes, "classes": classes, "in_shape": in_shape}
+    if task == "tokens":
+        values |= {"vocab_size": classes}
+    elif len(in_shape) == 1:
+        values |= {"in_features": in_shape[0]}
+    else:
+        values |= {"in_chans": in_shape[0], "in_channels": in_shape[0]}
+    values |= {"out_features": classes} if task == "regression" else {}
+    make = factories.resolve(spec["factory"])
+    given = factories.offered(make, values, spec["kwargs"])
+    known = {key: values[key] for key in ("num_classes", "in_chans") if key in values}
+    return [(make, arguments) for arguments in factories.guesses(make, given, known)]
 
 
 @dataclass(frozen=True)
@@ -230,9 +278,6 @@ def _dry_run(factory: str, model: nn.Module, wanted: _Wanted) -> nn.Module:
     It is the one given, or one that returns its scores alone.
     """
     images = wanted.zeros(2)
-    of = f"it must map inputs {tuple(images.shape)} to {wanted.outputs(2)}"
-    if wanted.task == CLASSIFICATION and len(wanted.in_shape) == 3:
-        of = f"it must map images {tuple(images.shape)} to logits (2, {wanted.classes})"
     with torch.random.fork_rng(devices=[]), copies.evaluating(model):
         try:
             outputs = factories.call(factory, model, {}, images)
@@ -242,16 +287,8 @@ def _dry_run(factory: str, model: nn.Module, wanted: _Wanted) -> nn.Module:
                 "your own that does"
             ) from error
     scores = scores_of(outputs)
-    if not isinstance(scores, Tensor):
-        raise ValleysError(f"factory {factory!r}: the network returns {type(scores).__name__}; {of}")
-    if not wanted.fits(scores, 2):
-        kind = "" if scores.is_floating_point() else f" of {scores.dtype}"
-        each = (
-            "one for each class (kwargs can set the number)" if wanted.task == CLASSIFICATION else wanted.task
-        )
-        raise ValleysError(
-            f"factory {factory!r}: the network returns the shape {tuple(scores.shape)}{kind}; {of}, {each}"
-        )
+    if problem := _misfit(scores, wanted):
+        raise ValleysError(f"factory {factory!r}: {problem}")
     if scores is not outputs:
         model = Adapter(model, scored)
     with torch.random.fork_rng(devices=[]):
@@ -262,6 +299,21 @@ def _dry_run(factory: str, model: nn.Module, wanted: _Wanted) -> nn.Module:
         except ValleysError as error:
             raise ValleysError(f"factory {factory!r}: {error}") from error
     return model
+
+
+def _misfit(scores: Any, wanted: _Wanted) -> str | None:
+    """Return how a network's scores on two inputs are not as they must be; None if they are."""
+    shape = (2, *wanted.in_shape)
+    of = f"it must map inputs {shape} to {wanted.outputs(2)}"
+    if wanted.task == CLASSIFICATION and len(wanted.in_shape) == 3:
+        of = f"it must map images {shape} to logits (2, {wanted.classes})"
+    if not isinstance(scores, Tensor):
+        return f"the network returns {type(scores).__name__}; {of}"
+    if wanted.fits(scores, 2):
+        return None
+    kind = "" if scores.is_floating_point() else f" of {scores.dtype}"
+    each = "one for each class (kwargs can set the number)" if wanted.task == CLASSIFICATION else wanted.task
+    return f"the network returns the shape {tuple(scores.shape)}{kind}; {of}, {each}"
 
 
 def _described(wanted: _Wanted) -> str:

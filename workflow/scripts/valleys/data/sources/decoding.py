@@ -15,32 +15,39 @@ from valleys.storage.state import require
 
 if TYPE_CHECKING:
     from PIL import Image
-from valleys.data.sources.base import in_order, pieces_of, progress, source_line
+from valleys.data.sources.base import in_order, logger, pieces_of, progress, source_line
 
 # Formats that PIL decodes itself: for others, as EPS, it starts a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MAX_PIXELS = 178_956_970  # of one image, before and after it is resized; PIL's own limit
 _TILE = (322, 323)  # TIFF's tags of a tile's width and height, and of the bytes of strips and tiles
 _STRIP_BYTES = (279, 325)
+_ORIENTATION = 274  # EXIF's tag: 1 is upright, 2 to 8 are turned or mirrored
 
 
-def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.ndarray:
-    """Decode one encoded image (bytes or a path) to uint8 (C, H, W).
+def _decode(
+    source: Any, where: str, size: int | None, grayscale: bool, upright: bool = False
+) -> tuple[np.ndarray, bool]:
+    """Decode one encoded image (bytes or a path) to uint8 (C, H, W); say whether its EXIF would turn it.
 
-    With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped.
+    With ``size`` the shorter side is resized to it (bilinear, antialiased) and the centre square cropped;
+    with ``upright`` it is turned before that.
     """
     require("PIL")
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     encoded = isinstance(source, bytes)
     length = len(source) if encoded else files.check_regular(source, wanted="remove it").stat().st_size
     try:
         with Image.open(io.BytesIO(source) if encoded else source, formats=_FORMATS) as opened:
             _check_size(opened, size, length)
-            image = opened
+            image, turned = opened, False
             deep = image.mode in ("I", "F") or image.mode.startswith("I;")
             if not deep:
                 image = image.convert("L" if grayscale else "RGB")
+                turned = _is_turned(opened)  # decoded: PIL has turned a TIFF itself by now
+                if turned and upright:
+                    image = ImageOps.exif_transpose(image)
     except Exception as error:  # PIL's decoders raise many types on damaged input
         reason = source_line(error)
         if isinstance(error, UnidentifiedImageError):
@@ -53,7 +60,15 @@ def _decode(source: Any, where: str, size: int | None, grayscale: bool) -> np.nd
     if size is not None:
         image = _square(image, size)
     pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if grayscale else pixels.transpose(2, 0, 1)
+    return pixels[None] if grayscale else pixels.transpose(2, 0, 1), turned
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether an image's EXIF says that it is not stored upright; one that cannot be read says nothing."""
+    try:
+        return image.getexif().get(_ORIENTATION) in range(2, 9)
+    except Exception:  # whatever PIL's parser raises: the pixels are sound
+        return False
 
 
 def _check_size(image: Image.Image, size: int | None, length: int) -> None:
@@ -95,14 +110,18 @@ def decoded_images(
 ) -> Iterator[np.ndarray]:
     """Decode ``total`` images, each given with its name in messages, and yield them some at a time.
 
-    All have the shape of the first. ``spec``: ``size``, ``grayscale`` and ``workers``, threads that decode.
+    All have the shape of the first. ``spec``: ``size``, ``grayscale``, ``upright`` if it is given, and
+    ``workers``, threads that decode.
     """
+    upright = spec.get("upright", False)
 
-    def decode(part: Sequence[tuple[Any, str]]) -> list[np.ndarray]:
-        return [_decode(source, where, spec["size"], spec["grayscale"]) for source, where in part]
+    def decode(part: Sequence[tuple[Any, str]]) -> list[tuple[np.ndarray, bool]]:
+        return [_decode(source, where, spec["size"], spec["grayscale"], upright) for source, where in part]
 
-    shape, first, done = None, "", 0
-    for part, images in in_order(decode, pieces_of(encoded), spec["workers"]):
+    shape, first, done, turned = None, "", 0, []
+    for part, found in in_order(decode, pieces_of(encoded), spec["workers"]):
+        images = [image for image, _ in found]
+        turned += [where for (_, is_turned), (_, where) in zip(found, part, strict=True) if is_turned]
         for image, (_, where) in zip(images, part, strict=True):
             if shape is None:
                 shape, first = image.shape, where
@@ -115,5 +134,11 @@ def decoded_images(
         done += len(images)
         progress(done, len(images), total, what)
         yield np.stack(images)
+    if turned and not upright:
+        logger.warning(
+            "%s: %d of %d images have an EXIF orientation, the first %s; it is not applied: set the option "
+            "'upright' to true to turn them",
+            *(what, len(turned), total, turned[0]),
+        )
     if done != total:  # the caller gives exactly `total`
         raise ValleysError(f"{what} gave {done} of the {total} images asked for; is it being written to?")

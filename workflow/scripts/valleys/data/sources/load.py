@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,8 @@ import torch
 
 from valleys.data import by_seed
 from valleys.data.cache import write_split
-from valleys.data.options import (
-    DATASET_OPTIONS,
-    before_seeds,
-    check_channels,
-    differs_by_seed,
-    validate_dataset,
-)
+from valleys.data.channels import check_channels, check_scale
+from valleys.data.options import DATASET_OPTIONS, before_seeds, differs_by_seed, validate_dataset
 from valleys.data.sources.base import Original, logger
 from valleys.data.sources.examples import classes_of
 from valleys.data.split import Split, channel_statistics, subset_indices
@@ -72,6 +67,7 @@ class _Chosen:
 
     labels: torch.Tensor
     shape: tuple[int, ...]
+    are_pixels: bool
     chunks: Iterator[torch.Tensor]
 
 
@@ -91,7 +87,7 @@ def _choose(
         chunks = (torch.from_numpy(np.ascontiguousarray(images)) for images in original.take(rows))
         first = next(chunks)  # for the shape
         labels, shape = torch.from_numpy(original.labels[rows]), (len(rows), *first.shape[1:])
-        chosen[part] = _Chosen(labels, shape, itertools.chain([first], chunks))
+        chosen[part] = _Chosen(labels, shape, first.dtype == torch.uint8, itertools.chain([first], chunks))
         logger.info("%s %s: %d images of shape %s", spec["source"], part, len(rows), shape[1:])
     train, test = chosen["train"], chosen["test"]
     if train.shape[1:] != test.shape[1:]:
@@ -104,7 +100,7 @@ def _choose(
         logger.warning("the training images kept show %d of the %d classes", present, classes)
     if task_of(spec) == "tokens":
         return train, test, classes, ((), ())
-    return train, test, classes, tuple(_given(name, spec, key, train.shape[1]) for key in ("mean", "std"))
+    return train, test, classes, tuple(_given(name, spec, key, train) for key in ("mean", "std"))
 
 
 def _name_of(spec: Mapping[str, Any]) -> str:
@@ -172,6 +168,7 @@ def write_source(
     paths: Sequence[str | Path],
     max_bytes: float = math.inf,
     workers: int = 1,
+    accept: Callable[[tuple[int, ...], int, str], None] | None = None,
 ) -> None:
     """Read the data set that ``spec`` describes and write its two splits; the images are never all in memory.
 
@@ -187,6 +184,9 @@ def write_source(
         Files of the train and the test split (``cache.write_split``).
     workers
         Threads that decode, for sources of encoded images.
+    accept
+        Called with the shape of one input, the classes and the task as soon as these are known, before
+        anything is written; it may raise.
 
     Raises
     ------
@@ -195,16 +195,20 @@ def write_source(
     """
     spec = before_seeds(validate_dataset(name, spec))
     train, test, classes, given = _choose(spec, name, max_bytes, workers)
+    if accept is not None:
+        accept(tuple(train.shape[1:]), classes, task_of(spec))
     for path, part in zip(paths, (train, test), strict=True):
         given = write_split(path, part.labels, part.chunks, part.shape, classes, given, task=task_of(spec))
         n, *shape = part.shape
         logger.info("%s: %d images of shape %s, %d classes", path, n, tuple(shape), classes)
 
 
-def _given(name: str, spec: Mapping[str, Any], key: str, channels: int) -> tuple[float, ...] | None:
+def _given(name: str, spec: Mapping[str, Any], key: str, train: _Chosen) -> tuple[float, ...] | None:
     """Return the channel statistics that an entry gives in place of those found, if it does."""
     values = spec.get(key)
     if values is None:
         return None
-    check_channels(name, key, values, channels)
+    check_channels(name, key, values, train.shape[1])
+    if train.are_pixels:
+        check_scale(name, key, values)
     return tuple(float(value) for value in values)
