@@ -89,21 +89,26 @@ stamp: $(STAMP)
 sizes: $(STAMP)
 	$(LIBRARY) $(BIN)/python -m valleys.costs.shipped $(sort $(wildcard config/*.yaml))
 
-# Into the venv that is there, so that what the user has installed beside stays. One whose python or pip does not start,
-# or that is of another release than $(PYTHON), is made anew. The stamp is there while all is whole: without it an
-# installation was interrupted, and what that may have left by halves is installed again.
-RELEASE := -c 'import sys; print(sys.version_info[:2])'
+# The stamp is made last. Without it a first installation was interrupted, and the next one starts over; so it does where
+# Python is another or cannot run pip. Else the environment may hold packages of the user's, which stay. When a later
+# installation was interrupted, files may be missing of packages that pip takes for installed: all are written again.
+WHICH := import sys; print(sys.implementation.name, *sys.version_info[:2])
+UNFINISHED := $(VENV)/.unfinished
 $(STAMP): requirements.txt requirements-torch.txt
-	@{ [ "$$($(BIN)/python $(RELEASE))" = "$$($(PYTHON) $(RELEASE))" ] && $(PIP) --version; } > /dev/null 2>&1 || \
-	  { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
-	@[ -e $@ ] || for about in $(VENV)/lib/python*/site-packages/*.dist-info; do \
-	  [ -e "$$about/RECORD" ] || rm -rf "$$about"; done
-	@[ -e $@ ] || again=--force-reinstall; rm -f $@; \
-	  $(PIP) install --quiet $$again --no-deps --require-hashes -r requirements.txt && \
-	  $(PIP) install --quiet $$again --no-deps -r requirements-torch.txt && \
-	  $(PIP) install --quiet -r requirements-torch.txt
-	@$(PIP) check || echo "These are not the versions that valleys is tested with; mend them if something fails."
+	@[ -e $@ ] && [ "$$($(BIN)/python -c '$(WHICH)')" = "$$($(PYTHON) -c '$(WHICH)')" ] && $(PIP) --version > /dev/null \
+	  || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@[ ! -e $(UNFINISHED) ] || { $(INSTALL) && $(AGAIN); }
+	@touch $(UNFINISHED)
+	$(INSTALL)
+	@$(PIP) check || { [ -e $@ ] && echo "warning: packages in $(VENV) that are not of the requirements do not fit them (see" \
+	  "above): upgrade or uninstall them, or remove $(VENV) to start over"; }
+	@rm -f $(UNFINISHED)
 	touch $@
+
+INSTALL = $(PIP) install --quiet --no-deps --require-hashes -r requirements.txt \
+	  && $(PIP) install --quiet -r requirements-torch.txt
+AGAIN = $(PIP) install --quiet --no-deps --ignore-installed --require-hashes -r requirements.txt \
+	  && $(PIP) install --quiet --no-deps --ignore-installed -r requirements-torch.txt
 
 # Resolves requirements.in anew. What belongs to one build of torch is left to that build (see requirements-torch.txt).
 lock:

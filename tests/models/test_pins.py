@@ -88,6 +88,7 @@ def copy(tmp_path):
     stub = tmp_path / "python"
     stub.write_text(
         "#!/bin/sh\n"
+        'if [ "$1" = -c ]; then echo cpython 3 11; exit 0; fi\n'
         'echo "$@" >> "$LOG"\n'
         'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$0" "$3/bin/pytest"; fi\n'
         'case "$*" in *"$FAIL_AT"*) [ -n "$FAIL_AT" ] && exit 1;; esac\n'
@@ -97,6 +98,36 @@ def copy(tmp_path):
     return tmp_path
 
 
+def installed(copy):
+    """What pip was asked to install, one after the other."""
+    lines = (copy / "log").read_text().splitlines()
+    return [line.split("install ")[1] for line in lines if "pip" in line and "install" in line]
+
+
+def own(copy):
+    """A package of the user's in the environment."""
+    return copy / ".venv" / "timm"
+
+
+def change_locks(copy):
+    """Make the lock files newer than the environment."""
+    stamp = (copy / ".venv" / ".installed").stat().st_mtime
+    for lock in LOCKS:
+        os.utime(copy / lock, (stamp + 5, stamp + 5))
+
+
+def finished(copy):
+    """Whether the next make has nothing to install."""
+    for lock in LOCKS:
+        os.utime(copy / lock, (1, 1))
+    before = installed(copy)
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    return installed(copy) == before
+
+
+BOTH = ["--quiet --no-deps --require-hashes -r requirements.txt", "--quiet -r requirements-torch.txt"]
+
+
 def test_the_commands_of_the_readme_install_the_locks(copy):
     readme = (ROOT / "README.md").read_text()
     assert "\nmake run " in readme
@@ -104,17 +135,16 @@ def test_the_commands_of_the_readme_install_the_locks(copy):
     rules = (ROOT / "Makefile").read_text()
     assert re.search(r"^run: \$\(STAMP\)", rules, re.M)
     assert make(copy, "test", python=copy / "python").returncode == 0
-    asked = [line for line in (copy / "log").read_text().splitlines() if "pip" in line and "install" in line]
-    assert [line.split("install ")[1] for line in asked] == [
-        "--quiet --no-deps --require-hashes -r requirements.txt",
-        "--quiet -r requirements-torch.txt",
-    ]
+    assert installed(copy) == BOTH
     assert make(copy, "test", python=copy / "python").returncode == 0  # and once only
-    assert (copy / "log").read_text().count("install") == 2
+    assert installed(copy) == BOTH
 
 
-@pytest.mark.parametrize("step", ["--require-hashes", "requirements-torch", "check", "-m venv"])
-def test_an_interrupted_installation_starts_over(copy, monkeypatch, step):
+STEPS = ["--require-hashes", "requirements-torch", " check", "-m venv"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_first_installation_that_was_interrupted_starts_over(copy, monkeypatch, step):
     monkeypatch.setenv("FAIL_AT", step)
     assert make(copy, "test", python=copy / "python").returncode != 0
     assert not (copy / ".venv" / ".installed").exists()
@@ -122,19 +152,73 @@ def test_an_interrupted_installation_starts_over(copy, monkeypatch, step):
     (copy / ".venv" / "half").write_text("left by the first")
     monkeypatch.delenv("FAIL_AT")
     assert make(copy, "test", python=copy / "python").returncode == 0
-    assert (copy / ".venv" / ".installed").exists()
     assert not (copy / ".venv" / "half").exists()
+    assert finished(copy)
 
 
-def test_a_changed_lock_installs_anew(copy):
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_changed_lock_is_installed_and_keeps_the_users_packages(copy, lock):
     assert make(copy, "test", python=copy / "python").returncode == 0
-    for lock in LOCKS:
-        before = (copy / "log").read_text().count("install")
-        stamp = (copy / ".venv" / ".installed").stat().st_mtime
-        os.utime(copy / lock, (stamp + 5, stamp + 5))
+    own(copy).write_text("of the user's")
+    stamp = (copy / ".venv" / ".installed").stat().st_mtime
+    os.utime(copy / lock, (stamp + 5, stamp + 5))
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    assert installed(copy) == 2 * BOTH
+    assert own(copy).exists()
+    assert finished(copy)
+
+
+@pytest.mark.parametrize("step", STEPS[:2])
+def test_a_later_installation_that_was_interrupted_is_done_again_in_full(copy, monkeypatch, step):
+    """pip takes a package for installed that lacks files, so each is written again, over what is there."""
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    own(copy).write_text("of the user's")
+    change_locks(copy)
+    monkeypatch.setenv("FAIL_AT", step)
+    assert make(copy, "test", python=copy / "python").returncode != 0
+    assert make(copy, "test", python=copy / "python").returncode != 0
+    monkeypatch.delenv("FAIL_AT")
+    before = len(installed(copy))
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    again = [line.replace("--no-deps", "--no-deps --ignore-installed") for line in BOTH[:1]]
+    again += ["--quiet --no-deps --ignore-installed -r requirements-torch.txt"]
+    assert installed(copy)[before:] == [*BOTH, *again, *BOTH]
+    assert own(copy).exists()
+    assert finished(copy)
+    change_locks(copy)
+    before = len(installed(copy))
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    assert installed(copy)[before:] == BOTH
+
+
+def test_another_python_or_a_broken_environment_starts_over(copy, monkeypatch):
+    for break_it in (
+        lambda: (copy / ".venv" / "bin" / "python").unlink(),
+        lambda: (copy / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n"),
+        lambda: (copy / ".venv" / "bin" / "python").write_text("#!/bin/sh\necho cpython 3 10\n"),
+        lambda: (copy / ".venv" / "bin" / "python").write_text(  # without pip
+            '#!/bin/sh\n[ "$1" = -c ] && echo cpython 3 11 || exit 1\n'
+        ),
+    ):
         assert make(copy, "test", python=copy / "python").returncode == 0
-        assert (copy / "log").read_text().count("install") > before
-        os.utime(copy / lock, (stamp - 5, stamp - 5))
+        own(copy).write_text("of the user's")
+        change_locks(copy)
+        break_it()
+        assert make(copy, "test", python=copy / "python").returncode == 0
+        assert not own(copy).exists()
+        for lock in LOCKS:
+            os.utime(copy / lock, (1, 1))
+
+
+def test_packages_of_the_users_that_do_not_fit_are_told_and_stop_nothing(copy, monkeypatch):
+    """In a new environment it is the lock that does not fit (see above)."""
+    assert make(copy, "test", python=copy / "python").returncode == 0
+    change_locks(copy)
+    monkeypatch.setenv("FAIL_AT", " check")
+    done = make(copy, "test", python=copy / "python")
+    assert done.returncode == 0
+    assert "warning: packages in .venv that are not of the requirements do not fit them" in done.stdout
+    assert finished(copy)
 
 
 @pytest.mark.parametrize("given", [None, "", "mine", "/a/b:c d"])
