@@ -33,8 +33,8 @@ class Table:
     claims
         Whether claims are judged from it.
     asked
-        Key of the config, or of an entry of its grid, without which there is no such table; "" where there is
-        one of every config.
+        Key of the config, or of an entry of its grid, without which (or with which false) there is no such
+        table; "" where there is one of every config.
     """
 
     name: str
@@ -95,13 +95,13 @@ TABLES = {
         Table("planes", per="plane", blocks=("bn_refresh",)),
         Table("plane_points", per="plane"),
         Table("sensitivity", blocks=_JUDGED),
-        Table("toy_2d", claims=True),
-        Table("toy_2d_curves"),
-        Table("toy_2d_surface"),
-        Table("toy_2d_angles"),
-        Table("toy_2d_scans", claims=True),
-        Table("theory_average", claims=True),
-        Table("theory_gain", claims=True),
+        Table("toy_2d", claims=True, asked="simulations"),
+        Table("toy_2d_curves", asked="simulations"),
+        Table("toy_2d_surface", asked="simulations"),
+        Table("toy_2d_angles", asked="simulations"),
+        Table("toy_2d_scans", claims=True, asked="simulations"),
+        Table("theory_average", claims=True, asked="simulations"),
+        Table("theory_gain", claims=True, asked="simulations"),
     )
 }
 """By name, in the order of the report; those of studies come after them, ``claims`` and ``verdicts`` last."""
