@@ -3,7 +3,7 @@
 import pytest
 from claim_tables import EMPTY, average, gain, scans, toy
 from valleys.claims import CLAIMS, Settings, judge, judge_twelve
-from valleys.claims.verdicts import LEFT_OUT
+from valleys.results.measures import LEFT_OUT
 
 
 def row(number, p_for, p_against, verdict="inconclusive", decides=True, **more):

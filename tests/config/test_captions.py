@@ -46,7 +46,8 @@ def test_numbers_in_captions_are_those_of_the_code():
 def test_the_page_has_the_same_caption(figure_data):
     for name in ("training", "line-swa-descent", "toy-angles"):
         said = figures.caption(name, figure_data, SPEC)
-        assert said.startswith(" ".join(captions.of_figure(name).split("\n\n")[0].split()))
+        first, _, _ = captions.path(name).read_text(encoding="utf-8").partition("\n\n")
+        assert said.startswith(" ".join(first.split()))
 
 
 def test_figures_of_networks_and_of_simulations_stand_apart():

@@ -9,9 +9,9 @@ from conftest import fill_defaults, load_config
 from figure_tables import make_rows, through_parquet
 from report_rows import HOSTILE, claim, verdict
 from valleys import figures
-from valleys.claims.verdicts import LEFT_OUT
 from valleys.report import rulegraph
 from valleys.report.page import FIRST_CLAIMS, figure_spec, render
+from valleys.results.measures import LEFT_OUT
 from valleys.storage import tables
 
 pytestmark = pytest.mark.skipif(

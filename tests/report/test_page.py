@@ -16,10 +16,10 @@ from figure_tables import NAMES, make_rows, through_parquet
 from report_rows import HOSTILE, claim, verdict
 from study_tables import table, variants
 from valleys import figures
-from valleys.claims.verdicts import LEFT_OUT
 from valleys.config import captions
 from valleys.report import html_tables, rulegraph, sections
 from valleys.report.page import SCRIPT, figure_spec, render
+from valleys.results.measures import LEFT_OUT
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
@@ -234,7 +234,7 @@ def test_twelve_verdicts_come_first(page):
     words = Page(top).words()
     assert top.count('<tr class="verdict"') == 12
     assert words.startswith("Claims 11 supported 1 not decidable")
-    assert "1 not decidable Statement 1 No effect to tell of no figure" in words
+    assert "1 not decidable Statement 1 No data of this size could decide it no figure" in words
     assert "2 supported Statement 2 +0.25 [+0.125, +0.375] nats, n = 12, adjusted p 0.012 Figure 2" in words
     assert '<span class="badge not-decidable">not decidable</span>' in top
     assert re.findall(r'<a href="#([^"]*)">Statement', top) == [f"claim-{n}" for n in range(1, 13)]

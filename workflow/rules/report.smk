@@ -77,13 +77,13 @@ rule claims:
         table=report(
             f"{ROOT}/tables/claims.parquet",
             caption="../report/claims.rst",
-            category="Report",
+            category="Claims",
             labels={"result": "All rows that were judged", "file": "claims.parquet"},
         ),
         verdicts=report(
             f"{ROOT}/tables/verdicts.parquet",
             caption="../report/verdicts.rst",
-            category="Report",
+            category="Claims",
             labels={"result": "Verdicts on the twelve claims", "file": "verdicts.parquet"},
         ),
     log:
@@ -127,9 +127,9 @@ rule figures:
         runtime=lambda w, attempt: costs.runtime("figures", w, attempt),
     params:
         spec=lambda w: params_of.figure(w.figure),
-        # For Snakemake's report, whose captions know no wildcard. As it names the output, Snakemake takes it to
-        # follow from that, and draws nothing again when a caption's words change.
-        caption=lambda w, output: captions.of_figure(w.figure),
+        # For Snakemake's report, whose captions know no wildcard (figure.rst reads this file). As it names the
+        # output, Snakemake takes it to follow from that: it is no reason to draw a figure again.
+        caption=lambda w, output: captions.path(w.figure),
     script:
         "../scripts/figures.py"
 
@@ -142,7 +142,7 @@ rule report:
         report(
             f"{ROOT}/report.html",
             caption="../report/report.rst",
-            category="Report",
+            category="Claims",
             labels={"result": "All on one page", "file": "report.html"},
         ),
     log:

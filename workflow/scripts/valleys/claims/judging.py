@@ -36,7 +36,6 @@ from valleys.claims import (
 )
 from valleys.claims.rows import Row
 from valleys.claims.settings import Settings
-from valleys.claims.verdicts import LEFT_OUT
 from valleys.config.catalogue import TABLES
 from valleys.results import measures
 
@@ -114,7 +113,7 @@ def verdicts_as_text(verdicts: pd.DataFrame) -> str:
         [
             row.number,
             row.verdict,
-            f"{row.statement}: {LEFT_OUT}" if LEFT_OUT in row.note else row.statement,
+            f"{row.statement}: {measures.LEFT_OUT}" if measures.LEFT_OUT in row.note else row.statement,
             row.effect or "-",
             row.n,
             "-" if pd.isna(row.p_adjusted) else f"{row.p_adjusted:.2g}",

@@ -24,6 +24,7 @@ import pandas as pd
 
 from valleys.claims.rules import INCONCLUSIVE, NOT_DECIDABLE, REFUTED, SUPPORTED
 from valleys.results import inference, stats
+from valleys.results.measures import LEFT_OUT
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,6 @@ class Claim:
     rule: str
     any_row: bool = False
     simulated: bool = False
-
-
-LEFT_OUT = "the simulations that this claim also rests on were left out (simulations: false)"
-"""Note on a claim of a run without simulations: the rows of networks decide it alone."""
 
 
 CLAIMS = (

@@ -8,6 +8,9 @@ Imported by the Snakefile, so nothing here imports matplotlib.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from valleys.config.catalogue import FIGURES, TABLES, find_figure
 from valleys.errors import ValleysError
 from valleys.storage import schemas
@@ -21,9 +24,9 @@ def text(kind: str) -> str:
     return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def of_figure(figure: str) -> str:
-    """Return the caption of a figure by its name, as it stands in its file."""
-    return schemas.caption(f"{kind_of(figure)[0]}.rst").read_text(encoding="utf-8").strip()
+def path(figure: str) -> Path:
+    """Return the file with the caption of a figure by its name, as it is found from where we are."""
+    return Path(os.path.relpath(schemas.caption(f"{kind_of(figure)[0]}.rst")))
 
 
 def category(figure: str) -> str:

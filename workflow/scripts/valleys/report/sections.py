@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from valleys import figures
-from valleys.claims.verdicts import LEFT_OUT
 from valleys.config import captions, catalogue
 from valleys.report import pictures
 from valleys.report.html_tables import DASH, Frames, number_text, p_value_cell, size_text, value_cell
@@ -83,7 +80,7 @@ def _section(
     own: Sequence[Mapping[str, Any]],
     drawn: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return one section: the claim's figure first, then what else there is, networks and simulations apart."""
+    """Return one section: the claim's figure first, then the others, networks and simulations apart."""
     by_name = {figure["name"]: figure for figure in drawn if figure["drawn"]}
     wanted = [by_name[name] for name in FIRST.get(number, ()) if name in by_name]
     main = next(iter([*wanted, *(figure for figure in own if figure["drawn"])]), None) if number else None
@@ -121,7 +118,7 @@ def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
         "look": look(row["verdict"]),
         "p": p_value_cell(row["p_adjusted"]),
         "short": row["effect"].rpartition(" (")[0] or row["effect"],
-        "left_out": LEFT_OUT in row["note"],
+        "left_out": measures.LEFT_OUT in row["note"],
     }
 
 
