@@ -269,6 +269,13 @@ def test_networks_come_before_claims_and_simulations_last(page, frames):
     assert set(re.findall(r'data-name="([^"]*)"', after)) == set(filter(captions.is_simulated, names))
 
 
+def test_a_claim_s_effect_is_short_with_a_true_minus_sign(frames, config):
+    row = verdict(1, effect="-0.5 [-0.75, -2.5e-08] log ratio (a-1, digits/mlp)")
+    page = render(frames | {"verdicts": pd.DataFrame([row])}, {}, config, {})
+    assert "−0.5 [−0.75, −2.5e−08] log ratio, n = 12, adjusted p 0.012" in Page(page).words()
+    assert "-0.5 [-0.75, -2.5e-08] log ratio (a-1, digits/mlp), n = 12" in Page(page).words()
+
+
 def test_marks_of_a_network_are_those_of_the_rows_that_decide(frames):
     scope = "digits/mlp/quick"
     rows = [claim(number=1, scope=f"{scope}/p{i}", verdict=v) for i, v in enumerate(sections.VERDICTS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -117,7 +118,8 @@ def _verdict(row: Mapping[str, Any]) -> dict[str, Any]:
         **row,
         "look": look(row["verdict"]),
         "p": p_value_cell(row["p_adjusted"]),
-        "short": row["effect"].rpartition(" (")[0] or row["effect"],
+        # Without the name of the row, which stands in the claim's section; with true minus signs.
+        "short": re.sub(r"-(?=\d)", "−", row["effect"].rpartition(" (")[0] or row["effect"]),
         "left_out": measures.LEFT_OUT in row["note"],
     }
 
