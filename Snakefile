@@ -17,6 +17,10 @@ if not workflow.overwrite_configfiles:
 container: "valleys.sif"
 
 
+# The first page of Snakemake's own report.
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/inputs.smk"

@@ -15,6 +15,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 #: Checks, reports progress, or says where to read and write: no part in results.
 NO_PART = ("errors", "lazy", "execution", "cli", "config.")
 PART = ("config.studies",)  # of what is above
+#: Files that a stage reads beside its code: the page's template, style, script and captions.
+BESIDE = {"report": "../report"}
 
 
 class Module:
@@ -177,4 +179,6 @@ def reached(stage, scripts=SCRIPTS, modules=None):
 def stage_hash(stage, scripts=SCRIPTS, modules=None):
     """A hash of the code of all definitions that a stage uses."""
     code = Reached(modules or library(scripts), scripts / f"{stage}.py")
-    return hashlib.sha256("\n".join([code.script, *sorted(code.found.values())]).encode()).hexdigest()[:16]
+    beside = sorted((scripts / BESIDE[stage]).glob("*")) if stage in BESIDE else []
+    texts = [code.script, *sorted(code.found.values()), *(path.read_text("utf-8") for path in beside)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]

@@ -53,18 +53,18 @@ def installed(tmp_path_factory):
 def test_the_installed_package_has_its_schemas_types_and_version(installed, tmp_path):
     code = """
 import importlib.metadata, pathlib, valleys
-from valleys.config import schema
+from valleys.config import captions, schema
 from valleys.storage import tables
 print(valleys.__file__)
 print(importlib.metadata.version("valleys"), valleys.__version__)
 print(len(tables.declared()) > 10, schema.SCHEMA_FILE.is_file())
-print((pathlib.Path(valleys.__file__).parent / "py.typed").is_file())
+print((pathlib.Path(valleys.__file__).parent / "py.typed").is_file(), bool(captions.text("curves")))
 """
     done = run(code, tmp_path, installed)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith(str(installed))
-    assert lines[1:] == [f"{valleys.__version__} {valleys.__version__}", "True True", "True"]
+    assert lines[1:] == [f"{valleys.__version__} {valleys.__version__}", "True True", "True True"]
 
 
 def test_the_installed_package_has_every_module(installed):

@@ -1,7 +1,9 @@
 """The twelve verdicts: which rows decide, how they are joined, and the adjustment over all of them."""
 
 import pytest
-from valleys.claims import CLAIMS, judge_twelve
+from claim_tables import EMPTY, average, gain, scans, toy
+from valleys.claims import CLAIMS, Settings, judge, judge_twelve
+from valleys.results.measures import LEFT_OUT
 
 
 def row(number, p_for, p_against, verdict="inconclusive", decides=True, **more):
@@ -24,6 +26,30 @@ def test_a_run_without_rows_decides_nothing():
     for found in judge_twelve([], 0.05):
         assert found["verdict"] == "not decidable"
         assert found["note"] == "nothing in this run decides it"
+
+
+def test_claims_that_rest_on_simulations_say_when_these_are_left_out():
+    rows = [row(6, 0.001, 1.0), row(8, 0.001, 1.0)]
+    for found in judge_twelve(rows, 0.05, simulations=False):
+        assert (LEFT_OUT in found["note"]) == (found["number"] in (3, 6, 7))
+        assert found["verdict"] == ("supported" if found["number"] in (6, 8) else "not decidable")
+    assert not any(LEFT_OUT in found["note"] for found in judge_twelve(rows, 0.05))
+
+
+def test_which_claims_rest_on_simulations():
+    rows = judge(with_simulations(), Settings())
+    decided = {one["number"] for one in rows if one["decides"]}
+    assert decided == {one.number for one in CLAIMS if one.simulated}
+    assert judge({name: table for name, table in EMPTY.items() if name not in SIMULATED}, Settings()) == []
+
+
+SIMULATED = ("toy_2d", "toy_2d_scans", "theory_average", "theory_gain")
+
+
+def with_simulations():
+    """Tables of a run with simulations and nothing else."""
+    made = (toy("asymmetric"), scans(True), average((4, 1.0, 0.5, -0.1)), gain((4, 0.5, 0.1, 0.05)))
+    return EMPTY | dict(zip(SIMULATED, made, strict=True))
 
 
 def test_rows_that_stand_beside_have_no_part():

@@ -30,7 +30,8 @@ def test_a_figure_is_of_tables_a_target_and_a_section_that_there_are(name):
     assert set(figure.tables) <= set(TABLES)
     assert figure.target in TARGETS or figure.part == "study"
     assert figure.claim in range(1, 13) or figure.part in ("line", "plane", "study")
-    assert ("{}" in figures.KINDS[name].title) == bool(figure.part)
+    assert ("{}" in figure.title) == bool(figure.part)
+    assert figure.subject
 
 
 def test_no_figure_is_left_out():

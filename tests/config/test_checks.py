@@ -109,6 +109,7 @@ MISTAKES = {
     "toy scan of an even number": ("toy_2d.points", 20, ["toy_2d.points: 20", "must be odd"]),
     "toy scan too coarse": ("toy_2d.points", 3, ["toy_2d.points", "3", "5"]),
     "no angle": ("toy_2d.angles", 0, ["toy_2d.angles", "0"]),
+    "a switch that is none": ("simulations", "none", ["config: simulations: 'none'", "one neuron"]),
     "no rise": ("toy_2d.rises", [0], ["toy_2d.rises.0", "0"]),
     "steps too long for a valley": ("theory.rates", [0.1, 0.5], ["theory.rates", "0.5", "below 0.5"]),
     "steep side that is flat": ("theory.ratios", [0.5], ["theory.ratios.0", "0.5"]),

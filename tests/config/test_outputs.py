@@ -1,8 +1,10 @@
 """Tables, figures and targets of an experiment, and the files that tables are stacked from."""
 
+import pytest
 from config_changes import PATH, STUDY, experiment, lined, study
 from valleys.config import outputs
 from valleys.config.params import Params
+from valleys.errors import ValleysError
 
 SOUGHT = {"kind": "searched", "points": 21}
 
@@ -40,6 +42,20 @@ def test_parts_and_figures_name_tables_that_are_declared():
     assert "curves-uniform" in outputs.figures(found)
     for figure in outputs.figures(found):
         assert set(outputs.figure_tables(found)[figure]) <= set(tables.declared())
+
+
+def test_simulations_may_be_left_out():
+    whole, without = experiment(), experiment(("simulations", False))
+    gone = {f"toy_2d{part}" for part in ("", "_curves", "_surface", "_angles", "_scans")}
+    gone |= {"theory_average", "theory_gain"}
+    assert set(outputs.tables(whole)) - set(outputs.tables(without)) == gone
+    assert set(outputs.claim_tables(whole)) - set(outputs.claim_tables(without)) <= gone
+    drawn = {"toy-surface", "toy-curves", "toy-angles", "theory-average", "theory-gain"}
+    assert set(outputs.figures(whole)) - set(outputs.figures(without)) == drawn
+    for target in ("toy", "theory"):
+        with pytest.raises(ValleysError, match=f"target {target} is left out .* simulations: false"):
+            outputs.of_target(without, target)
+    assert outputs.of_target(without, "gain") == outputs.of_target(whole, "gain")
 
 
 def test_probes_of_kind_sign_have_one_figure_together():

@@ -216,6 +216,10 @@ FIGURES |= {f"figure plane-{name}" for name in ("solutions", "iterates", "direct
 FIGURES |= {"figure theory-average", "figure theory-gain", "figure theory-measured", "figure sensitivity"}
 
 
+SIMULATED = {f"figure {name}" for name in ("toy-surface", "toy-curves", "toy-angles")}
+SIMULATED |= {"figure theory-average", "figure theory-gain"}
+
+
 RUN = "mlp/quick/0"
 
 
@@ -310,6 +314,8 @@ CHANGES = {
     "alpha": ("claims.alpha", 0.01, {"claims"}),
     "toy": ("toy_2d.n_draws", 6, {"toy_2d"}),
     "theory": ("theory.chains", 1001, {"simulate_theory"}),
+    "simulations, as by default": ("simulations", True, set()),
+    "no simulations": ("simulations", False, {"claims", "report"} | SIMULATED),
     "jobs": ("execution.probe_jobs", "separate", set()),
     "iterates kept": ("execution.keep", "none", set()),
     "where images are": ("execution.resident_mb", 0, set()),
@@ -513,6 +519,12 @@ def test_results_leave_out_style_and_execution():
     one = Params(experiment(("figures.dpi", 77), ("execution.device", "cpu"))).results()
     assert one == Params(experiment()).results()
     assert Params(experiment(("toy_2d.seed", 5))).results() != one
+
+
+def test_a_run_with_simulations_names_the_switch_nowhere():
+    """Runs that were finished before there was one have nothing to do."""
+    assert "simulations" not in Params(experiment()).results()
+    assert Params(experiment(("simulations", False))).results()["simulations"] is False
 
 
 def test_provenance_of_a_table_is_what_decides_it():

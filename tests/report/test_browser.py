@@ -1,6 +1,5 @@
 """The report in a real browser: it complains of nothing, asks for nothing, and its controls work."""
 
-import base64
 import re
 
 import pandas as pd
@@ -8,10 +7,11 @@ import pytest
 from browser import CHROMIUM, browser
 from conftest import fill_defaults, load_config
 from figure_tables import make_rows, through_parquet
-from report_rows import HOSTILE, claim
+from report_rows import HOSTILE, claim, verdict
 from valleys import figures
 from valleys.report import rulegraph
 from valleys.report.page import FIRST_CLAIMS, figure_spec, render
+from valleys.results.measures import LEFT_OUT
 from valleys.storage import tables
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +28,16 @@ CLAIMS = [
     )
     for i in range(60)
 ]  # fmt: skip
+# As long as those of the paper, with notes on three that their simulations were left out.
+TWELVE = [
+    verdict(
+        n,
+        statement=f"statement {n} " + "a bias to the flat side gains more than in a symmetric valley",
+        effect="+0.00331 [+0.00192, +0.00469] log ratio per share (a_claim, all settings/searched)",
+        note=LEFT_OUT if n in (3, 6, 7) else "",
+    )
+    for n in range(1, 13)
+]
 EVIL = f"{HOSTILE}<img src=x onerror=alert(1)>\"'</style></script>&amp;"
 
 
@@ -37,19 +47,21 @@ def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     config = fill_defaults(load_config("config/smoke.yaml"))
     config = {k: v for k, v in config.items() if k not in ("figures", "execution")}
-    rows = make_rows() | {"claims": CLAIMS}
+    rows = make_rows() | {"claims": CLAIMS, "verdicts": TWELVE}
     frames = through_parquet(folder, rows)
     spec = figure_spec(config)
-    pictures = {}
+    pictures, pngs = {}, {}
     for name in NAMES:
         figures.save(figures.draw(name, frames, spec), folder / "f.png", folder / "f.svg", {})
         pictures[name] = (folder / "f.svg").read_text(encoding="utf-8")
+        pngs[name] = (folder / "f.png").read_bytes()
+    (folder / "shift.svg").write_text(pictures["shift"], encoding="utf-8")
     parquet = {}
     for name in ("claims", "training"):
         tables.write(folder / "t.parquet", name, rows[name])
         parquet[name] = (folder / "t.parquet").read_bytes()
     graph = rulegraph.RuleGraph({"train": 2, "report": 1}, [("train", "report")], {"train": 0, "report": 1})
-    page = render(frames, pictures, config, tables.versions(), parquet=parquet, graph=graph)
+    page = render(frames, pictures, config, tables.versions(), parquet=parquet, graph=graph, pngs=pngs)
     (folder / "report.html").write_text(page, encoding="utf-8")
     with browser() as opened:
         opened.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder / "saved"))
@@ -212,12 +224,11 @@ def test_zoom(page):
 def test_downloads(page, shown):
     folder = shown[1]
     svg = saved(page, folder, "document.querySelector('[data-name=shift] .svg').click()", "shift.svg")
-    source = page.run("document.querySelector('[data-name=shift] img').src")
-    assert svg == base64.b64decode(source.split(",", 1)[1])
+    assert svg == (folder / "shift.svg").read_bytes()
     png = saved(page, folder, "document.querySelector('[data-name=shift] .png').click()", "shift.png")
     assert png.startswith(b"\x89PNG")
-    natural = page.run("document.querySelector('[data-name=shift] img').naturalWidth")
-    assert int.from_bytes(png[16:20], "big") == pytest.approx(natural * 300 / 96, abs=1)
+    width = page.run("Number(document.querySelector('[data-name=shift] img').getAttribute('width'))")
+    assert int.from_bytes(png[16:20], "big") == pytest.approx(width * 300 / 96, abs=2)
     click = "document.querySelector('a[download=\"{}\"]').click()"
     parquet = saved(page, folder, click.format("claims.parquet"), "claims.parquet")
     (folder / "again.parquet").write_bytes(parquet)
@@ -228,6 +239,50 @@ def test_downloads(page, shown):
     saved(page, folder, "document.querySelector('[data-csv-of]').click()", "solutions.csv")
     shown_rows = rows_of(page, "#summary-1", range(13))
     assert pd.read_csv(folder / "saved" / "solutions.csv", dtype=str).to_numpy().tolist() == shown_rows
+
+
+def test_the_first_screen_has_the_twelve_claims_and_the_second_a_figure(page):
+    assert page.run("document.querySelectorAll('#twelve tbody tr').length") == 12
+    bottom = "document.querySelector('#twelve tbody tr:last-child').getBoundingClientRect().bottom"
+    assert page.run(bottom) <= 800
+    top = page.run("document.querySelector('figure img').getBoundingClientRect().top")
+    assert 800 < top < 1600 - 100
+    # A click on a claim's figure shows it.
+    page.run("document.querySelector('#twelve a[href^=\"#figure\"]').click()")
+    page.until("Math.abs(document.querySelector(location.hash).getBoundingClientRect().top) < 100")
+
+
+@pytest.mark.parametrize("width", [320, 400])
+def test_nothing_is_cut_off_on_a_small_screen(page, width):
+    page.size(width, 800, mobile=True)
+    page.run("document.querySelectorAll('details.beside').forEach(d => { d.open = true })")
+    # All but previews of tables and the config, which are folded and scroll.
+    wide = page.run(
+        "[...document.querySelectorAll('main *')].filter(e => e.checkVisibility()"
+        " && !e.closest('.unseen, thead, .preview, pre, dialog')"
+        " && e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML)"
+    )
+    assert wide == []
+    inner = page.run(
+        "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility() && !e.closest('.preview')"
+        " && e.scrollWidth > e.clientWidth + 1).map(e => e.ariaLabel)"
+    )
+    assert inner == []
+
+
+def test_a_figure_is_opened_large_enough_to_read(page):
+    page.size(400, 800, mobile=True)
+    page.run("document.querySelector('figure img').click()")
+    page.until("document.querySelector('.zoom img').style.width")
+    assert page.run("document.querySelector('.zoom img').getBoundingClientRect().width") >= 500
+    assert page.run("document.querySelector('.zoom img').src.startsWith('data:image/svg+xml')")
+
+
+def test_a_link_to_a_row_opens_what_it_is_folded_in(page):
+    folded = "document.querySelector('details.beside')"
+    assert not page.run(f"{folded}.open")
+    page.run(f"location.hash = {folded}.querySelector('section').id")
+    page.until(f"{folded}.open")
 
 
 def test_light_and_dark(page, shown):

@@ -14,9 +14,12 @@ import yaml
 from conftest import fill_defaults, load_config
 from figure_tables import NAMES, make_rows, through_parquet
 from report_rows import HOSTILE, claim, verdict
+from study_tables import table, variants
 from valleys import figures
-from valleys.report import html_tables, rulegraph
+from valleys.config import captions
+from valleys.report import html_tables, rulegraph, sections
 from valleys.report.page import SCRIPT, figure_spec, render
+from valleys.results.measures import LEFT_OUT
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
 
@@ -107,7 +110,7 @@ def test_is_whole(page):
     assert parsed.tags[0][0] == "html"
     ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a"]
+    links = [attrs["href"] for tag, attrs in parsed.tags if tag == "a" and "download" not in attrs]
     assert {link.removeprefix("#") for link in links} <= set(ids)
 
 
@@ -143,11 +146,11 @@ def test_pictures_are_embedded_in_order(page, pictures):
     assert sorted(found) == sorted(pictures.values())
     numbers = [int(n) for n in re.findall(r'<figure id="figure-(\d+)"', page)]
     assert numbers == list(range(1, len(pictures) + 1))
-    # By claim, as they come within one.
+    # Those of networks by claim, the claim's own figure first; then those of simulations.
     at = {name: found.index(svg) for name, svg in pictures.items()}
-    assert at["toy-curves"] < at["theory-average"] < at["shift"] < at["line-swa-descent"]
-    assert at["prevalence"] < at["toy-curves"]
-    assert at["plane-solutions"] > at["line-swa-descent"]
+    order = ("training", "prevalence", "curves-uniform", "theory-measured", "shift", "line-swa-descent")
+    order += ("plane-solutions", "toy-angles", "toy-surface", "theory-average", "theory-gain")
+    assert [name for name in sorted(at, key=at.get) if name in order] == [n for n in order if n in at]
     assert {(image["width"], image["height"]) for image in images} == {("672", "336")}
     assert all(image["alt"] for image in images)
 
@@ -183,8 +186,6 @@ STUDIES = {"decay": [0, 0.5], "other": [0.25, 0]}
 
 
 def test_studies_have_meanings_and_captions(frames, config, pictures):
-    from study_tables import table, variants
-
     parts = {name: variants([({"recipe.weight_decay": v}, 1.0) for v in STUDIES[name]]) for name in STUDIES}
     more = {name: table(rows).drop(columns="study") for name, rows in parts.items()}
     kinds = dict.fromkeys(more, "study") | {"decay_lines": "interpolation"}
@@ -202,7 +203,7 @@ def test_studies_have_meanings_and_captions(frames, config, pictures):
 
 
 def test_claims(page):
-    body = page[page.index('<h2 id="claim-1">') : page.index('<h2 id="all">')]
+    body = page[page.index('<h2 id="claim-1">') : page.index('<h2 id="simulations">')]
     words = Page(body).words()
     assert body.count('<tr class="verdict') == len(CLAIMS)
     for row in CLAIMS:
@@ -218,7 +219,9 @@ def test_claims(page):
     )  # which decides first
     assert words.count("exact sign test") == 2  # said once for a claim, whatever the number of cells
     rows = page[page.index('<h2 id="all">') : page.index('<h2 id="tables">')]
-    assert "1 supported 1 refuted 1 inconclusive" in Page(rows).words()
+    assert (
+        "Verdict supported refuted inconclusive Order" in Page(rows).words()
+    )  # claims are counted, not rows
     assert rows.count('<tr class="verdict"') == len(CLAIMS)
     assert (
         "refuted Swa is above descent digits/cnn/quick −0.5 nats −0.75 to −0.25 6 0.031 8"
@@ -227,23 +230,105 @@ def test_claims(page):
 
 
 def test_twelve_verdicts_come_first(page):
-    top = page[page.index('<h2 id="claims">') : page.index('<h2 id="claim-1">')]
+    top = page[page.index('<h2 id="claims"') : page.index('<h2 id="networks">')]
     words = Page(top).words()
     assert top.count('<tr class="verdict"') == 12
-    assert "1 not decidable Statement 1 rule rule 1 – 0 –" in words
-    assert "2 supported Statement 2 rule rule 2 +0.25 [+0.125, +0.375] nats 12 0.012" in words
+    assert words.startswith("Claims 11 supported 1 not decidable")
+    assert "1 not decidable Statement 1 No data of this size could decide it no figure" in words
+    assert "2 supported Statement 2 +0.25 [+0.125, +0.375] nats, n = 12, adjusted p 0.012 Figure 2" in words
     assert '<span class="badge not-decidable">not decidable</span>' in top
     assert re.findall(r'<a href="#([^"]*)">Statement', top) == [f"claim-{n}" for n in range(1, 13)]
-    parts = ("claims", *(f"claim-{n}" for n in range(1, 13)), "other", "all", "tables", "rules", "config")
-    order = [page.index(f'<h2 id="{part}">') for part in parts]
+    parts = ("networks", "about", *(f"claim-{n}" for n in range(1, 13)), "other", "simulations", "all")
+    order = [page.index(f'<h2 id="{part}">') for part in (*parts, "tables", "rules", "config")]
     assert order == sorted(order)
+
+
+def test_each_claim_leads_to_its_one_figure(page, pictures):
+    found = dict(re.findall(r'<figure id="(figure-\d+)" data-name="([^"]*)"', page))
+    top = page[page.index('<h2 id="claims"') : page.index('<h2 id="networks">')]
+    own = {}
+    for row in re.findall(r'<tr class="verdict".*?</tr>', top, re.S):
+        number = int(re.search(r'<td class="number">(\d+)<', row)[1])
+        own[number] = [found[link] for link in re.findall(r'href="#(figure-\d+)"', row)]
+    assert all(len(names) <= 1 for names in own.values())
+    assert {number: names[0] for number, names in own.items() if names} == {
+        2: "prevalence", 3: "toy-angles", 6: "theory-average", 7: "theory-measured", 8: "line-swa-descent",
+    }  # fmt: skip
+    # Without simulations the claims that also rest on them lead to figures of networks.
+    kept = {name: svg for name, svg in pictures.items() if not captions.is_simulated(name)}
+    assert sections.FIRST[6][1] in kept
+
+
+def test_networks_come_before_claims_and_simulations_last(page, frames):
+    networks = page[page.index('<h2 id="networks">') : page.index('<h2 id="about">')]
+    assert re.findall(r'<h3 id="([^"]*)"', networks) == ["solutions", "directions", "by-network"]
+    assert 'data-name="training"' in networks
+    assert "digits / mlp / quick 1 ? 8 ✓" in Page(networks).words()
+    after = page[page.index('<h2 id="simulations">') : page.index('<h2 id="all">')]
+    names = set(re.findall(r'data-name="([^"]*)"', page))
+    assert set(re.findall(r'data-name="([^"]*)"', after)) == set(filter(captions.is_simulated, names))
+
+
+def test_a_claim_s_effect_is_short_with_a_true_minus_sign(frames, config):
+    row = verdict(1, effect="-0.5 [-0.75, -2.5e-08] log ratio (a-1, digits/mlp)")
+    page = render(frames | {"verdicts": pd.DataFrame([row])}, {}, config, {})
+    assert "−0.5 [−0.75, −2.5e−08] log ratio, n = 12, adjusted p 0.012" in Page(page).words()
+    assert "-0.5 [-0.75, -2.5e-08] log ratio (a-1, digits/mlp), n = 12" in Page(page).words()
+
+
+def test_marks_of_a_network_are_those_of_the_rows_that_decide(frames):
+    scope = "digits/mlp/quick"
+    rows = [claim(number=1, scope=f"{scope}/p{i}", verdict=v) for i, v in enumerate(sections.VERDICTS)]
+    rows += [claim(number=2, scope=scope, verdict="refuted", decides=True), claim(number=2, scope=scope)]
+    rows += [claim(number=3, scope=f"{scope}er"), claim(number=0, scope=scope)]
+    rows += [claim(number=4, scope=f"{scope}/x", verdict=v) for v in ("inconclusive", "inconclusive")]
+    claims = pd.DataFrame(rows)
+    _, found = sections.sections(claims, pd.DataFrame(), {}, {}, frames, {})
+    (one,) = sections.networks(claims, frames["solutions"], found)
+    assert one["setting"] == "digits / mlp / quick"
+    assert [(mark["number"], mark["mark"]) for mark in one["marks"]] == [(1, "≠"), (2, "✗"), (4, "?")]
+
+
+def test_rows_of_simulations_stand_apart(frames, config):
+    rows = [
+        claim(number=6, scope="digits/mlp/quick", decides=True),
+        claim(number=6, scope="simulation/linear"),
+    ]
+    page = render(frames | {"claims": pd.DataFrame(rows)}, {}, config, {})
+    at = page.index('<h2 id="simulations">')
+    assert "simulation/linear" not in page[page.index('<h2 id="claim-6">') : at]
+    apart = page[at : page.index('<h2 id="all">')]
+    assert "simulation/linear" in apart
+    assert "1 row that decides nothing" in Page(apart).words()
+    assert "Its simulations stand further down ." in Page(page).words()
+
+
+def test_without_simulations_the_page_says_so(frames, config):
+    kept = {
+        name: table for name, table in frames.items() if not name.startswith(("toy", "theory_av", "theory_g"))
+    }
+    told = [row | ({"note": LEFT_OUT} if row["number"] in (3, 6, 7) else {}) for row in TWELVE]
+    pictures = {name: SVG.format(name) for name in NAMES if not captions.is_simulated(name)}
+    kept |= {"verdicts": pd.DataFrame(told)}
+    page = render(kept, pictures, {**config, "simulations": False}, {})
+    top = page[page.index('<h2 id="claims"') : page.index('<h2 id="networks">')]
+    assert top.count("were left out (<code>simulations: false</code>)") == 3
+    words = Page(page).words()
+    assert "They were left out: the config has simulations: false ." in words
+    figures_of = dict(
+        re.findall(r'<td class="number">(\d+)</td>.*?(?:href="#figure-(\d+)"|no figure)', top, re.S)
+    )
+    name = dict(re.findall(r'<figure id="figure-(\d+)" data-name="([^"]*)"', page))
+    assert name[figures_of["6"]] == "line-swa-descent"
 
 
 def test_rows_of_no_claim_and_figures_of_studies(frames, config):
     rows = pd.DataFrame([claim(scope="other/x"), claim(scope="decay/x", number=8)])
     decides = pd.DataFrame([claim(scope="decay/y", number=4, decides=True)])
     pictures = {"study-decay": SVG.format("study")}
-    page = render(frames | {"claims": pd.concat([rows, decides])}, pictures, config, {})
+    study = table(variants([({"recipe.weight_decay": v}, 1.0) for v in STUDIES["decay"]]))
+    more = {"claims": pd.concat([rows, decides]), "decay": study.drop(columns="study")}
+    page = render(frames | more, pictures, config, {}, {"decay": "study"})
     at = page.index('<figure id="figure-1"')
     assert page.index('<h2 id="claim-4">') < at < page.index('<h2 id="claim-5">')
     assert "other/x" in page[page.index('<h2 id="other">') : page.index('<h2 id="all">')]
@@ -307,27 +392,25 @@ def test_previews(page, frames):
     assert 'title="mean loss on the fixed, un-augmented train images [nats]"' in page
 
 
-def test_tables_can_be_saved(tmp_path, frames, config, monkeypatch):
+def test_tables_can_be_saved(tmp_path, frames, config):
     path = tmp_path / "training.parquet"
     tables.write(path, "training", make_rows()["training"])
     data = {
         "training": path.read_bytes(),
-        "curves": b"x" * (html_tables.PARQUET_LIMIT + 1),
+        "curves": b"x" * (html_tables.CSV_LIMIT + 1),
         "solutions": b"y" * 9,
+        "claims": b"z" * 9,
     }
-    for limit, kept in ((html_tables.CSV_LIMIT, {"solutions.csv.gz", "training.csv.gz"}), (0, set())):
-        monkeypatch.setattr(html_tables, "CSV_LIMIT", limit)
-        page = render(frames, {}, config, {}, parquet=data)
-        links = [attrs for tag, attrs in Page(page).tags if tag == "a" and "download" in attrs]
-        found = {a["download"]: base64.b64decode(a["href"].split(",", 1)[1]) for a in links}
-        assert set(found) == {"training.parquet", "solutions.parquet"} | kept
-        assert found["training.parquet"] == data["training"]
-        if kept:
-            text = gzip.decompress(found["training.csv.gz"]).decode()
-            back = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
-            pd.testing.assert_frame_equal(back, frames["training"], check_dtype=False, check_exact=True)
+    page = render(frames, {}, config, {}, parquet=data)
+    links = [attrs for tag, attrs in Page(page).tags if tag == "a" and "download" in attrs]
+    found = {a["download"]: base64.b64decode(a["href"].split(",", 1)[1]) for a in links}
+    assert set(found) == {"training.csv.gz", "solutions.csv.gz", "claims.csv.gz", "claims.parquet"}
+    assert found["claims.parquet"] == data["claims"]
+    text = gzip.decompress(found["training.csv.gz"]).decode()
+    back = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""])
+    pd.testing.assert_frame_equal(back, frames["training"], check_dtype=False, check_exact=True)
     # What is too large is named, with its size.
-    assert "tables/curves.parquet (1.0 MB)" in Page(page).words()
+    assert "tables/curves.parquet (100 kB)" in Page(page).words()
 
 
 def test_graph_of_rules(frames, config):
@@ -370,5 +453,5 @@ def test_same_bytes(frames, pictures, config, page):
 def test_schemes_and_widths(page):
     for needed in ("color-scheme: light dark", "@media print", 'name="viewport"', "overflow-x: auto"):
         assert needed in page
-    # Every table can be wider than the page, so each sits in a box that scrolls by itself.
-    assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table")
+    # Every table but the first can be wider than the page, so each sits in a box that scrolls by itself.
+    assert len(re.findall(r'<div class="scroll[^>]*>\s*<table', page)) == page.count("<table") - 1

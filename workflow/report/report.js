@@ -30,6 +30,15 @@
     try { localStorage.setItem("valleys-theme", root.dataset.theme); } catch { /* for this visit only */ }
   });
 
+  // A link into what is folded opens it; not all browsers do so by themselves.
+  const unfold = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    for (let at = target?.parentElement; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    target?.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  if (location.hash) unfold();
+
   // Contents: open beside the page, closed above it.
   const contents = document.querySelector(".contents details");
   const wide = matchMedia("(min-width: 80rem)");
@@ -142,37 +151,48 @@
     const lines = [...table.rows].map((row) => [...row.cells].map((cell) => quote(cell.textContent.trim())).join(","));
     return new Blob(["\ufeff" + lines.join("\r\n") + "\r\n"], { type: "text/csv" });
   };
+  // What is carried compressed, tables' CSV and figures' SVG, is saved as plain text where the browser can.
+  const plain = "DecompressionStream" in window;
+  const textOf = (link) =>
+    new Response(new Blob([bytesOf(link.href)]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  const savePlain = (link, name, type, label) => {
+    if (!plain) return;
+    link.firstElementChild.textContent = label;
+    link.addEventListener("click", async (event) => {
+      event.preventDefault();
+      save(new Blob([await textOf(link)], { type }), name);
+    });
+  };
+  for (const link of all("a[download$='.csv.gz']")) savePlain(link, link.download.slice(0, -3), "text/csv", "CSV");
+  // A figure's drawing: its SVG, or what the page shows of it.
+  const drawingOf = async (figure) => {
+    const image = make("img");
+    image.src = plain
+      ? `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await textOf(figure.querySelector(".svg")))}`
+      : figure.querySelector("img").src;
+    await image.decode();
+    return image;
+  };
   for (const figure of all("figure[data-name]")) {
-    const image = figure.querySelector("img");
     const name = figure.dataset.name;
-    figure.querySelector(".svg").addEventListener("click", () =>
-      save(new Blob([bytesOf(image.src)], { type: "image/svg+xml" }), `${name}.svg`));
-    figure.querySelector(".png").addEventListener("click", async () => save(await toPng(image), `${name}.png`));
+    savePlain(figure.querySelector(".svg"), `${name}.svg`, "image/svg+xml", "SVG");
+    figure.querySelector(".png").addEventListener("click", async () =>
+      save(await toPng(await drawingOf(figure)), `${name}.png`));
   }
   for (const button of all("button[data-csv-of]")) {
     button.addEventListener("click", () =>
       save(toCsv(document.getElementById(button.dataset.csvOf)), button.dataset.file));
   }
-  // A table's CSV is carried compressed; where the browser can, it is saved as plain text.
-  if ("DecompressionStream" in window) {
-    for (const link of all("a[download$='.csv.gz']")) {
-      const name = link.download.slice(0, -3);
-      link.firstChild.textContent = "CSV";
-      link.addEventListener("click", async (event) => {
-        event.preventDefault();
-        const stream = new Blob([bytesOf(link.href)]).stream().pipeThrough(new DecompressionStream("gzip"));
-        save(new Blob([await new Response(stream).blob()], { type: "text/csv" }), name);
-      });
-    }
-  }
-
   // Zoom: a figure alone on the screen; the view scrolls, buttons, keys and the wheel change the size.
   const dialog = document.querySelector("dialog.zoom");
   const view = dialog.querySelector(".view");
-  const picture = make("img");
+  let picture = make("img");
   view.append(picture);
   const heading = dialog.querySelector("strong");
   const fitting = () => Math.min(view.clientWidth / picture.naturalWidth, view.clientHeight / picture.naturalHeight);
+  // On a small screen the page shows a figure whole, so what is opened is large enough to read, and scrolls.
+  const READABLE = 560;
+  const opening = () => Math.max(fitting(), Math.min(1, READABLE / picture.naturalWidth));
   let scale = 1;
   const zoom = (to, x = view.clientWidth / 2, y = view.clientHeight / 2) => {
     const before = picture.getBoundingClientRect();
@@ -185,11 +205,14 @@
     view.scrollTop += after.top + v * after.height - (frame.top + y);
   };
   const open = (figure) => {
-    heading.textContent = figure.querySelector("h3").textContent;
-    picture.src = figure.querySelector("img").src;
-    picture.alt = figure.querySelector("img").alt;
+    heading.textContent = figure.querySelector("h4").textContent;
     dialog.showModal();
-    picture.decode().then(() => zoom(fitting()));
+    drawingOf(figure).then((drawing) => {
+      drawing.alt = figure.querySelector("img").alt;
+      picture.replaceWith(drawing);
+      picture = drawing;
+      zoom(opening());
+    });
   };
   for (const figure of all("figure[data-name]")) {
     figure.querySelector(".open").addEventListener("click", () => open(figure));

@@ -174,7 +174,10 @@ def all_tables():
 
 def experiment_files(name):
     """The tables and figures of one named experiment."""
-    tables, figures = outputs.of_target(experiment, name)
+    try:
+        tables, figures = outputs.of_target(experiment, name)
+    except ValleysError as error:
+        raise WorkflowError(str(error))
     pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
     return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
 

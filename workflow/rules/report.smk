@@ -1,4 +1,5 @@
-# Tables of the whole experiment, figures, claims, and the report.
+# Tables of the whole experiment, figures, claims, and the report. What is marked with report(...) is in
+# Snakemake's own report too (snakemake --report out.html).
 rule aggregate:
     input:
         parts=lambda w: table_parts(w.table),
@@ -73,8 +74,18 @@ rule claims:
         # Without names, which a study's could be: some, like items, are methods of Snakemake's lists.
         [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)],
     output:
-        table=f"{ROOT}/tables/claims.parquet",
-        verdicts=f"{ROOT}/tables/verdicts.parquet",
+        table=report(
+            f"{ROOT}/tables/claims.parquet",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"result": "All rows that were judged", "file": "claims.parquet"},
+        ),
+        verdicts=report(
+            f"{ROOT}/tables/verdicts.parquet",
+            caption="../report/verdicts.rst",
+            category="Claims",
+            labels={"result": "Verdicts on the twelve claims", "file": "verdicts.parquet"},
+        ),
     log:
         f"{ROOT}/logs/claims.log",
     benchmark:
@@ -97,7 +108,13 @@ rule figures:
         lambda w: [f"{ROOT}/tables/{name}.parquet" for name in outputs.figure_tables(experiment)[w.figure]],
     output:
         png=f"{ROOT}/figures/{{figure}}.png",
-        svg=f"{ROOT}/figures/{{figure}}.svg",
+        svg=report(
+            f"{ROOT}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category=lambda w: captions.category(w.figure),
+            subcategory=lambda w: captions.subcategory(w.figure),
+            labels=lambda w: captions.labels(w.figure),
+        ),
     log:
         f"{ROOT}/logs/figure-{{figure}}.log",
     benchmark:
@@ -110,6 +127,9 @@ rule figures:
         runtime=lambda w, attempt: costs.runtime("figures", w, attempt),
     params:
         spec=lambda w: params_of.figure(w.figure),
+        # For Snakemake's report, whose captions know no wildcard (figure.rst reads this file). As it names the
+        # output, Snakemake takes it to follow from that: it is no reason to draw a figure again.
+        caption=lambda w, output: captions.path(w.figure),
     script:
         "../scripts/figures.py"
 
@@ -119,7 +139,12 @@ rule report:
         tables=all_tables(),
         figures=all_figures(),
     output:
-        f"{ROOT}/report.html",
+        report(
+            f"{ROOT}/report.html",
+            caption="../report/report.rst",
+            category="Claims",
+            labels={"result": "All on one page", "file": "report.html"},
+        ),
     log:
         f"{ROOT}/logs/report.log",
     benchmark:

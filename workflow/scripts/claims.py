@@ -11,6 +11,6 @@ with job(snakemake) as log:
     data = tables.frames(snakemake.input)
     rows = claims.judge(data, settings)
     tables.write(snakemake.output.table, "claims", rows, snakemake.params.config)
-    twelve = claims.judge_twelve(rows, settings.alpha)
+    twelve = claims.judge_twelve(rows, settings.alpha, settings.simulations)
     tables.write(snakemake.output.verdicts, "verdicts", twelve, snakemake.params.config)
     log.info("%d rows; %s", len(rows), ", ".join(f"{row['claim']}: {row['verdict']}" for row in twelve))

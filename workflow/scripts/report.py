@@ -17,12 +17,13 @@ with job(snakemake) as log:
         table, stream = tables.read(path, kinds[path.stem], fill=False), io.BytesIO()
         tables.encode(table, stream)
         data[path.stem], parquet[path.stem] = table.to_pandas(), stream.getvalue()
-    pictures = {Path(p).stem: files.read_svg(p) for p in snakemake.input.figures if p.endswith(".svg")}
+    paths = [Path(p) for p in snakemake.input.figures]
+    pictures = {path.stem: files.read_svg(path) for path in paths if path.suffix == ".svg"}
+    pngs = {path.stem: path.read_bytes() for path in paths if path.suffix == ".png"}
     # Written when the run began (rules/run.smk): no input, as it tells of the jobs and not of their results.
     graph = rulegraph.read(Path(snakemake.output[0]).with_name(rulegraph.FILE))
-    page = render(
-        data, pictures, snakemake.params.config, tables.versions(), kinds, parquet=parquet, graph=graph
-    )
+    about = snakemake.params.config, tables.versions(), kinds
+    page = render(data, pictures, *about, parquet=parquet, graph=graph, pngs=pngs)
     files.write_text(snakemake.output[0], page)
     size = len(page.encode("utf-8")) / 1e6
     log.info("%s: %d figures, %d tables, %.1f MB", snakemake.output[0], len(pictures), len(data), size)

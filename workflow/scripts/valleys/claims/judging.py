@@ -36,6 +36,7 @@ from valleys.claims import (
 )
 from valleys.claims.rows import Row
 from valleys.claims.settings import Settings
+from valleys.config.catalogue import TABLES
 from valleys.results import measures
 
 Frames = Mapping[str, pd.DataFrame]
@@ -70,17 +71,12 @@ def judge(data: Frames, settings: Settings) -> list[Row]:
     ----------
     data
         The tables that functions of `JUDGES` take, as data frames; ``study``, all studies stacked,
-        ``averages`` and ``alignment``, where there are any.
+        ``averages``, ``alignment`` and those of simulations, where there are any.
     settings
         Constants of the rules, and what the config says of probes and data sets.
     """
-    known = {
-        "study": None,
-        "averages": None,
-        "alignment": None,
-        "settings": settings,
-        **measures.with_own_minima(data),
-    }
+    optional = ("study", *(name for name, table in TABLES.items() if table.asked))
+    known = {**dict.fromkeys(optional), "settings": settings, **measures.with_own_minima(data)}
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{**_EMPTY, **row} for row in rows]
 
@@ -124,7 +120,7 @@ def verdicts_as_text(verdicts: pd.DataFrame) -> str:
         [
             row.number,
             row.verdict,
-            row.statement,
+            f"{row.statement}: {measures.LEFT_OUT}" if measures.LEFT_OUT in row.note else row.statement,
             known(row.effect) or "-",
             row.n,
             "-" if pd.isna(row.p_adjusted) else f"{row.p_adjusted:.2g}",

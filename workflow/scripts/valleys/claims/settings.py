@@ -39,6 +39,8 @@ class Settings:
     checkpoints : sequence of str
         Recipes that stand for a user's own weights: whoever trained them, their cells decide no claim about
         SWA or signs.
+    simulations : bool
+        Whether the simulations were run, which some claims rest on.
     """
 
     c: float = 2.0
@@ -54,6 +56,7 @@ class Settings:
     probes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     archs: Mapping[str, str] = field(default_factory=dict)
     checkpoints: Sequence[str] = ()
+    simulations: bool = True
 
     @property
     def test(self) -> dict[str, float]:

@@ -20,8 +20,10 @@ def _span(values: pd.Series) -> str:
     return f"{values.min():.2g} to {values.max():.2g}"
 
 
-def judge_averaging(theory_average: pd.DataFrame, settings: Settings) -> Iterator[Row]:
-    """Experiment 3: the average of SGD's iterates in simulated valleys, by shape."""
+def judge_averaging(theory_average: pd.DataFrame | None, settings: Settings) -> Iterator[Row]:
+    """Experiment 3: the average of SGD's iterates in simulated valleys, by shape, if simulated."""
+    if theory_average is None:
+        return
     about: dict[str, Any] = {"experiment": 3, "number": 6, **settings.test}
     for shape, rows in theory_average.groupby("shape", sort=False):
         scope = f"simulation/{shape}"
@@ -91,8 +93,10 @@ def judge_averaging(theory_average: pd.DataFrame, settings: Settings) -> Iterato
                 )
 
 
-def judge_gains(theory_gain: pd.DataFrame, settings: Settings) -> Iterator[Row]:
-    """Experiment 4: the expected gain of a bias under a random symmetric shift, by shape."""
+def judge_gains(theory_gain: pd.DataFrame | None, settings: Settings) -> Iterator[Row]:
+    """Experiment 4: the gain of a bias under a random symmetric shift, by shape, if simulated."""
+    if theory_gain is None:
+        return
     about: dict[str, Any] = {"experiment": 4, "number": 7, "unit": "loss", **settings.test}
     for shape, rows in theory_gain.groupby("shape", sort=False):
         scope = f"simulation/{shape}"

@@ -16,8 +16,12 @@ from valleys.claims.rows import Row, joined, share_row
 from valleys.claims.settings import Settings
 
 
-def judge(toy_2d: pd.DataFrame, toy_2d_scans: pd.DataFrame, settings: Settings) -> Iterator[Row]:
-    """Experiment 7: the 2-D MLP, by recipe and rise."""
+def judge(
+    toy_2d: pd.DataFrame | None, toy_2d_scans: pd.DataFrame | None, settings: Settings
+) -> Iterator[Row]:
+    """Experiment 7: the 2-D MLP, by recipe and rise; no row without simulations."""
+    if toy_2d is None or toy_2d_scans is None:
+        return
     for (recipe, rise), rows in toy_2d_scans.groupby(["recipe", "rise"], sort=True):
         scope = f"one neuron/{recipe}/{rise:g} nats"
         lost = int(((toy_2d["recipe"] == recipe) & (toy_2d["status"] == "no_minimum")).sum())

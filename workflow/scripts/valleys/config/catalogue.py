@@ -33,8 +33,8 @@ class Table:
     claims
         Whether claims are judged from it.
     asked
-        Key of the config, or of an entry of its grid, without which there is no such table; "" where there is
-        one of every config.
+        Key of the config, or of an entry of its grid, without which (or with which false) there is no such
+        table; "" where there is one of every config.
     """
 
     name: str
@@ -61,6 +61,10 @@ class Figure:
         tables decide.
     part
         What there is one figure each of, named ``<name>-<part>``: ``probe``, ``line``, ``plane``, ``study``.
+    title
+        Heading in the report; ``{}`` stands for the part.
+    subject
+        What it is about: figures of one subject stand together in the menu of Snakemake's report.
     probes
         Kind of probes that it shows: there is none without such a probe, and no figure of each such probe.
     """
@@ -69,6 +73,8 @@ class Figure:
     tables: tuple[str, ...]
     target: str
     claim: int | None
+    title: str
+    subject: str
     part: str = ""
     probes: str = ""
 
@@ -95,13 +101,13 @@ TABLES = {
         Table("planes", per="plane", blocks=("bn_refresh",)),
         Table("plane_points", per="plane"),
         Table("sensitivity", blocks=_JUDGED),
-        Table("toy_2d", claims=True),
-        Table("toy_2d_curves"),
-        Table("toy_2d_surface"),
-        Table("toy_2d_angles"),
-        Table("toy_2d_scans", claims=True),
-        Table("theory_average", claims=True),
-        Table("theory_gain", claims=True),
+        Table("toy_2d", claims=True, asked="simulations"),
+        Table("toy_2d_curves", asked="simulations"),
+        Table("toy_2d_surface", asked="simulations"),
+        Table("toy_2d_angles", asked="simulations"),
+        Table("toy_2d_scans", claims=True, asked="simulations"),
+        Table("theory_average", claims=True, asked="simulations"),
+        Table("theory_gain", claims=True, asked="simulations"),
     )
 }
 """By name, in the order of the report; those of studies come after them, ``claims`` and ``verdicts`` last."""
@@ -109,22 +115,140 @@ TABLES = {
 FIGURES = {
     figure.name: figure
     for figure in (
-        Figure("training", ("training",), target="swa", claim=8),
-        Figure("prevalence", ("asymmetry",), target="prevalence", claim=2),
-        Figure("sensitivity", ("sensitivity",), target="prevalence", claim=2),
-        Figure("curves", ("curves", "directions", "asymmetry"), target="prevalence", claim=2, part="probe"),
-        Figure("line", ("interpolation",), target="swa", claim=None, part="line"),
-        Figure("plane", ("planes", "plane_points"), target="planes", claim=None, part="plane"),
-        Figure("shift", ("shift", "asymmetry"), target="shift", claim=7),
-        Figure("sign", ("asymmetry", "directions"), target="sign", claim=12, probes="sign"),
-        Figure("search", ("searches", "search_curves"), target="search", claim=1, probes="searched"),
-        Figure("toy-surface", TOY_TABLES, target="toy", claim=3),
-        Figure("toy-curves", ("toy_2d", "toy_2d_curves"), target="toy", claim=3),
-        Figure("toy-angles", ("toy_2d_angles", "toy_2d_scans"), target="toy", claim=3),
-        Figure("theory-average", ("theory_average",), target="theory", claim=6),
-        Figure("theory-gain", ("theory_gain",), target="theory", claim=7),
-        Figure("theory-measured", ("theory_measured",), target="gain", claim=7),
-        Figure("study", (), target="", claim=None, part="study"),
+        Figure(
+            "training",
+            ("training",),
+            target="swa",
+            claim=8,
+            title="Training",
+            subject="Training",
+        ),
+        Figure(
+            "prevalence",
+            ("asymmetry",),
+            target="prevalence",
+            claim=2,
+            title="Prevalence of asymmetric directions",
+            subject="Random directions",
+        ),
+        Figure(
+            "sensitivity",
+            ("sensitivity",),
+            target="prevalence",
+            claim=2,
+            title="Prevalence against the constants of Definition 1",
+            subject="Random directions",
+        ),
+        Figure(
+            "curves",
+            ("curves", "directions", "asymmetry"),
+            target="prevalence",
+            claim=2,
+            part="probe",
+            title="Loss along directions: {}",
+            subject="Random directions",
+        ),
+        Figure(
+            "line",
+            ("interpolation",),
+            target="swa",
+            claim=None,
+            part="line",
+            title="Line between solutions: {}",
+            subject="Lines between solutions",
+        ),
+        Figure(
+            "plane",
+            ("planes", "plane_points"),
+            target="planes",
+            claim=None,
+            part="plane",
+            title="Plane through weight space: {}",
+            subject="Planes",
+        ),
+        Figure(
+            "shift",
+            ("shift", "asymmetry"),
+            target="shift",
+            claim=7,
+            title="Shift between train and test loss",
+            subject="Shift and gain",
+        ),
+        Figure(
+            "sign",
+            ("asymmetry", "directions"),
+            target="sign",
+            claim=12,
+            probes="sign",
+            title="Asymmetry and agreement in sign with the weights",
+            subject="Signs",
+        ),
+        Figure(
+            "search",
+            ("searches", "search_curves"),
+            target="search",
+            claim=1,
+            probes="searched",
+            title="Search for an asymmetric direction",
+            subject="Search",
+        ),
+        Figure(
+            "toy-surface",
+            TOY_TABLES,
+            target="toy",
+            claim=3,
+            title="One neuron: loss surface",
+            subject="One neuron",
+        ),
+        Figure(
+            "toy-curves",
+            ("toy_2d", "toy_2d_curves"),
+            target="toy",
+            claim=3,
+            title="One neuron: loss along a direction, all draws",
+            subject="One neuron",
+        ),
+        Figure(
+            "toy-angles",
+            ("toy_2d_angles", "toy_2d_scans"),
+            target="toy",
+            claim=3,
+            title="One neuron: all directions",
+            subject="One neuron",
+        ),
+        Figure(
+            "theory-average",
+            ("theory_average",),
+            target="theory",
+            claim=6,
+            title="Averaged SGD in simulated valleys",
+            subject="Theorems",
+        ),
+        Figure(
+            "theory-gain",
+            ("theory_gain",),
+            target="theory",
+            claim=7,
+            title="Gain of a bias to the flat side under a random shift",
+            subject="Theorems",
+        ),
+        Figure(
+            "theory-measured",
+            ("theory_measured",),
+            target="gain",
+            claim=7,
+            title="Gain of a bias to the flat side on measured curves",
+            subject="Shift and gain",
+        ),
+        Figure(
+            "study",
+            (),
+            target="",
+            claim=None,
+            part="study",
+            title="Study: {}",
+            subject="Studies",
+        ),
     )
 }
 """By name, in the order of the report."""

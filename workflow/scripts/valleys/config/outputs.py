@@ -6,6 +6,7 @@ from valleys.config.alignment import partner
 from valleys.config.averages import averages_of
 from valleys.config.catalogue import FIGURES, LINES, TABLES, TARGETS, Figure, Table
 from valleys.config.cells import Cell, Cells
+from valleys.errors import ValleysError
 
 
 def study_tables(experiment: Cells) -> list[str]:
@@ -22,8 +23,11 @@ def tables(experiment: Cells) -> list[str]:
 def _asked(experiment: Cells) -> dict[str, Table]:
     """Return the tables of the catalogue that an experiment makes."""
     blocks = [experiment.config, *experiment.config["grid"]]
-    keys = {key for block in blocks for key in ("averages", "alignment") if block.get(key)}
-    return {name: one for name, one in TABLES.items() if not one.asked or one.asked in keys}
+    return {
+        name: one
+        for name, one in TABLES.items()
+        if not one.asked or any(block.get(one.asked) for block in blocks)
+    }
 
 
 def claim_tables(experiment: Cells) -> list[str]:
@@ -34,9 +38,11 @@ def claim_tables(experiment: Cells) -> list[str]:
 
 def figure_tables(experiment: Cells) -> dict[str, list[str]]:
     """Return the figures an experiment makes, each with the tables it is drawn from."""
+    made = _asked(experiment)
     return {
         name: needed
         for figure in FIGURES.values()
+        if made.keys() >= set(figure.tables)
         for name, needed in _figures_of(experiment, figure).items()
     }
 
@@ -80,7 +86,13 @@ def of_target(experiment: Cells, name: str) -> tuple[list[str], list[str]]:
 
     Straight lines within a cell belong to ``swa``, all other lines of the grid's cells to ``basin``, as
     does a study of that name.
+
+    Raises
+    ------
+    ValleysError
+        For a target of simulations, where the config leaves them out.
     """
+    made = _asked(experiment)
     tables: list[str] = []
     figures: list[str] = []
     if name in experiment.studies:
@@ -97,9 +109,12 @@ def of_target(experiment: Cells, name: str) -> tuple[list[str], list[str]]:
     kinds = [
         kind for kind in FIGURES.values() if name == kind.target or (name == "basin" and kind.part == "line")
     ]
-    tables += [*TARGETS[name], *(table for kind in kinds for table in kind.tables)]
+    needed = [*TARGETS[name], *(table for kind in kinds for table in kind.tables)]
+    if not made.keys() >= set(needed):
+        raise ValleysError(f"target {name} is left out by the config's simulations: false; set it to true")
+    tables += needed
     with_target = {"averages": "swa", "alignment": "basin"}
-    tables += [table for table in _asked(experiment) if with_target.get(table) == name]
+    tables += [table for table in made if with_target.get(table) == name]
     figures += [
         figure
         for kind in kinds

@@ -290,6 +290,7 @@ class Params:
             "archs": {name: m.get("arch", "") for name, m in self.experiment.models.items()},
         }
         spec |= {"checkpoints": list(self.experiment.checkpoints)} if self.experiment.checkpoints else {}
+        spec |= {} if self.config["simulations"] else {"simulations": False}
         return self._stage("claims", claims=spec)
 
     def figure(self, figure: str) -> dict[str, Any]:
@@ -347,7 +348,9 @@ class Params:
 
     def results(self) -> dict[str, Any]:
         """Return the part of the config that decides results: all but style and execution."""
+        # Keys that are newer than some finished runs, which have nothing to do as long as these are not used.
         off = () if self.config["averages"] else ("averages",)
+        off += ("simulations",) if self.config["simulations"] else ()
         return {k: v for k, v in self.config.items() if k not in ("figures", "execution", *off)}
 
     def _factors(self) -> dict[str, dict[str, list[Any]]]:

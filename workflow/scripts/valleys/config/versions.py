@@ -35,5 +35,5 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 8,
     "claims": 8,
-    "report": 7,
+    "report": 8,
 }

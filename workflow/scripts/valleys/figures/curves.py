@@ -118,14 +118,6 @@ def _seen(probe: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="curves",
-    title="Loss along directions: {}",
-    caption=(
-        "Curves: rise in loss along a direction, by offset l in units of the curve's radius R. Thick lines "
-        "are means over directions and seeds; shade and thin lines enclose the middle 80 % of them. "
-        "Directions keep the sign they were drawn with. The dotted line is at the least point of the train "
-        "curves (median). The vertical axis is cut where a few curves leave "
-        f"the rest; where rises exceed {EXPLODES:,.0f} nats it is logarithmic beyond 1 nat."
-    ),
     nothing="Nothing to draw: no curve was measured for the probe {}.",
     draw=_draw,
     seen=_seen,

@@ -2,9 +2,9 @@
 
 `draw` makes a figure by name; `caption` says in words what it plots and what is seen in it, with numbers
 taken from the same tables. `KINDS` has the kinds of figures: each is a `Kind` in a module of this package,
-which has its drawing and its words, and an entry in `valleys.config.catalogue`. Rows of panels are data set,
-model and recipe: a larger grid makes a longer figure, not a denser one. pyplot is not used: nothing global
-is changed, and the same tables give the same bytes.
+which has its drawing and what is seen in it, and an entry in `valleys.config.catalogue`. Rows of panels are
+data set, model and recipe: a larger grid makes a longer figure, not a denser one. pyplot is not used:
+nothing global is changed, and the same tables give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from valleys.config import catalogue
-from valleys.errors import ValleysError
+from valleys.config import captions
 from valleys.figures.frames import Data, Spec
 from valleys.figures.kind import Kind
 from valleys.figures.layout import empty_figure
@@ -37,7 +36,6 @@ def _kinds() -> dict[str, Kind]:
 
 
 KINDS = _kinds()
-CAPTIONS = {name: kind.caption for name, kind in KINDS.items()}
 _MAX_PIXELS = 60_000  # Agg's limit is 2**16 a side
 
 
@@ -83,7 +81,13 @@ def caption(name: str, data: Data, spec: Spec) -> str:
     """Return what a figure plots and what is seen in it; parameters as for `draw`."""
     kind, part = _kind(name)
     seen = kind.seen(part, _minima(kind, data), spec)
-    return f"{kind.caption}\n{seen}" if seen else kind.nothing.format(part)
+    return f"{captions.text(kind.name)}\n{seen}" if seen else kind.nothing.format(part)
+
+
+def nothing(name: str) -> str:
+    """Return the caption of a figure for which the tables have no rows."""
+    kind, part = _kind(name)
+    return kind.nothing.format(part)
 
 
 def _minima(kind: Kind, data: Data) -> Data:
@@ -93,14 +97,10 @@ def _minima(kind: Kind, data: Data) -> Data:
 
 def title(name: str) -> str:
     """Return a heading for a figure."""
-    kind, part = _kind(name)
-    return kind.title.format(part)
+    return captions.title(name)
 
 
 def _kind(name: str) -> tuple[Kind, str]:
     """Return a figure's kind and its part, "" where the kind has none."""
-    entry, part = catalogue.find_figure(name)
-    if entry is None:
-        known = (f"{kind}-<{one.part}>" if one.part else kind for kind, one in catalogue.FIGURES.items())
-        raise ValleysError(f"figure {name!r} is not known; there are {', '.join(known)}")
-    return KINDS[entry.name], part
+    kind, part = captions.kind_of(name)
+    return KINDS[kind], part

@@ -1,4 +1,4 @@
-"""What makes a kind of figure: how it is drawn, and what is said of it."""
+"""What makes a kind of figure: how it is drawn, and what is seen in it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,13 @@ class Kind:
     """One kind of figure, as `valleys.figures` finds it by name.
 
     What it is drawn from and when it is made is its entry in `valleys.config.catalogue.FIGURES`. Figures of a
-    kind with a part are named ``<name>-<part>``, such as ``curves-uniform``. In `title` and `nothing`, ``{}``
-    stands for it; `draw` and `seen` get it first, "" for kinds without.
+    kind with a part are named ``<name>-<part>``, such as ``curves-uniform``. In `nothing`, ``{}`` stands for
+    it; `draw` and `seen` get it first, "" for kinds without. The title is in the catalogue, the caption in
+    ``workflow/report/<name>.rst``.
     """
 
     name: str
     """As in the catalogue."""
-    title: str
-    """Heading in the report."""
-    caption: str
-    """What is plotted."""
     nothing: str
     """What is said where the tables have no rows for it."""
     draw: Callable[[str, Data, Spec, Look], Figure | None]

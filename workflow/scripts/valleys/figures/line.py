@@ -280,15 +280,6 @@ def _lowest(line: _Line, split: str) -> Floats:
 
 KIND = Kind(
     name="line",
-    title="Line between solutions: {}",
-    caption=(
-        "Line between two solutions: loss (left; logarithmic if it spans a factor of 20 around them), "
-        "change of loss since the start of the line, taken within each seed (middle), and classification "
-        "error (right). Lines are means over seeds, bands their t intervals; triangles mark the lowest point "
-        "of each mean. Loss axes are cut so that the neighbourhood of the two solutions can be read. On a "
-        "path with trained bends, dotted lines at the left are the straight line between the same ends, if "
-        "that was measured. A barrier is the greatest loss above the chord between the ends, t from 0 to 1."
-    ),
     nothing="Nothing to draw: the line {} was not measured.",
     draw=_draw,
     seen=_seen,

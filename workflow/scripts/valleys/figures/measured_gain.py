@@ -108,17 +108,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="theory-measured",
-    title="Gain of a bias to the flat side on measured curves",
-    caption=(
-        "Theorem 1 on measured curves: by how much the expected train loss at a point biased to the flat "
-        "side is below that at the train curve's own least point, when the measured curve is shifted at "
-        "random by up to R/4 to either side (filled markers), and by how much the measured test loss at "
-        "that point is below that at the least point, with no shift (hollow, dashed). R is counted from "
-        "there. Mean over minima (seeds) of the mean over their asymmetric or symmetric directions, with t "
-        "intervals over minima where there are two or more, cut off where they leave the means far behind; "
-        "n: asymmetric and symmetric directions. Below 0 the bias costs. Along symmetric directions, a "
-        "control, the bias goes to the side that rises less."
-    ),
     nothing="Nothing to draw: no direction with a minimum was probed.",
     draw=_draw,
     seen=_seen,

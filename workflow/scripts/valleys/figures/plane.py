@@ -263,15 +263,6 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="plane",
-    title="Plane through weight space: {}",
-    caption=(
-        "Plane through weight space: train loss (left) and test loss (right) at the lowest seed. Levels rise "
-        "from the least loss on the grid in steps that grow with the height above it; beyond the last the "
-        "shade stays the same. Solutions are filled where they lie on the plane. They are hollow where they "
-        "are projected onto it, like the iterates that SWA averages (thin line, from the first to the last): "
-        "the loss seen there is that of the plane, not theirs. Crosses mark the least train and the least "
-        "test loss on the grid."
-    ),
     nothing="Nothing to draw: the plane {} was not measured.",
     draw=_draw,
     seen=_seen,

@@ -97,14 +97,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="prevalence",
-    title="Prevalence of asymmetric directions",
-    caption=(
-        "Prevalence: share of probed directions that are asymmetric by Definition 1 (left), share whose "
-        "rises about the curve's own least point alone differ that much (middle), and share along which the "
-        "solution is not a minimum, so that the definition cannot hold (right). Bars are Wilson "
-        "intervals that take directions for independent; figures beside each panel are directions found "
-        "among directions probed, all seeds together. Probes of kind sign have a figure of their own."
-    ),
     nothing="Nothing to draw: no direction was probed.",
     draw=_draw,
     seen=_seen,

@@ -404,18 +404,6 @@ def _further(data: Data, solution: str) -> str:
 
 KIND = Kind(
     name="search",
-    title="Search for an asymmetric direction",
-    caption=(
-        "Search: c* of Definition 1 (left), one point a minimum, of the random direction that the ascent "
-        "began at, on train images that it did not see, and of the direction found: on the images searched "
-        "on, on unseen train images and on test images. Pale lines join the points of one minimum, bars are "
-        "medians of those that have a c*. Filled points are asymmetric, with a flat side that rises by the "
-        "least that is asked (which is not asked of random starts); figures beside the panel count them. The "
-        "dash-dotted line, where there is one, is (1 - pi)/pi, pi the share of the rarest class: along an "
-        "output's bias any weights reach every c* below it, from far enough. Beside it curves of the minimum "
-        "of the smallest seed: rise in loss by offset l in units of R, at which the larger rise meets the "
-        "given one. The flat side is at the right."
-    ),
     nothing="Nothing to draw: no direction was searched for.",
     draw=_draw,
     seen=_seen,

@@ -83,14 +83,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="sensitivity",
-    title="Prevalence against the constants of Definition 1",
-    caption=(
-        "Sensitivity: share of directions at the sgd solution that are asymmetric by Definition 1, against "
-        "the level c, for several admissions of windows (zeta, r): zeta up to zeta_max R, r − zeta at least "
-        "min_span R. Bars are Wilson intervals that take directions for independent. Dashed: controls, whose "
-        "entries are not U(0, 1). The dotted line marks the experiment's own setting. Where a share follows "
-        "c and the windows, the verdict is about these; where it stays, about the valley."
-    ),
     nothing="Nothing to draw: no direction was probed.",
     draw=_draw,
     seen=_seen,

@@ -89,15 +89,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="shift",
-    title="Shift between train and test loss",
-    caption=(
-        "Shift: what is left of the gap between test and train loss, ξδ / ξ0, when the test loss along a "
-        "direction is compared with the train loss δ further back; δ in units of the curve's radius R. The "
-        "gap ξ is the largest |test − train − b| over the inner three quarters of the curve, with b = 0 or "
-        "with the best b for each δ. Lines are medians over directions and seeds; shade and thin lines "
-        "enclose the middle 80 % of them. If the test loss were the train loss shifted, the line would touch "
-        "0 at that shift. The vertical axis is cut at 1.5."
-    ),
     nothing="Nothing to draw: no direction was probed.",
     draw=_draw,
     seen=_seen,

@@ -129,14 +129,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="sign",
-    title="Asymmetry and agreement in sign with the weights",
-    caption=(
-        "Signs: asymmetry index of a direction u, log of the rise on the -u side over that on the +u side, "
-        "both about the curve's own least point (above 0: + is the flatter side), against the share of its "
-        "entries that have the sign of w. Small points are "
-        "directions, large ones means over seeds with their t intervals. Hollow: -u of directions probed, "
-        "whose curve is that of u reversed, where none was probed."
-    ),
     nothing="Nothing to draw: no direction of kind sign was probed.",
     draw=_draw,
     seen=_seen,

@@ -265,18 +265,6 @@ def _seen(name: str, data: Data, spec: Spec) -> str:
 
 KIND = Kind(
     name="study",
-    title="Study: {}",
-    caption=(
-        "Study: what a minimum looks like by level of each factor. Size of the asymmetry index, |log of the "
-        "rise on one side of a curve's own least point over that on the other|, 0 being symmetric: small "
-        "points are minima (means over their directions), large ones means over minima with their t "
-        "intervals. Share of directions that are asymmetric by Definition 1, with Wilson intervals that take "
-        "directions for independent, though "
-        "those of a minimum share its weights; counts are beside the panel. Where the study has them: the "
-        "width R / |w| at which the loss has risen by the probe's target, the greatest Hessian eigenvalue, "
-        "and SWA's train and test loss against those of the descent from it (thin lines join minima of one "
-        "seed)."
-    ),
     nothing="Nothing to draw: no direction was probed in the study {}.",
     draw=_draw,
     seen=_seen,

@@ -236,30 +236,12 @@ def _seen_gain(_part: str, data: Data, spec: Spec) -> str:
 
 AVERAGE = Kind(
     name="theory-average",
-    title="Averaged SGD in simulated valleys",
-    caption=(
-        "SGD with bounded noise in a one-dimensional valley whose flat side is x > 0 and whose other side "
-        "is c times as steep. Above, a row of panels for each step size: mean over chains of the average "
-        "of the iterates (markers; intervals are smaller than these where none is seen; ringed where the "
-        "assumptions of the paper's Theorem 2, as recalled, hold) and the lower bound proved for it "
-        "(lines, where it is positive). Below, for the greatest step size: training "
-        "loss at the average (filled) and at the mean of all averages (hollow), both divided by that of "
-        "the iterates: what is hollow stays however long one averages."
-    ),
     nothing="Nothing to draw: no chain was simulated.",
     draw=_draw_average,
     seen=_seen_average,
 )
 GAIN = Kind(
     name="theory-gain",
-    title="Gain of a bias to the flat side under a random shift",
-    caption=(
-        "By how much the expected loss at a point biased to the flat side is below that at the minimum, "
-        "when the loss is shifted at random by up to d to either side: simulated (markers), in closed "
-        "form (lines between its values there) and the lower bound proved for it (dashed). Below 0 the "
-        "bias costs. Ticks on the zero line mark the limit up to which a gain is proved: where the "
-        "expected loss is least."
-    ),
     nothing="Nothing to draw: no gain was simulated.",
     draw=_draw_gain,
     seen=_seen_gain,

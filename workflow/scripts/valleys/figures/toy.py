@@ -139,24 +139,12 @@ def _seen_curves(_part: str, data: Data, spec: Spec) -> str:
 
 SURFACE = Kind(
     name="toy-surface",
-    title="2-D MLP: loss surface",
-    caption=(
-        "2-D MLP, data draw 0: loss surface over weight and bias, with the solution of each recipe and the "
-        "line through it along the probed direction (left); loss along these lines (right)."
-    ),
     nothing="Nothing to draw: the 2-D surface has no points.",
     draw=_draw_surface,
     seen=_seen_surface,
 )
 CURVES = Kind(
     name="toy-curves",
-    title="2-D MLP: loss along a direction, all draws",
-    caption=(
-        "2-D MLP: loss along the probed direction (entries U(0, 1), normalised) through the solution. Thin "
-        "lines are data draws, the thick line is their mean. Recipe released is the average of the "
-        "iterates of a few steps, as in the released code. Recipe converged is at the minimum, where "
-        "there is one."
-    ),
     nothing="Nothing to draw: the 2-D MLP has no curves.",
     draw=_draw_curves,
     seen=_seen_curves,

@@ -103,14 +103,6 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
 
 ANGLES = Kind(
     name="toy-angles",
-    title="2-D MLP: all directions",
-    caption=(
-        "2-D MLP: Definition 1 along directions at all angles, 0 being the weight and 90 degrees the bias; u "
-        "and -u are one line. Each line goes out to where its higher end has risen by the amount above the "
-        f"column. Thin lines are the first {_SHOWN} data draws, the thick one is the median of all, where "
-        "half of the draws have a level. Lines break where the solution is no minimum along them. Below: "
-        "share of draws that are asymmetric at an angle. Draws without a minimum have no converged solution."
-    ),
     nothing="Nothing to draw: the 2-D MLP has no scan.",
     draw=_draw,
     seen=_seen,

@@ -118,13 +118,6 @@ def _at_the_end(part: pd.DataFrame) -> str:
 
 KIND = Kind(
     name="training",
-    title="Training",
-    caption=(
-        "Training: loss (logarithmic if it spans a factor of 3) and accuracy by epoch. Thin lines are seeds, "
-        "thick lines their mean. Train values are those of the epoch as trained (augmented images, batch "
-        "statistics); test values use the running statistics. The shaded epochs are those whose iterates SWA "
-        "averages. Dotted: the cooldown, from the weights that averaging begins with to the solution sgd."
-    ),
     nothing="Nothing to draw: the training table has no rows.",
     draw=_draw,
     seen=_seen,

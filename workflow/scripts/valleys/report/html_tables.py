@@ -17,7 +17,10 @@ from valleys.results.stats import mean_interval
 from valleys.storage.tables import declared
 
 PREVIEW_ROWS = 10
-PARQUET_LIMIT, CSV_LIMIT = 1_000_000, 250_000
+CSV_LIMIT = 100_000
+"""Bytes of a table's Parquet file up to which the page carries the table: a page should fit into a mail."""
+WHOLE = ("claims", "verdicts")
+"""Tables that the page carries as Parquet too: it keeps types, and the config in its metadata."""
 Frames = Mapping[str, pd.DataFrame]
 Table = dict[str, Any]
 DASH = "–"
@@ -184,8 +187,8 @@ def prevalence_table(frame: pd.DataFrame | None, spec: Mapping[str, Any]) -> Tab
             value_cell(row["asymmetry_index"]),
         ]
         rows.append(cells + [value_cell(row[name]) for name in verdicts])
-    text = "Verdicts of Definition 1 on every probed direction, seeds together."
-    return _table("Prevalence", columns, rows, text=text)
+    text = "Verdicts of Definition 1 on every probed direction, seeds together: how many are asymmetric."
+    return _table("Directions", columns, rows, text=text)
 
 
 def preview_table(name: str, frame: pd.DataFrame, experiment: str, kind: str, parquet: bytes | None) -> Table:
@@ -214,13 +217,13 @@ def preview_table(name: str, frame: pd.DataFrame, experiment: str, kind: str, pa
 
 def carried_tables(name: str, frame: pd.DataFrame, parquet: bytes | None) -> list[dict[str, str]]:
     """Return what of a table can be saved from the page: file name, label, size and ``data:`` URI of each."""
-    if not parquet or len(parquet) > PARQUET_LIMIT:
+    if not parquet or len(parquet) > CSV_LIMIT:
         return []
-    found = [(f"{name}.parquet", "Parquet", "application/vnd.apache.parquet", parquet)]
-    if len(parquet) <= CSV_LIMIT:
-        # Numbers as Python's repr has them, which reads back as the same float64.
-        csv = gzip.compress(frame.to_csv(index=False).encode("utf-8"), mtime=0)
-        found.append((f"{name}.csv.gz", "CSV (gzip)", "application/gzip", csv))
+    # Numbers as Python's repr has them, which reads back as the same float64.
+    csv = gzip.compress(frame.to_csv(index=False).encode("utf-8"), mtime=0)
+    found = [(f"{name}.csv.gz", "CSV (gzip)", "application/gzip", csv)]
+    if name in WHOLE:
+        found.append((f"{name}.parquet", "Parquet", "application/vnd.apache.parquet", parquet))
     return [
         {
             "file": file,

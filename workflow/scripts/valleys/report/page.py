@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import itertools
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
-import numpy as np
 import pandas as pd
 import yaml
 
 from valleys import figures
 from valleys.config import catalogue
 from valleys.errors import shown
-from valleys.report import rulegraph, rulegraph_layout
+from valleys.report import rulegraph, rulegraph_layout, sections
 from valleys.report.html_tables import (
     CSV_LIMIT,
-    DASH,
-    PARQUET_LIMIT,
     Frames,
     averages_table,
     carried_tables,
-    number_text,
-    p_value_cell,
     percent_text,
     prevalence_table,
     preview_table,
     size_text,
     solutions_table,
-    value_cell,
 )
-from valleys.results import measures
 from valleys.storage.tables import stack
 
 TEMPLATE = Path(__file__).parents[3] / "report" / "report.html.j2"
@@ -45,8 +36,6 @@ STYLE = TEMPLATE.with_name("report.css")
 SCRIPT = TEMPLATE.with_name("report.js")
 FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
-VERDICTS = ("supported", "refuted", "inconclusive", "not decidable")
-_TEXTS = ("measure", "test", "rule", "note")
 
 
 def render(
@@ -57,6 +46,7 @@ def render(
     kinds: Mapping[str, str] | None = None,
     parquet: Mapping[str, bytes] | None = None,
     graph: rulegraph.RuleGraph | None = None,
+    pngs: Mapping[str, bytes] | None = None,
 ) -> str:
     """Return the report as one HTML document.
 
@@ -73,10 +63,12 @@ def render(
     kinds
         The name under which a table's columns are declared, where it is not the table's own.
     parquet
-        The tables' files by name. Those up to `PARQUET_LIMIT` can be saved from the page, up to
-        `CSV_LIMIT` as CSV too; others are named.
+        The tables' files by name. Those up to `CSV_LIMIT` can be saved from the page as CSV, claims and
+        verdicts as they are too; others are named.
     graph
         The rules that made all this; None draws nothing and says so.
+    pngs
+        PNG files by figure name, which are what the page shows; of a figure without one it shows the SVG.
     """
     kinds, parquet = kinds or {}, parquet or {}
     stacked = stack((name, kinds.get(name, name), frame) for name, frame in tables.items())
@@ -85,12 +77,9 @@ def render(
     claims = tables.get("claims", pd.DataFrame())
     level = spec["level"]
     twelve = tables.get("verdicts", pd.DataFrame())
-    sections = _sections(claims, twelve, pictures, stacked, spec)
+    of_all, found = sections.sections(claims, twelve, pictures, pngs or {}, stacked, spec)
     style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
-    found = [
-        *VERDICTS,
-        *(v for v in claims.get("verdict", pd.Series(dtype=str)).unique() if v not in VERDICTS),
-    ]
+    said = claims["verdict"].unique() if len(claims) else ()
     return template.render(
         policy=_policy(style, script),
         style=markupsafe.Markup(style),
@@ -99,28 +88,33 @@ def render(
         level=percent_text(level),
         c=f"{spec['c']:g}",
         scope=_scope(tables.get("solutions"), config),
-        sections=sections,
-        tally=[
-            (verdict, _look(verdict), int((claims["verdict"] == verdict).sum()) if len(claims) else 0)
-            for verdict in found
+        sections=found,
+        figures_of_all=of_all,
+        tally=sections.tally(found),
+        networks=sections.networks(claims, tables.get("solutions"), found),
+        marks=[*sections.MARKS.items(), ("rows differ", sections.MIXED)],
+        simulations=config.get("simulations", True),
+        claims=sections.all_rows(found),
+        verdicts=[
+            (verdict, sections.look(verdict))
+            for verdict in dict.fromkeys([*sections.VERDICTS, *said])
+            if verdict in said
         ],
-        twelve=_twelve(twelve, sections),
-        claims=_all_rows(sections),
         first=FIRST_CLAIMS,
         n_claims=len(claims),
         alpha=config.get("claims", {}).get("alpha"),
-        summaries=[
+        solutions=[
             solutions_table(tables.get("solutions"), level),
             *([averages_table(tables["averages"], level)] if "averages" in tables else []),
-            prevalence_table(tables.get("asymmetry"), spec),
         ],
+        directions=prevalence_table(tables.get("asymmetry"), spec),
         previews=[
             preview_table(name, frame, config["name"], kinds.get(name, name), parquet.get(name))
             for name, frame in tables.items()
         ],
         carried={"claims": [], "verdicts": []}
         | {n: carried_tables(n, frame, parquet.get(n)) for n, frame in tables.items()},
-        limits={"parquet": size_text(PARQUET_LIMIT), "csv": size_text(CSV_LIMIT)},
+        limit=size_text(CSV_LIMIT),
         graph=_graph(graph),
         config=yaml.safe_dump(
             json.loads(json.dumps(config, default=str)),
@@ -155,65 +149,6 @@ def figure_spec(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sections(
-    claims: pd.DataFrame,
-    twelve: pd.DataFrame,
-    pictures: Mapping[str, str],
-    tables: Frames,
-    spec: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Return a section for each of the twelve claims, and one for rows and figures of none."""
-    titles = dict(zip(twelve["number"], twelve["statement"], strict=True)) if len(twelve) else {}
-    groups = _groups(claims)
-    of = {name: _claim_of(name, claims, tables) for name in pictures}
-    numbers = sorted({*titles, *(g["number"] for g in groups if g["number"]), *filter(None, of.values())})
-    sections, counter = [], itertools.count(1)
-    for number in [*numbers, 0]:
-        own = [group for group in groups if group["number"] == number]
-        drawn = [_picture(name, svg, tables, spec) for name, svg in pictures.items() if of[name] == number]
-        if own or drawn or number in titles:
-            verdicts = [row["verdict"] for group in own for row in group["rows"]]
-            for group in own:
-                group["id"] = f"rows-{next(counter)}"
-            sections.append(
-                {
-                    "number": number,
-                    "id": f"claim-{number}" if number else "other",
-                    "title": f"{number}. {titles.get(number, 'Claim')}" if number else "Of no claim",
-                    "groups": own,
-                    "figures": drawn,
-                    "tally": [(v, verdicts.count(v)) for v in VERDICTS if v in verdicts],
-                }
-            )
-    count = 0
-    for section in sections:
-        for figure in section["figures"]:
-            figure["number"] = count = count + 1
-    return sections
-
-
-def _claim_of(figure: str, claims: pd.DataFrame, tables: Frames) -> int:
-    """Return the number of the claim that a figure belongs to, 0 for those of none.
-
-    A line belongs to claim 9 when it leaves its cell or has trained bends, to claim 10 when it joins SGD and
-    SWA, else to claim 8; a study to the claim that its rows decide, or to that of most of them.
-    """
-    entry, part = catalogue.find_figure(figure)
-    if entry is None or entry.claim is not None:
-        return entry.claim or 0 if entry else 0
-    if entry.part == "line":
-        lines = tables.get("interpolation", pd.DataFrame({"line": []}))
-        rows = lines[lines["line"] == part]
-        if len(rows) and not (measures.kind_of_line(rows) == "cell").all():
-            return 9
-        return 10 if {"sgd", "swa"} == set(part.split("-")) else 8
-    if entry.part == "study" and len(claims):
-        rows = claims[(claims["scope"].str.split("/").str[0] == part) & (claims["number"] > 0)]
-        rows = rows[rows["decides"]] if rows["decides"].any() else rows
-        return int(rows["number"].mode().iloc[0]) if len(rows) else 0
-    return 0
-
-
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
@@ -223,111 +158,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-# Claims ---------------------------------------------------------------------------------------------
-
-
-def _groups(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """Gather rows of one claim: texts that all of them share are said once, others with their row.
-
-    In order of the twelve; those with rows that decide come first, and in each the rows that decide.
-    """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in claims.to_dict("records"):
-        groups.setdefault((row["number"], row["claim"], row["statement"]), []).append(row)
-    order = list(dict.fromkeys(key[:2] for key in groups))
-    decides = {key: any(row["decides"] for row in rows) for key, rows in groups.items()}
-    found = []
-    for key in sorted(groups, key=lambda key: (key[0], not decides[key], order.index(key[:2]))):
-        rows = sorted(groups[key], key=lambda row: not row["decides"])
-        texts = {text: list(dict.fromkeys(row[text] for row in rows)) for text in _TEXTS}
-        shared = {text: values[0] for text, values in texts.items() if len(values) == 1 and values[0]}
-        own = [text for text, values in texts.items() if len(values) > 1]
-        number, claim, statement = key
-        found.append(
-            {
-                "claim": claim,
-                "number": number,
-                "experiment": rows[0]["experiment"],
-                "statement": statement[:1].upper() + statement[1:],
-                "tally": [(v, n) for v in VERDICTS if (n := sum(row["verdict"] == v for row in rows))],
-                "shared": shared,
-                "rows": [_claim(row, own) for row in rows],
-            }
-        )
-    return found
-
-
-def _claim(row: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    interval = f"{number_text(row['low'])} to {number_text(row['high'])}"
-    return {
-        "verdict": row["verdict"],
-        "look": _look(row["verdict"]),
-        "decides": bool(row["decides"]),
-        "scope": row["scope"],
-        "effect": value_cell(row["effect"]),
-        "low": value_cell(row["low"]),
-        "unit": row["unit"],
-        "interval": DASH if np.isnan([row["low"], row["high"]]).all() else interval,
-        "n": row["n"],
-        "p": p_value_cell(row["p_value"]),
-        "more": [(text, row[text]) for text in own if row[text]],
-    }
-
-
-def _look(verdict: str) -> str:
-    """Return the class of a verdict's badge, empty where it is none that we know."""
-    return verdict.replace(" ", "-") if verdict in VERDICTS else ""
-
-
-def _twelve(verdicts: pd.DataFrame, sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of the table of verdicts, each with the section that has its rows."""
-    ids = {section["number"]: section["id"] for section in sections}
-    return [
-        row
-        | {
-            "look": _look(row["verdict"]),
-            "link": ids[row["number"]],
-            "p": p_value_cell(row["p_adjusted"]),
-        }
-        for row in verdicts.to_dict("records")
-    ]
-
-
-def _all_rows(sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of all claims, in the order of the sections."""
-    return [
-        row | {key: group[key] for key in ("claim", "number", "statement")} | {"link": group["id"]}
-        for section in sections
-        for group in section["groups"]
-        for row in group["rows"]
-    ]
-
-
-# Figures --------------------------------------------------------------------------------------------
-
-
-def _picture(name: str, svg: str, tables: Frames, spec: Mapping[str, Any]) -> dict[str, Any]:
-    data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
-    width, height = _size(svg)
-    return {
-        "name": name,
-        "title": figures.title(name),
-        "caption": figures.caption(name, tables, spec),
-        "src": f"data:image/svg+xml;base64,{data}",
-        "bytes": size_text(len(svg.encode("utf-8"))),
-        "width": width,
-        "height": height,
-    }
-
-
-def _size(svg: str) -> tuple[int | None, int | None]:
-    """Return the size in CSS pixels that an SVG written by Matplotlib declares in points."""
-    tag = re.search(r"<svg\b[^>]*>", svg)
-    sizes = [re.search(rf'\b{key}="([\d.]+)pt"', tag[0]) if tag else None for key in ("width", "height")]
-    width, height = (round(float(size[1]) * 4 / 3) if size else None for size in sizes)
-    return width, height
 
 
 # Tables ---------------------------------------------------------------------------------------------
@@ -360,7 +190,7 @@ def _data_text(name: str, rows: pd.DataFrame, block: Mapping[str, Any]) -> str:
     text += f", {count('classes')} classes" if count("classes") else ""
     by_seed = block.get("split") == "by_seed"
     text += ", cut into the two anew for each seed" if by_seed else ", the same split for all seeds"
-    if not count("wrong_labels"):
+    if count("wrong_labels") in ("", "0"):
         return f"{text}, no label made wrong."
     share = percent_text(round((rows["wrong_labels"] / rows["n_train"]).mean(), 6))
     return f"{text}, {count('wrong_labels')} train labels of each seed made wrong ({share})."

@@ -24,6 +24,10 @@ POLICIES = ("fixed", "free")
 """Values of the shift table's ``policy``: b = 0, and the best b for each shift."""
 
 
+LEFT_OUT = "the simulations that this claim also rests on were left out (simulations: false)"
+"""Note on a claim of a run without simulations: the rows of networks decide it alone."""
+
+
 def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with each solution under a user's own name as the sgd solution of a recipe of its own.
 

@@ -1,4 +1,4 @@
-"""Where the schemas are: in the workflow's folder, or inside the package where that is installed."""
+"""Where schemas and captions are: in the workflow's folder, or inside the package where it is installed."""
 
 from __future__ import annotations
 
@@ -13,5 +13,14 @@ def schema(name: str) -> Path:
     The workflow keeps its schemas beside its scripts, as Snakemake's layout has it; an installed package has
     a copy in its own folder (``pyproject.toml``).
     """
-    in_workflow = _PACKAGE.parents[1] / "schemas" / name
-    return in_workflow if in_workflow.is_file() else _PACKAGE / "schemas" / name
+    return _find("schemas", "schemas", name)
+
+
+def caption(name: str) -> Path:
+    """Return the path of a caption by its file name; captions are kept as schemas are."""
+    return _find("report", "captions", name)
+
+
+def _find(in_workflow: str, in_package: str, name: str) -> Path:
+    path = _PACKAGE.parents[1] / in_workflow / name
+    return path if path.is_file() else _PACKAGE / in_package / name
