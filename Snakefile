@@ -49,3 +49,4 @@ rule all:
         f"{ROOT}/report.html",
         all_tables(),
         all_figures(),
+        panels_of(outputs.figures(experiment)),
