@@ -136,8 +136,8 @@ class Sheet(Figure):
     def _write_heading(self, axes: Axes, heading: _Heading) -> float:
         """Write what stands above a panel, broken at slashes where it is too long; return inches to add."""
         size, pad = axes.xaxis.get_label().get_fontsize(), heading.pad
-        left = axes.bbox.x0 - axes.yaxis.get_tightbbox().x0
-        room = self.bbox.width / self.in_a_row - left - self.dpi * size / 72
+        beside = axes.get_tightbbox().width - axes.bbox.width  # labels of ticks, and notes at the right
+        room = self.bbox.width / self.in_a_row - beside - 1.5 * self.dpi * size / 72
         lines = [""]
         for part in heading.label.split(" / "):
             joined = f"{lines[-1]} / {part}" if lines[-1] else part

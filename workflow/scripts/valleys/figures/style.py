@@ -135,8 +135,12 @@ def style_of(spec: Spec) -> dict[str, Any]:
 def rc(style: Mapping[str, Any]) -> dict[str, Any]:
     """Return matplotlib's settings for a style: those of ``valleys.mplstyle``, in the sizes of the style."""
     size, font = style["font_size"], style.get("font", "sans-serif")
-    # The next family has the letters that a font lacks, and is what viewers without the font show.
-    families = {"sans-serif": ["sans-serif"], "serif": ["serif", "DejaVu Serif"]}
+    # By name, so that a figure measures the same outside of these settings. Further families have the letters
+    # that a font lacks, and are what viewers without the font show.
+    families = {
+        "sans-serif": ["DejaVu Sans", "sans-serif"],
+        "serif": ["STIXGeneral", "serif", "DejaVu Serif"],
+    }
     return {
         **{key: mpl.rcParamsDefault[key] for key in ("path.simplify", "agg.path.chunksize", "savefig.bbox")},
         **mpl.rc_params_from_file(MPLSTYLE, use_default_template=False),

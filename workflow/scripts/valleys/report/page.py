@@ -46,6 +46,9 @@ SCRIPT = TEMPLATE.with_name("report.js")
 FIRST_CLAIMS = 30
 """Rows of the claims table that are seen before more are asked for."""
 VERDICTS = ("supported", "refuted", "inconclusive", "not decidable")
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+"""Of the page (report.css), and so of the text in its figures; a font that the config chose stays."""
+_OF_FIGURES = re.compile(r"font-family: 'DejaVu Sans'[^;\"]*")
 _TEXTS = ("measure", "test", "rule", "note")
 
 
@@ -309,6 +312,7 @@ def _all_rows(sections: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _picture(name: str, svg: str, tables: Frames, spec: Mapping[str, Any]) -> dict[str, Any]:
+    svg = _OF_FIGURES.sub(f"font-family: {FONTS}", svg)
     data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
     width, height = _size(svg)
     return {
