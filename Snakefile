@@ -54,5 +54,6 @@ rule all:
         f"{ROOT}/report.html",
         all_tables(),
         all_figures(),
+        panels_of(outputs.figures(experiment)),
     message:
         f"{ROOT} has its report, tables and figures"

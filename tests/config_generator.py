@@ -135,8 +135,9 @@ class Generator:
         )  # fmt: skip
         config["claims"] = self.keys(alpha=[0.01, 0.9], level=[0.5, 0.99], barrier=[1e-6, 5])
         config["figures"] = self.keys(
-            dpi=[50, 72], width=[2, 3.5, 12], palette=["Dark2", "tableau-colorblind10"], font_size=[1, 5, 14]
-        )
+            dpi=[50, 72], width=[2, 3.5, 12], palette=["Dark2", "tableau-colorblind10"], font_size=[1, 5, 14],
+            font=["serif", "sans-serif", "DejaVu Serif"], format=["pdf", "svg"],
+        )  # fmt: skip
         config["execution"] = {"checkpoint_every": r.choice([1, 2, 10])} | self.keys(
             keep=["all", "window", "none"], probe_jobs=["together"], fork_server=[False], resident_mb=[0, 1e-3],
             max_runtime=[1, 600], cpu_speed=[0.1, 8], device=["cpu"], p=0.4,

@@ -11,6 +11,7 @@ def texts(figure):
     FigureCanvasAgg(figure).draw()
     hidden = set()
     for axes in figure.axes:
+        hidden |= set() if axes.get_visible() else set(axes.findobj(Text))
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             slack = 1e-6 * (high - low)

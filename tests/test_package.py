@@ -59,12 +59,15 @@ print(valleys.__file__)
 print(importlib.metadata.version("valleys"), valleys.__version__)
 print(len(tables.declared()) > 10, schema.SCHEMA_FILE.is_file())
 print((pathlib.Path(valleys.__file__).parent / "py.typed").is_file(), bool(captions.text("curves")))
+import matplotlib.pyplot as plt
+plt.style.use("valleys.figures.valleys")
+print(plt.rcParams["pdf.fonttype"])
 """
     done = run(code, tmp_path, installed)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith(str(installed))
-    assert lines[1:] == [f"{valleys.__version__} {valleys.__version__}", "True True", "True True"]
+    assert lines[1:] == [f"{valleys.__version__} {valleys.__version__}", "True True", "True True", "42"]
 
 
 def test_the_installed_package_has_every_module(installed):

@@ -19,6 +19,14 @@ TOKENS = {"source": "numpy", "train": "a.npz", "test": "a.npz", "task": "tokens"
 
 
 MISTAKES = {
+    "width that no page has": ("figures.width", 0.1, ["figures.width", "0.1", "minimum of 2"]),
+    "format of no figure": ("figures.format", "bmp", ["figures.format", "'bmp'", "pdf, svg, png"]),
+    "font that is not here": (
+        "figures.font",
+        "Sans Nowhere",
+        ["figures.font", "'Sans Nowhere' is no font family of this machine", "choose serif, sans-serif"],
+    ),
+    "mistyped font": ("figures.font", "serfi", ["figures.font", "'serfi'", "did you mean 'serif'?"]),
     "loss that the task has not": (
         "datasets.digits",
         TABLE,

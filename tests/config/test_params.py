@@ -515,6 +515,18 @@ def test_every_slice_carries_its_stages_version(monkeypatch):
     assert all(params["version"] != 99 for params in old.values())
 
 
+def test_files_for_a_paper_leave_the_figures_of_the_report_as_they_were():
+    usual = Params(experiment()).figure("training")
+    block = {"format": "pdf", "width": 3.35, "font": "serif", "font_size": 8, "palette": "Dark2"}
+    of = Params(experiment(("figures", block)))
+    own = usual["style"] | {"palette": "Dark2"}
+    assert of.figure("training") == usual | {"style": own}
+    assert of.panels("training")["style"] == usual["style"] | block
+    assert Params(experiment(("figures", {"format": "pdf"}))).panels("training")["style"]["width"] == 3.35
+    wide = Params(experiment(("figures", {"width": 12, "font": "serif"}))).figure("training")
+    assert wide["style"] == usual["style"] | {"width": 12, "font": "serif"}
+
+
 def test_results_leave_out_style_and_execution():
     one = Params(experiment(("figures.dpi", 77), ("execution.device", "cpu"))).results()
     assert one == Params(experiment()).results()

@@ -55,6 +55,21 @@ def norms(seeds=range(3)):
     return variants(parts, seeds) + variants(parts, seeds, probe=GAUSSIAN)
 
 
+def test_a_panel_alone_has_its_measure_its_levels_and_its_legend(tmp_path):
+    style = {"style": {"format": "pdf", "width": 3.35}}
+    figure = figures.draw("study-mine", data(tmp_path, norms()), {**SPEC, **style})
+    alone = figures.panels(figure, "study-mine")
+    index, share = (alone[f"study-mine-norm-{letter}"] for letter in "ab")
+    assert (index.get_xlabel(), share.get_xlabel()) == ("|asymmetry index|", "asymmetric [%]")
+    for axes, legend in ((index, ["uniform-far", "gaussian-far", "one minimum"]), (share, None)):
+        figure.show_alone(axes)
+        assert overlaps(figure) == []
+        assert [tick.get_text() for tick in axes.get_yticklabels() if tick.get_visible()] == labels(axes)
+        assert "batch" in labels(axes)
+        legend = legend or ["uniform-far", "gaussian-far"]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == legend
+
+
 @pytest.mark.slow
 def test_one_row_of_panels_a_factor(tmp_path):
     figure, caption = drawn(tmp_path, norms(), factors={"mine": {INIT: ["ones"], NORM: ["none", "batch"]}})

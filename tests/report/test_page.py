@@ -18,7 +18,7 @@ from study_tables import table, variants
 from valleys import figures
 from valleys.config import captions
 from valleys.report import html_tables, rulegraph, sections
-from valleys.report.page import SCRIPT, figure_spec, render
+from valleys.report.page import SCRIPT, STYLE, figure_spec, render
 from valleys.results.measures import LEFT_OUT
 from valleys.results.stats import mean_interval
 from valleys.storage import tables
@@ -153,6 +153,23 @@ def test_pictures_are_embedded_in_order(page, pictures):
     assert [name for name in sorted(at, key=at.get) if name in order] == [n for n in order if n in at]
     assert {(image["width"], image["height"]) for image in images} == {("672", "336")}
     assert all(image["alt"] for image in images)
+
+
+def test_text_of_figures_is_in_the_font_of_the_page(frames, config, tmp_path):
+    svgs = {}
+    for font in ("sans-serif", "serif"):
+        style = {"font": font, "dpi": 60}
+        figure = figures.draw("training", frames, {**figure_spec(config), "style": style})
+        figures.save(figure, tmp_path / "a.png", tmp_path / "a.svg", style)
+        page = render(frames, {"training": (tmp_path / "a.svg").read_text()}, config, tables.versions())
+        (image,) = (attrs for tag, attrs in Page(page).tags if tag == "img")
+        svgs[font] = base64.b64decode(image["src"].split(",", 1)[1]).decode()
+    families = {font: set(re.findall(r'font-family: ([^;"]+)', svg)) for font, svg in svgs.items()}
+    (css,) = re.findall(r"^  font: \S+ (.*);$", STYLE.read_text(), re.M)
+    assert families["sans-serif"] == {css.replace('"', "'")}
+    (chosen,) = families["serif"]
+    assert chosen.startswith("'STIXGeneral'")
+    assert chosen.endswith(", serif")
 
 
 def test_captions_are_those_of_the_figures(page, frames, config):

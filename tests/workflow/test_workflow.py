@@ -210,6 +210,12 @@ def test_figure_style_redraws_only(finished):
     assert jobs == {"figures": 18, "report": 1}
 
 
+def test_figures_for_a_paper_leave_those_of_the_report(finished):
+    block = {"format": "pdf", "width": 3.35, "font": "serif"}
+    assert planned(finished[0], changed(SMOKE, figures=block)) == {"panels": 18}
+    assert planned(finished[0], changed(SMOKE, figures=block), "toy") == {"panels": 3}
+
+
 def test_a_new_seed_trains_just_that_seed(finished):
     jobs = planned(finished[0], changed(SMOKE, seeds=[0, 1]))
     once = ("train_sgd", "average", "descend", "evaluate", "directions", "interpolate", "detect")

@@ -179,7 +179,12 @@ def experiment_files(name):
     except ValleysError as error:
         raise WorkflowError(str(error))
     pictures = [f"{ROOT}/figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")]
-    return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures
+    return [f"{ROOT}/tables/{table}.parquet" for table in tables] + pictures + panels_of(figures)
+
+
+def panels_of(figures):
+    """The folders of these figures' panels, where the config asks for panels in files of their own."""
+    return [f"{ROOT}/panels/{name}" for name in figures] if "format" in config["figures"] else []
 
 
 def all_figures():

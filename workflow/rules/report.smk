@@ -134,6 +134,28 @@ rule figures:
         "../scripts/figures.py"
 
 
+rule panels:
+    input:
+        lambda w: [f"{ROOT}/tables/{name}.parquet" for name in outputs.figure_tables(experiment)[w.figure]],
+    output:
+        # How many panels a figure has, and their names, its tables decide.
+        directory(f"{ROOT}/panels/{{figure}}"),
+    log:
+        f"{ROOT}/logs/panels-{{figure}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/panels-{{figure}}.tsv"
+    conda:
+        "../envs/valleys.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.mem_mb("panels", w, attempt),
+        runtime=lambda w, attempt: costs.runtime("panels", w, attempt),
+    params:
+        spec=lambda w: params_of.panels(w.figure),
+    script:
+        "../scripts/panels.py"
+
+
 rule report:
     input:
         tables=all_tables(),

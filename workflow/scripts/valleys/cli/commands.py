@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     surface.add_argument("--plane", help="only the plane of this name (all)")
     surface.add_argument("--log", action="store_true", default=None, help="logarithmic axis of the loss")
     surface.add_argument("-o", "--output", type=files.expand, help="HTML file (planes.html beside the table)")
+    _add_figure(commands)
     _add_replicate(commands)
     plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
     plan.add_argument("config", type=files.expand, help="the run's config file")
@@ -90,6 +91,35 @@ def parser() -> argparse.ArgumentParser:
         "--schema", action="store_true", help="as a JSON schema (workflow/schemas/options.schema.yaml)"
     )
     return top
+
+
+def _add_figure(commands: Any) -> None:
+    """Add the command ``figure``; what is not given has the config's defaults (`config.styles`)."""
+    one = commands.add_parser(
+        "figure",
+        help="a figure of a finished run for a paper",
+        description="Draw a figure of a finished run from its tables: each panel in a file of its own, or "
+        "all in one. Width and fonts are those of the printed page.",
+    )
+    one.add_argument(
+        "results", type=files.expand, metavar="RESULTS", help="results folder, as in results/default"
+    )
+    one.add_argument("name", metavar="NAME", help="of the figure, as in search or curves-uniform")
+    one.add_argument(
+        "--panel", action="append", default=[], help="only the panel of this name, again for more (all)"
+    )
+    one.add_argument("--format", help="pdf, svg or png (pdf, or as the output ends)")
+    one.add_argument("--width", type=float, help="inches (3.35)")
+    one.add_argument("--font", help="serif, sans-serif, or the name of an installed family (sans-serif)")
+    one.add_argument("--font-size", type=float, help="points (9)")
+    one.add_argument("--palette", help="petroff10, tableau-colorblind10 or Dark2 (petroff10)")
+    one.add_argument("--dpi", type=int, help="dots an inch, of PNG files (150)")
+    one.add_argument(
+        "-o",
+        "--output",
+        type=files.expand,
+        help="a file, as in search.pdf, or a folder of a file a panel (a folder of the figure's name)",
+    )
 
 
 def _add_replicate(commands: Any) -> None:
@@ -218,6 +248,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 return show_replicate(arguments)
             case "surface":
                 return show_surface(arguments.planes, arguments.plane, arguments.log, arguments.output)
+            case "figure":
+                return show_figure(arguments)
             case "plan":
                 return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
             case "claims":
@@ -347,6 +379,17 @@ def show_surface(planes: Path, name: str | None, log: bool | None, output: Path 
     print(page)
     for line in left_out:
         print(shown(f"left out: {line}"))
+    return 0
+
+
+def show_figure(arguments: argparse.Namespace) -> int:
+    """Draw a figure of a run for a paper; print the paths of its files."""
+    from valleys.cli import figure
+
+    given = {key: getattr(arguments, key) for key in figure.STYLE_KEYS}
+    style = {key: value for key, value in given.items() if value is not None}
+    for path in figure.write(arguments.results, arguments.name, style, arguments.output, arguments.panel):
+        print(path)
     return 0
 
 

@@ -26,6 +26,7 @@ from valleys.config.probe_checks import (
 )
 from valleys.config.schema import WILDCARD, ignores_case, input_path
 from valleys.config.studies import is_plain
+from valleys.config.styles import check_font
 from valleys.config.versions import VERSIONS
 from valleys.data.options import DATASET_OPTIONS, image_shape
 from valleys.data.tasks import CLASSIFICATION, IGNORED, TASKS, losses_of, task_of
@@ -39,14 +40,14 @@ PLACES = ("dataset", "model", "recipe", "seed")  # filled in the paths of checkp
 
 
 def check_blocks(experiment: Cells) -> None:
-    """Check what can be checked before there are cells: factories, names, paths.
+    """Check what can be checked before there are cells: factories, names, paths, fonts.
 
     Raises
     ------
     ValleysError
         For the first mistake.
     """
-    for check in (_check_factories, _check_names, _check_paths):
+    for check in (_check_factories, _check_names, _check_paths, _check_figures):
         check(experiment)
 
 
@@ -171,6 +172,12 @@ def _check_paths(experiment: Cells) -> None:
                         f"in; {', '.join(f'{{{key}}}' for key in PLACES)} are, and a file's name has no "
                         "other braces"
                     )
+
+
+def _check_figures(experiment: Cells) -> None:
+    """Check that the font of figures is known here."""
+    if "font" in experiment.config["figures"]:
+        check_font("config: figures.font", experiment.config["figures"]["font"])
 
 
 def check_solutions(experiment: Cells) -> None:

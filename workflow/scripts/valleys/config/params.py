@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from valleys.config import originals, outputs
+from valleys.config import originals, outputs, styles
 from valleys.config.alignment import SOLUTION, partner
 from valleys.config.averages import averages_of, block_of
 from valleys.config.catalogue import LINES, TABLES
@@ -295,17 +295,24 @@ class Params:
 
     def figure(self, figure: str) -> dict[str, Any]:
         """Params of ``figures``: the style, and the blocks that are drawn as text or marks."""
+        return self._stage("figures", **self._drawn(figure, styles.of_report(self.config["figures"])))
+
+    def panels(self, figure: str) -> dict[str, Any]:
+        """Params of ``panels``, of a config that asks for them."""
+        return self._stage("panels", **self._drawn(figure, styles.of_panels(self.config["figures"])))
+
+    def _drawn(self, figure: str, style: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what a figure is drawn with beside its tables."""
         kind, _, study = figure.partition("-")
         order = {"factors": {study: self._factors()[study]}} if kind == "study" else {}
         order |= {"solutions": self.experiment.own_names} if self.experiment.own_names else {}
-        return self._stage(
-            "figures",
+        return {
             **order,
-            style=self.config["figures"],
-            swa_start={name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
-            c=self.config["asymmetry"]["c"],
-            level=self.config["claims"]["level"],
-        )
+            "style": style,
+            "swa_start": {name: r["swa"]["start"] for name, r in self.config["recipes"].items()},
+            "c": self.config["asymmetry"]["c"],
+            "level": self.config["claims"]["level"],
+        }
 
     def report(self) -> dict[str, Any]:
         """Params of ``report``."""

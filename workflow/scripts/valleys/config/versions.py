@@ -33,7 +33,8 @@ VERSIONS: dict[str, int] = {
     "toy_2d": 2,
     "simulate_theory": 2,
     "aggregate": 1,
-    "figures": 8,
+    "figures": 9,
+    "panels": 1,
     "claims": 8,
     "report": 8,
 }

@@ -348,7 +348,7 @@ def _sensitivity(costs: Amounts, w: Wildcards) -> Cost:
     return costs.small(2.0, costs.all_rows(), SMALL_FILE, times=10)
 
 
-cost_of("claims", "figures")(_study)
+cost_of("claims", "figures", "panels")(_study)
 
 
 @cost_of("report")

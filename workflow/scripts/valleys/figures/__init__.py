@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING
 from valleys.lazy import names_of
 
 if TYPE_CHECKING:
-    from valleys.figures.drawing import KINDS, caption, draw, nothing, save, title
+    from valleys.figures.drawing import (
+        KINDS,
+        caption,
+        draw,
+        nothing,
+        panels,
+        save,
+        save_as,
+        save_panel,
+        save_panels,
+        title,
+    )
     from valleys.figures.frames import SETTING, Data, Spec
     from valleys.figures.style import STYLE
     from valleys.figures.wording import number
@@ -13,7 +24,18 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = names_of(
     __name__,
     {
-        "drawing": ("KINDS", "caption", "draw", "nothing", "save", "title"),
+        "drawing": (
+            "KINDS",
+            "caption",
+            "draw",
+            "nothing",
+            "panels",
+            "save",
+            "save_as",
+            "save_panel",
+            "save_panels",
+            "title",
+        ),
         "frames": ("SETTING", "Data", "Spec"),
         "style": ("STYLE",),
         "wording": ("number",),

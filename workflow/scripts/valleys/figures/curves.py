@@ -14,6 +14,8 @@ from valleys.figures.layout import (
     add_heading,
     add_legend,
     draw_spread,
+    label_columns,
+    label_row,
     linear_axis,
     panel_grid,
     split_handles,
@@ -70,19 +72,19 @@ def _draw(probe: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             n = here.drop_duplicates(DIRECTION)
             if len(least := finite_of(n["least"])):
                 axes.axvline(float(np.median(least)), color=GREY, lw=0.8, ls=":")
-            add_heading(axes, label if axes is row[0] else "", f"at {solution} (n = {len(n)})", GREY)
+            about = f"at {solution} (n = {len(n)})"
+            add_heading(axes, label, about, GREY, again=axes is not row[0])
         if tops and max(tops) > min(bottoms):
             room = 0.06 * (max(tops) - min(bottoms))
             row[0].set_ylim(min(bottoms) - room, max(tops) + room)
         row[0].set_xlim(-1, 1)
         row[0].set_xticks([-1, -0.5, 0, 0.5, 1])
-        row[0].set_ylabel("rise in loss [nats]")
+        label_row(row, "rise in loss [nats]")
         if tops and max(tops) > EXPLODES:
             symlog_axis(row[0], min(bottoms), max(tops))
         else:
             linear_axis(row[0])
-    for axes in grid[-1]:
-        axes.set_xlabel("offset l / R")
+    label_columns(grid, "offset l / R")
     train, test = split_handles(look)
     shade = Patch(fc=look.colour("train"), alpha=SHADE, label="middle 80 %, train")
     edges = Line2D([], [], color=look.colour("test"), lw=0.6, ls=SPLITS["test"], label="middle 80 %, test")

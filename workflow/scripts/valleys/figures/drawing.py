@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from valleys.config import captions
 from valleys.figures.frames import Data, Spec
 from valleys.figures.kind import Kind
 from valleys.figures.layout import empty_figure
+from valleys.figures.sheet import Sheet
 from valleys.figures.style import STYLE, Look, rc, style_of
 from valleys.results import measures
 from valleys.storage import files
@@ -36,6 +38,11 @@ def _kinds() -> dict[str, Kind]:
 
 
 KINDS = _kinds()
+_WITHOUT_DATES: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 _MAX_PIXELS = 60_000  # Agg's limit is 2**16 a side
 
 
@@ -61,20 +68,63 @@ def draw(name: str, data: Data, spec: Spec) -> Figure:
     style = style_of(spec)
     with mpl.rc_context(rc(style)):
         look = Look(style, tuple(spec.get("solutions", ())))
-        return kind.draw(part, _minima(kind, data), spec, look) or empty_figure(
-            look, kind.nothing.format(part)
-        )
+        figure = kind.draw(part, _minima(kind, data), spec, look)
+        if isinstance(figure, Sheet):
+            figure.fit()
+        return figure or empty_figure(look, kind.nothing.format(part))
 
 
 def save(figure: Figure, png: str | Path, svg: str | Path, style: Mapping[str, Any]) -> None:
-    """Write a figure as PNG and SVG, each atomically and with no dates: same figure, same bytes."""
-    style = {**STYLE, **style}
+    """Write a figure as PNG and SVG, as `save_as` does."""
+    for path in (png, svg):
+        save_as(figure, path, style)
+
+
+def save_as(figure: Figure, path: str | Path, style: Mapping[str, Any]) -> None:
+    """Write a figure as PNG, SVG or PDF, as its path ends, atomically and with no dates.
+
+    The same figure gives the same bytes. Text is text, and a PDF has its fonts (of type 42).
+    """
+    style, kind = {**STYLE, **style}, Path(path).suffix.removeprefix(".")
     dpi = min(float(style["dpi"]), _MAX_PIXELS / max(figure.get_size_inches()))
-    with mpl.rc_context(rc(style)):
-        with files.atomic(png) as temporary:
-            figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
-        with files.atomic(svg) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
+    with mpl.rc_context(rc(style)), files.atomic(path) as temporary:
+        figure.savefig(
+            temporary, format=kind, metadata=_WITHOUT_DATES[kind], **({"dpi": dpi} if kind == "png" else {})
+        )
+
+
+def panels(figure: Figure, name: str) -> dict[str, Axes]:
+    """Return the panels of a figure by the names that their files have.
+
+    Parameters
+    ----------
+    figure
+        As drawn in a style with a ``format``. One that says that there is nothing to draw has none.
+    name
+        Of the figure, with which the panels' begin (`Sheet.panels`).
+    """
+    return figure.panels(name) if isinstance(figure, Sheet) else {}
+
+
+def save_panel(figure: Sheet, panel: Axes, path: str | Path, style: Mapping[str, Any]) -> None:
+    """Write one panel of a figure alone, as `save_as` does; the figure then shows no other."""
+    with mpl.rc_context(rc({**STYLE, **style})):
+        figure.show_alone(panel)
+    save_as(figure, path, style)
+
+
+def save_panels(figure: Figure, name: str, folder: str | Path, style: Mapping[str, Any]) -> list[Path]:
+    """Write each panel of a figure to a file of its own in a folder; return their paths.
+
+    Parameters are those of `panels` and `save_panel`; files end in the style's ``format``.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    paths = {
+        Path(folder) / f"{panel}.{style['format']}": axes for panel, axes in panels(figure, name).items()
+    }
+    for path, axes in paths.items():
+        save_panel(figure, axes, path, style)
+    return list(paths)
 
 
 def caption(name: str, data: Data, spec: Spec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,31 +22,82 @@ from matplotlib.ticker import (
 )
 
 from valleys.figures.frames import by_cell
+from valleys.figures.sheet import Sheet, in_a_row
 from valleys.figures.style import FAINT, GREY, INK, SHADE, SPLITS, Look
 from valleys.figures.wording import number
 from valleys.results.stats import Interval
 
 STEPS = [1, 2, 5, 10]  # between ticks
 _WIDE = 4  # panels in a row
+_WIDTHS = {1: 0.62, 2: 1.0, 3: 1.35}  # of figures by panels in a row; what is set is that of two
+_LEAST_NOTE = 7.0
+"""Points: for a paper, notes that are smaller than labels are no smaller than this, or than labels."""
 
 
-def panel_grid(look: Look, rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure and its panels (rows, columns), each `height` inches high at a width of 7."""
-    width = look.width * (1 if columns == 2 else 1.35 if columns > 2 else 0.62)
+def panel_grid(
+    look: Look, rows: int, columns: int, height: float, alone: Sequence[float] = (), **options: Any
+) -> tuple[Figure, Any]:
+    """Return a figure and its panels (rows, columns), each `height` inches high at a width of 7.
+
+    Where panels have to stand alone it is a `Sheet`, whose panels are as wide as there is room for. `alone`
+    then has the inches that those of each row are high, where width and `height` do not say.
+    """
+    if look.alone:
+        ratios = np.asarray(options.pop("height_ratios", [1.0] * rows))
+        options.pop("width_ratios", None)
+        usual = 7 * _WIDTHS.get(columns, _WIDTHS[3]) / columns
+        scale = float(np.clip(width_alone(look, columns) / usual, 0.9, 1.6))
+        label = 1.6 * float(look.style["font_size"]) / 72  # that of the x axis, which each has
+        heights = list(alone) or list(height * scale * ratios / ratios.mean() + label)
+        sheet = Sheet(look.width, rows, columns, heights, **options)
+        return sheet, sheet.grid
+    width = look.width * _WIDTHS.get(columns, _WIDTHS[3])
     figure = Figure(figsize=(width, height * rows * look.width / 7 + 0.55), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def width_alone(look: Look, columns: int) -> float:
+    """Return the width in inches of a panel that stands alone, one of so many that would stand in a row."""
+    return look.width / in_a_row(look.width, columns)
 
 
 def empty_figure(look: Look, sentence: str) -> Figure:
     """Return a figure that says a sentence."""
     figure = Figure(figsize=(look.width, 1.2))
-    wrapped = textwrap.fill(sentence, 80)
+    wrapped = textwrap.fill(sentence, max(int(80 * look.width / 7), 20) if look.alone else 80)
     figure.text(0.5, 0.5, wrapped, ha="center", va="center", color=GREY)
     return figure
 
 
+def add_own_legend(panels: Iterable[Axes], handles: Sequence[Any]) -> None:
+    """Say which entries of the legend some panels need in a file of their own, where that is not all."""
+    for axes in panels:
+        if isinstance(axes.figure, Sheet):
+            axes.figure.put_own_legend([axes], handles)
+
+
+def are_alone(axes: Axes) -> bool:
+    """Whether a panel has to say all that it shows, and may lean on none beside it."""
+    return isinstance(axes.figure, Sheet)
+
+
+def label_columns(grid: Any, text: str) -> None:
+    """Label the x axes below the columns of panels, or below each panel that has to stand alone."""
+    for axes in grid.flat if are_alone(grid[0, 0]) else grid[-1]:
+        axes.set_xlabel(text)
+
+
+def label_row(row: Sequence[Axes], text: str) -> None:
+    """Label the y axis of a row's first panel, or of each that has to stand alone."""
+    for axes in row if are_alone(row[0]) else row[:1]:
+        axes.set_ylabel(text)
+
+
 def add_legend(figure: Figure, handles: Sequence[Any], columns: int = 4) -> None:
     """Put a legend above the panels."""
+    if isinstance(figure, Sheet):
+        figure.put_legend(handles)
+        return
     columns = min(len(handles), columns if figure.get_figwidth() > 5 else 2)
     figure.legend(handles=list(handles), loc="outside upper center", ncols=columns, handlelength=2.2)
 
@@ -59,13 +110,19 @@ def add_heading(
     room: int = 38,
     pad: float | None = None,
     across: bool = False,
+    again: bool = False,
 ) -> None:
     """Write the cell above a panel, broken at its slashes if long, and a short word at the right.
 
     `room` is how many letters a line takes; `across`: the cell stands above that word, and runs on above the
-    panel beside this one.
+    panel beside this one; `again`: the cell is written beside this panel, or above, and here only where the
+    panel has to stand alone.
     """
     size = axes.xaxis.get_label().get_fontsize()
+    if isinstance(axes.figure, Sheet):
+        axes.figure.head(axes, label, right, colour, pad)
+        return
+    label = "" if again else label
     if across:
         room, pad = _room_across(axes, size), 6 + 1.5 * size
     lines = [""]
@@ -147,6 +204,12 @@ def beside(present: Sequence[bool], step: float) -> list[float]:
     return [float(step * place) for place in places]
 
 
+def note_size(axes: Axes, share: float) -> float:
+    """Return the size in points of a note that is `share` as large as labels; in a paper it can be read."""
+    size = axes.xaxis.get_label().get_fontsize()
+    return max(size * share, min(size, _LEAST_NOTE)) if are_alone(axes) else size * share
+
+
 def draw_share(axes: Axes, hits: int, share: Interval, at: float, size: float, **style: Any) -> None:
     """Draw a share as a percentage at a height, with its interval, and its counts beside the panel."""
     middle, low, high = (100 * value for value in (share.estimate, share.low, share.high))
@@ -154,7 +217,7 @@ def draw_share(axes: Axes, hits: int, share: Interval, at: float, size: float, *
     axes.errorbar(middle, at, xerr=bars, ms=4.5, lw=1.2, capsize=2, ls="", clip_on=False, zorder=3, **style)
     axes.annotate(
         f"{hits}/{share.n}", (1.04, at), xycoords=("axes fraction", "data"), va="center", color=GREY,
-        fontsize=axes.xaxis.get_label().get_fontsize() * size, annotation_clip=False,
+        fontsize=note_size(axes, size), annotation_clip=False,
     )  # fmt: skip
 
 
@@ -185,7 +248,7 @@ def corner_note(axes: Axes, text: str, size: float) -> None:
     """Write a note into the lower left corner of a panel, `size` times as large as labels."""
     axes.annotate(
         text, (0, 0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", color=GREY,
-        fontsize=axes.xaxis.get_label().get_fontsize() * size,
+        fontsize=note_size(axes, size),
         path_effects=[withStroke(linewidth=2.5, foreground="white")],  # lines may pass below
     )  # fmt: skip
 
@@ -210,19 +273,19 @@ def by_probe(
     cells = [(label, list(part.groupby("probe", sort=False))) for label, _, part in by_cell(table)]
     columns = min(_WIDE, max(len(probes) for _, probes in cells))
     rows = [
-        (label if start == 0 else "", probes[start : start + columns])
+        (label, start > 0, probes[start : start + columns])
         for label, probes in cells
         for start in range(0, len(probes), columns)
     ]
     figure, grid = panel_grid(look, len(rows), columns, 1.75 if columns > 2 else 2.3, **options)
-    for (label, probes), panels in zip(rows, grid, strict=True):
+    for (label, wrapped, probes), panels in zip(rows, grid, strict=True):
         for axes, (probe, here) in zip(panels, probes, strict=False):
             panel(axes, here, look)
-            add_heading(axes, label if axes is panels[0] else "", str(probe), GREY, across=True)
+            add_heading(axes, label, str(probe), GREY, across=True, again=wrapped or axes is not panels[0])
             axes.set_xlabel(x)
+        label_row(panels[: len(probes)], y)
         for axes in panels[len(probes) :]:
             axes.remove()
-        panels[0].set_ylabel(y)
     return figure, grid
 
 

@@ -102,7 +102,8 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
         _error_panel(row[2], line, level, look)
         for axes in row:
             axes.set_xlabel(f"position t on the {_word(line)}")
-        add_heading(row[0], label, pad=size + 8 + (1.3 * size if any(line.where) else 0))
+            pad = size + 8 + (1.3 * size if any(line.where) else 0)
+            add_heading(axes, label, pad=pad, again=axes is not row[0])
     handles = [
         *split_handles(look),
         Patch(fc=PALE, label=f"{percent(level)} interval over seeds"),

@@ -18,7 +18,15 @@ from matplotlib.ticker import MaxNLocator
 
 from valleys.figures.frames import SETTING, Data, Floats, Spec, by_cell, finite_of, ordered
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
+from valleys.figures.layout import (
+    STEPS,
+    add_heading,
+    add_legend,
+    label_row,
+    note_size,
+    panel_grid,
+    width_alone,
+)
 from valleys.figures.style import GREY, INK, PALE_TO_DARK, SPLITS, Look
 from valleys.figures.wording import listed, number, percent, range_of, recipe_note
 
@@ -102,14 +110,15 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     # measures labels and bars before it fits panels, may put some outside of the figure.
     em = float(look.style["font_size"]) / 72
     height = (look.width - 14 * em) / 2 * min(max(tall, 0.5), 1.3) + 6 * em
-    figure, grid = panel_grid(look, len(planes), 2, height * 7 / look.width)
+    alone = [(width_alone(look, 2) - 10 * em) * np.ptp(p.y) / np.ptp(p.x) + 7 * em for _, p in planes]
+    figure, grid = panel_grid(look, len(planes), 2, height * 7 / look.width, alone)
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, SPLITS, strict=True):
             _surface(figure, axes, plane, split)
             _on_plane(axes, plane, look)
             axes.set_xlabel("x [2-norm of weights]")
-        add_heading(row[0], label)
-        row[0].set_ylabel("y [2-norm of weights]")
+            add_heading(axes, label, again=axes is not row[0])
+        label_row(row, "y [2-norm of weights]")
     drawn = pd.concat([plane.solutions for _, plane in planes])
     handles = [
         Line2D(
@@ -133,7 +142,8 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
 
 def _surface(figure: Figure, axes: Axes, plane: _Plane, split: str) -> None:
     """Draw one loss as filled contours, every second line labelled where there is room, with a colour bar."""
-    values, small = plane.losses[split], axes.xaxis.get_label().get_fontsize() - 2
+    size = axes.xaxis.get_label().get_fontsize()
+    values, small = plane.losses[split], note_size(axes, (size - 2) / size)
     axes.set(xlim=(plane.x[0], plane.x[-1]), ylim=(plane.y[0], plane.y[-1]))
     # Where the place for a panel has another shape than the plane, it stays at the corner that labels were
     # measured from: centred, they may end up outside of the figure.

@@ -9,7 +9,16 @@ from matplotlib.lines import Line2D
 
 from valleys.figures.frames import SETTING, Data, Spec, by_cell, ordered
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, beside, draw_share, line_axis, panel_grid
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    are_alone,
+    beside,
+    draw_share,
+    label_columns,
+    line_axis,
+    panel_grid,
+)
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, listed, percent, recipe_note
 from valleys.results import measures
@@ -36,11 +45,9 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     for (label, _, part), names, row in zip(cells, probes, grid, strict=True):
         for axes, status in zip(row, titles, strict=True):
             _shares(axes, part, status, names, solutions, look)
-            add_heading(axes, label if axes is row[0] else "", titles[status], GREY, room=34)
-        for axes in row[1:]:
-            axes.tick_params(labelleft=False)
-    for axes in grid[-1]:
-        axes.set_xlabel("share of directions [%]")
+            add_heading(axes, label, titles[status], GREY, room=34, again=axes is not row[0])
+            axes.tick_params(labelleft=axes is row[0] or are_alone(axes))
+    label_columns(grid, "share of directions [%]")
     handles = [
         Line2D([], [], color=look.of_solution(s), marker=look.marker(s), ms=4.5, lw=1.2, label=f"at {s}")
         for s in solutions

@@ -19,9 +19,12 @@ from valleys.figures.kind import Kind
 from valleys.figures.layout import (
     add_heading,
     add_legend,
+    add_own_legend,
+    label_columns,
     line_axis,
     linear_axis,
     log_axis,
+    note_size,
     panel_grid,
     plain_number,
 )
@@ -108,21 +111,29 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             _scale(panels[-1], row, look)
             words[-1] = "all minima"
         for axes, word in zip(panels, words, strict=True):
-            label = row.label if axes is panels[0] and row.label != labelled else ""
-            add_heading(axes, label, word, GREY, across=True)
+            again = axes is not panels[0] or row.label == labelled
+            add_heading(axes, row.label, word, GREY, across=True, again=again)
         labelled = row.label
     if asked:
         marks.label(grid[-1, 0])
-        grid[-1, 1].set_xlabel("offset l / R")
+        label_columns(grid[:, :1], "c*")
+        label_columns(grid[:, 1:2], "offset l / R")
     if beside:
         _scale_axes(grid[:, -1], table)
-        grid[-1, -1].set_xlabel("R / R of the random start")
-    handles = _handles(table, spec, look, asked)
+        label_columns(grid[:, -1:], "R / R of the random start")
+    levels, curves, scale = _handles(table, spec, look)
+    # What the found are in the last panel, the first one says.
+    handles = [*curves[:-1], *levels, *curves[-1:], *scale[2:]] if asked else scale
     columns = 4 if len(widths) > 2 else 3
     add_legend(figure, handles, columns)
-    size = grid[0, 0].xaxis.get_label().get_fontsize()
-    lines = -(-len(handles) // (columns if figure.get_figwidth() > 5 else 2))
-    figure.set_figheight(figure.get_figheight() + 1.3 * size / 72 * (lines - 1))  # taken from no panel
+    if not look.alone:
+        size = grid[0, 0].xaxis.get_label().get_fontsize()
+        lines = -(-len(handles) // (columns if figure.get_figwidth() > 5 else 2))
+        figure.set_figheight(figure.get_figheight() + 1.3 * size / 72 * (lines - 1))  # taken from no panel
+    if asked:
+        add_own_legend(grid[:, 0], levels)
+        add_own_legend(grid[:, 1], curves)
+        add_own_legend(grid[:, 2:].flat, scale)
     return figure
 
 
@@ -171,7 +182,6 @@ class _Marks:
         axes.set_xticks(ticks, labels)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(self.left, self.high)
-        axes.set_xlabel("c*")
 
 
 def _colour(images: str, look: Look) -> str:
@@ -216,7 +226,7 @@ def _strengths(axes: Axes, found: pd.DataFrame, marks: _Marks, look: Look) -> No
             axes.plot([*at, *at], [y - 0.38, y + 0.38], color=colour, lw=1.6, zorder=2.5)
         axes.annotate(
             f"{hit.sum()}/{len(hit)}", (1.03, y), xycoords=("axes fraction", "data"), va="center", color=GREY,
-            fontsize=axes.xaxis.get_label().get_fontsize() * 0.85, annotation_clip=False,
+            fontsize=note_size(axes, 0.85), annotation_clip=False,
         )  # fmt: skip
 
 
@@ -314,29 +324,35 @@ def _scale_axes(panels: Sequence[Axes], table: pd.DataFrame) -> None:
     panels[-1].set_xlim(low, high)
 
 
-def _handles(table: pd.DataFrame, spec: Spec, look: Look, asked: bool) -> list[Any]:
-    """Return the entries of the legend; `asked`: there were searches for an asymmetric direction."""
+def _handles(table: pd.DataFrame, spec: Spec, look: Look) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return what the legend says of each of the three panels, `_strengths`, `_example` and `_scale`."""
     point: dict[str, Any] = {"ls": "", "ms": 4, "mew": 0.7}
-    others = [
-        Line2D([], [], color=look.colour(seek), marker=marker, label=text, **point)
-        for seek, (marker, text) in _OTHERS.items()
-        if (table["seek"] == seek).any()
-    ]
-    if not asked:
-        return [Line2D([], [], color=GREY, marker="o", label=LANES["start"], **point), *others]
     colour = look.colour("train")
-    handles: list[Any] = [
-        *(
-            Line2D([], [], color=_colour(images, look), ls=_DASHES[images], lw=1.6, label=text)
-            for images, text in LANES.items()
-        ),
+    levels = [
         Line2D([], [], color=colour, marker="o", label="asymmetric", **point),
         Line2D([], [], color=colour, marker="o", mfc="white", label="not asymmetric", **point),
         Line2D([], [], color=GREY, lw=0.9, label=f"c = {spec['c']:g}"),
     ]
     if len(finite_of(table["bias_level"].astype(float))):
-        handles.append(Line2D([], [], color=INK, lw=0.9, ls="-.", label="any weights, along a bias"))
-    return [*handles, Patch(color=FAINT, label="window of c*"), *others]
+        levels.append(Line2D([], [], color=INK, lw=0.9, ls="-.", label="any weights, along a bias"))
+    curves = [
+        Line2D([], [], color=_colour(images, look), ls=_DASHES[images], lw=1.6, label=text)
+        for images, text in LANES.items()
+    ]
+    seeks = {"asymmetric": ("o", "most asymmetric"), **_OTHERS}
+    scale = [Line2D([], [], color=GREY, marker="o", label=LANES["start"], **point)] + [
+        Line2D(
+            [],
+            [],
+            color=look.colour("train" if seek == "asymmetric" else seek),
+            marker=marker,
+            label=text,
+            **point,
+        )
+        for seek, (marker, text) in seeks.items()
+        if (table["seek"] == seek).any()
+    ]
+    return levels, [*curves, Patch(color=FAINT, label="window of c*")], scale
 
 
 def _seen(_part: str, data: Data, spec: Spec) -> str:

@@ -13,7 +13,14 @@ from matplotlib.lines import Line2D
 
 from valleys.figures.frames import Data, Spec, by_cell
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, panel_grid, ratio_axis
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    label_columns,
+    label_row,
+    panel_grid,
+    ratio_axis,
+)
 from valleys.figures.style import GREY, INK, Look
 from valleys.figures.wording import LISTED, listed, percent, recipe_note
 
@@ -35,20 +42,19 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     widths, spans = sorted(set(table["zeta_max"])), sorted(set(table["min_span"]))
     figure, grid = panel_grid(look, len(cells) * len(spans), len(widths), 1.75, sharex=True, sharey=True)
     looks = _probe_looks(table, look)
-    rows = [(label if i == 0 else "", part, span) for label, _, part in cells for i, span in enumerate(spans)]
-    for (label, part, span), row in zip(rows, grid, strict=True):
+    rows = [(label, i > 0, part, span) for label, _, part in cells for i, span in enumerate(spans)]
+    for (label, below, part, span), row in zip(rows, grid, strict=True):
         for axes, zeta_max in zip(row, widths, strict=True):
             here = part[(part["zeta_max"] == zeta_max) & (part["min_span"] == span)]
             _panel(axes, here, looks)
             about = f"zeta ≤ {zeta_max:g} R, r − zeta ≥ {span:g} R"
-            add_heading(axes, label if axes is row[0] else "", about, GREY, across=True)
-        row[0].set_ylabel("asymmetric [%]")
+            add_heading(axes, label, about, GREY, across=True, again=below or axes is not row[0])
+        label_row(row, "asymmetric [%]")
     levels = sorted(set(table["c"]))
     grid[0, 0].set_ylim(-3, 108)
     grid[0, 0].set_yticks([0, 25, 50, 75, 100])
     ratio_axis(grid[0, 0], levels)
-    for axes in grid[-1]:
-        axes.set_xlabel("level c")
+    label_columns(grid, "level c")
     add_legend(
         figure, [Line2D([], [], ms=4, lw=1.2, label=str(probe), **style) for probe, style in looks.items()]
     )

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from valleys.figures.frames import Data, Spec, at_first, by_cell
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, panel_grid
+from valleys.figures.layout import STEPS, add_heading, add_legend, label_columns, label_row, panel_grid
 from valleys.figures.style import GREY, Look
 from valleys.figures.wording import LISTED, counted, interval_of, listed, number, percent, recipe_note
 from valleys.results import measures
@@ -38,7 +38,7 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     for (label, _, part), row in zip(cells, grid, strict=True):
         for axes, group in zip(row, groups, strict=True):
             here = part[part["group"] == group]
-            add_heading(axes, label if axes is row[0] else "", str(group), GREY, across=True)
+            add_heading(axes, label, str(group), GREY, across=True, again=axes is not row[0])
             if here.empty:
                 axes.annotate(
                     "not probed", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=GREY
@@ -47,9 +47,8 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             axes.axhline(0, color=GREY, lw=0.8)
             axes.axvline(50, color=GREY, lw=0.8)
             _panel(axes, here, spec["level"], colour)
-        row[0].set_ylabel("asymmetry index")
-    for axes in grid[-1]:
-        axes.set_xlabel("agreement in sign [%]")
+        label_row(row, "asymmetry index")
+    label_columns(grid, "agreement in sign [%]")
     grid[0, 0].set_xlim(-6, 106)
     grid[0, 0].set_xticks([0, 25, 50, 75, 100])
     grid[0, 0].yaxis.set_major_locator(MaxNLocator(7, steps=STEPS))

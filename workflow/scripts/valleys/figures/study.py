@@ -17,7 +17,17 @@ from matplotlib.ticker import MaxNLocator
 from valleys.config.studies import factor_name
 from valleys.figures.frames import SETTING, Data, Spec, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import STEPS, add_heading, add_legend, beside, draw_share, line_axis, panel_grid
+from valleys.figures.layout import (
+    STEPS,
+    add_heading,
+    add_legend,
+    add_own_legend,
+    are_alone,
+    beside,
+    draw_share,
+    line_axis,
+    panel_grid,
+)
 from valleys.figures.style import GREY, INK, Look, style_of
 from valleys.figures.wording import LISTED, interval_of, listed, percent
 from valleys.results import study_outcomes
@@ -119,12 +129,16 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 continue
             measure = measures_[j]
             _panel(axes, study, measure, lines, _shown(study, series, measure), spec["level"])
-            add_heading(axes, heading if j % columns == 0 else "", across=True)
-            axes.annotate(
-                _MEASURES[measure], (0, 1), xycoords="axes fraction", xytext=(0, 5), color=GREY,
-                textcoords="offset points", va="baseline",
-            )  # fmt: skip
-            if j % columns or not study.factors:
+            add_heading(axes, heading, across=True, again=j % columns > 0)
+            add_own_legend([axes], _handles(study, _shown(study, series, measure), [measure]))
+            if are_alone(axes):
+                axes.set_xlabel(_MEASURES[measure])
+            else:
+                axes.annotate(
+                    _MEASURES[measure], (0, 1), xycoords="axes fraction", xytext=(0, 5), color=GREY,
+                    textcoords="offset points", va="baseline",
+                )  # fmt: skip
+            if (j % columns and not are_alone(axes)) or not study.factors:
                 axes.tick_params(labelleft=False)
     for j, measure in enumerate(measures_):  # one scale for a measure, whatever the factor
         _same_scale([grid[i * bands + j // columns][j % columns] for i in range(len(blocks))], measure)
@@ -206,9 +220,12 @@ def _same_scale(panels: Sequence[Axes], measure: str) -> None:
 
 
 def _handles(study: study_outcomes.Study, series: Sequence[_Series], shown: Sequence[str]) -> list[Line2D]:
-    handles = [Line2D([], [], ms=4.5, lw=1.2, label=one.text, **one.style) for one in series]
+    """Return what the legend says of these series in panels of the measures that are shown."""
+    handles = [Line2D([], [], ms=4.5, lw=1.2, label=one.text, **one.style) for one in series if one.text]
     if set(shown) & set(_OF_CELLS):
         handles.append(Line2D([], [], color=INK, marker="o", ms=4.5, lw=1.2, label="swa, descent"))
+    if set(shown) == {"share"}:
+        return handles
     handles.append(Line2D([], [], color=GREY, marker="o", ms=2.5, alpha=0.5, ls="", label="one minimum"))
     if not study.minima["trained"].all():
         text = f"train accuracy < {percent(study_outcomes.TRAINED)}"

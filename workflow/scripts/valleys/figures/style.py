@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
 from matplotlib.colors import LinearSegmentedColormap
 
+from valleys.config.styles import STYLE
 from valleys.errors import ValleysError
 from valleys.figures.frames import Spec
 
-STYLE = {"dpi": 150, "width": 7.0, "palette": "petroff10", "font_size": 9}
+MPLSTYLE = Path(__file__).with_name("valleys.mplstyle")
+NARROW = 5.0
+"""Inches: a narrower figure has no room for two panels in a row."""
 _MARKERS = {"sgd": "o", "swa": "s", "descent": "D", "last": "^"}
 _OWN_MARKERS = "pPX*hd"  # of solutions under names of the user's own
 SHADE = 0.2
@@ -80,8 +84,13 @@ class Look:
     own: tuple[str, ...] = ()
 
     @property
+    def alone(self) -> bool:
+        """Whether each panel has to say all that it shows: in files for a paper, and where it is narrow."""
+        return "format" in self.style or self.width < NARROW
+
+    @property
     def width(self) -> float:
-        """Width of a figure of two panels in a row, inches."""
+        """Width in inches: of a figure of two panels in a row, or of any whose panels stand alone."""
         return float(self.style["width"])
 
     def nth(self, i: int) -> str:
@@ -124,39 +133,26 @@ def style_of(spec: Spec) -> dict[str, Any]:
 
 
 def rc(style: Mapping[str, Any]) -> dict[str, Any]:
-    """Return matplotlib's settings for a style."""
-    size = style["font_size"]
+    """Return matplotlib's settings for a style: those of ``valleys.mplstyle``, in the sizes of the style."""
+    size, font = style["font_size"], style.get("font", "sans-serif")
+    # By name, so that a figure measures the same outside of these settings. Further families have the letters
+    # that a font lacks, and are what viewers without the font show.
+    families = {
+        "sans-serif": ["DejaVu Sans", "sans-serif"],
+        "serif": ["STIXGeneral", "serif", "DejaVu Serif"],
+    }
     return {
         **{key: mpl.rcParamsDefault[key] for key in ("path.simplify", "agg.path.chunksize", "savefig.bbox")},
-        "font.family": ["DejaVu Sans"],
+        **mpl.rc_params_from_file(MPLSTYLE, use_default_template=False),
+        "font.family": families.get(font, [font, "sans-serif"]),
         "font.size": size,
         "axes.titlesize": size,
         "axes.labelsize": size,
         "xtick.labelsize": size - 1,
         "ytick.labelsize": size - 1,
         "legend.fontsize": size,
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": GREY,
-        "axes.labelcolor": INK,
-        "text.color": INK,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "axes.linewidth": 0.8,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": FAINT,
-        "grid.linewidth": 0.6,
-        "axes.formatter.useoffset": False,
-        "figure.facecolor": "white",
-        "savefig.facecolor": "white",
-        "figure.constrained_layout.h_pad": 0.06,
-        "figure.constrained_layout.wspace": 0.05,
+        "figure.constrained_layout.use": False,  # figures say so themselves
         "text.parse_math": False,  # names may hold any character; ticks are written out below
         "text.usetex": False,
-        "svg.fonttype": "path",
         "svg.hashsalt": "valleys",
     }

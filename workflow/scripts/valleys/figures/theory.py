@@ -15,7 +15,17 @@ from scipy import stats as sps
 
 from valleys.figures.frames import Data, Spec, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid, ratio_axis
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    add_own_legend,
+    label_columns,
+    label_row,
+    linear_axis,
+    log_axis,
+    panel_grid,
+    ratio_axis,
+)
 from valleys.figures.style import GREY, INK, Look
 from valleys.figures.wording import listed, number, range_of
 
@@ -67,28 +77,32 @@ def _draw_average(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
         for axes, shape in zip(row, shapes, strict=True):
             here = table[(table["shape"] == shape) & (table["lr"] == lr) & (table["c"] > 1)]
             _mean_panel(axes, here, shown, z)
-            add_heading(axes, shape if lr == rates[0] else "", f"step size {lr:g}", GREY)
-        row[0].set_ylabel("mean of the average [x]")
+            add_heading(axes, shape, f"step size {lr:g}", GREY, again=lr != rates[0])
+        label_row(row, "mean of the average [x]")
     for axes, shape in zip(grid[-1], shapes, strict=True):
         _loss_panel(axes, table[(table["shape"] == shape) & (table["lr"] == max(rates))], shown)
-        add_heading(axes, "", f"step size {max(rates):g}", GREY)
+        add_heading(axes, shape, f"step size {max(rates):g}", GREY, again=True)
         ratio_axis(axes, ratios)
-        axes.set_xlabel("slope ratio c")
-    grid[-1][0].set_ylabel("train loss / of iterates")
-    handles = [
+    label_columns(grid, "slope ratio c")
+    label_row(grid[-1], "train loss / of iterates")
+    noise = [
         Line2D([], [], color=look.nth(i), lw=3, label=f"noise up to {level:g}")
         for i, level in enumerate(levels)
     ]
-    handles += [
+    means = [
         Line2D([], [], color=GREY, marker="os"[i], ls=("-", "--")[i], ms=4, lw=1.2, label=f"{kind}; bound")
         for i, kind in enumerate(kinds)
     ]
-    handles += [
-        Line2D([], [], color=INK, marker="o", ls="", ms=7, mfc="none", mew=0.9, label="inside Theorem 2"),
+    means.append(
+        Line2D([], [], color=INK, marker="o", ls="", ms=7, mfc="none", mew=0.9, label="inside Theorem 2")
+    )
+    losses = [
         Line2D([], [], color=GREY, marker="o", ls="", ms=3, label="at the average"),
         Line2D([], [], color=GREY, marker="o", ls="", ms=6, mfc="none", label="at the mean of averages"),
     ]
-    add_legend(figure, handles)
+    add_legend(figure, [*noise, *means, *losses])
+    add_own_legend(grid[:-1].flat, [*noise, *means])
+    add_own_legend(grid[-1], [*noise, *losses])
     return figure
 
 
@@ -189,10 +203,9 @@ def _draw_gain(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                     max(values.min(), -1.2 * values.max()) - 0.05 * values.max(), 1.1 * values.max()
                 )
             linear_axis(axes)
-            add_heading(axes, shape if shift == shifts[0] else "", f"shift {shift}", GREY)
-        row[0].set_ylabel("expected gain [loss]")
-    for axes in grid[-1]:
-        axes.set_xlabel("bias / d")
+            add_heading(axes, shape, f"shift {shift}", GREY, again=shift != shifts[0])
+        label_row(row, "expected gain [loss]")
+    label_columns(grid, "bias / d")
     handles = [Line2D([], [], color=look.nth(i), lw=3, label=f"c = {c:g}") for i, c in enumerate(ratios)]
     handles += [
         Line2D([], [], color=GREY, marker="o", ms=3.5, ls="", label="simulated"),

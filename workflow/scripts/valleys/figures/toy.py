@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 
 from valleys.figures.frames import Data, Spec
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, panel_grid
+from valleys.figures.layout import add_heading, add_legend, label_row, panel_grid
 from valleys.figures.style import GREY, PALE_TO_DARK, Look
 from valleys.figures.wording import listed, number, percent
 from valleys.results.stats import wilson
@@ -33,7 +33,7 @@ def _draw_surface(_part: str, data: Data, spec: Spec, look: Look) -> Figure | No
     norm = LogNorm(levels[0], levels[-1])
     shades = left.contourf(wide.columns, wide.index, z, levels=levels, norm=norm, cmap=PALE_TO_DARK)
     left.contour(wide.columns, wide.index, z, levels=levels, colors=GREY, linewidths=0.45)
-    bar = figure.colorbar(shades, ax=left, shrink=0.75, aspect=25, pad=0.02)
+    bar = figure.colorbar(shades, cax=left.inset_axes((1.03, 0, 0.045, 0.9)))  # goes where the panel goes
     bar.set_ticks(levels[::2], labels=[f"{v:.2g}" for v in levels[::2]])
     bar.ax.minorticks_off()
     bar.ax.set_title("loss [nats]", loc="left", fontsize=left.xaxis.get_label().get_fontsize() - 1)
@@ -106,7 +106,7 @@ def _draw_curves(_part: str, data: Data, spec: Spec, look: Look) -> Figure | Non
         add_heading(axes, f"recipe {recipe}", f"n = {here['draw'].nunique()}", GREY)
         axes.set_xlabel("offset l")
         axes.set_xlim(here["offset"].min(), here["offset"].max())
-    grid[0, 0].set_ylabel("loss [nats]")
+    label_row(grid[0], "loss [nats]")
     grid[0, 0].set_ylim(bottom=0)
     handles = [
         Line2D([], [], color=GREY, lw=0.5, label="one data draw"),

@@ -13,7 +13,16 @@ from matplotlib.patches import Patch
 
 from valleys.figures.frames import Data, Spec, finite_of
 from valleys.figures.kind import Kind
-from valleys.figures.layout import add_heading, add_legend, linear_axis, log_axis, panel_grid
+from valleys.figures.layout import (
+    add_heading,
+    add_legend,
+    add_own_legend,
+    label_columns,
+    label_row,
+    linear_axis,
+    log_axis,
+    panel_grid,
+)
 from valleys.figures.style import FAINT, GREY, Look
 from valleys.figures.wording import listed, number, percent
 
@@ -34,30 +43,34 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             here = table[(table["recipe"] == recipe) & (table["rise"] == rise)]
             _levels_panel(axes, here, spec["c"], look.colour(recipe))
             log_axis(axes, lowest, highest)
-            add_heading(axes, f"rise {rise:g} nats" if recipe == recipes[0] else "", f"recipe {recipe}", GREY)
-        panels[0].set_ylabel("c*")
+            about = f"recipe {recipe}"
+            add_heading(axes, f"rise {rise:g} nats", about, GREY, again=recipe != recipes[0])
+        label_row(panels, "c*")
     for axes, rise in zip(grid[-1], rises, strict=True):
         for recipe in recipes:
             here = table[(table["recipe"] == recipe) & (table["rise"] == rise)]
             share = here.groupby("angle")["status"].agg(lambda one: 100 * (one == "asymmetric").mean())
             axes.plot(share.index, share, color=look.colour(recipe), ls=_DASHES.get(recipe, "-"), lw=1.6)
         _random_span(axes)
-        add_heading(axes, "", "all draws", GREY)
-        axes.set(ylim=(0, 100), xlabel="angle [degrees]", xlim=(0, 180))
+        add_heading(axes, f"rise {rise:g} nats", "all draws", GREY, again=True)
+        axes.set(ylim=(0, 100), xlim=(0, 180))
         axes.set_xticks(range(0, 181, 45))
         linear_axis(axes)
-    grid[-1][0].set_ylabel("asymmetric [% of draws]")
-    handles: list[Any] = [
+    label_row(grid[-1], "asymmetric [% of draws]")
+    label_columns(grid, "angle [degrees]")
+    shares: list[Any] = [
         Line2D([], [], color=look.colour(one), ls=_DASHES.get(one, "-"), lw=1.6, label=f"recipe {one}")
         for one in recipes
     ]
-    handles += [
+    levels = [
         Line2D([], [], color=GREY, lw=0.7, label="one data draw"),
         Line2D([], [], color=GREY, lw=2.2, label="median of all draws"),
         Line2D([], [], color=GREY, lw=0.9, ls=":", label=f"c = {spec['c']:g}"),
-        Patch(color=FAINT, label="U(0, 1) directions"),
     ]
-    add_legend(figure, handles, columns=3)
+    angles = Patch(color=FAINT, label="U(0, 1) directions")
+    add_legend(figure, [*shares, *levels, angles], columns=3)
+    add_own_legend(grid[:-1].flat, [*levels, angles])
+    add_own_legend(grid[-1], [*shares, angles])
     return figure
 
 

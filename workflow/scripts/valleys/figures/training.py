@@ -58,7 +58,7 @@ def _draw(_part: str, data: Data, spec: Spec, look: Look) -> Figure | None:
                 axes.axvline(start, color=GREY, lw=0.8)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
             axes.set_xlabel("epoch")
-        add_heading(row[0], label)
+            add_heading(axes, label, again=axes is not row[0])
         losses = finite_of(part[["train_loss", "test_loss"]])
         row[0].set_ylabel("loss [nats]")
         if len(losses) and losses.min() > 0 and losses.max() / losses.min() > 3:

@@ -11,6 +11,9 @@ from PIL import Image
 
 COLOURS = 64
 """Of a PNG in the page. A figure has a dozen, and their shades where lines are smooth."""
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
+"""Of the page (report.css), and so of the text in its SVGs; a font that the config chose stays."""
+_OF_FIGURES = re.compile(r"font-family: 'DejaVu Sans'[^;\"]*")
 
 
 def shown(png: bytes) -> str:
@@ -25,6 +28,11 @@ def shown(png: bytes) -> str:
     file = io.BytesIO()
     few.save(file, "PNG", optimize=True)
     return _uri("image/png", file.getvalue())
+
+
+def in_font_of_page(svg: str) -> str:
+    """Return an SVG whose text is in the page's font, which each reader has."""
+    return _OF_FIGURES.sub(f"font-family: {FONTS}", svg)
 
 
 def drawn(svg: str) -> str:

@@ -260,6 +260,7 @@ def _picture(
     name: str, svg: str, png: bytes | None, tables: Frames, spec: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a figure with its words; without a PNG the SVG is what is shown."""
+    svg = pictures.in_font_of_page(svg)
     width, height = pictures.size(svg)
     caption = figures.caption(name, tables, spec)
     saved, n_bytes = pictures.saved(svg)
