@@ -41,6 +41,7 @@ onsuccess:
 
 localrules:
     all,
+    data,
 
 
 rule all:
@@ -49,3 +50,9 @@ rule all:
         f"{ROOT}/report.html",
         all_tables(),
         all_figures(),
+
+
+# The data sets alone, for a machine with a network; `make data` also fetches what it can.
+rule data:
+    input:
+        all_data(),

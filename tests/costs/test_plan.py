@@ -10,7 +10,7 @@ import yaml
 from conftest import fill_defaults, load_config
 from valleys.cli.commands import main
 from valleys.config.experiment import Experiment
-from valleys.costs import plan
+from valleys.costs import plan, plan_text
 from valleys.costs.jobs import Costs
 from valleys.costs.plan import Job
 from valleys.errors import ValleysError
@@ -140,14 +140,22 @@ def test_text_says_where_figures_come_from(experiment, tmp_path):
     ],
 )
 def test_times_are_short(hours, text):
-    assert plan._hours(hours) == text
+    assert plan_text.hours(hours) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0 kB"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e9, "3 GB"), (1.25e13, "12.5 TB")]
 )
 def test_sizes_are_short(size, text):
-    assert plan._bytes(size) == text
+    assert plan_text.size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (99_999, "99,999"), (100_000, "100 k"), (999_499, "999 k"), (1_234_567, "1.23 M")],
+)
+def test_counts_are_short(number, text):
+    assert plan_text.count(number) == text
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
