@@ -67,7 +67,7 @@ def test_a_job_too_large_is_refused_by_a_limit_and_told_of_this_machine(tmp_path
     assert status == 0, text
     huge = changed(SMOKE, datasets__digits={"source": "callable", "factory": "huge_of_ready:load"})
     (tmp_path / "huge_of_ready.py").write_text("def load(): raise AssertionError\n")
-    huge["models"]["mlp"] = {"arch": "mlp", "hidden": [200_000, 200_000]}  # 160 GB of weights
+    huge["models"]["mlp"] = {"arch": "mlp", "hidden": [90_000, 90_000]}  # 32 GB of weights
     target = "results/smoke/cells/digits/mlp/quick/seed-0/raw/last.safetensors"
     own = " that this machine has; lower the recipe's batch_size"
     status, text = snakemake(tmp_path, huge, target, "-n")
