@@ -88,12 +88,18 @@ def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
     assert row.core_hours * 3600 == pytest.approx(40 * 2 + scaled)
     assert row.gpu_hours == 0
     assert row.memory_mb >= 500 * 1.048
+    assert row.longest * 3600 == pytest.approx(max(40, scaled))
+    assert row.files == 2 * experiment.iterates_of(experiment.cells[0])  # and those that a graph tells of
     row = rows["evaluate"]
     assert (row.todo, row.done, row.origins) == (1, 1, {"estimated"})
     single = costs("evaluate", jobs[4].wildcards).seconds
     assert found.longest * 3600 == pytest.approx(max(40 + single, scaled))
     assert found.measurements == 2
     assert (found.total.todo, found.total.done) == (3, 3)
+    assert found.total.longest == rows["train_sgd"].longest
+    table = found.as_text().splitlines()
+    assert table[0].split()[-6:] == ["longest", "memory", "disk", "files", "time", "is"]
+    assert table[2].split()[-1] == "mixed"
     assert found.iterates["none"] == 0
     sizes = [costs.net("digits", model).bytes for model in ("mlp", "mlp.norm-none")]
     assert found.iterates["all"] == 3 * (3 * sizes[0] + sizes[1])  # three seeds, and the study's other cell
@@ -125,6 +131,23 @@ def test_text_says_where_figures_come_from(experiment, tmp_path):
     mine = {"digits": {"source": "parquet", "train": "a.parquet", "test": "b.parquet"}}
     text = plan.price(jobs[:1], Experiment(fill_defaults({**SMOKE, "datasets": mine}))).as_text()
     assert "assumed: the size of data set digits" in text
+
+
+def test_the_table_fits_100_columns():
+    """The longest names and numbers that a row can have, and each sentence below."""
+    rows = [
+        plan.Row(
+            "search_directions", 50_000, 9_999, 98_765, 98_765, 1_234, 123e3, 123e9, 10**7, {"measured"}
+        ),
+        plan.Row("compare_averages", 1, 0, 1 / 60, 1 / 60, 1 / 60, 99.9e3, 1.23e12, 99_999, {"scaled"}),
+    ]
+    kept = dict.fromkeys(plan.KEPT, 1.23e12)
+    found = plan.Plan(rows, 1234.0, kept, "window", 5, ["a"] * 9, ["b"] * 9, ["no such file"], "no", "no")
+    lines = found.as_text(2).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) > 95
+    assert lines[-2:] == ["Missing: no such file", "Too large: no"]
+    assert "10 M" in lines[2]
 
 
 @pytest.mark.parametrize(

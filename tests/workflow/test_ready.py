@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from valleys.costs import plan
 from workflow_runs import ROOT, changed, load, planned, snakemake
 
 pytestmark = pytest.mark.slow
@@ -138,6 +139,21 @@ def test_data_are_prepared_checked_and_told(tmp_path):
 
 def test_the_target_data_makes_all_data_sets_and_no_more(tmp_path):
     assert planned(tmp_path, SMOKE, "data") == {"prepare_dataset": 1}
+
+
+@pytest.mark.long
+def test_the_plan_counts_the_files_that_a_run_leaves(tmp_path, monkeypatch):
+    """Outputs, folders of iterates and their files, logs, benchmarks, folders, and Snakemake's records."""
+    monkeypatch.chdir(tmp_path)
+    target = "results/smoke/cells/digits/mlp/quick/seed-0/solutions.parquet"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMOKE))
+    total = plan.make("c.yaml", [target]).total
+    assert total.todo >= 8
+    status, text = snakemake(tmp_path, SMOKE, target, "--cores", "1")
+    assert status == 0, text
+    left = [path for top in ("results", ".snakemake/metadata") for path in (tmp_path / top).rglob("*")]
+    assert total.files == pytest.approx(len(left), abs=8), sorted(map(str, left))  # states, the graph, sizes
+    assert plan.make("c.yaml", [target]).total.files == 0
 
 
 def test_what_cannot_succeed_is_tried_once(tmp_path):
