@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 LIBRARY := PYTHONPATH="workflow/scripts$${PYTHONPATH:+:$$PYTHONPATH}"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test test-long test-all lint format lock plan compare replicate docs site stamp sizes bench faults
+.PHONY: run test test-long test-all lint format lock data plan compare replicate docs site stamp sizes bench faults
 
 run: $(STAMP)
 	VALLEYS_VERDICTS=later $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -44,8 +44,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow/rules
 
+# Fetches, prepares and checks the data sets of a config: on a cluster, on a node with a network.
+data: $(STAMP)
+	@$(LIBRARY) $(BIN)/python -m valleys data $(CONFIG) --cores $(CORES)
+
+# Of a run on this machine, or by what a cluster's nodes have: make plan [PROFILE=profiles/slurm]
 plan: $(STAMP)
-	@$(LIBRARY) $(BIN)/python -m valleys plan $(CONFIG) --cores $(CORES)
+	@$(LIBRARY) $(BIN)/python -m valleys plan $(CONFIG) $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES))
 
 # Two finished experiments: make compare A=results/x B=results/y [OUTPUT=comparison.html]
 compare: $(STAMP)

@@ -46,6 +46,7 @@ onsuccess:
 
 localrules:
     all,
+    data,
 
 
 rule all:
@@ -57,3 +58,9 @@ rule all:
         panels_of(outputs.figures(experiment)),
     message:
         f"{ROOT} has its report, tables and figures"
+
+
+# The data sets alone, for a machine with a network; `make data` also fetches what it can.
+rule data:
+    input:
+        all_data(),

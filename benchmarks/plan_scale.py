@@ -28,6 +28,7 @@ from statistics import median
 
 import yaml
 from common import LIBRARY, ROOT, child, document, markdown, save
+from valleys.data.presence import IN_ROOT
 
 SNAKEMAKE = [
     *("snakemake", "--snakefile", str(ROOT / "Snakefile")),
@@ -66,6 +67,11 @@ def command(step: str) -> list[str]:
 def run(step: str, config: dict, folder: Path) -> tuple[float, float, float, str]:
     """Return seconds, those of our own part, MB and output of one measurement in a folder."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for spec in config["datasets"].values():  # a dry run looks for their names
+        for name in IN_ROOT[spec["source"]]:
+            path = folder / spec["root"] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     share, script = folder / "share.txt", ROOT / "benchmarks" / "own_part.py"
     seconds, mb, text = child([sys.executable, str(script), str(share), *command(step)], folder, ENVIRONMENT)
     return seconds, seconds * float(share.read_text(encoding="utf-8")), mb, text

@@ -81,7 +81,7 @@ PartitionName=urgent Nodes=ALL MaxTime=1-0 PriorityTier=9 State=UP
 
 NODE = """\
 NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=64000 \
-Gres=gpu:fake:{gpus} Weight={weight}"""
+Gres=gpu:fake:{gpus} Weight={weight} Feature=small,loopback"""
 
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
@@ -220,7 +220,8 @@ class Cluster:
         self._until("slurmdbd answers", lambda: self._succeeds("sacctmgr", "-n", "list", "cluster"))
         self.run("sacctmgr", "-i", "add", "cluster", "valleys")
         self.run("sacctmgr", "-i", "add", "account", "lab", "Cluster=valleys")
-        self.run("sacctmgr", "-i", "add", "user", "root", "Account=lab")
+        self.run("sacctmgr", "-i", "add", "qos", "fast")
+        self.run("sacctmgr", "-i", "add", "user", "root", "Account=lab", "QosLevel=normal,fast")
 
     def _launch(self, name: str, *args: str, label: str | None = None) -> None:
         with (self.folder / f"{label or name}.out").open("ab") as output:

@@ -10,7 +10,7 @@ import yaml
 from conftest import fill_defaults, load_config
 from valleys.cli.commands import main
 from valleys.config.experiment import Experiment
-from valleys.costs import plan
+from valleys.costs import plan, plan_text
 from valleys.costs.jobs import Costs
 from valleys.costs.plan import Job
 from valleys.errors import ValleysError
@@ -88,12 +88,18 @@ def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
     assert row.core_hours * 3600 == pytest.approx(40 * 2 + scaled)
     assert row.gpu_hours == 0
     assert row.memory_mb >= 500 * 1.048
+    assert row.longest * 3600 == pytest.approx(max(40, scaled))
+    assert row.files == 2 * experiment.iterates_of(experiment.cells[0])  # and those that a graph tells of
     row = rows["evaluate"]
     assert (row.todo, row.done, row.origins) == (1, 1, {"estimated"})
     single = costs("evaluate", jobs[4].wildcards).seconds
     assert found.longest * 3600 == pytest.approx(max(40 + single, scaled))
     assert found.measurements == 2
     assert (found.total.todo, found.total.done) == (3, 3)
+    assert found.total.longest == rows["train_sgd"].longest
+    table = found.as_text().splitlines()
+    assert table[0].split()[-6:] == ["longest", "memory", "disk", "files", "time", "is"]
+    assert table[2].split()[-1] == "mixed"
     assert found.iterates["none"] == 0
     sizes = [costs.net("digits", model).bytes for model in ("mlp", "mlp.norm-none")]
     assert found.iterates["all"] == 3 * (3 * sizes[0] + sizes[1])  # three seeds, and the study's other cell
@@ -127,6 +133,23 @@ def test_text_says_where_figures_come_from(experiment, tmp_path):
     assert "assumed: the size of data set digits" in text
 
 
+def test_the_table_fits_100_columns():
+    """The longest names and numbers that a row can have, and each sentence below."""
+    rows = [
+        plan.Row(
+            "search_directions", 50_000, 9_999, 98_765, 98_765, 1_234, 123e3, 123e9, 10**7, {"measured"}
+        ),
+        plan.Row("compare_averages", 1, 0, 1 / 60, 1 / 60, 1 / 60, 99.9e3, 1.23e12, 99_999, {"scaled"}),
+    ]
+    kept = dict.fromkeys(plan.KEPT, 1.23e12)
+    found = plan.Plan(rows, 1234.0, kept, "window", 5, ["a"] * 9, ["b"] * 9, ["no such file"], "no", "no")
+    lines = found.as_text(2).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) > 95
+    assert lines[-2:] == ["Missing: no such file", "Too large: no"]
+    assert "10 M" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("hours", "text"),
     [
@@ -140,14 +163,22 @@ def test_text_says_where_figures_come_from(experiment, tmp_path):
     ],
 )
 def test_times_are_short(hours, text):
-    assert plan._hours(hours) == text
+    assert plan_text.hours(hours) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0 kB"), (1500, "1.5 kB"), (2.5e7, "25 MB"), (3e9, "3 GB"), (1.25e13, "12.5 TB")]
 )
 def test_sizes_are_short(size, text):
-    assert plan._bytes(size) == text
+    assert plan_text.size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (99_999, "99,999"), (100_000, "100 k"), (999_499, "999 k"), (1_234_567, "1.23 M")],
+)
+def test_counts_are_short(number, text):
+    assert plan_text.count(number) == text
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):

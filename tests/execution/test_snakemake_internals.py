@@ -29,9 +29,14 @@ def rule():
 @pytest.fixture
 def workflow():
     """All that is asked of Snakemake's object, as it is in the version that is pinned."""
-    jobs = [SimpleNamespace(rule=SimpleNamespace(name=name), output=[name]) for name in ("a", "b", "report")]
+    jobs = [
+        SimpleNamespace(rule=SimpleNamespace(name=name), output=[name], wildcards_dict={"of": name})
+        for name in ("a", "b", "report")
+    ]
     return SimpleNamespace(
         is_main_process=True,
+        dryrun=True,
+        global_resources={"mem_mb": SimpleNamespace(value=64000)},
         local_exec=True,
         modifier=SimpleNamespace(skip_configfile=True),
         rules=[SimpleNamespace(is_producer=lambda path: path == "made")],
@@ -39,7 +44,9 @@ def workflow():
         deployment_settings=SimpleNamespace(deployment_method=set()),
         scheduling_settings=SimpleNamespace(max_jobs_per_timespan=SimpleNamespace(max_jobs=100, timespan=1)),
         scheduler=SimpleNamespace(
-            _executor=Executor(run_uuid="valleys_1", _failed_nodes={"node3"}), job_rate_limiter=object()
+            _executor=Executor(run_uuid="valleys_1", _failed_nodes={"node3"}),
+            job_rate_limiter=object(),
+            _handle_error=print,
         ),
         dag=SimpleNamespace(needrun_jobs=lambda: jobs, dependencies=dict.fromkeys("ab", ())),
     )
@@ -50,6 +57,7 @@ def asked(workflow, rule, warn):
     internals = Internals(workflow, warn)
     internals.lift_rate_limit()
     internals.replace_failed_nodes(frozenset)
+    internals.give_up_on(str, warn)
     planned = internals.planned(rule)
     return {
         "main": internals.is_main_process(),
@@ -59,6 +67,9 @@ def asked(workflow, rule, warn):
         "queue": internals.queue_name(),
         "forkable": internals.is_forkable(least=3),
         "planned": planned and (planned.rule, planned.output, len(planned.dependencies)),
+        "dry": internals.is_dry_run(),
+        "memory": internals.memory_limit(),
+        "jobs": internals.jobs_to_run(),
     }
 
 
@@ -70,6 +81,9 @@ ALL = {
     "queue": "valleys_1",
     "forkable": True,
     "planned": ("report", "report", 2),
+    "dry": True,
+    "memory": (True, 64000),
+    "jobs": [(name, {"of": name}) for name in ("a", "b", "report")],
 }
 NONE = {
     "main": False,
@@ -79,6 +93,9 @@ NONE = {
     "queue": None,
     "forkable": False,
     "planned": None,
+    "dry": False,
+    "memory": (False, None),
+    "jobs": [],
 }
 
 
@@ -100,16 +117,23 @@ def test_nothing_is_lost_while_all_is_there(workflow, rule):
         ("persistence", ["files"], ["two runs that start in the same instant"]),
         ("persistence.all_inputfiles", ["files"], ["two runs that start in the same instant"]),
         ("persistence.all_outputfiles", ["files"], ["two runs that start in the same instant"]),
-        ("scheduler", ["queue"], ["a run of many jobs", "a healthy node", "by hand"]),
+        ("scheduler", ["queue"], ["a run of many jobs", "a healthy node", "cannot succeed", "by hand"]),
         ("scheduler._executor", ["queue"], ["a healthy node may be avoided", "cancelled by hand"]),
         ("scheduler._executor.run_uuid", ["queue"], ["must be cancelled by hand"]),
         ("scheduler._executor._failed_nodes", [], ["a healthy node may be avoided"]),
+        ("scheduler._handle_error", [], ["a job that cannot succeed is tried again"]),
+        ("dryrun", ["dry"], ["a dry run on this machine is refused"]),
+        ("global_resources", ["memory"], ["a job too large for its node is found when it runs"]),
         ("scheduler.job_rate_limiter", [], ["a run of many jobs may take some minutes longer"]),
         ("scheduling_settings", [], ["a run of many jobs may take some minutes longer"]),
         ("local_exec", ["forkable"], ["there is no fork server"]),
         ("deployment_settings", ["forkable"], ["there is no fork server"]),
-        ("dag", ["forkable", "planned"], ["no graph of rules", "there is no fork server"]),
-        ("dag.needrun_jobs", ["forkable", "planned"], ["no graph of rules", "there is no fork server"]),
+        ("dag", ["forkable", "planned", "jobs"], ["no graph", "there is no fork server", "data that are"]),
+        (
+            "dag.needrun_jobs",
+            ["forkable", "planned", "jobs"],
+            ["no graph", "there is no fork server", "data that are"],
+        ),
         ("dag.dependencies", ["planned"], ["the report has no graph of rules"]),
     ],
 )
@@ -133,8 +157,8 @@ def test_where_an_attribute_is_gone_one_line_says_what_is_lost(workflow, rule, p
 def test_a_method_that_wants_other_arguments_counts_as_gone(workflow, rule):
     workflow.dag.needrun_jobs = lambda which: []
     told = []
-    assert asked(workflow, rule, told.append) == ALL | {"forkable": False, "planned": None}
-    assert len(told) == 2
+    assert asked(workflow, rule, told.append) == ALL | {"forkable": False, "planned": None, "jobs": []}
+    assert len(told) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,6 +211,64 @@ def test_another_executor_has_no_queue_and_that_is_no_loss(workflow):
     internals.replace_failed_nodes(frozenset)
     assert internals.queue_name() is None
     assert told == []
+
+
+def test_memory_is_limited_where_somebody_says_so_or_jobs_run_here(workflow):
+    for given, local, found in (
+        ({"mem_mb": 500}, False, (True, 500)),
+        ({}, True, (True, None)),
+        ({}, False, (False, None)),
+    ):
+        workflow.global_resources, workflow.local_exec = given, local
+        assert Internals(workflow, pytest.fail).memory_limit() == found
+
+
+def test_a_check_of_the_planned_run_comes_before_its_scheduler_and_not_before_anothers(workflow, monkeypatch):
+    made = []
+    module = SimpleNamespace(JobScheduler=lambda *words, **options: made.append((words, options)) or "it")
+    monkeypatch.setitem(sys.modules, "snakemake.workflow", module)
+    Internals(workflow, pytest.fail).when_planned(lambda: made.append("checked"))
+    assert module.JobScheduler("another", 1) == "it"
+    assert module.JobScheduler(workflow, 2, a=3) == "it"
+    assert made == [(("another", 1), {}), "checked", ((workflow, 2), {"a": 3})]
+    del module.JobScheduler
+    told = []
+    Internals(workflow, told.append).when_planned(pytest.fail)
+    assert "are found by the job" in told[0]
+
+
+class Failed(SimpleNamespace):
+    """A job of Snakemake that has failed; of a group, with its `jobs`."""
+
+    def is_group(self):
+        return hasattr(self, "jobs")
+
+    @property
+    def attempt(self):
+        return self._attempt
+
+
+@pytest.mark.parametrize(
+    ("logs", "retries", "attempt", "told"),
+    [
+        ([["hopeless"]], 5, 6, 1),
+        ([["late"]], 5, 1, 0),
+        ([["late"], ["hopeless"]], 5, 6, 1),
+        ([["late"], []], 5, 1, 0),
+        ([["hopeless"]], 0, 1, 0),  # none is left anyway
+    ],
+)
+def test_a_hopeless_job_is_handed_over_as_tried_for_the_last_time(workflow, logs, retries, attempt, told):
+    seen, said = [], []
+    workflow.scheduler._handle_error = lambda job, *words, **options: seen.append((job.attempt, options))
+    Internals(workflow, pytest.fail).give_up_on(
+        lambda log: "diverged" if log == "hopeless" else None, said.append
+    )
+    jobs = [Failed(log=log) for log in logs]
+    more = {"jobs": jobs} if len(jobs) > 1 else {"log": logs[0]}
+    workflow.scheduler._handle_error(Failed(_attempt=1, restart_times=retries, **more), postprocess_job=False)
+    assert seen == [(attempt, {"postprocess_job": False})]
+    assert said == told * ["Not tried again, as it would fail in the same way: diverged"]
 
 
 def test_a_rate_limit_that_somebody_asks_for_stays(workflow):
@@ -260,6 +342,7 @@ def test_a_run_goes_on_with_all_of_it_gone(tmp_path):
         ["two", "runs", "that"],
         ["jobs", "that", "this"],
         ["a", "healthy", "node"],
+        ["a", "job", "that"],
         ["a", "run", "of"],
         ["the", "report", "has"],
         ["there", "is", "no"],

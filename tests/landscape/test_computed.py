@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from valleys.errors import ValleysError
+from valleys.landscape import computed
 from valleys.landscape.computed import Sources, compute, gradient, principal_components, tensors_to_store
 from valleys.landscape.directions import restrict, unit, weights_of
 from valleys.landscape.kinds import COMPUTED
@@ -106,6 +107,25 @@ def test_principal_components_are_those_of_the_svd():
         assert length == pytest.approx(size, rel=1e-5)
         assert flat(component)[flat(component).abs().argmax()] > 0
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("at_once", [1, 8, 24, 40, 10**6])
+def test_principal_components_are_the_same_in_pieces(monkeypatch, at_once):
+    """Of 1, 1, 3 and 5 columns, some of which cut a tensor; of one piece to the last bit."""
+    states = trajectory()
+    whole = principal_components(iter(states), ["a", "b"], 3)
+    rows = torch.stack([flat(restrict(s, ["a", "b"])) for s in states]).double()
+    rows -= rows.mean(0)
+    vectors = torch.linalg.eigh(rows @ rows.T)[1]
+    by_hand = [vectors[:, -1 - i] @ rows for i in range(3)]
+    by_hand = [each * torch.sign(each[each.abs().argmax()]) for each in by_hand]
+    monkeypatch.setattr(computed, "AT_ONCE", at_once)
+    found = principal_components(iter(states), ["a", "b"], 3)
+    for one, other, hand in zip(whole, found, by_hand, strict=True):
+        assert torch.equal(flat(one), hand.float())
+        torch.testing.assert_close(flat(other), flat(one), rtol=1e-5, atol=1e-6)
+        if at_once == 10**6:
+            assert torch.equal(flat(other), flat(one))
 
 
 def test_principal_components_need_enough_iterates():

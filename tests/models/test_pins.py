@@ -44,9 +44,24 @@ def test_every_requirement_is_pinned_to_one_version():
 
 
 def test_conda_environment_has_the_same_pins():
-    environment = yaml.safe_load((ROOT / "workflow" / "envs" / "valleys.yaml").read_text())
+    ours, _, _ = (ROOT / "workflow/envs/valleys.yaml").read_text().partition("# Your own packages")
+    environment = yaml.safe_load(ours)
     listed = dict(line.lower().split("==") for line in environment["dependencies"][-1]["pip"])
     assert listed == {name: pins()[name] for name in names(ROOT / "requirements.in") - NOT_IN_JOBS}
+
+
+def test_packages_of_ones_own_stand_after_the_pins():
+    """The container's line is a comment that names one; the list of conda's goes on below its own."""
+    text = (
+        ROOT / "workflow/envs/valleys.yaml"
+    ).read_text() + "      - timm==1.0.19\n      - /home/me/mypkg\n"
+    *_, timm, mine = yaml.safe_load(text)["dependencies"][-1]["pip"]
+    assert (timm, mine) == ("timm==1.0.19", "/home/me/mypkg")
+    _, steps = (ROOT / "workflow/envs/valleys.def").read_text().split("%post\n")
+    commands = [line.strip() for line in steps.splitlines()]
+    (own,) = [line for line in commands if line.startswith("# pip install ")]
+    assert commands[-1] == own
+    assert all(command.startswith(own[2:].partition(" timm")[0]) for command in commands[:-2])
 
 
 def test_what_is_installed_is_what_is_pinned():
@@ -222,7 +237,7 @@ def test_packages_of_the_users_that_do_not_fit_are_told_and_stop_nothing(copy, m
 
 
 @pytest.mark.parametrize("given", [None, "", "mine", "/a/b:c d"])
-@pytest.mark.parametrize("words", [["plan"], ["compare", "A=x", "B=y"], ["run"], ["stamp"]])
+@pytest.mark.parametrize("words", [["plan"], ["data"], ["compare", "A=x", "B=y"], ["run"], ["stamp"]])
 def test_commands_of_the_library_keep_the_users_pythonpath(copy, monkeypatch, given, words):
     """Factories may be there; an empty entry would be the folder of the run."""
     assert make(copy, "test", python=copy / "python").returncode == 0

@@ -167,6 +167,12 @@ def table_parts(table, study=None):
     ]
 
 
+def all_data():
+    """Every data set that a cell uses, prepared."""
+    names = sorted({cell.dataset for cell in experiment.all_cells})
+    return [f"{ROOT}/data/{name}/{part}.safetensors" for name in names for part in ("train", "test")]
+
+
 def all_tables():
     """Every table of the experiment."""
     return [f"{ROOT}/tables/{name}.parquet" for name in outputs.tables(experiment)]

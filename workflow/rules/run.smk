@@ -2,7 +2,8 @@
 import os
 
 from valleys.cli.commands import VERDICTS, verdicts_of
-from valleys.execution import forkserver, runs, slurm_queue
+from valleys.costs import ready
+from valleys.execution import forkserver, retries, runs, slurm_queue
 from valleys.report import rulegraph
 from valleys.storage import files
 
@@ -14,6 +15,28 @@ if internals.is_main_process() and run.begin():
     for other in run.working():
         logger.info(f"Another run of this experiment: {other.who}.")
 runs.name_to_jobs()
+
+
+def check_ready():
+    """Refuse a run, and a dry run, whose data are not there or whose jobs take more memory than there is."""
+    jobs = internals.jobs_to_run()
+    made = next(iter(workflow.overwrite_configfiles), "config.yaml")
+    fetch = "download: true" if internals.is_module() else f"make data CONFIG={os.path.relpath(made)}"
+    lines = ready.lacking_data(experiment, jobs, fetch, internals.is_made)
+    limited, most = internals.memory_limit()
+    if limited:
+        remedy = "; or say with --resources mem_mb=N that it may" if most is None else ready.RAISE
+        line = ready.beyond_memory(costs, jobs, most, remedy)
+        if line and most is None and internals.is_dry_run():
+            logger.warning(line)
+        elif line:
+            lines.append(line)
+    if lines:
+        raise WorkflowError("\n".join(lines))
+
+
+if internals.is_main_process():
+    internals.when_planned(check_ready)
 
 
 def claim_files():
@@ -29,6 +52,7 @@ def claim_files():
         except ValleysError as error:
             raise WorkflowError(str(error))
         internals.replace_failed_nodes(slurm_queue.BrokenNodes)
+        internals.give_up_on(retries.Failures().reason, logger.error)
 
 
 def start_fork_server():

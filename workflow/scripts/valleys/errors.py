@@ -38,6 +38,10 @@ class ValleysError(Exception):
         super().__init__(shown(message))
 
 
+class PassingError(ValleysError):
+    """One that may be over at the next try: a full disk, a node without its GPU."""
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """Return ``, did you mean 'x'?`` for the known word nearest to one, or nothing if none is near.
 

@@ -72,10 +72,22 @@ def parser() -> argparse.ArgumentParser:
     surface.add_argument("-o", "--output", type=files.expand, help="HTML file (planes.html beside the table)")
     _add_figure(commands)
     _add_replicate(commands)
+    data = commands.add_parser(
+        "data",
+        help="data sets of a config, fetched, prepared and checked",
+        description="Fetch the data sets of a config where torchvision can, prepare and check them.",
+    )
+    data.add_argument("config", type=files.expand, help="the run's config file")
+    data.add_argument("--cores", default="all", help="a number, or all (all)")
     plan = commands.add_parser("plan", help="jobs, core-hours, GPU-hours, memory and disk of a run")
     plan.add_argument("config", type=files.expand, help="the run's config file")
     plan.add_argument("targets", nargs="*", help="files or experiments by name (default: everything)")
     plan.add_argument("--cores", help="cores to divide the work by: a number, or all there are")
+    plan.add_argument(
+        "--profile",
+        type=files.expand,
+        help="folder of a cluster's profile, as in profiles/slurm: are jobs too large for its nodes?",
+    )
     plan.add_argument(
         "--measure",
         action="store_true",
@@ -250,8 +262,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 return show_surface(arguments.planes, arguments.plane, arguments.log, arguments.output)
             case "figure":
                 return show_figure(arguments)
+            case "data":
+                return show_data(arguments.config, arguments.cores)
             case "plan":
-                return show_plan(arguments.config, arguments.targets, arguments.cores, arguments.measure)
+                return show_plan(arguments)
             case "claims":
                 return show_claims(arguments.config, arguments.all)
         print(options_schema() if arguments.schema else options(), end="")
@@ -402,13 +416,8 @@ def show_replicate(arguments: argparse.Namespace) -> int:
     from valleys.costs import plan
     from valleys.report import agreement
 
-    if not plan.SNAKEFILE.is_file():
-        raise ValleysError(
-            f"replicate: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
-        )
     cores = arguments.cores
-    if cores != "all" and not (cores.isdecimal() and int(cores) > 0):
-        raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
+    _workflow("replicate", cores)
     seeds = None if arguments.seeds is None else replicas.parse_seeds(arguments.seeds)
     made = replicas.write(arguments.config, seeds, arguments.name)
     first = None if arguments.dry_run else agreement.verdicts_of(made.first)  # before hours of work
@@ -424,19 +433,47 @@ def show_replicate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_plan(config: Path, targets: list[str], cores: str | None, measure: bool = False) -> int:
-    """Print the plan of the experiment in a config file."""
+def _workflow(command: str, cores: str | None) -> None:
+    """Check that there is a workflow to work with, and that `cores`, if given, is a number or ``all``."""
     from valleys.costs import plan
 
     if not plan.SNAKEFILE.is_file():
         raise ValleysError(
-            f"plan: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
+            f"{command}: there is no workflow at {plan.SNAKEFILE.parent}; it needs a clone of the repository"
         )
     if cores is not None and cores != "all" and not (cores.isdecimal() and int(cores) > 0):
         raise ValleysError(f"--cores: {cores!r} is not a whole number >= 1, nor 'all'")
+
+
+def show_data(config: Path, cores: str) -> int:
+    """Fetch, prepare and check the data sets of a config file; print a line on each."""
+    from functools import partial
+
+    from valleys.cli import data
+
+    _workflow("data", cores)
+    problems = data.prepare(config, cores, partial(print, flush=True))
+    for line in problems:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def show_plan(arguments: argparse.Namespace) -> int:
+    """Print the plan of the experiment in a config file."""
+    from valleys.costs import plan
+
+    cores, profile = arguments.cores, arguments.profile
+    _workflow("plan", cores)
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
-    print(shown(plan.make(config, targets, local=number is not None, measure=measure).as_text(number)))
-    return 0
+    limit = None if profile is None else plan.memory_limit(profile)
+    local = number is not None and profile is None
+    found = plan.make(
+        arguments.config, arguments.targets, local=local, measure=arguments.measure, limit_mb=limit
+    )
+    print(shown(found.as_text(number)))
+    if found.refused:
+        print(f"error: {shown(found.refused)}", file=sys.stderr)
+    return int(bool(found.refused))
 
 
 def options_schema() -> str:

@@ -21,6 +21,7 @@ BACKWARD = 3  # forward and backward, in forward passes
 ADAPTIVE_POINTS = 11  # of an adaptive probe, mean over curves of 31 points (benchmarks/README.md)
 RESIDENT_BYTES = 2 * 1024**3  # as `loaders.RESIDENT_BYTES`: float images kept ready
 READY_BYTES = 64 * 1024**2  # as `augment.READY_BYTES`: of images kept normalised for training
+PCA_BYTES = 2 * 8 * 2**28  # twice `computed.AT_ONCE` in float64: a piece of the iterates, and a copy of it
 ON_DISK_BYTES = 32  # of memory for each image that stays in its file: label and row, and copies of both
 SMALL_FILE = 20e3  # a table of one cell, a log
 
@@ -224,6 +225,11 @@ class Amounts:
                 sizes = [subset[part] * data.each for subset in subsets if subset[part] < images]
                 held += ON_DISK_BYTES * images + 2 * max((s for s in sizes if s <= limit), default=0)
         return held if self.on_gpu else held + activations
+
+    def components(self, net: Size, iterates: int) -> float:
+        """Return bytes that principal components of so many iterates take: these, and a piece in float64."""
+        held = iterates * net.bytes
+        return held + min(2 * held, PCA_BYTES)
 
     def in_passes(self, w: Mapping[str, Any], blocks: list[Mapping[str, Any]]) -> float:
         """Return bytes of activations in passes without gradient, and of images kept as floats."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,3 +82,24 @@ def bf16_gain(cpuinfo: str = "/proc/cpuinfo") -> float:
         return 1.0
     lines = [line for line in text.splitlines() if line.lower().startswith(("flags", "features"))]
     return BF16_GAIN if lines and BF16_FLAGS & set(lines[0].split()) else 1.0
+
+
+def memory_mb(root: Path = Path("/")) -> float:
+    """Return the main memory that this process may use: the machine's, or less where a cgroup says so.
+
+    Parameters
+    ----------
+    root
+        Where the folders ``proc`` and ``sys`` are.
+    """
+    limits = [float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")]
+    # Of cgroups version 2, those of this process and of all that it is in; of version 1, the outermost.
+    found = [root / "sys/fs/cgroup/memory/memory.limit_in_bytes"]
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        own = Path(next(line[3:] for line in lines if line.startswith("0::")).strip("/"))
+        found += [root / "sys/fs/cgroup" / each / "memory.max" for each in (own, *own.parents)]
+    for path in found:
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+            limits.append(float(path.read_text(encoding="utf-8")))
+    return min(limits) / MB

@@ -20,11 +20,12 @@ import contextlib
 import copy
 import csv
 import io
+import os
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ from valleys import factories
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
 from valleys.config.schema import check, with_defaults
+from valleys.costs import plan_text, ready
 from valleys.costs.jobs import Costs
-from valleys.costs.machine import MB
 from valleys.costs.rules import RULES
 from valleys.costs.work import Cost
 from valleys.errors import ValleysError
 from valleys.execution.snakemake_internals import job_graph, threads_of
+from valleys.storage import files
 
 SNAKEFILE = Path(__file__).resolve().parents[4] / "Snakefile"
 PROFILE = SNAKEFILE.parent / "profiles" / "default" / "config.yaml"
@@ -63,6 +65,8 @@ class Job:
         File with what it took, if it has run.
     after
         Numbers of the jobs whose outputs it reads.
+    files
+        Files and folders that it leaves, but for those in a folder that is an output (`Cost.files`).
     """
 
     rule: str
@@ -71,6 +75,7 @@ class Job:
     threads: int = 1
     benchmark: Path | None = None
     after: tuple[int, ...] = ()
+    files: int = 0
 
     @property
     def but_seed(self) -> tuple[Any, ...]:
@@ -87,19 +92,22 @@ class Price:
     disk: float
     gpu: bool
     origin: str
+    files: int = 0
 
 
 @dataclass
 class Row:
-    """One rule's line of the plan; units as in `Plan.as_text`."""
+    """One rule's line of the plan; `longest` and `memory_mb` are those of its largest job."""
 
     rule: str
     todo: int = 0
     done: int = 0
     core_hours: float = 0.0
     gpu_hours: float = 0.0
+    longest: float = 0.0
     memory_mb: float = 0.0
     disk: float = 0.0
+    files: int = 0
     origins: set[str] = field(default_factory=set)
 
     def add(self, job: Job, price: Price | None) -> None:
@@ -110,8 +118,10 @@ class Row:
         self.todo += 1
         self.core_hours += price.seconds * job.threads / HOUR
         self.gpu_hours += price.seconds * price.gpu / HOUR
+        self.longest = max(self.longest, price.seconds / HOUR)
         self.memory_mb = max(self.memory_mb, price.memory_mb)
         self.disk += price.disk
+        self.files += job.files + price.files
         self.origins.add(price.origin)
 
 
@@ -135,6 +145,12 @@ class Plan:
         Data sets whose size is not known yet.
     guessed
         Users' own networks whose size is not known yet.
+    missing
+        A line for each original of a data set that is not there.
+    refused
+        Why a cluster's profile allows no such run; None where it does, or none was given.
+    too_large
+        Why this machine does not.
     """
 
     rows: Sequence[Row]
@@ -144,98 +160,33 @@ class Plan:
     measurements: int
     assumed: Sequence[str]
     guessed: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    refused: str | None = None
+    too_large: str | None = None
 
     @property
     def total(self) -> Row:
-        """The sum of all rows; memory is the greatest."""
+        """The sum of all rows; the longest job and memory are the greatest."""
         found = Row("total")
         for row in self.rows:
-            for key in ("todo", "done", "core_hours", "gpu_hours", "disk"):
+            for key in ("todo", "done", "core_hours", "gpu_hours", "disk", "files"):
                 setattr(found, key, getattr(found, key) + getattr(row, key))
-            found.memory_mb = max(found.memory_mb, row.memory_mb)
+            for key in ("longest", "memory_mb"):
+                setattr(found, key, max(getattr(found, key), getattr(row, key)))
         return found
 
     def as_text(self, cores: int | None = None) -> str:
-        """Return the table and the lines below it.
-
-        Parameters
-        ----------
-        cores
-            Cores to divide the work by.
-        """
-        head = ["rule", "to do", "done", "core time", "GPU time", "memory", "disk", "time is"]
-        lines = [
-            [
-                row.rule,
-                str(row.todo),
-                str(row.done),
-                _hours(row.core_hours),
-                _hours(row.gpu_hours),
-                _bytes(row.memory_mb * MB) if row.todo else "-",
-                _bytes(row.disk) if row.todo else "-",
-                ", ".join(sorted(row.origins)) or "-",
-            ]
-            for row in (*self.rows, self.total)
-        ]
-        lines[-1][-1] = ""
-        widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
-
-        def aligned(line: list[str]) -> str:
-            middle = [text.rjust(width) for text, width in zip(line[1:-1], widths[1:-1], strict=True)]
-            return "  ".join([line[0].ljust(widths[0]), *middle, line[-1]]).rstrip()
-
-        rule = "  ".join("-" * width for width in widths)
-        body = [aligned(line) for line in lines]
-        text = [aligned(head), rule, *body[:-1], rule, body[-1], ""]
-        total = self.total
-        text.append(f"Longest path: {_hours(self.longest)}, with a core (and a GPU) for every job.")
-        if cores and total.gpu_hours == 0:
-            least = max(self.longest, total.core_hours / cores)
-            text.append(f"With {cores} core{'s' * (cores > 1)}: at least {_hours(least)}.")
-        by_keep = ", ".join(f"{_bytes(self.iterates[keep])} with {keep}" for keep in KEPT)
-        text += [
-            "Times are cores (GPUs) held times hours; GPU jobs hold a core too. Memory: the largest job.",
-            "Disk is what the jobs to do leave there. Iterates of all cells, by execution.keep, which is "
-            f"{self.keep}: {by_keep}.",
-        ]
-        if self.measurements:
-            text.append(
-                "measured: mean of finished jobs that differ in the seed only; scaled: estimated, times what "
-                "finished jobs of the rule took over their estimates. "
-                f"Finished jobs read: {self.measurements}. Disk is always estimated."
-            )
-        else:
-            text.append("All figures are estimates of the cost model: no job has finished yet.")
-        if self.assumed:
-            text.append(
-                f"Not counted yet, so assumed: the size of data set {', '.join(self.assumed)} "
-                "(known once prepare_dataset has run)."
-            )
-        if self.guessed:
-            text.append(
-                f"Not measured yet, so taken for a PreResNet-20: network {', '.join(self.guessed)} (known "
-                "once a job has built it; --measure builds it now, which runs its code)."
-            )
-        return "\n".join(text)
-
-
-def _hours(hours: float) -> str:
-    for unit, seconds in (("h", 3600), ("min", 60)):
-        if hours * 3600 >= seconds:
-            value = hours * 3600 / seconds
-            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    return f"{hours * 3600:.2g} s" if hours else "-"
-
-
-def _bytes(size: float) -> str:
-    for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= step:
-            return f"{size / step:.3g} {unit}"
-    return f"{size / 1e3:.3g} kB"
+        """Return the table and the lines below it: `plan_text.as_text`."""
+        return plan_text.as_text(self, cores)
 
 
 def make(
-    configfile: str | Path, targets: Iterable[str] = (), *, local: bool = False, measure: bool = False
+    configfile: str | Path,
+    targets: Iterable[str] = (),
+    *,
+    local: bool = False,
+    measure: bool = False,
+    limit_mb: int | None = None,
 ) -> Plan:
     """Return the plan of a config file, for a run in the present folder.
 
@@ -247,6 +198,8 @@ def make(
         Whether the run is one on this machine, where starting a job takes less.
     measure
         Whether to build users' own networks for their size, if no job has: it runs their code.
+    limit_mb
+        Memory that a job of a cluster may have (`memory_limit`).
 
     Raises
     ------
@@ -256,7 +209,34 @@ def make(
     experiment = experiment_of(Path(configfile))
     if measure:
         Costs(experiment).measure_ahead()
-    return price(read_jobs(Path(configfile), targets), experiment, local=local)
+    jobs = read_jobs(Path(configfile), targets)
+    todo, costs = [(job.rule, job.wildcards) for job in jobs if job.todo], Costs(experiment, local=local)
+    return replace(
+        price(jobs, experiment, local=local),
+        missing=ready.lacking_data(experiment, todo, f"make data CONFIG={configfile}"),
+        refused=limit_mb and ready.beyond_memory(costs, todo, limit_mb, ready.RAISE),
+        too_large=ready.beyond_memory(costs, todo, None) if local else None,
+    )
+
+
+def memory_limit(profile: Path) -> int | None:
+    """Return the MB that a job may ask for by a Snakemake profile, None where it does not say.
+
+    Raises
+    ------
+    ValleysError
+        When there is no such profile, or it cannot be read.
+    """
+    path = files.check_regular(profile / "config.yaml", "--profile:", "give the folder of a profile")
+    try:
+        from yte import process_yaml
+
+        found = process_yaml(path.read_text(encoding="utf-8"), require_use_yte=True)
+        limit = (found.get("resources") or {}).get("mem_mb")
+        return None if limit is None else int(limit)
+    except Exception as error:  # of YTE, of YAML, or of an expression in it
+        reason = " ".join(str(error).split())
+        raise ValleysError(f"--profile: {path} is no profile that can be read ({reason}); mend it") from error
 
 
 def experiment_of(configfile: Path) -> Experiment:
@@ -330,6 +310,7 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
     with graph_of(configfile, targets) as graph:
         made = [job for job in graph.jobs if job.output]
         number = {job: i for i, job in enumerate(made)}
+        left = _files_left(made, graph)
         return [
             Job(
                 rule=job.rule.name,
@@ -338,9 +319,30 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
                 threads=threads_of(job),
                 benchmark=Path(job.benchmark) if job.benchmark else None,
                 after=tuple(number[other] for other in graph.dependencies[job] if other in number),
+                files=left[i],
             )
-            for job in made
+            for i, job in enumerate(made)
         ]
+
+
+def _files_left(jobs: Sequence[Any], graph: Any) -> list[int]:
+    """Return how many files and folders each of Snakemake's jobs leaves: a folder counts where it is first.
+
+    Those are outputs that stay, the log, the benchmark, and Snakemake's record of each output.
+    """
+    counts, seen = [0] * len(jobs), {".", "/"}
+    for i in sorted(range(len(jobs)), key=lambda i: graph.needrun(jobs[i])):  # what is there needs no folder
+        job = jobs[i]
+        stay = [path for path in job.output if path not in job.temp_output]
+        kept = [*stay, *job.log, *([job.benchmark] if job.benchmark else [])]
+        counts[i] = len(kept) + len(stay)
+        for path in kept:
+            folder = os.path.dirname(path)  # noqa: PTH120 (of each file of a large plan)
+            while folder and folder not in seen:
+                seen.add(folder)
+                counts[i] += 1
+                folder = os.path.dirname(folder)  # noqa: PTH120
+    return counts
 
 
 def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -> Plan:
@@ -362,12 +364,13 @@ def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -
         elif job.but_seed in by_cell:
             seconds, memory = zip(*by_cell[job.but_seed], strict=True)
             peak = max(memory) or estimate.memory_mb
-            prices.append(Price(sum(seconds) / len(seconds), peak, estimate.disk, estimate.gpu, "measured"))
+            rest = (estimate.disk, estimate.gpu, "measured", estimate.files)
+            prices.append(Price(sum(seconds) / len(seconds), peak, *rest))
         else:
             slower, larger = factors.get(job.rule, (1.0, 1.0))
             origin = "scaled" if job.rule in factors else "estimated"
             seconds, memory = estimate.seconds * slower, estimate.memory_mb * larger
-            prices.append(Price(seconds, memory, estimate.disk, estimate.gpu, origin))
+            prices.append(Price(seconds, memory, estimate.disk, estimate.gpu, origin, estimate.files))
 
     rows = {rule: Row(rule) for rule in RULES}
     for job, found in zip(jobs, prices, strict=True):

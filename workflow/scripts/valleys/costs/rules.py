@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from valleys.config import outputs
@@ -91,7 +92,8 @@ def _train_sgd(costs: Amounts, w: Wildcards) -> Cost:
     work += Work(bytes=20 * written * net.bytes)  # and their checksums
     memory = costs.resident(w["dataset"], net, 6, _in_training(net, data, recipe))
     disk = 2 * net.bytes + costs.iterates(cell) + SMALL_FILE
-    return costs.network_job(work, memory, disk, OPTIMIZER)
+    found = costs.network_job(work, memory, disk, OPTIMIZER)
+    return replace(found, files=costs.experiment.iterates_of(cell))
 
 
 @cost_of("cooldown", gpu=True)
@@ -183,14 +185,15 @@ def _compare_averages(costs: Amounts, w: Wildcards) -> Cost:
     work += (count + kinds.count("greedy") * count + 4 * len(names) + 2) * once
     work += Work(bytes=20 * count * (1 + len(names)) * net.bytes)
     memory = costs.resident(cell.dataset, net, 8 + 2 * count, costs.in_passes(w, [WHOLE]))
-    return costs.network_job(work, memory, len(names) * net.bytes + SMALL_FILE)
+    found = costs.network_job(work, memory, len(names) * net.bytes + SMALL_FILE)
+    return replace(found, files=len(names))
 
 
 @cost_of("directions", gpu=True)
 def _directions(costs: Amounts, w: Wildcards) -> Cost:
     spec, net = costs.config["probes"][w["probe"]], costs.net(w["dataset"], w["model"])
     train, n = costs.images(w["dataset"], {"test_images": 1, **spec})[0], costs.directions(w["probe"])
-    passes, copies, activations = 0.0, 3.0 + 2 * n, 0.0
+    passes, copies, activations, iterates = 0.0, 3.0 + 2 * n, 0.0, 0
     batch = min(train, DIRECTION_BATCH.get(spec["kind"], train))  # no more than there are
     if spec["kind"] == "gradient":
         passes, activations = BACKWARD, batch * net.elements * 4 * 1.3
@@ -199,13 +202,13 @@ def _directions(costs: Amounts, w: Wildcards) -> Cost:
         copies += 2 * max(2 * n + 1, 20)  # Lanczos vectors, float64
         activations = batch * net.elements * 4 * BACKWARD
     elif spec["kind"] == "pca":
-        copies += 3 * costs.experiment.all_iterates(w["recipe"])
+        iterates = costs.experiment.all_iterates(w["recipe"])
     cell = Cell(w["dataset"], w["model"], w["recipe"], int(w["seed"]))
     solutions = costs.solutions(cell, w["probe"])
     work = solutions * passes * costs.forward(net, train, batch if spec["kind"] == "hessian" else None)
-    work += Work(bytes=10 * copies * net.bytes)
+    work += Work(bytes=10 * (copies + 3 * iterates) * net.bytes)
     blocks = [{"test_images": 1, **spec}]
-    memory = costs.resident(w["dataset"], net, copies, activations, blocks)
+    memory = costs.resident(w["dataset"], net, copies, activations, blocks) + costs.components(net, iterates)
     more = CURVLINOPS if spec["kind"] == "hessian" else (0, 0)
     return costs.network_job(work, memory, solutions * n * 4 * net.parameters, more)
 
@@ -315,7 +318,7 @@ def _plane(costs: Amounts, w: Wildcards) -> Cost:
     work += 6 * costs.point(w, plane, test=False)
     iterates = costs.experiment.all_iterates(w["recipe"]) if plane["pca"] else 0
     passes = costs.in_passes(w, [plane])
-    memory = costs.resident(w["dataset"], net, 15 + 3 * iterates, passes, [plane])
+    memory = costs.resident(w["dataset"], net, 15, passes, [plane]) + costs.components(net, iterates)
     return costs.network_job(work, memory, points * CURVE_BYTES + SMALL_FILE)
 
 

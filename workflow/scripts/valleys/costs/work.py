@@ -74,9 +74,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Cost:
-    """One job: seconds from start to end, main memory, bytes that it leaves on disk, whether on a GPU."""
+    """One job: seconds from start to end, main memory, bytes that it leaves on disk, whether on a GPU.
+
+    ``files``: those in a folder that is its output.
+    """
 
     seconds: float
     memory_mb: float
     disk: float
     gpu: bool = False
+    files: int = 0

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from valleys.errors import ValleysError, shown
+from valleys.errors import PassingError, ValleysError, shown
 from valleys.execution import runs
+from valleys.execution.retries import MAY_PASS
 
 log = logging.getLogger("valleys")
 
@@ -50,6 +51,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
         yield log
     except (ValleysError, PermissionError) as error:
         line = " ".join((denied(error) if isinstance(error, PermissionError) else str(error)).splitlines())
+        line += MAY_PASS if isinstance(error, PassingError) else ""
         log.error("error: %s", line)
         print(f"error in rule {snakemake.rule}: {line}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -118,8 +120,8 @@ def pick_device(config: Any) -> Any:
 
     Raises
     ------
-    ValleysError
-        When ``cuda`` is asked for and there is none.
+    PassingError
+        When ``cuda`` is asked for and there is none: another node may have one.
     """
     import torch
 
@@ -127,7 +129,7 @@ def pick_device(config: Any) -> Any:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValleysError("config: execution.device: 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
+        raise PassingError("config: execution.device: 'cuda' but torch sees no GPU; use 'auto' or 'cpu'")
     return torch.device(wanted)
 
 

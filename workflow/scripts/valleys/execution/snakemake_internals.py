@@ -117,6 +117,79 @@ class Internals:
 
         self._ask(replace, None, "a healthy node may be avoided after a job has failed")
 
+    def is_dry_run(self) -> bool:
+        """Return whether jobs are shown and none is run."""
+        return self._ask(
+            lambda workflow: bool(workflow.dryrun),
+            False,
+            "a dry run on this machine is refused where a job takes more memory than it has",
+        )
+
+    def jobs_to_run(self) -> list[tuple[str, Mapping[str, str]]]:
+        """Return rule and wildcards of each job that is to run."""
+        return self._ask(
+            lambda workflow: [(job.rule.name, job.wildcards_dict) for job in workflow.dag.needrun_jobs()],
+            [],
+            "data that are missing, and a job too large for its node, are found by the job itself",
+        )
+
+    def memory_limit(self) -> tuple[bool, int | None]:
+        """Return whether there is a limit to a job's memory, and its MB; None is what this machine has."""
+
+        def read(workflow: Any) -> tuple[bool, int | None]:
+            given = workflow.global_resources.get("mem_mb")
+            given = getattr(given, "value", given)
+            return given is not None or bool(workflow.local_exec), None if given is None else int(given)
+
+        return self._ask(read, (False, None), "a job too large for its node is found when it runs")
+
+    def when_planned(self, check: Callable[[], None]) -> None:
+        """Have a function called when the graph of jobs is made and none has run, in a dry run too.
+
+        Snakemake's own ``onstart`` is left out in a dry run.
+        """
+
+        def replace(workflow: Any) -> None:
+            module = importlib.import_module("snakemake.workflow")
+            usual = module.JobScheduler
+
+            def make(of: Any, *args: Any, **options: Any) -> Any:
+                if of is workflow:
+                    check()
+                return usual(of, *args, **options)
+
+            module.JobScheduler = make
+
+        self._ask(
+            replace, None, "data that are missing, and a job too large for its node, are found by the job"
+        )
+
+    def give_up_on(self, for_good: Callable[[str], str | None], say: Callable[[str], None]) -> None:
+        """Have a job that failed not tried again where that would be of no use.
+
+        Parameters
+        ----------
+        for_good
+            Of a job's log: why it cannot succeed, None where it may.
+        say
+            Takes a line for the user.
+        """
+
+        def replace(workflow: Any) -> None:
+            usual = workflow.scheduler._handle_error
+
+            def handle(job: Any, *args: Any, **options: Any) -> None:
+                logs = [str(log) for one in (job.jobs if job.is_group() else [job]) for log in one.log]
+                reason = next(filter(None, map(for_good, logs)), None)
+                if reason is not None and job.restart_times > job.attempt - 1:
+                    say(f"Not tried again, as it would fail in the same way: {reason}")
+                    job._attempt = job.restart_times + 1  # not `attempt`, which would price it anew
+                usual(job, *args, **options)
+
+            workflow.scheduler._handle_error = handle
+
+        self._ask(replace, None, "a job that cannot succeed is tried again, as often as retries says")
+
     def lift_rate_limit(self) -> None:
         """Drop Snakemake's standing limit of 100 jobs a second; one that somebody asks for stays.
 

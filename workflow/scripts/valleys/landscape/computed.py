@@ -23,6 +23,9 @@ from valleys.storage.weights import load_weights
 
 log = logging.getLogger("valleys")
 
+#: Numbers in float64 that principal components take at a time beside the iterates: 2 GiB.
+AT_ONCE = 2**28
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -224,8 +227,9 @@ def principal_components(
 ) -> list[Direction]:
     """Return the first `k` principal components of a trajectory's weights, by decreasing variance.
 
-    The Gram matrix of the centred iterates is decomposed (n x n for n iterates), which takes the memory of
-    the n iterates three times over and never a matrix of the size of the weights squared.
+    The Gram matrix of the centred iterates is decomposed (n x n for n iterates). It is summed over pieces of
+    the weights, so that memory is that of the n iterates and of `AT_ONCE` numbers, and never a matrix of the
+    size of the weights squared.
 
     Raises
     ------
@@ -238,22 +242,46 @@ def principal_components(
     copies.check_real("pca", states[0])
     shapes = {n: states[0][n].shape for n in names}
     sizes = [shape.numel() for shape in shapes.values()]
-    rows = torch.empty((len(states), sum(sizes)), dtype=torch.float64)
-    for row in rows:
-        state = states.pop(0)  # lets go of it
-        torch.cat([state[n].double().reshape(-1) for n in names], out=row)
-    for columns in rows.split(sizes, dim=1):
-        columns -= columns.contiguous().mean(0)
-    values, vectors = torch.linalg.eigh(rows @ rows.T)
-    components = []
+    flat = [[state[n].reshape(-1) for n in names] for state in states]
+    width = max(1, AT_ONCE // len(states))
+    pieces = [slice(start, min(start + width, sum(sizes))) for start in range(0, sum(sizes), width)]
+    gram = rows = None
+    for piece in pieces:
+        rows = None  # two pieces at a time would be one too many
+        rows = _centred(flat, sizes, piece)
+        gram = rows @ rows.T if gram is None else gram.add_(rows @ rows.T)
+    values, vectors = torch.linalg.eigh(gram)
     for i in range(k):
         if (
             values[-1 - i] <= 1e-13 * values[-1]
         ):  # rounding: scaled to unit length it would pass for a direction
             raise ValleysError(f"pca needs a trajectory of {k} dimensions, this one has {i}")
-        flat = vectors[:, -1 - i] @ rows
+    whole = torch.empty((k, sum(sizes)), dtype=torch.float64)
+    for piece in reversed(pieces):  # the last one is still at hand
+        if piece is not pieces[-1]:
+            rows = None
+            rows = _centred(flat, sizes, piece)
+        for i in range(k):
+            whole[i, piece] = vectors[:, -1 - i] @ rows
+    components = []
+    for component in whole:
         # An eigenvector's sign is arbitrary: fix it so that a rerun gives the same direction.
-        flat = flat * torch.sign(flat[flat.abs().argmax()])
-        pieces = flat.split(sizes)
-        components.append({n: p.view(shapes[n]).float() for n, p in zip(names, pieces, strict=True)})
+        component *= torch.sign(component[component.abs().argmax()])
+        parts = component.split(sizes)
+        components.append({n: p.view(shapes[n]).float() for n, p in zip(names, parts, strict=True)})
     return components
+
+
+def _centred(flat: Sequence[Sequence[Tensor]], sizes: Sequence[int], piece: slice) -> Tensor:
+    """Return a piece of the weights of all iterates less their mean, a row an iterate, in float64."""
+    parts, start = [], 0
+    for i, size in enumerate(sizes):
+        low, high = max(piece.start - start, 0), min(piece.stop - start, size)
+        parts += [(i, low, high)] if low < high else []
+        start += size
+    rows = torch.empty((len(flat), piece.stop - piece.start), dtype=torch.float64)
+    for row, tensors in zip(rows, flat, strict=True):
+        torch.cat([tensors[i][low:high].double() for i, low, high in parts], out=row)
+    for columns in rows.split([high - low for _, low, high in parts], dim=1):
+        columns -= columns.contiguous().mean(0)
+    return rows

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
-from valleys.errors import ValleysError
+from valleys.errors import PassingError, ValleysError
 
 SEAL = "fingerprint"  # of the other metadata
 #: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
@@ -193,7 +193,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes 0600; a shared results folder wants the usual mode
         temporary.replace(path)
     except OSError as error:
-        raise ValleysError(f"cannot write {path}: {error.strerror or error}") from error
+        raise PassingError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,0 +1,75 @@
+"""What would keep a run from its end, told before its first job: absent data, too little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from valleys.config.experiment import Experiment
+from valleys.costs.jobs import Costs
+from valleys.costs.machine import MB, memory_mb
+from valleys.costs.rules import RULES
+from valleys.data import presence
+
+Jobs = Iterable[tuple[str, Mapping[str, str]]]
+
+#: What makes a job of a rule smaller, in the order of the config's keys.
+ADVICE = {
+    "prepare_dataset": "set max_train of the data set",
+    "train_sgd": "lower the recipe's batch_size, or execution.resident_mb",
+    "average": "take a smaller network",
+    "compare_averages": "raise swa.every of the recipe, or take fewer averages",
+    "directions": "lower n of the probe, or of kind pca raise swa.every of the recipe",
+    "search_directions": "lower the probe's train_images, or freeze its batch norm (bn: frozen)",
+    "plane": "leave out planes with pca, or raise swa.every of the recipe",
+}
+ADVICE |= dict.fromkeys(("cooldown", "descend", "connect"), ADVICE["train_sgd"])
+RAISE = "; or raise the limit (mem_mb in the profile's resources: MEMORY in profiles/slurm)"
+ELSE = "lower bn_refresh.batch_size (with method: streaming) or execution.resident_mb"
+
+
+def lacking_data(
+    experiment: Experiment, jobs: Jobs, fetch: str, is_made: Callable[[str], bool] = lambda path: False
+) -> list[str]:
+    """Return a line for each original that a job to run is to read and that is not there.
+
+    Parameters
+    ----------
+    jobs
+        Rule and wildcards of those to run.
+    fetch, is_made
+        As of `presence.absent`.
+    """
+    names = sorted({wildcards["dataset"] for rule, wildcards in jobs if rule == "prepare_dataset"})
+    return [
+        line
+        for name in names
+        for line in presence.absent(name, experiment.datasets[name], fetch, is_made)
+    ]  # fmt: skip
+
+
+def beyond_memory(costs: Costs, jobs: Jobs, limit_mb: float | None, remedy: str = "") -> str | None:
+    """Return a line on the largest job to run, if by its estimate it takes more memory than there is.
+
+    Parameters
+    ----------
+    jobs
+        Rule and wildcards of those to run.
+    limit_mb
+        What a job may take; None is what this machine has.
+    remedy
+        Ends the line: how to allow more.
+    """
+    most, whose = (memory_mb(), "this machine has") if limit_mb is None else (limit_mb, "a job may have")
+    # Seeds cost the same, but for the few rules that `Costs` tells apart.
+    once = {(rule, *sorted((k, v) for k, v in w.items() if k != "seed")): (rule, w) for rule, w in jobs}
+    priced = [(costs(rule, w).memory_mb, rule, w) for rule, w in once.values() if rule in RULES]
+    needed, rule, wildcards = max(priced, key=lambda row: row[0], default=(0.0, "", {}))
+    if needed <= most:
+        return None
+    others = len({rule for mb, rule, _ in priced if mb > most}) - 1
+    more = f" (and jobs of {others} more rule{'s' * (others > 1)})" if others else ""
+    return (
+        f"a job of rule {rule} ({'/'.join(wildcards.values())}) takes {needed * MB / 1e9:.3g} GB of memory "
+        f"by estimate, more than the {most * MB / 1e9:.3g} GB that {whose}{more}; "
+        f"{ADVICE.get(rule, ELSE)}{remedy}"
+    )
