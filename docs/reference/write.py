@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "workflow" / "schemas"
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from valleys.cli import commands  # noqa: E402
+from valleys.cli import arguments  # noqa: E402
 
 README = ROOT / "config" / "README.md"
 MARKS = ("<!-- keys -->\n", "<!-- /keys -->\n")
@@ -185,7 +185,7 @@ def command_help() -> str:
     """Return the help of each command as Markdown."""
     os.environ["COLUMNS"] = "100"
     sys.argv[0] = "valleys"
-    top = commands.parser()
+    top = arguments.parser()
     lines = [_COMMANDS, "```", top.format_help().rstrip(), "```", ""]
     (subparsers,) = [a for a in top._actions if isinstance(a, argparse._SubParsersAction)]
     for name, one in subparsers.choices.items():

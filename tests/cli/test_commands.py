@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from report_rows import claim, verdict
 from valleys.claims.verdicts import effect_text
-from valleys.cli.commands import main, options, parser
+from valleys.cli.arguments import parser
+from valleys.cli.commands import main, options
 from valleys.cli.requests import PROBE_KEYS, parse_block, request
 from valleys.config import replicas
 from valleys.data.options import validate_dataset

@@ -13,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from valleys.asymmetry import next_point
-from valleys.cli.commands import main, parser
+from valleys.cli.arguments import parser
+from valleys.cli.commands import main
 from valleys.cli.probe import images_for, probe
 from valleys.cli.requests import PROBE_KEYS, parse_block, request
 from valleys.config.schema import SCHEMA_FILE
