@@ -75,6 +75,8 @@ def write(
         )
     data = tables.frames(folder / "tables" / f"{table}.parquet" for table in known[name])
     spec = Params(cells).panels(name)
+    if is_file and not panels:
+        spec["style"]["together"] = True  # as many in a row as there is room for
     if "factors" in spec:
         spec["factors"] = {study: _in_order(of, data["study"]) for study, of in spec["factors"].items()}
     drawn = figures.draw(name, data, spec)

@@ -50,7 +50,8 @@ def check_font(where: str, font: str) -> None:
 
     known = sorted({entry.name for entry in fontManager.ttflist})
     if font.casefold() not in {name.casefold() for name in known}:
+        near = did_you_mean(font, [*GENERIC, *known])
         raise ValleysError(
-            f"{where}: {font!r} is no font family of this machine{did_you_mean(font, [*GENERIC, *known])}; "
-            "choose serif, sans-serif, or the name of an installed family"
+            f"{where}: {font!r} is no font family of this machine{near}; choose serif, sans-serif, or the "
+            "name of an installed family"
         )

@@ -22,7 +22,7 @@ from matplotlib.ticker import (
 )
 
 from valleys.figures.frames import by_cell
-from valleys.figures.sheet import Sheet, in_a_row
+from valleys.figures.sheet import Sheet
 from valleys.figures.style import FAINT, GREY, INK, SHADE, SPLITS, Look
 from valleys.figures.wording import number
 from valleys.results.stats import Interval
@@ -30,6 +30,8 @@ from valleys.results.stats import Interval
 STEPS = [1, 2, 5, 10]  # between ticks
 _WIDE = 4  # panels in a row
 _WIDTHS = {1: 0.62, 2: 1.0, 3: 1.35}  # of figures by panels in a row; what is set is that of two
+_LEAST_WIDTH = 2.6
+"""Inches that panels of a paper are wide at least, where several stand in a row."""
 _LEAST_NOTE = 7.0
 """Points: for a paper, notes that are smaller than labels are no smaller than this, or than labels."""
 
@@ -39,8 +41,8 @@ def panel_grid(
 ) -> tuple[Figure, Any]:
     """Return a figure and its panels (rows, columns), each `height` inches high at a width of 7.
 
-    Where panels have to stand alone it is a `Sheet`, whose panels are as wide as there is room for. `alone`
-    then has the inches that those of each row are high, where width and `height` do not say.
+    Where panels have to stand alone it is a `Sheet`. `alone` then has the inches that those of each row are
+    high, where width and `height` do not say.
     """
     if look.alone:
         ratios = np.asarray(options.pop("height_ratios", [1.0] * rows))
@@ -49,7 +51,7 @@ def panel_grid(
         scale = float(np.clip(width_alone(look, columns) / usual, 0.9, 1.6))
         label = 1.6 * float(look.style["font_size"]) / 72  # that of the x axis, which each has
         heights = list(alone) or list(height * scale * ratios / ratios.mean() + label)
-        sheet = Sheet(look.width, rows, columns, heights, **options)
+        sheet = Sheet(look.width, rows, columns, heights, _in_a_row(look, columns), **options)
         return sheet, sheet.grid
     width = look.width * _WIDTHS.get(columns, _WIDTHS[3])
     figure = Figure(figsize=(width, height * rows * look.width / 7 + 0.55), layout="constrained")
@@ -58,7 +60,12 @@ def panel_grid(
 
 def width_alone(look: Look, columns: int) -> float:
     """Return the width in inches of a panel that stands alone, one of so many that would stand in a row."""
-    return look.width / in_a_row(look.width, columns)
+    return look.width / _in_a_row(look, columns)
+
+
+def _in_a_row(look: Look, columns: int) -> int:
+    """Return how many panels that stand alone are beside each other: one, unless they come in one file."""
+    return min(columns, max(1, int(look.width / _LEAST_WIDTH))) if look.style.get("together") else 1
 
 
 def empty_figure(look: Look, sentence: str) -> Figure:

@@ -110,7 +110,7 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
     # measures labels and bars before it fits panels, may put some outside of the figure.
     em = float(look.style["font_size"]) / 72
     height = (look.width - 14 * em) / 2 * min(max(tall, 0.5), 1.3) + 6 * em
-    alone = [(width_alone(look, 2) - 10 * em) * np.ptp(p.y) / np.ptp(p.x) + 7 * em for _, p in planes]
+    alone = [(width_alone(look, 2) - 9 * em) * np.ptp(p.y) / np.ptp(p.x) + 7.5 * em for _, p in planes]
     figure, grid = panel_grid(look, len(planes), 2, height * 7 / look.width, alone)
     for (label, plane), row in zip(planes, grid, strict=True):
         for axes, split in zip(row, SPLITS, strict=True):

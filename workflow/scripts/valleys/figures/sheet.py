@@ -12,14 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-_LEAST = 2.6
-"""Inches that a panel is wide at least, where several stand in a row."""
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
-
-
-def in_a_row(width: float, columns: int) -> int:
-    """Return how many panels, `columns` at most, stand in a row of a sheet `width` inches wide."""
-    return min(columns, max(1, int(width / _LEAST)))
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,7 @@ class _Heading:
 
 
 class Sheet(Figure):
-    """Panels as many in a row as there is room for.
+    """Panels that can be taken apart.
 
     What other figures say once, beside a row or below a column, stands at each panel here: heading, labels of
     axes and of their ticks. So each can be shown alone.
@@ -46,6 +39,8 @@ class Sheet(Figure):
         Of the panels as a kind of figure draws them.
     heights
         Of a panel of each of these rows, in inches, with a heading of one line and the labels below it.
+    in_a_row
+        How many panels `fit` puts in a row.
     sharex, sharey
         As of `matplotlib.figure.Figure.subplots`.
 
@@ -53,8 +48,6 @@ class Sheet(Figure):
     ----------
     grid
         The panels (rows, columns), for a kind of figure to draw in; `fit` places them.
-    in_a_row
-        How many of them `fit` puts in a row.
     """
 
     def __init__(
@@ -63,13 +56,14 @@ class Sheet(Figure):
         rows: int,
         columns: int,
         heights: Sequence[float],
+        in_a_row: int = 1,
         *,
         sharex: bool | str = False,
         sharey: bool | str = False,
     ) -> None:
         super().__init__(figsize=(width, sum(heights)), layout="constrained")
         self.grid = self.subplots(rows, columns, squeeze=False)
-        self.in_a_row = in_a_row(width, columns)
+        self._in_a_row = in_a_row
         self._heights = dict(zip(self.grid.flat, np.repeat(heights, columns), strict=True))
         self._headings: dict[Axes, _Heading] = {}
         self._handles: Sequence[Any] = ()
@@ -100,8 +94,8 @@ class Sheet(Figure):
         for axes in panels:
             if axes in self._headings:
                 self._heights[axes] += self._write_heading(axes, self._headings[axes])
-        rows = [panels[i : i + self.in_a_row] for i in range(0, len(panels), self.in_a_row)]
-        grid = self._place([max(self._heights[axes] for axes in row) for row in rows], self.in_a_row)
+        rows = [panels[i : i + self._in_a_row] for i in range(0, len(panels), self._in_a_row)]
+        grid = self._place([max(self._heights[axes] for axes in row) for row in rows], self._in_a_row)
         for axes, place in zip(panels, grid, strict=False):
             axes.set_subplotspec(place)
 
@@ -137,7 +131,7 @@ class Sheet(Figure):
         """Write what stands above a panel, broken at slashes where it is too long; return inches to add."""
         size, pad = axes.xaxis.get_label().get_fontsize(), heading.pad
         beside = axes.get_tightbbox().width - axes.bbox.width  # labels of ticks, and notes at the right
-        room = self.bbox.width / self.in_a_row - beside - 1.5 * self.dpi * size / 72
+        room = self.bbox.width / self._in_a_row - beside - 1.5 * self.dpi * size / 72
         lines = [""]
         for part in heading.label.split(" / "):
             joined = f"{lines[-1]} / {part}" if lines[-1] else part
