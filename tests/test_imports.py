@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "landscape": "errors lazy asymmetry storage factories data networks models training",
     "config": "errors storage factories data.options data.tasks models.options landscape.kinds",
     "costs": "errors storage factories execution.snakemake_internals config data.options data.tasks"
-    " data.counts models landscape.kinds",
+    " data.counts data.presence models landscape.kinds",
     "results": "errors asymmetry storage config",
     "claims": "errors lazy asymmetry config results",
     "figures": "errors lazy storage config results",

@@ -97,7 +97,7 @@ def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
     assert found.measurements == 2
     assert (found.total.todo, found.total.done) == (3, 3)
     assert found.total.longest == rows["train_sgd"].longest
-    table = found.as_text().splitlines()
+    table = plan_text.as_text(found).splitlines()
     assert table[0].split()[-6:] == ["longest", "memory", "disk", "files", "time", "is"]
     assert table[2].split()[-1] == "mixed"
     assert found.iterates["none"] == 0
@@ -115,7 +115,7 @@ def test_gpu_hours_are_those_of_jobs_on_one(tmp_path):
 
 def test_text_says_where_figures_come_from(experiment, tmp_path):
     jobs = [Job(**cell("train_sgd", 0))]
-    text = plan.price(jobs, experiment).as_text(cores=2)
+    text = plan_text.as_text(plan.price(jobs, experiment), cores=2)
     assert "All figures are estimates" in text
     assert "With 2 cores: at least" in text
     head, _, line, _, total = text.splitlines()[:5]
@@ -124,12 +124,12 @@ def test_text_says_where_figures_come_from(experiment, tmp_path):
     assert line.endswith("estimated")
     assert total.split()[:3] == ["total", "1", "0"]
     jobs.append(Job(**cell("train_sgd", 1, todo=False, benchmark=benchmark(tmp_path / "1", 50, 500))))
-    text = plan.price(jobs, experiment).as_text()
+    text = plan_text.as_text(plan.price(jobs, experiment))
     assert "Finished jobs read: 1." in text
     assert "With" not in text
     assert text.splitlines()[2].endswith("measured")
     mine = {"digits": {"source": "parquet", "train": "a.parquet", "test": "b.parquet"}}
-    text = plan.price(jobs[:1], Experiment(fill_defaults({**SMOKE, "datasets": mine}))).as_text()
+    text = plan_text.as_text(plan.price(jobs[:1], Experiment(fill_defaults({**SMOKE, "datasets": mine}))))
     assert "assumed: the size of data set digits" in text
 
 
@@ -143,7 +143,7 @@ def test_the_table_fits_100_columns():
     ]
     kept = dict.fromkeys(plan.KEPT, 1.23e12)
     found = plan.Plan(rows, 1234.0, kept, "window", 5, ["a"] * 9, ["b"] * 9, ["no such file"], "no", "no")
-    lines = found.as_text(2).splitlines()
+    lines = plan_text.as_text(found, 2).splitlines()
     assert max(map(len, lines)) <= 100
     assert max(map(len, lines)) > 95
     assert lines[-2:] == ["Missing: no such file", "Too large: no"]

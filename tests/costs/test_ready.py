@@ -91,6 +91,13 @@ def test_only_data_that_a_job_is_to_read_can_be_missing():
     assert len(ready.lacking_data(experiment, [job], "", lambda path: path == "a.npz")) == 1
 
 
+def test_rules_of_another_workflow_may_have_our_names():
+    costs = of()
+    theirs = [("evaluate", {}), ("prepare_dataset", {"dataset": "theirs"}), ("prepare_dataset", {})]
+    assert ready.beyond_memory(costs, theirs, 1) is None
+    assert ready.lacking_data(costs.experiment, theirs, "") == []
+
+
 def test_the_smoke_run_needs_no_file():
     experiment = of(load_config("config/smoke.yaml")).experiment
     assert ready.lacking_data(experiment, [("prepare_dataset", {"dataset": "digits"})], "") == []

@@ -248,7 +248,13 @@ def show_data(config: Path, cores: str) -> int:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print the plan of the experiment in a config file."""
+<<<<<<< HEAD
     from valleys.costs import plan
+=======
+    import os
+
+    from valleys.costs import plan, plan_text
+>>>>>>> w-clu
 
     cores, profile = arguments.cores, arguments.profile
     _workflow("plan", cores)
@@ -258,7 +264,7 @@ def show_plan(arguments: argparse.Namespace) -> int:
     found = plan.make(
         arguments.config, arguments.targets, local=local, measure=arguments.measure, limit_mb=limit
     )
-    print(shown(found.as_text(number)))
+    print(shown(plan_text.as_text(found, number)))
     if found.refused:
         print(f"error: {shown(found.refused)}", file=sys.stderr)
     return int(bool(found.refused))

@@ -35,7 +35,7 @@ from valleys import factories
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
 from valleys.config.schema import check, with_defaults
-from valleys.costs import plan_text, ready
+from valleys.costs import ready
 from valleys.costs.jobs import Costs
 from valleys.costs.rules import RULES
 from valleys.costs.work import Cost
@@ -174,10 +174,6 @@ class Plan:
             for key in ("longest", "memory_mb"):
                 setattr(found, key, max(getattr(found, key), getattr(row, key)))
         return found
-
-    def as_text(self, cores: int | None = None) -> str:
-        """Return the table and the lines below it: `plan_text.as_text`."""
-        return plan_text.as_text(self, cores)
 
 
 def make(

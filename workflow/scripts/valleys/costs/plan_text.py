@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 from valleys.costs.machine import MB
-
-if TYPE_CHECKING:
-    from valleys.costs.plan import Plan, Row
+from valleys.costs.plan import Plan, Row
 
 WIDTH = 100
 HEAD = ["rule", "to do", "done", "core time", "GPU time", "longest", "memory", "disk", "files", "time is"]
@@ -32,7 +29,10 @@ def as_text(plan: Plan, cores: int | None = None) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     body = [aligned(line) for line in lines]
-    below = [textwrap.fill(text, WIDTH, break_long_words=False) for text in _below(plan, cores)]
+    below = [
+        textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+        for text in _below(plan, cores)
+    ]
     told = [f"Missing: {line}" for line in plan.missing]
     told += [f"Too large: {plan.too_large}"] if plan.too_large else []
     return "\n".join([aligned(HEAD), rule, *body[:-1], rule, body[-1], "", *below, *told])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from valleys.config.experiment import Experiment
@@ -39,10 +40,10 @@ def lacking_data(
     fetch, is_made
         As of `presence.absent`.
     """
-    names = sorted({wildcards["dataset"] for rule, wildcards in jobs if rule == "prepare_dataset"})
+    names = {wildcards.get("dataset", "") for rule, wildcards in jobs if rule == "prepare_dataset"}
     return [
         line
-        for name in names
+        for name in sorted(names & experiment.datasets.keys())
         for line in presence.absent(name, experiment.datasets[name], fetch, is_made)
     ]  # fmt: skip
 
@@ -62,7 +63,10 @@ def beyond_memory(costs: Costs, jobs: Jobs, limit_mb: float | None, remedy: str 
     most, whose = (memory_mb(), "this machine has") if limit_mb is None else (limit_mb, "a job may have")
     # Seeds cost the same, but for the few rules that `Costs` tells apart.
     once = {(rule, *sorted((k, v) for k, v in w.items() if k != "seed")): (rule, w) for rule, w in jobs}
-    priced = [(costs(rule, w).memory_mb, rule, w) for rule, w in once.values() if rule in RULES]
+    priced = []
+    for rule, w in once.values():
+        with contextlib.suppress(KeyError):  # a rule of our name in a workflow that ours is a module of
+            priced += [(costs(rule, w).memory_mb, rule, w)] if rule in RULES else []
     needed, rule, wildcards = max(priced, key=lambda row: row[0], default=(0.0, "", {}))
     if needed <= most:
         return None

@@ -182,7 +182,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=owner)
         os.close(handle)
     except OSError as error:
-        raise ValleysError(f"cannot write {path}: {error.strerror}; make {path.parent} writable") from error
+        stays = isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+        kind = ValleysError if stays else PassingError
+        raise kind(f"cannot write {path}: {error.strerror}; make {path.parent} writable") from error
     temporary = Path(name)
     try:
         yield temporary
