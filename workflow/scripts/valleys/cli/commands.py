@@ -248,13 +248,7 @@ def show_data(config: Path, cores: str) -> int:
 
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print the plan of the experiment in a config file."""
-<<<<<<< HEAD
-    from valleys.costs import plan
-=======
-    import os
-
     from valleys.costs import plan, plan_text
->>>>>>> w-clu
 
     cores, profile = arguments.cores, arguments.profile
     _workflow("plan", cores)
