@@ -357,7 +357,7 @@ def others(networks: Sequence[str], tasks: Sequence[str]) -> list[dict[str, Any]
 
 
 def write(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put all rows into benchmarks/README.md, and the best other tool beside ours into docs/performance.md."""
+    """Put all rows into benchmarks/README.md, and the fastest other tool into docs/performance.md."""
     document("peers", markdown([shown(row) for row in rows]))
     document("peers_best", markdown(best(rows)))
 
