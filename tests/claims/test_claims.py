@@ -1,6 +1,7 @@
 """All claims together: the rows of the table, and its text."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -151,7 +152,8 @@ def test_text_contains_every_row():
     assert len(body) == len(rows)
     by_number = sorted(rows, key=lambda row: row["number"] or 99)
     for row, printed in zip(by_number, body, strict=True):
-        for word in (row["verdict"], row["claim"], row["scope"], row["unit"], f"{row['effect']:+.3g}"):
+        effect = ("-",) if math.isnan(row["effect"]) else (row["unit"], f"{row['effect']:+.3g}")
+        for word in (row["verdict"], row["claim"], row["scope"], *effect):
             assert word in printed
 
 

@@ -345,11 +345,17 @@ def test_a_plan_has_the_jobs_of_a_dry_run(finished, tmp_path):
 
 @pytest.mark.parametrize(("name", "cells"), [("paper", 100), ("imagenet", 3)])
 def test_grids_for_a_cluster_pass_a_dry_run(tmp_path, name, cells):
-    """Their data need not be there; training asks for a GPU and for hours."""
+    """The plan needs no data, a dry run what is to be read; training asks for a GPU and for hours."""
     config = load(f"config/{name}.yaml")
     experiment = Experiment(_filled(config))
     assert len(experiment.cells) == cells
     found, text = plan_of(tmp_path, config)
+    for dataset in config["datasets"].values():
+        if "root" in dataset:
+            dataset["download"] = True  # when the job runs
+        else:
+            for part in ("train", "test"):
+                (tmp_path / dataset[part]).mkdir(parents=True)
     assert found["train_sgd"] == (len(experiment.all_cells), 0)
     assert found["descend"][0] >= cells
     cell = experiment.cells[0]

@@ -72,7 +72,7 @@ def test_an_orientation_is_applied_on_demand_and_else_told(folders, caplog, suff
     assert (told in caplog.text) == (not np.array_equal(stored, right))
     caplog.clear()
     assert torch.equal(load_source({**spec, "upright": True})[0].images[:1], chw(right[None]))
-    assert not caplog.text
+    assert "EXIF" not in caplog.text
     grey = load_source({**spec, "upright": True, "grayscale": True})[0].images[0, 0]
     assert torch.equal(grey, torch.tensor(np.array(Image.fromarray(right).convert("L"))))
 
@@ -83,7 +83,7 @@ def test_a_broken_exif_turns_nothing(folders, caplog):
     for upright in (False, True):
         train, _ = load_source({**spec, "upright": upright})
         assert torch.equal(train.images[:1], chw(images[:1, :4]))
-    assert not caplog.text
+    assert "EXIF" not in caplog.text
 
 
 def test_image_folder_subset_decodes_only_the_subset(folders):

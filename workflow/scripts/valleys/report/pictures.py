@@ -12,7 +12,7 @@ from PIL import Image
 COLOURS = 64
 """Of a PNG in the page. A figure has a dozen, and their shades where lines are smooth."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
-"""Of the page (report.css), and so of the text in its SVGs; a font that the config chose stays."""
+"""Of the page (report.css), and so of the text in SVGs that it shows; a font that the config chose stays."""
 _OF_FIGURES = re.compile(r"font-family: 'DejaVu Sans'[^;\"]*")
 
 

@@ -260,7 +260,6 @@ def _picture(
     name: str, svg: str, png: bytes | None, tables: Frames, spec: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a figure with its words; without a PNG the SVG is what is shown."""
-    svg = pictures.in_font_of_page(svg)
     width, height = pictures.size(svg)
     caption = figures.caption(name, tables, spec)
     saved, n_bytes = pictures.saved(svg)
@@ -270,7 +269,7 @@ def _picture(
         "caption": caption,
         "drawn": caption != figures.nothing(name),
         "simulated": captions.is_simulated(name),
-        "src": pictures.shown(png) if png else pictures.drawn(svg),
+        "src": pictures.shown(png) if png else pictures.drawn(pictures.in_font_of_page(svg)),
         "saved": saved,
         "bytes": size_text(n_bytes),
         "width": width,
