@@ -26,7 +26,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
 	$(PYTEST) -m "not long"
 
-# .ci/run has these beside the others.
+# .ci/run has these after the others.
 test-long: $(STAMP)
 	$(PYTEST) -m long -o cache_dir=.pytest_cache/long
 
