@@ -179,29 +179,28 @@ def verdicts_block() -> str:
 
 
 def claim_block(text: str) -> str:
-    """The rows that decide a claim: effects of the first run, verdicts of all, at the end the claim's own."""
+    """The rows that decide a claim, at the end the claim: the first run in full, others where they differ."""
     runs, which = there(), int(text)
     rows_of = {run: _deciding(run, which) for run in runs}
     first = rows_of[next(iter(runs))]
     if not first:
         return "No row decides it."
-    heads = ", ".join(words for words in runs.values())
     rows = []
     for key, row in first.items():
         interval = f"{number(row['low'])} to {number(row['high'])}"
         line = {
             "row": f"`{row['claim']}` {row['scope']}",
-            "effect in the first run": f"{number(row['effect'])} {row['unit']} ({interval})",
+            "effect": f"{number(row['effect'])} {row['unit']} ({interval})",
             "n": row["n"],
             "p": p_text(row["p_value"]),
         }
-        rows.append(line | {heads: _in_runs([rows_of[run].get(key, NO_ROW)["verdict"] for run in runs])})
+        rows.append(line | {"verdict": _in_runs([rows_of[run].get(key, NO_ROW)["verdict"] for run in runs])})
     own = [read(run, "verdicts").set_index("number").loc[which] for run in runs]
-    p = ", ".join(p_text(one["p_adjusted"]) for one in own)
-    of_claim = {"row": f"claim {which}, p adjusted", "p": p, heads: _in_runs([one["verdict"] for one in own])}
+    of_claim = {"row": f"**claim {which}**, p adjusted", "p": p_text(own[0]["p_adjusted"])}
+    of_claim["verdict"] = _in_runs([one["verdict"] for one in own])
     rows.append(dict.fromkeys(rows[0], "") | of_claim)
-    notes = [f"In the first run: {row['note']}." for row in first.values()]
-    return "\n\n".join([markdown(rows), *(notes if len(notes) <= MOST_NOTES else [])])
+    notes = [_notes(row["note"]) for row in first.values() if row["note"]]
+    return "\n\n".join([markdown(rows), *(notes if len(first) <= MOST_NOTES else [])])
 
 
 MOST_NOTES = 1
@@ -210,10 +209,17 @@ NO_ROW = {"verdict": "–"}
 
 
 def _in_runs(verdicts: list[str]) -> str:
-    """Return a row's verdicts in all runs, said once where they are one."""
-    if len(verdicts) > 1 and len(set(verdicts)) == 1:
-        return f"{verdict(verdicts[0])} in all"
-    return ", ".join(map(verdict, verdicts))
+    """Return the verdict of the first run, and in brackets those of the others that differ."""
+    first, *others = verdicts
+    names = list(there().values())[1:]
+    pairs = zip(names, others, strict=True)
+    differ = ", ".join(f"{name}: {verdict(other)}" for name, other in pairs if other != first)
+    return verdict(first) + (f" ({differ})" if differ else "")
+
+
+def _notes(text: str) -> str:
+    """Return what a row's note says as a list."""
+    return "\n".join(["Notes of the first run:", "", *(f"- {part}" for part in text.split("; "))])
 
 
 def _deciding(run: str, which: int) -> dict[tuple[str, str], dict[str, Any]]:
