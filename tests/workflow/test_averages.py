@@ -64,7 +64,7 @@ def test_averages_of_a_run(finished):
     folder = results / "cells" / "digits" / "mlp" / "quick" / "seed-1" / "averages"
     assert load_weights(folder / "ema.safetensors")[1]["solution"] == "ema"
     page = (results / "report.html").read_text()
-    assert "<h3>Averages</h3>" in page
+    assert 'aria-label="Table: Averages"' in page
     assert "Another average of the same iterates has a lower test loss than SWA" in page
 
 
