@@ -374,12 +374,18 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             and row["equal"]
             and not math.isnan(row["seconds"])
         ]
-        one = min(others, key=lambda row: row["seconds"], default=None)
-        line = {key: shown(ours)[key] for key in ("network", "task")}
-        line |= {"valleys, s": shown(ours)["seconds"]}
-        line |= {"fastest other": "none is right" if one is None else one["tool"]}
-        line |= {"its s": "" if one is None else shown(one)["seconds"]}
-        found.append(line | {"times ours": "" if one is None else shown(one)["times ours"]})
+        mine = shown(ours)
+        its = shown(min(others, key=lambda row: row["seconds"])) if others else dict.fromkeys(mine, "")
+        found.append(
+            {
+                "network": mine["network"],
+                "task": mine["task"],
+                "valleys, s": mine["seconds"],
+                "fastest other": its["tool"] or "none is right",
+                "its s": its["seconds"],
+                "times ours": its["times ours"],
+            }
+        )
     return found
 
 

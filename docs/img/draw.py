@@ -12,11 +12,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from valleys.figures.style import GREY
+from valleys.figures.style import GREY, STYLE, Look
 
 HERE = Path(__file__).resolve().parent
 WHERE = {"dataset": "digits-noisy", "model": "mlp-bn", "recipe": "swa", "probe": "searched"}
-LINES = (("start", GREY, "random direction"), ("found", "#3f90da", "direction found by the search"))
+BLUE = Look(STYLE).colour("train")
+LINES = (("start", GREY, "random direction"), ("found", BLUE, "direction found by the search"))
 
 
 def main(folder: Path) -> None:
@@ -35,8 +36,8 @@ def main(folder: Path) -> None:
     axes.axvline(0, ymax=0.8, color=GREY, linewidth=0.6)
     axes.set(xlim=(-1, 1), ylim=(-0.2, None))
     axes.set(xlabel="offset from the minimum, as a share of R", ylabel="rise in loss [nats]")
-    axes.text(-0.95, 0.62, "steep side", color="#3f90da")
-    axes.text(0.6, -0.13, "flat side", color="#3f90da")
+    axes.text(-0.95, 0.62, "steep side", color=BLUE)
+    axes.text(0.6, -0.13, "flat side", color=BLUE)
     axes.legend(frameon=False, loc="upper center")
     figure.savefig(HERE / "asymmetric-direction.png", metadata={"Software": None})
 

@@ -118,16 +118,13 @@ def _default(entry: dict[str, Any]) -> str:
 
 def _flow(value: Any) -> str:
     """Return a value as YAML on one line."""
-    return json.dumps(value) if not isinstance(value, dict | list) else _inline(value)
-
-
-def _inline(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
-    return text.strip()
+    if not isinstance(value, dict | list):
+        return json.dumps(value)
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
+    return _sentence(text).replace("|", "\\|")
 
 
 def _sentence(text: str) -> str:

@@ -101,12 +101,7 @@ def write(
 
 def _cells_of(folder: Path, style: Mapping[str, Any], format_from: str) -> Cells:
     """Return the cells of a finished run, with a style for its figures."""
-    path = folder / "tables" / "claims.parquet"
-    if not path.is_file():
-        raise ValleysError(
-            f"figure: {folder} has no tables/claims.parquet; give the folder of a finished run, "
-            "results/<name>"
-        )
+    path = tables.of_run(folder, "claims", "figure: ")
     tables.read(path, "claims")  # whole, before what it says is used
     config = with_defaults({**(tables.about(path)["config"] or {}), "figures": dict(style)})
     try:

@@ -329,15 +329,17 @@ def _check_classes(experiment: Cells) -> None:
 
     What a factory of the user's own makes of its arguments only its code knows, which jobs run.
     """
-    for cell in experiment.all_cells:
-        model, data = experiment.models[cell.model], experiment.datasets[cell.dataset]
+    for dataset, name in dict.fromkeys((cell.dataset, cell.model) for cell in experiment.all_cells):
+        model, data = experiment.models[name], experiment.datasets[dataset]
         package = model.get("factory", "").partition(".")[0].partition(":")[0]
+        given = model["kwargs"].get("num_classes") if package in NAMES_CLASSES else None
+        if given is None or task_of(data) != CLASSIFICATION:
+            continue
         size = DATASET_OPTIONS[data["source"]].size_of(data)
         classes = data["classes"] or (size.classes if size.known else None)
-        given = model["kwargs"].get("num_classes") if package in NAMES_CLASSES else None
-        if task_of(data) == CLASSIFICATION and None not in (classes, given) and given != classes:
+        if classes not in (None, given):
             raise ValleysError(
-                f"config: models.{cell.model}.kwargs.num_classes: {given!r}, but data set {cell.dataset} has "
+                f"config: models.{name}.kwargs.num_classes: {given!r}, but data set {dataset} has "
                 f"{classes} classes; make it {classes}, or leave it out: it is passed by itself"
             )
 

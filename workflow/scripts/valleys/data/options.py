@@ -180,8 +180,8 @@ _SIZE = Option(
 _GRAYSCALE = Option("bool", "decode to one channel instead of RGB", default=False)
 _UPRIGHT = Option(
     "bool",
-    "true: turn images as their EXIF orientation says, as Hugging Face's datasets does; left out, pixels are "
-    "taken as they are stored, as torchvision's ImageFolder does, and the log says how many have one",
+    "whether images are turned as their EXIF orientation says. Hugging Face's datasets does this, "
+    "torchvision's ImageFolder does not. Without it, the log says how many images would be turned",
 )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from valleys.errors import ValleysError
 from valleys.storage import tables
 
 DECIDED = ("supported", "refuted")
@@ -87,12 +86,7 @@ def verdicts_of(folder: Path) -> pd.DataFrame:
     ValleysError
         When the folder has none, or it is damaged.
     """
-    path = folder / "tables" / "verdicts.parquet"
-    if not path.is_file():
-        raise ValleysError(
-            f"{folder} has no tables/verdicts.parquet; give the folder of a finished run, results/<name>"
-        )
-    return tables.read(path, "verdicts").to_pandas()
+    return tables.read(tables.of_run(folder, "verdicts"), "verdicts").to_pandas()
 
 
 def as_text(found: Agreement) -> str:

@@ -63,13 +63,7 @@ def load(folder: Path) -> FinishedRun:
     ValleysError
         When the folder has none, or they are damaged.
     """
-    paths = {name: folder / "tables" / f"{name}.parquet" for name in ("claims", "verdicts", "solutions")}
-    missing = [name for name, path in paths.items() if not path.is_file()]
-    if missing:
-        raise ValleysError(
-            f"compare: {folder} has no tables/{missing[0]}.parquet; give the folder of a finished run, "
-            "results/<name>"
-        )
+    paths = {name: tables.of_run(folder, name, "compare: ") for name in ("claims", "verdicts", "solutions")}
     frames = {name: tables.read(path, name).to_pandas() for name, path in paths.items()}
     return FinishedRun(
         folder,

@@ -242,6 +242,30 @@ def read(path: str | Path, table: str, *, fill: bool = True) -> pa.Table:
     return pa.table(columns, schema=want.with_metadata(data.schema.metadata))
 
 
+def of_run(folder: Path, table: str, command: str = "") -> Path:
+    """Return the path of a table of a finished run.
+
+    Parameters
+    ----------
+    folder
+        Of the run, as in ``results/default``.
+    command
+        Begins the error, as in ``compare: ``.
+
+    Raises
+    ------
+    ValleysError
+        When the folder does not have it.
+    """
+    path = folder / "tables" / f"{table}.parquet"
+    if not path.is_file():
+        raise ValleysError(
+            f"{command}{folder} has no tables/{table}.parquet; "
+            "give the folder of a finished run, results/<name>"
+        )
+    return path
+
+
 def about(path: str | Path) -> dict[str, Any]:
     """Return what produced a table: ``{"table", "config", "versions"}``, and its ``checksum``."""
     return json.loads(pq.read_schema(path).metadata[b"valleys"])
