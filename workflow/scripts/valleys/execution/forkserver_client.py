@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -44,11 +45,16 @@ def submit(address: str, argv: list[str]) -> None:
         connection.connect(address)
         socket.send_fds(connection, [struct.pack("!I", len(request))], [1, 2])
         connection.sendall(request)
+        # Python itself writes a signal's number into the connection, at once. A handler of ours would wait for
+        # the interpreter, which does not come back to it when the signal arrives just before a call that waits.
+        connection.setblocking(False)
+        signal.set_wakeup_fd(connection.fileno(), warn_on_full_buffer=False)
         for number in handlers:
-            signal.signal(number, lambda number, _: connection.send(bytes([number])))
-        if connection.recv(1) != STARTED:
+            signal.signal(number, lambda *_: None)
+        if _receive(connection, 1) != STARTED:
             raise ConnectionError("the server ended before it took the job")
     except OSError:
+        signal.set_wakeup_fd(-1)
         connection.close()
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -56,11 +62,19 @@ def submit(address: str, argv: list[str]) -> None:
     _end_as(connection)
 
 
+def _receive(connection: socket.socket, size: int) -> bytes:
+    """Wait until a socket that does not block has something; return up to `size` bytes, none at its end."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    waiting.poll()
+    return connection.recv(size)
+
+
 def _end_as(connection: socket.socket) -> None:
     """Wait for the fork's status and end this process with it, by the same signal if it was one."""
     answer = b""
     with contextlib.suppress(OSError):
-        while len(answer) < STATUS.size and (piece := connection.recv(STATUS.size - len(answer))):
+        while len(answer) < STATUS.size and (piece := _receive(connection, STATUS.size - len(answer))):
             answer += piece
     if len(answer) < STATUS.size:
         print("error: the fork server ended while this job ran in it", file=sys.stderr, flush=True)
