@@ -82,7 +82,7 @@ def job_of(site, comment, folder):
     return str(max(ids)) if ids else None
 
 
-def wait(what, condition, run=None, seconds=120):
+def wait(what, condition, run=None, seconds=600):
     """Wait for a condition and return its value; not beyond the end of a run that should bring it about."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

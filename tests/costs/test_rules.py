@@ -17,6 +17,7 @@ from valleys.costs.rules import (
     RULES,
     SEARCH_CHECK,
     SEARCH_GRADIENT,
+    STEP_IMAGES,
     SEARCH_STEP,
 )
 from valleys.landscape import ascent, computed, hessian, objectives, searching, stationarity
@@ -203,7 +204,7 @@ def test_speeds_scale_time_and_a_gpu_is_asked_for_with_cuda_only():
 
 def test_an_evaluation_holds_the_graph_of_a_few_images():
     """One of a thousand would take more than training does: 1.3 times what its layers put out."""
-    assert stationarity.BATCH == GRADIENT_BATCH
+    assert (stationarity.BATCH, stationarity.STEP_IMAGES) == (GRADIENT_BATCH, STEP_IMAGES)
     cell = {"dataset": "cifar10", "model": "preresnet110", "recipe": "preresnet", "seed": "0"}
     found = of(PAPER, execution__device="cpu")
     graph = GRADIENT_BATCH * found.net("cifar10", "preresnet110").elements * 4 * 1.3 / 1e6

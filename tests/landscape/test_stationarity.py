@@ -129,3 +129,25 @@ def test_trained_longer_a_network_has_less_to_gain():
         net, train = classifier(dtype=torch.float64, steps=steps, labels="noise", width=2)
         gains.append(gradient_at_start(Evaluator(net, train, bn="frozen"))[1])
     assert gains[1] < 0.1 * gains[0]
+
+
+def test_the_fall_is_measured_on_a_part_of_the_images_along_the_gradient_of_all():
+    net, train = classifier(dtype=torch.float64, steps=10)
+    evaluator = Evaluator(net, train, bn="frozen")
+    size, gain = gradient_at_start(evaluator)
+    part = Evaluator(net, train[:1], bn="frozen")
+    norm, few = gradient_at_start(evaluator, part.train_batches)
+    assert norm == size  # of all
+    assert few != gain
+    assert gradient_at_start(evaluator, evaluator.train_batches) == (size, gain)
+    # The same step is sought as by hand on the part.
+    own = {name: p.detach().clone() for name, p in evaluator.parameters.items()}
+    x, y = (torch.cat(each) for each in zip(*train, strict=True))
+    nn.functional.cross_entropy(net(x), y).backward()
+    direction = {name: -p.grad / size for name, p in net.named_parameters()}
+    falls = [part.train_loss()[0]]
+    for step in torch.linspace(0, 20, 400).tolist():
+        part.move(direction, step)
+        falls.append(part.train_loss()[0])
+    assert few == pytest.approx(falls[0] - min(falls), rel=0.01)
+    assert all(torch.equal(own[name], p) for name, p in evaluator.parameters.items())

@@ -17,7 +17,7 @@ VERSIONS: dict[str, int] = {
     "average": 1,
     "refresh_bn": 3,
     "descend": 3,
-    "evaluate": 3,
+    "evaluate": 4,
     "compare_averages": 1,
     "directions": 2,
     "search_directions": 2,

@@ -16,7 +16,8 @@ from valleys.costs.sizes import Size
 from valleys.costs.work import Cost, Data, Work
 from valleys.landscape.kinds import COMPUTED, SEARCH
 
-GRADIENT_PASSES = 24  # the gradient at a solution, and passes along it: `stationarity`
+GRADIENT_PASSES = 3, 21  # the gradient at a solution, and passes along it of few images: `stationarity`
+STEP_IMAGES = 5000  # so many of them
 GRADIENT_BATCH = 128  # images at a time in these
 DIRECTION_BATCH = {"gradient": 500, "hessian": 128}  # images at a time in directions of these kinds
 EVALUATED = 1000  # images at a time whose losses are taken
@@ -164,7 +165,9 @@ def _evaluate(costs: Amounts, w: Wildcards) -> Cost:
     batch = min(GRADIENT_BATCH, data.train)
     work = costs.forward(net, data.train + data.test, EVALUATED)
     measures = sum(SHARPNESS_PASSES[name] for name in costs.config["sharpness"])
-    work = 3 * (work + (GRADIENT_PASSES + measures) * costs.forward(net, data.train, batch))
+    gradient, along = GRADIENT_PASSES
+    work += (gradient + measures) * costs.forward(net, data.train, batch)
+    work = 3 * (work + along * costs.forward(net, min(STEP_IMAGES, data.train), batch))
     passes = costs.in_passes(w, [{**WHOLE, "bn": "frozen"}])  # with the train images as floats
     at_once = min(EVALUATED, max(data.train, data.test))
     activations = max(at_once * net.widest * 4 * 3, passes + batch * net.elements * 4 * 1.3)

@@ -7,6 +7,7 @@ import math
 import torch
 from scipy.optimize import minimize_scalar
 
+from valleys.data.loaders import Batches
 from valleys.landscape.ascent import Vectors
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.gradients import loss_and_gradient
@@ -17,9 +18,11 @@ REFINED = 8
 """Passes that refine the least point between the two steps that hold it."""
 BATCH = 128
 """Images at a time, where the caller has no other number: the graph of so many is alive at once."""
+STEP_IMAGES = 5000
+"""Train images that the step is sought on, where there are more: some 20 passes, which decide one number."""
 
 
-def gradient_at_start(evaluator: Evaluator) -> tuple[float, float]:
+def gradient_at_start(evaluator: Evaluator, few: Batches | None = None) -> tuple[float, float]:
     """Return the norm of the train loss's gradient at the start, and by how much the loss falls along it.
 
     The second says in the loss's own units how far from a minimum a solution is: a norm alone does not, as it
@@ -30,6 +33,9 @@ def gradient_at_start(evaluator: Evaluator) -> tuple[float, float]:
     ----------
     evaluator
         With batch-norm statistics held (``frozen``); its weights are at the start afterwards.
+    few
+        A random part of its train images, on which the fall along the gradient of all is measured: it is a
+        difference of losses of the same images, so that `STEP_IMAGES` of them tell it well. None: all.
 
     Returns
     -------
@@ -59,7 +65,7 @@ def gradient_at_start(evaluator: Evaluator) -> tuple[float, float]:
     direction = Vectors(evaluator.parameters, names).direction(-gradient / norm)
     size = float(sum(evaluator.start[name].double().square().sum() for name in names)) ** 0.5
     try:
-        return norm, _fall(evaluator, direction, FIRST * (size or 1.0))
+        return norm, _fall(evaluator if few is None else evaluator.on(few), direction, FIRST * (size or 1.0))
     finally:
         evaluator.reset()
 
