@@ -17,8 +17,8 @@ from valleys.costs.rules import (
     RULES,
     SEARCH_CHECK,
     SEARCH_GRADIENT,
-    STEP_IMAGES,
     SEARCH_STEP,
+    STEP_IMAGES,
 )
 from valleys.landscape import ascent, computed, hessian, objectives, searching, stationarity
 from valleys.training import evaluation

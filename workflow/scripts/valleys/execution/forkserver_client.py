@@ -45,8 +45,8 @@ def submit(address: str, argv: list[str]) -> None:
         connection.connect(address)
         socket.send_fds(connection, [struct.pack("!I", len(request))], [1, 2])
         connection.sendall(request)
-        # Python itself writes a signal's number into the connection, at once. A handler of ours would wait for
-        # the interpreter, which does not come back to it when the signal arrives just before a call that waits.
+        # Python itself writes a signal's number into the connection, at once. A handler of ours would wait
+        # for the interpreter, which a signal that comes just before a call that waits does not wake.
         connection.setblocking(False)
         signal.set_wakeup_fd(connection.fileno(), warn_on_full_buffer=False)
         for number in handlers:
