@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from valleys.api import batches, curves
 from valleys.errors import ValleysError
-from valleys.landscape import directions, planes
+from valleys.landscape import directions, lines, planes
 from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.growing import Settled
 from valleys.networks import bn_refresh
 from valleys.networks.tensors import vector_norm
 
@@ -92,6 +93,29 @@ class Base:
 
             return tqdm(each, unit=unit, leave=False)
         return each
+
+    def _norm_of(self, direction: Mapping[str, Tensor]) -> float:
+        """Return the 2-norm of the weights that a direction moves; 1 where they are all 0."""
+        return vector_norm({name: self.weights[name] for name in direction if name in self.weights}) or 1.0
+
+    def _line(
+        self,
+        rows: curves.Rows,
+        unit: directions.Direction,
+        kind: str,
+        group: str,
+        k: int,
+        grid: Sequence[float],
+        reach: lines.Radius,
+        settled: Settled | None = None,
+    ) -> curves.Line:
+        return curves.Line(rows, unit, reach, kind, group, k, self.bn, grid, settled, names=self.names)
+
+    def _know_counts(self) -> None:
+        """Count each batch's examples: parts of the data take some of each."""
+        if self._counts is not None:
+            batches.count_rows(self.evaluator.train_batches, self._counts)
+            self._counts = None
 
     def _held(self) -> Evaluator:
         """Return the evaluator with batch norm held, as derivatives take it."""

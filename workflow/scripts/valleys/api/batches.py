@@ -260,7 +260,7 @@ def count_rows(batches: LoaderBatches, counts: Callable[[Inputs], float]) -> Non
     """
     if batches.kept is None:
         raise ValleysError(
-            "search: the data are read anew for each pass, and the loss says how much a whole batch counts; "
+            "data: they are read anew for each pass, and the loss says how much a whole batch counts; "
             "return one value an example, or give less data"
         )
     for inputs, labels in zip(batches.kept, batches.labels(), strict=True):

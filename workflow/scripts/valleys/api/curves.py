@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from valleys.api.outcomes import Outcome, Rows
 from valleys.asymmetry.barriers import Barrier, barrier
 from valleys.asymmetry.definition import Detection, detect
+from valleys.asymmetry.spline import upsample
 from valleys.landscape.directions import Direction
+from valleys.landscape.growing import Settled
 from valleys.landscape.lines import Radius
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ class Line(Outcome):
         How far it goes, and whether the loss rises there as asked for.
     kind, group, k, bn
         The direction's kind ("given" for one's own), group and number; the batch-norm policy.
+    grid, settled
+        Of a line that was measured until its verdict was settled: all offsets of its grid, of which `points`
+        are some, and how the verdict was settled. Points then have ``train_error`` too.
     """
 
     points: Rows
@@ -51,6 +57,8 @@ class Line(Outcome):
     group: str
     k: int
     bn: str
+    grid: Sequence[float] = ()
+    settled: Settled | None = None
 
     @property
     def offsets(self) -> Floats:
@@ -69,6 +77,10 @@ class Line(Outcome):
 
     def verdict(self, *, noise: float = NOISE, **constants: Any) -> Detection:
         """Return the verdict by Definition 1 on the train curve; parameters as `valleys.detect`'s."""
+        if self.grid and len(self.grid) > len(self.points):
+            there = set(self.offsets.tolist())
+            at = [i for i, offset in enumerate(self.grid) if offset in there]
+            return detect(self.grid, upsample(self.grid, at, self.train_loss)[0], noise=noise, **constants)
         slopes = [point["train_slope"] for point in self.points]
         if None not in slopes:
             constants.setdefault("slopes", slopes)
@@ -84,6 +96,7 @@ class Line(Outcome):
         return (
             f"{self.kind} direction, R {self.radius.radius:.4g} ({self.radius.status}): {found.status}, "
             f"c* {found.c_star:.3g}, rises {found.rise_minus:.3g} at -R and {found.rise_plus:.3g} at +R"
+            + (f"; {self.settled}" if self.settled else "")
         )
 
     def draw(self, axes: Axes) -> None:
@@ -99,6 +112,8 @@ class Line(Outcome):
     def parts(self) -> dict[str, Rows]:
         """Return rows of ``curves``."""
         about = {**self.names, "probe": self.kind, "kind": self.kind, "group": self.group, "k": self.k}
+        if self.grid:
+            about["grid_points"] = len(self.grid)
         return {"curves": [{**about, "bn_policy": self.bn, **point} for point in self.points]}
 
 
@@ -116,12 +131,15 @@ class Segment(Outcome):
         The batch-norm policy.
     by_example
         Losses of each example of the data at each point, (points, N); (0,) where the loss gives means alone.
+    settled
+        Of a path that was measured until its barrier was settled: how it was.
     """
 
     points: Rows
     distance: float
     bn: str
     by_example: Floats
+    settled: Settled | None = None
 
     @property
     def barrier(self) -> Barrier:
@@ -161,7 +179,8 @@ class Segment(Outcome):
         """Return the distance and the barrier."""
         found, (low, high) = self.barrier, self.interval()
         known = f" ({low:.3g} to {high:.3g})" if math.isfinite(high) else ""
-        return f"distance {self.distance:.4g}, barrier {found.height:.4g}{known} at t = {found.at:.3g}"
+        how = f"; {self.settled}" if self.settled else ""
+        return f"distance {self.distance:.4g}, barrier {found.height:.4g}{known} at t = {found.at:.3g}{how}"
 
     def draw(self, axes: Axes) -> None:
         """Draw train and test loss over t."""

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from valleys.api import alignment, averages, batches, curves, measures
+from valleys.api import alignment, averages, curves, measures
 from valleys.api.base import Base, Weights
 from valleys.asymmetry.definition import Detection
 from valleys.errors import ValleysError
 from valleys.landscape import ascent, directions, lines, planes, searching, stationarity
 from valleys.landscape.gradients import loss_and_gradient
 from valleys.landscape.kinds import DRAWN, SEARCH
+from valleys.landscape.sequential import curve_until, segment_until
 from valleys.networks import bn_refresh
 from valleys.networks.tensors import check_apart, movable, vector_norm
 
@@ -92,6 +94,9 @@ class Landscape(Base):
         group: str = "all",
         k: int = 0,
         slopes: bool = False,
+        until: float | None = None,
+        budget: int | None = None,
+        seed: int = 0,
     ) -> curves.Line:
         """Return the loss along a direction, on both sides of the weights.
 
@@ -110,14 +115,28 @@ class Landscape(Base):
             The parameters that a drawn direction is over, and its number.
         slopes
             Whether to take exact derivatives at each point as well.
+        until
+            A confidence, such as 0.95: examples are added at random until the verdict by Definition 1 is
+            settled at it, and points are chosen among `points`. Not with `offsets` or `slopes`.
+        budget, seed
+            With `until`: examples at most, and the seed of their order.
 
         Raises
         ------
         ValleysError
-            As `valleys.probe_line` and `valleys.find_radius`.
+            As `valleys.probe_line` and `valleys.find_radius`; for a confidence, or a budget, that is none.
         """
         kind = direction if isinstance(direction, str) else "given"
         unit = self._direction(direction, group, k)
+        if until is not None:
+            if offsets is not None or slopes:
+                raise ValleysError(f"line: until goes without {'slopes' if slopes else 'offsets'}; drop one")
+            own = self._norm_of(unit)
+            options = {"rise": rise, "radius": radius, "points": points, "budget": budget, "seed": seed}
+            options |= {"first": own / 50, "cap": 2 * own, "constants": {"noise": curves.NOISE}}
+            self._know_counts()
+            rows, *found = curve_until(self.evaluator, unit, confidence=until, **options)
+            return self._line([dict(row) for row in rows], unit, kind, group, k, *found)
         bar = functools.partial(self._bar, unit="point")
         axes = () if slopes else (unit,)  # slopes differentiate the network as it is
         with self.evaluator.along(self.evaluator.start, *axes):
@@ -130,12 +149,11 @@ class Landscape(Base):
                 reach = self.radius(unit, rise=rise)
                 offsets = lines.line_offsets(reach.radius, points)
             curve = lines.probe_line(self.evaluator, unit, offsets, exact=slopes, progress=bar)
-        rows = [dict(point) for point in curve]
-        return curves.Line(rows, unit, reach, kind, group, k, self.bn, names=self.names)
+        return self._line([dict(point) for point in curve], unit, kind, group, k, (), reach)
 
     def radius(self, direction: Mapping[str, Tensor], *, rise: float = 1.0) -> lines.Radius:
         """Return how far the weights can move along a direction until the loss has risen by `rise`."""
-        own = vector_norm({name: self.weights[name] for name in direction if name in self.weights}) or 1.0
+        own = self._norm_of(direction)
         with self.evaluator.along(self.evaluator.start, direction):
             return lines.find_radius(self.evaluator, direction, rise=rise, first=own / 50, cap=2 * own)
 
@@ -159,9 +177,7 @@ class Landscape(Base):
 
         Parameters and errors as `valleys.find_asymmetric`.
         """
-        if self._counts is not None:  # the parts of the data take some examples of each batch
-            batches.count_rows(self.evaluator.train_batches, self._counts)
-            self._counts = None
+        self._know_counts()
         found = searching.find_asymmetric(
             self.evaluator,
             rise=rise,
@@ -233,7 +249,16 @@ class Landscape(Base):
         xs, ys = planes.sides({"points": points, "margin": margin}, rows, vector_norm(self.weights))
         return self._surface(plane, xs, ys, marks, enumerate(states, 1), state)
 
-    def path(self, other: Weights, *, points: int = 21) -> curves.Segment:
+    def path(
+        self,
+        other: Weights,
+        *,
+        points: int = 21,
+        until: float | None = None,
+        threshold: float = 0.1,
+        budget: int | None = None,
+        seed: int = 0,
+    ) -> curves.Segment:
         """Return the loss on the straight line to other weights, with its barrier.
 
         Batch norm at the ends is as everywhere: refreshed at each point, or frozen as these weights have it.
@@ -244,10 +269,23 @@ class Landscape(Base):
             A state dict or a network of the same parameters.
         points
             Evenly spaced, both ends among them.
+        until, threshold
+            A confidence, such as 0.95: examples are added at random until it is settled at it whether the
+            barrier is above the threshold (units of the loss).
+        budget, seed
+            With `until`: examples at most, and the seed of their order.
         """
         there = self._state(other)
         check_apart(self.weights, there, self.weights, "the two ends of a path")
-        return self._path(there, points)
+        if until is None:
+            return self._path(there, points)
+        self._know_counts()
+        options = {"threshold": threshold, "points": points, "budget": budget, "seed": seed}
+        rows, settled = segment_until(self.evaluator, there, confidence=until, **options)
+        distance = vector_norm(directions.difference(self.weights, there, list(self.weights)))
+        for row in rows:
+            row["offset"] = row["t"] * distance
+        return curves.Segment(rows, distance, self.bn, np.empty(0), settled, names=self.names)
 
     def hessian(
         self, k: int = 1, *, group: str = "all", tolerance: float | None = None

@@ -199,6 +199,11 @@ def _add_probe(commands: Any) -> None:
         default=None,
         help="measure 9 of the points first, then those that shape and verdict need",
     )
+    curve.add_argument(
+        "--until",
+        type=float,
+        help="a confidence, as 0.95: add images until each verdict is settled at it, at most --train-images",
+    )
     curve.add_argument("--radius", type=float, help="R: how far a curve goes, in 2-norm of weights")
     curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")
     curve.add_argument("--relative-to", help="all or group: whose norm that is (all)")

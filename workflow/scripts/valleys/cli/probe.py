@@ -123,7 +123,7 @@ def probe(
         sources = Sources({at: net}, train, loss, group=block["group"], n=block["n"])
         computed = compute(name, sources, at)
     stored, columns = computed
-    judged = evaluator.precision != "fp32" or block.get("adaptive")
+    judged = evaluator.precision != "fp32" or block.get("adaptive") or block.get("until")
     key = solutions.state_key(
         [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],
         [about],
@@ -177,6 +177,8 @@ def _errors(probed: Probed) -> list[str]:
     from valleys.results import measures
 
     (own,), curves = probed.tables["solutions"].to_dict("records"), probed.tables["curves"]
+    if "until" in probed.request.block:
+        return _settled(probed.tables["directions"], probed.request.block["until"], own["n_train"])
     known = curves[curves["train_error"].notna()]
     if known.empty:
         return []
@@ -194,6 +196,18 @@ def _errors(probed: Probed) -> list[str]:
             f"  the greatest rise of a curve is known to {error:.1%} (median); "
             f"5% takes {images_for(0.05, error, n, whole):,} images"
         )
+    return lines
+
+
+def _settled(about: pd.DataFrame, confidence: float, whole: int) -> list[str]:
+    """Return how many verdicts are settled, and on how many images."""
+    done = about.loc[about["settled"].astype(bool), "images"]
+    lines = [f"  settled at {confidence:.0%}: {len(done)} of {len(about)} verdicts"]
+    if len(done):
+        lines[0] += f", on {done.median():,.0f} of {whole:,} train images (median; {done.max():,} at most)"
+    if len(done) < len(about):
+        images = about.loc[~about["settled"].astype(bool), "images"].max()
+        lines.append(f"  not settled on {images:,} images: more --train-images, or fewer --points, may do")
     return lines
 
 
@@ -281,7 +295,7 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
         f"  medians: c* {c_star}, rise {minus} at -R and {plus} at +R [nats]; about the curve's own least "
         f"point the larger over the smaller {uneven}"
     )
-    if block.get("adaptive"):
+    if block.get("adaptive") or block.get("until"):
         lines.append(
             f"  {about['points'].mean():.1f} of {block['points']} points a curve, "
             f"all in {int((about['points'] == block['points']).sum())} of {len(about)}"

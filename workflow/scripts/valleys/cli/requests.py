@@ -21,7 +21,7 @@ LOCAL = [name for name, kind in KINDS.items() if kind.local]
 #: Keys of a probe's block that are options of the command by the same name.
 PROBE_KEYS = (
     *("n", "group", "share", "orthogonal", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
-    *("bn", "precision", "slopes", "train_images", "test_images", "search"),
+    *("bn", "precision", "slopes", "train_images", "test_images", "search", "until"),
 )
 _OPTIONS = {"kind": "direction", "method": "bn-method"}
 

@@ -38,7 +38,7 @@ def _of_a_step(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
     """Return a probe's block with ``image_errors`` where it looks at a subset of images."""
     subset = block["train_images"] is not None or block["test_images"] is not None
-    return {**block, **({"image_errors": 1} if subset else {})}
+    return {**block, **({"image_errors": 2} if subset else {})}
 
 
 def _is_fixed(probe: Mapping[str, Any]) -> bool:
@@ -175,7 +175,7 @@ class Params:
             blocks[name] = with_image_errors(_without_off(block))
         # A curve in bf16 is measured again where its verdict hangs on that, an adaptive one at more points:
         # they depend on the constants.
-        judged = any({"precision", "adaptive"} & set(block) for block in blocks.values())
+        judged = any({"precision", "adaptive", "until"} & set(block) for block in blocks.values())
         more = {"asymmetry": self.config["asymmetry"]} if judged else {}
         loss = self.experiment.recipe(cell.recipe)["loss"]
         return self._stage("probe", probes=blocks, loss=loss, bn_refresh=self.config["bn_refresh"], **more)

@@ -92,6 +92,7 @@ def check_probes(experiment: Cells) -> None:
         if probe.get("orthogonal") and (why := why_not_orthogonal(probe["kind"], probe["share"])):
             raise ValleysError(f"{where}.orthogonal: {why}")
         _check_search(where, probe)
+        _check_until(where, probe)
         refreshed = experiment.config["bn_refresh"]["method"]
         if probe["slopes"] == "exact" and probe["bn"] == "refreshed" and refreshed == "streaming":
             raise ValleysError(
@@ -110,6 +111,19 @@ def check_probes(experiment: Cells) -> None:
             reason = f"needs a second seed of some cell{'; add one to seeds' if own is None else ''}"
             more = "" if own is None else f", {_no_two(experiment, own)}"
             raise ValleysError(f"{where}: kind {probe['kind']} {reason}{more}")
+
+
+def _check_until(where: str, probe: Config) -> None:
+    """Check what a probe that adds images until its verdicts are settled cannot have."""
+    if "until" not in probe:
+        return
+    if KINDS[probe["kind"]].searched:
+        raise ValleysError(f"{where}.until: kind searched has parts of the images of its own; drop it")
+    for key, wanted in (("slopes", "differences"), ("precision", "fp32")):
+        if probe[key] != wanted:
+            raise ValleysError(
+                f"{where}.until: it needs {key}: {wanted}, and {key} is {probe[key]}; drop one"
+            )
 
 
 def _check_search(where: str, probe: Config) -> None:

@@ -150,6 +150,10 @@ class Amounts:
             data.test, block["test_images"] or data.test
         )
 
+    def is_subset(self, dataset: str, block: Mapping[str, Any]) -> bool:
+        """Return whether a probe looks at a part of the train images."""
+        return self.images(dataset, block)[0] < self.data(dataset).train
+
     def point(self, w: Mapping[str, Any], block: Mapping[str, Any], *, test: bool = True) -> Work:
         """Return the work of one point: weights moved, statistics refreshed, one pass over each split."""
         net, (train, held) = self.net(w["dataset"], w["model"]), self.images(w["dataset"], block)
@@ -260,7 +264,8 @@ class Amounts:
     def points(self, probe: str) -> float:
         """Return the points of a curve; of an adaptive probe, the mean over its curves that is expected."""
         spec = self.config["probes"][probe]
-        return min(spec["points"], ADAPTIVE_POINTS) if spec.get("adaptive") else spec["points"]
+        chosen = spec.get("adaptive") or spec.get("until")
+        return min(spec["points"], ADAPTIVE_POINTS) if chosen else spec["points"]
 
     def directions(self, probe: str) -> int:
         """Return the directions that a probe draws at each solution."""

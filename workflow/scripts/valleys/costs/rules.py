@@ -259,6 +259,10 @@ def _probe(costs: Amounts, w: Wildcards) -> Cost:
         if block["precision"] == "bf16":
             again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
             line += (BF16_CHECKED + again * (costs.points(name) - 1 - BF16_CHECKED)) * exact_point
+        if costs.refreshes(w, block) and costs.is_subset(w["dataset"], block):
+            line = 2 * line  # groups of the images beside all of them: `growing`
+        if block.get("until") and costs.refreshes(w, block):
+            line = 4 * line  # the most: all looks, the last of all images, and groups
         if block["radius"] is None and block["relative"] is None:
             line += RADIUS_PASSES * costs.point(w, block, test=False)
         if block["slopes"] == "exact":

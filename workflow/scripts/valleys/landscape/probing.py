@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from valleys.data.split import Split
-from valleys.landscape import directions
+from valleys.landscape import directions, growing
 from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, evaluator_for, log
 from valleys.landscape.kinds import DRAWN, KINDS
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
+from valleys.landscape.sequential import curve_until
 from valleys.landscape.subsets import with_errors
 from valleys.models import solutions
 from valleys.networks import tensors
@@ -186,7 +187,7 @@ def state_key(
     stored
         What the file of a computed kind has.
     """
-    judged = precision != "fp32" or block.get("adaptive")
+    judged = precision != "fp32" or block.get("adaptive") or block.get("until")
     shared = ("loss", "bn_refresh", "version", *(["asymmetry"] if judged else []))
     decisive = [{k: v for k, v in block.items() if k not in ("n", "solutions")}, *map(spec.get, shared)]
     return solutions.state_key(decisive, [about], data, arithmetic, stored=checksum(stored))
@@ -253,7 +254,8 @@ def probe_solution(
         Starts at the solution.
     block
         A probe's config block: ``kind, n, group, share, points, radius, relative, rise, slopes``, and
-        ``adaptive`` if it is.
+        ``adaptive`` and ``until`` if it has these. With ``until`` images are added until each curve's verdict
+        is settled at that confidence (`sequential.curve_until`).
     cell
         Path of the solution's place in the workflow, or any name: with the group it names the random stream.
     stored
@@ -288,36 +290,31 @@ def probe_solution(
     with evaluator.in_precision("fp32"):
         own = evaluator.stored() if check_stored_bn or evaluator.bn != "refreshed" else evaluator.at_start()
     check_finite("the solution", own.train_loss)
-    resumed = len(done)
+    resumed, images = len(done), len(evaluator.train_batches)
     for k, direction, norm in directions.draw(block, weights, key, stored):
         if k not in done:
+            radius = None
             if block["radius"] is not None:
                 radius = Radius(float(block["radius"]), "fixed")
             elif block["relative"] is not None:
                 norm_of = group_norm if block["relative_to"] == "group" else weight_norm
                 radius = Radius(block["relative"] * norm_of, "fixed")
-            else:
-                radius = find_radius(
-                    evaluator, direction, rise=block["rise"], first=first, cap=2 * weight_norm
+            reach = {"rise": block["rise"], "first": first, "cap": 2 * weight_norm}
+            if block.get("until"):
+                curve, radius, measured = _until(
+                    evaluator, direction, block, radius, reach, k, constants or {}
                 )
-                first = radius.radius if k == 0 else first
-            offsets = line_offsets(radius.radius, block["points"])
-            exact = block["slopes"] == "exact"
-            if block.get("adaptive"):
-                curve, measured = probe_adaptively(evaluator, direction, offsets, constants or {}, exact)
-                measured["points"] = len(curve)
-                curve = [{**row, "grid_points": len(offsets)} for row in curve]
             else:
-                curve = probe_line(evaluator, direction, offsets, exact=exact)
-            check_against(
-                f"direction {k} at offset 0",
-                next(row["train_loss"] for row in curve if row["offset"] == 0),
-                own.train_loss,
-                TOLERANCE[evaluator.precision],
-            )
-            if not block.get("adaptive"):
-                curve, measured = confirm_precision(evaluator, direction, curve, constants or {})
-            curve = with_errors(curve, evaluator.drawn_from)
+                radius = radius or find_radius(evaluator, direction, **reach)
+                curve, measured = _curve(evaluator, direction, block, radius, constants or {})
+            if measured.get("images", images) == images:
+                check_against(
+                    f"direction {k} at offset 0",
+                    next(row["train_loss"] for row in curve if row["offset"] == 0),
+                    own.train_loss,
+                    TOLERANCE[evaluator.precision],
+                )
+            first = radius.radius if k == 0 and radius.status != "fixed" else first
             row = {
                 "k": k,
                 "key": key if random else "",
@@ -359,6 +356,55 @@ def probe_solution(
         )
         evaluator.reset()
     save_checkpoint(state, done)
+
+
+def _curve(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    block: Mapping[str, Any],
+    radius: Radius,
+    constants: Mapping[str, float],
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a curve on all of the evaluator's images, and the columns that say how it was measured."""
+    offsets, exact = line_offsets(radius.radius, block["points"]), block["slopes"] == "exact"
+    if block.get("adaptive"):
+        curve, measured = probe_adaptively(evaluator, direction, offsets, constants, exact)
+        measured["points"] = len(curve)
+        curve = [{**row, "grid_points": len(offsets)} for row in curve]
+    else:
+        curve = probe_line(evaluator, direction, offsets, exact=exact)
+        curve, measured = confirm_precision(evaluator, direction, curve, constants)
+    made_of = {}
+    if evaluator.bn == "refreshed" and evaluator.drawn_from:
+        made_of = growing.errors_by_group(evaluator, lambda x: evaluator.move(direction, x), curve)
+    return with_errors(curve, evaluator.drawn_from, made_of), measured
+
+
+def _until(
+    evaluator: Evaluator,
+    direction: Mapping[str, Tensor],
+    block: Mapping[str, Any],
+    radius: Radius | None,
+    reach: Mapping[str, float],
+    k: int,
+    constants: Mapping[str, float],
+) -> tuple[list[dict[str, Any]], Radius, dict[str, Any]]:
+    """Return a curve on as many images as its verdict needs, its R, and what says how it was measured."""
+    curve, offsets, found, settled = curve_until(
+        evaluator,
+        direction,
+        confidence=block["until"],
+        radius=None if radius is None else radius.radius,
+        points=block["points"],
+        seed=k,
+        constants=constants,
+        **reach,
+    )
+    log.info("direction %d: %s", k + 1, settled)
+    measured = {"precision": "fp32", "precision_error": None, "points": len(curve)}
+    measured |= {"settled": settled.verdict is not None, "confidence": settled.confidence}
+    measured |= {"images": settled.images, "passed": settled.passed}
+    return [{**row, "grid_points": len(offsets)} for row in curve], found, measured
 
 
 def line_between(

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from valleys.asymmetry import robustness
+from valleys.asymmetry.confidence import settled_status
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.shifts import shift, shift_curve
 from valleys.errors import ValleysError
@@ -22,6 +22,9 @@ from valleys.storage.tables import declared, filled
 _DIRECTION = ["dataset", "model", "recipe", "seed", "solution", "probe", "kind", "group", "k"]
 SHIFTS = np.arange(-10, 11) / 40
 """Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `shifts.shift` tries, to 1/4."""
+ALPHA = 0.05
+"""Chance that a verdict which is called certain on a subset of images is not that of all, at most."""
+_FREEDOM = {"refreshed": 23}  # of errors that come from groups of images: `growing.GROUPS` less 1
 _POINT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _SHIFT = ("shift", "shift_gap", "shift_free", "shift_free_b", "shift_free_gap")
 
@@ -70,8 +73,11 @@ def judge(
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
         row |= _verdict(offsets, train, test, slopes, constants)
         errors = curve[ERROR_PARTS].to_numpy(dtype=np.float64, na_value=math.nan).T
-        if np.isfinite(errors).all() and slopes is None and row["status"] != "not_finite":
-            row["certain"] = robustness.is_robust(offsets, train, errors, **constants)
+        if (settled := direction.get("settled")) is not None and not pd.isna(settled):
+            row["certain"] = bool(settled)
+        elif np.isfinite(errors).all() and slopes is None and row["status"] != "not_finite":
+            options = {"alpha": ALPHA, "freedom": _FREEDOM.get(direction["bn_policy"], math.inf), **constants}
+            row["certain"] = settled_status(offsets, train, errors, **options) is not None
         rows.append(row)
     return rows
 
