@@ -17,6 +17,7 @@ from valleys.errors import ValleysError
 
 DRAWS = 10_000  # of the greatest of all errors, from which `Band` takes its width
 _AT_ONCE = 500
+_MANY = 200  # degrees of freedom from which a covariance counts as known
 Verdict = TypeVar("Verdict")
 
 
@@ -24,9 +25,11 @@ class Band:
     """Bounds for linear functions of a curve's losses that all hold at once.
 
     Each is ``estimate -+ q s`` with s the standard error. q is the quantile of the greatest of the errors in
-    units of s, under a multivariate t distribution with the covariance at hand (Hothorn, Bretz and Westfall
-    2008, "Simultaneous inference in general parametric models"). So any verdict that follows from the bounds
-    is wrong with a chance of at most `alpha`, however it was chosen.
+    units of s, drawn from the normal distribution with the covariance at hand (Hothorn, Bretz and Westfall
+    2008, "Simultaneous inference in general parametric models"). Where that covariance has few degrees of
+    freedom, each draw has one of its own, from Wishart's distribution: a shared one, as of a multivariate t,
+    gives bounds that are too narrow. A verdict that follows from the bounds is then wrong with a chance of at
+    most `alpha`, however it was chosen.
 
     Parameters
     ----------
@@ -72,12 +75,17 @@ class Band:
         known = self.errors > 1e-9 * self.errors.max(initial=0.0)
         draw = np.random.default_rng(0)
         unit = (self.along[:, known] / self.errors[known]).astype(np.float32)
+        unit = unit[np.abs(unit).max(axis=1) > 1e-6]
+        few = int(self.freedom) if self.freedom < _MANY else 0
         greatest = np.empty(DRAWS)
         for start in range(0, DRAWS, _AT_ONCE):
             z = draw.standard_normal((min(_AT_ONCE, DRAWS - start), len(unit)), dtype=np.float32) @ unit
+            if few:
+                square = np.zeros_like(z)
+                for _ in range(few):
+                    square += (draw.standard_normal((len(z), len(unit)), dtype=np.float32) @ unit) ** 2
+                z /= np.sqrt(square / few)
             greatest[start : start + len(z)] = np.maximum(z.max(axis=1), -z.min(axis=1))
-        if np.isfinite(self.freedom):
-            greatest /= np.sqrt(draw.chisquare(self.freedom, DRAWS) / self.freedom)
         return float(np.quantile(greatest, 1 - self.alpha, method="higher"))
 
 

@@ -202,7 +202,12 @@ class Evaluator:
         self.slopes.forget()
 
     def on(
-        self, train: loaders.Batches, test: loaders.Batches | None = None, *, by_image: bool = False
+        self,
+        train: loaders.Batches,
+        test: loaders.Batches | None = None,
+        *,
+        by_image: bool = False,
+        accuracy: bool = False,
     ) -> Evaluator:
         """Return an evaluator of other images: it shares this one's network, start, loss and policy.
 
@@ -214,13 +219,17 @@ class Evaluator:
             Batches of the same kind of images as this one's, its parts mostly.
         by_image
             Whether points of train images have each image's loss.
+        accuracy
+            Whether points have an accuracy, where this one's have; else it is NaN.
         """
         other = copy.copy(self)
         other.train_batches, other.test_batches = train, test
         sets = {"train": train} | ({} if test is None else {"test": test})
         other.sets = {
             name: replace(
-                self.sets.get(name, self.sets["train"]), factor=self.loss.factor(batches.labels()), classed=0
+                own := self.sets.get(name, self.sets["train"]),
+                factor=self.loss.factor(batches.labels()),
+                classed=self.loss.classed(batches.labels()) if accuracy and own.classed else 0,
             )
             for name, batches in sets.items()
         }

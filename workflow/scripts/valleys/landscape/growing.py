@@ -94,8 +94,8 @@ class Growing:
         self.order = self._order(self.there, seed)
         test = evaluator.test_batches
         self.test_order = None if test is None else self._order(len(test), seed)
-        loss = evaluator.loss
-        self.in_groups = evaluator.bn == "refreshed" or getattr(loss, "weighted", None) is not None
+        # A factor: the mean is one over weights of labels, and hangs on all of them.
+        self.in_groups = evaluator.bn == "refreshed" or evaluator.sets["train"].factor != 1
         if not self.in_groups:
             evaluator.reset()
             self.in_groups = not evaluator.has_image_losses()
@@ -131,7 +131,7 @@ class Growing:
             ends = [round(end * len(self.test_order) / self.there) for end in (first, last)]
             chosen = self.test_order[slice(*ends)]
             test = _part(at.test_batches, chosen, at) if len(chosen) else None
-        return at.on(train, test, by_image=not self.in_groups)
+        return at.on(train, test, by_image=not self.in_groups, accuracy=True)
 
     def so_far(self) -> Evaluator:
         """Return an evaluator of the images so far."""

@@ -177,6 +177,13 @@ class PerImage:
         """Return of how many labels the accuracy of a batch is a share."""
         return self.weighted.weights(labels) if isinstance(self.weighted, OfParts) else len(labels)
 
+    def classed(self, labels: Iterable[Tensor]) -> int:
+        """Return of how many labels the accuracy of a set is a share, where all that count are classes."""
+        if isinstance(self.weighted, OfParts):
+            return int(sum(map(self.weighted.weights, labels)))
+        ignored = getattr(self.weighted, "ignore_index", -100)
+        return sum(int((each.long() != ignored).sum()) for each in labels)
+
     def hits(self, outputs: Any, labels: Tensor) -> Tensor | None:
         """Return how many labels are those of the greatest score; None where outputs are no class scores."""
         if isinstance(self.weighted, OfParts):
