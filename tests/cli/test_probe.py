@@ -190,6 +190,29 @@ def test_an_adaptive_look_measures_some_of_the_points(trained, tmp_path, capsys,
 
 
 @pytest.mark.slow
+def test_a_look_until_its_verdicts_are_settled_says_on_how_many_images(trained, tmp_path, capsys):
+    data = {"data": "digits:train_size=800,max_test=60"}
+    assert run(trained[0], "--until", "0.8", "--rise", "2", out=tmp_path, **data) == 0
+    printed = capsys.readouterr().out
+    about = tables.read(tmp_path / "tables" / "directions.parquet", "directions").to_pandas()
+    assert about["settled"].all()
+    assert set(about["confidence"]) == {0.8}
+    images = about["images"]
+    assert (images >= 192).all()
+    assert f"settled at 80%: 2 of 2 verdicts, on {images.median():,.0f} of 800 train images" in printed
+    judged = tables.read(tmp_path / "tables" / "asymmetry.parquet", "asymmetry").to_pandas()
+    assert judged["certain"].tolist() == [True, True]
+    # All images have the same verdicts; a limit on images leaves some open, and they say so.
+    assert run(trained[0], "--rise", "2", out=tmp_path / "all", **data) == 0
+    whole = tables.read(tmp_path / "all" / "tables" / "asymmetry.parquet", "asymmetry").to_pandas()
+    assert whole["status"].tolist() == judged["status"].tolist()
+    capsys.readouterr()
+    few = ("--until", "0.999999", "--rise", "0.01", "--train-images", "200")
+    assert run(trained[0], *few, out=tmp_path / "few", **data) == 0
+    assert "not settled on 200 images: more --train-images" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_look_at_some_of_the_images_tells_what_that_leaves_open(trained, tmp_path, capsys):
     assert run(trained[0], "--train-images", "60", out=tmp_path) == 0
     printed = capsys.readouterr().out

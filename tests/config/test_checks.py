@@ -1,6 +1,7 @@
 """A mistake in the config is one clear line."""
 
 import copy
+import re
 
 import pytest
 from config_changes import BASE, PATH, QUICK, RECIPE, STUDY, changed, experiment, given
@@ -420,6 +421,33 @@ def test_a_plane_is_spanned_by_signs_that_are_orthogonal_and_ones_that_are_not()
     experiment(probes, ("planes", {"p": {"span": ["a/0", "b/0"]}}))
     with pytest.raises(ValleysError, match="two different directions"):
         experiment(probes, ("planes", {"p": {"span": ["a/0", "c/0"]}}))
+
+
+UNTIL = {"kind": "gaussian", "until": 0.95}
+UNTILS = {
+    "searched": (
+        UNTIL | {"kind": "searched"},
+        ".until: kind searched has parts of the images of its own; drop it",
+    ),
+    "exact slopes": (
+        UNTIL | {"slopes": "exact"},
+        ".until: it needs slopes: differences, and slopes is exact; drop one",
+    ),
+    "bf16": (
+        UNTIL | {"precision": "bf16"},
+        ".until: it needs precision: fp32, and precision is bf16; drop one",
+    ),
+    "a certainty": (UNTIL | {"until": 1}, ".until: 1 is not below 1"),
+    "a percentage": (UNTIL | {"until": 95}, ".until: 95 is not below 1"),
+    "less than a coin": (UNTIL | {"until": 0.3}, ".until: 0.3 is less than the minimum of 0.5"),
+}
+
+
+@pytest.mark.parametrize("name", UNTILS)
+def test_what_cannot_be_measured_until_it_is_settled_is_refused(name):
+    probe, message = UNTILS[name]
+    with pytest.raises(ValleysError, match=re.escape(f"config: probes.odd{message}")):
+        experiment(("probes", {"odd": probe}))
 
 
 SOUGHT = {"kind": "searched", "points": 21}

@@ -503,7 +503,7 @@ def test_constants_reach_an_adaptive_probe():
 @pytest.mark.parametrize("key", ["train_images", "test_images"])
 def test_a_probe_on_a_subset_of_images_is_told_so(key):
     found = slices(experiment((f"probes.gradient.{key}", 50)))
-    assert found["probe gradient"]["probes"]["gradient"]["image_errors"] == 1
+    assert found["probe gradient"]["probes"]["gradient"]["image_errors"] == 2
     assert "image_errors" not in found["probe uniform"]["probes"]["uniform"]
 
 

@@ -97,7 +97,7 @@ def test_where_a_loss_is_not_finite_those_left_out_are_unknown():
 
 def directions(n):
     """The directions table of n directions."""
-    blank = {c["name"]: BLANK[c["type"]] for c in tables.declared()["directions"]["columns"]}
+    blank = {c["name"]: BLANK.get(c["type"]) for c in tables.declared()["directions"]["columns"]}
     one = {**CELL, "solution": "sgd", "probe": "u", "kind": "uniform", "group": "all", "radius": 2.0}
     return pa.Table.from_pylist([blank | one | {"k": k} for k in range(n)], tables.schema("directions"))
 

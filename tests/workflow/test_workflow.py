@@ -517,6 +517,7 @@ SEEDS = changed(
         },
         "other": {"kind": "to_seed", "n": 1, "points": 9, "solutions": ["swa"]},
         "few": {"kind": "gaussian", "n": 4, "points": 21, "adaptive": True, "solutions": ["sgd"]},
+        "settled": {"kind": "gaussian", "n": 2, "points": 21, "until": 0.95, "solutions": ["sgd"]},
     },
     planes={},
 )
@@ -584,6 +585,10 @@ def test_a_probe_on_a_subset_has_the_errors_of_that_and_others_have_no_such_colu
     extras = tables.extras("curves")
     assert "test_error" not in columns["hessian"]  # all test images are used
     assert (extras & columns["head"], extras & columns["few"]) == (set(), {"grid_points"})
+    # Of 100 train images there are too few for a look at some: all settle it.
+    about = tables.read(cell / "probes/settled/directions.parquet", "directions").to_pandas()
+    assert about[["settled", "confidence", "images"]].to_numpy().tolist() == [[True, 0.95, 100]] * 2
+    assert "settled" not in pq.read_schema(cell / "probes/few/directions.parquet").names
     errors = tables.read(cell / "probes/hessian/curves.parquet", "curves").to_pandas()
     assert (errors.loc[errors["offset"] != 0, "train_error"] > 0).all()
 

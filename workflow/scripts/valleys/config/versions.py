@@ -26,7 +26,7 @@ VERSIONS: dict[str, int] = {
     "interpolate": 5,
     "plane": 4,
     "align": 1,
-    "detect": 4,
+    "detect": 5,
     "measure_gain": 3,
     "sensitivity": 2,
     "study": 3,

@@ -260,7 +260,7 @@ def _probe(costs: Amounts, w: Wildcards) -> Cost:
             again = BF16_AGAIN[block["bn"] if net.buffers else "none"]
             line += (BF16_CHECKED + again * (costs.points(name) - 1 - BF16_CHECKED)) * exact_point
         if costs.refreshes(w, block) and costs.is_subset(w["dataset"], block):
-            line = 2 * line  # groups of the images beside all of them: `growing`
+            line += costs.points(name) * costs.point(w, block)  # groups of the images: `errors_by_group`
         if block.get("until") and costs.refreshes(w, block):
             line = 4 * line  # the most: all looks, the last of all images, and groups
         if block["radius"] is None and block["relative"] is None:
