@@ -437,8 +437,8 @@ UNTILS = {
         UNTIL | {"precision": "bf16"},
         ".until: it needs precision: fp32, and precision is bf16; drop one",
     ),
-    "a certainty": (UNTIL | {"until": 1}, ".until: 1 is not below 1"),
-    "a percentage": (UNTIL | {"until": 95}, ".until: 95 is not below 1"),
+    "a certainty": (UNTIL | {"until": 1}, ".until: 1 is greater than or equal to the maximum of 1"),
+    "a percentage": (UNTIL | {"until": 95}, ".until: 95 is greater than or equal to the maximum of 1"),
     "less than a coin": (UNTIL | {"until": 0.3}, ".until: 0.3 is less than the minimum of 0.5"),
 }
 
