@@ -73,12 +73,12 @@ def test_all_bounds_hold_at_once_as_often_as_they_say():
     draw = np.random.default_rng(0)
     functions, root = draw.standard_normal((40, 5)), draw.standard_normal((5, 5))
     truth, freedom, hold = draw.standard_normal(5), 12, []
-    for _ in range(600):
+    for _ in range(800):
         sample = truth + draw.standard_normal((freedom + 1, 5)) @ root
         band = confidence.Band(sample.mean(axis=0), deviations(sample), freedom, functions, 0.2)
         low, high = band._bounds(band.width)
         hold.append(bool(((low <= functions @ truth) & (functions @ truth <= high)).all()))
-    assert 0.76 < np.mean(hold) < 0.84  # 0.8, and three standard errors
+    assert 0.78 < np.mean(hold) < 0.9  # 0.8 at least; a little more, as few draws know the width
 
 
 def test_more_alpha_is_a_narrower_band():
@@ -158,7 +158,7 @@ T = np.linspace(0, 1, 5)
 
 @pytest.mark.parametrize(
     ("height", "error", "above"),
-    [(0.3, 0.05, True), (0.3, 0.15, None), (0.02, 0.02, False), (0.02, 0.06, None), (0.1, 0.0, False)],
+    [(0.3, 0.15, True), (0.13, 0.01, True), (0.13, 0.02, None), (0.02, 0.02, False), (0.02, 0.06, None)],
 )
 def test_a_barrier_is_above_its_threshold_or_not_or_open(height, error, above):
     losses = 1 + T + height * np.sin(np.pi * T)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from valleys.asymmetry.barriers import barrier
@@ -16,7 +16,9 @@ from valleys.asymmetry.grids import OFFSET_TOLERANCE, Floats, checked_grid, chec
 from valleys.errors import ValleysError
 
 DRAWS = 10_000  # of the greatest of all errors, from which `Band` takes its width
+FEWER_DRAWS = 2_000  # where each takes a covariance of its own
 _AT_ONCE = 500
+_NEGLIGIBLE = 0.03  # share of a standard error: axes that have less of every function's are left out
 _MANY = 200  # degrees of freedom from which a covariance counts as known
 Verdict = TypeVar("Verdict")
 
@@ -75,18 +77,31 @@ class Band:
         known = self.errors > 1e-9 * self.errors.max(initial=0.0)
         draw = np.random.default_rng(0)
         unit = (self.along[:, known] / self.errors[known]).astype(np.float32)
-        unit = unit[np.abs(unit).max(axis=1) > 1e-6]
-        few = int(self.freedom) if self.freedom < _MANY else 0
-        greatest = np.empty(DRAWS)
-        for start in range(0, DRAWS, _AT_ONCE):
-            z = draw.standard_normal((min(_AT_ONCE, DRAWS - start), len(unit)), dtype=np.float32) @ unit
-            if few:
-                square = np.zeros_like(z)
-                for _ in range(few):
-                    square += (draw.standard_normal((len(z), len(unit)), dtype=np.float32) @ unit) ** 2
-                z /= np.sqrt(square / few)
+        unit = unit[np.abs(unit).max(axis=1) > _NEGLIGIBLE]
+        unit /= np.linalg.norm(unit, axis=0)
+        few = self.freedom if self.freedom < _MANY else None
+        greatest = np.empty(DRAWS if few is None else FEWER_DRAWS)
+        for start in range(0, len(greatest), _AT_ONCE):
+            z = draw.standard_normal((_AT_ONCE, len(unit)), dtype=np.float32) @ unit
+            if few is not None:
+                z /= np.sqrt(_wishart(draw, len(z), few, unit) / few)
             greatest[start : start + len(z)] = np.maximum(z.max(axis=1), -z.min(axis=1))
-        return float(np.quantile(greatest, 1 - self.alpha, method="higher"))
+        certain = self.alpha if few is None else 0.8 * self.alpha  # so few draws know it to a fifth
+        return float(np.quantile(greatest, 1 - certain, method="higher"))
+
+
+def _wishart(
+    draw: np.random.Generator, count: int, freedom: float, unit: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return ``u.T W u`` for the columns u of `unit` (r, k), shape (count, k); W of Wishart, by Bartlett."""
+    rank = len(unit)
+    square = np.zeros((count, unit.shape[1]), dtype=np.float32)
+    for i in range(rank):
+        column = np.zeros((count, rank), dtype=np.float32)  # of the triangular root of W
+        column[:, i] = np.sqrt(draw.chisquare(max(freedom - i, 1.0), count))
+        column[:, i + 1 :] = draw.standard_normal((count, rank - i - 1), dtype=np.float32)
+        square += (column @ unit) ** 2
+    return square
 
 
 def _quantile(alpha: float, freedom: float) -> float:
@@ -165,12 +180,13 @@ class _Grid:
         slopes = [np.diff(right, axis=0) / steps, np.diff(left, axis=0) / steps]
         # By orientation: steep slope i less c times flat slope j; +l is the flat side first.
         level = [(slopes[1 - o][:, None] - c * slopes[o][None]).reshape(-1, n) for o in (0, 1)]
-        self.first, self.second = np.triu_indices(n, 1)
-        pairs = unit[self.first] - unit[self.second]
-        parts = [*level, *slopes, pairs]
+        self.near = np.abs(x) <= within * radius + tolerance
+        first, second = np.triu_indices(n, 1)
+        asked = self.near[first] | self.near[second]
+        self.first, self.second = first[asked], second[asked]
+        parts = [*level, *slopes, unit[self.first] - unit[self.second]]
         self.functions = np.concatenate(parts)
         self.cuts = np.cumsum([len(part) for part in parts])[:-1]
-        self.near = np.abs(x) <= within * radius + tolerance
         self.latest, self.least, self.tolerance = zeta_max * radius + tolerance, min_span * radius, tolerance
 
     def status(self, low: Floats, high: Floats, noise: float) -> str | None:
@@ -209,7 +225,7 @@ class _Grid:
         return np.split(bounds, self.cuts)
 
     def _differences(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-        """Return bounds of phi_i - phi_j for all pairs, shape (n, n) each."""
+        """Return bounds of phi_i - phi_j, shape (n, n) each: of pairs of which one is near 0."""
         n = len(self.x)
         less, more = np.zeros((n, n)), np.zeros((n, n))
         less[self.first, self.second], more[self.first, self.second] = low, high
