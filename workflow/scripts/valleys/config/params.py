@@ -320,6 +320,24 @@ class Params:
             "report", figures=outputs.figures(self.experiment), tables=outputs.tables(self.experiment)
         )
 
+    def look(self) -> dict[str, Any]:
+        """Params of ``look``, of an experiment that has the seeds of one (`Experiment.at`).
+
+        ``fewer`` are the cells of its last two seeds: what does not change without them rests on no seeds. It
+        takes two for a line to the next seed, and for a pair of seeds.
+        """
+        looks, count = self.experiment.looks, len(self.config["seeds"])
+        assert looks is not None, "the seeds of this config are a list"
+        before = Cells({**self.config, "seeds": self.config["seeds"][:-2]})
+        before.expand()
+        return self._stage(
+            "look",
+            look={"seeds": count, "looks": list(looks.counts)},
+            fewer=[list(cell.columns().values()) for cell in sorted(self.experiment.wanted.keys() - before.wanted.keys())],
+            claims=self.claims(),
+            studies={study: self.study(study) for study in self.experiment.studies},
+        )
+
     def provenance(self, table: str) -> dict[str, Any]:
         """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")
