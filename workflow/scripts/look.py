@@ -15,7 +15,7 @@ with job(snakemake) as log:
     settings = claims.Settings(**spec["claims"]["claims"])
     data = parts.frames(dict(snakemake.input.items()), spec["studies"])
     rows = claims.judge(data, settings)
-    fewer = claims.judge(looks.without(data, spec["fewer"]), settings)
+    fewer = claims.judge(looks.without(data, spec["added"]), settings)
     twelve = claims.judge_twelve(rows, settings.alpha, settings.simulations)
     path = looks.path(twelve, rows, fewer, alpha=settings.alpha, **spec["look"])
     tables.write(snakemake.output.table, "looks", path, snakemake.params.config)

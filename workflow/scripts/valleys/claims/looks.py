@@ -4,9 +4,9 @@ At each look all twelve claims are judged, by the rules of every run, from all s
 claim is waited for where
 
 - it is neither supported nor refuted at this look,
-- a row that decides it rests on the seeds that are added: without the last two seeds it has fewer values, and
-- such a row can be decided with ``most`` seeds: its n, which grows by as much a seed, reaches the least that
-  could decide it.
+- a row that decides it rests on the seeds that are added: without their cells it has fewer values, and
+- such a row can be decided with ``most`` seeds: its n, which grows with them, reaches the least that could
+  decide it.
 
 Sampling stops at the first look at which no claim is waited for, and at the last. The verdicts of the run are
 all those of the look at which it stops. So every table, figure and verdict is of the same seeds. The other
@@ -31,8 +31,6 @@ import pandas as pd
 from valleys.claims.rules import NOT_DECIDABLE, REFUTED, SUPPORTED
 
 COLUMNS = ("dataset", "model", "recipe", "seed")
-DROPPED = 2
-"""Seeds that are left out to see what rests on them (`valleys.config.params.Params.look`)."""
 DECIDED, WAITED, UNSEEDED, NEVER = (
     "decided",
     "waited for",
@@ -70,7 +68,7 @@ def path(
     twelve
         Rows of the ``verdicts`` table at this look.
     rows, fewer
-        Rows of the ``claims`` table, with all seeds and without the last `DROPPED`.
+        Rows of the ``claims`` table, with and without the cells of the seeds that are added.
     seeds
         Seeds at this look.
     looks
@@ -82,21 +80,19 @@ def path(
     about = {"look": looks.index(seeds) + 1, "looks": len(looks), "seeds": seeds, "most": looks[-1]}
     about |= {"alpha": alpha, "stops": seeds == looks[-1] or WAITED not in states.values()}
     kept = ("number", "claim", "verdict", "effect", "n", "p_adjusted")
-    return [
-        {**about, **{key: row[key] for key in kept}, "state": states[row["number"]]} for row in twelve
-    ]
+    return [{**about, **{key: row[key] for key in kept}, "state": states[row["number"]]} for row in twelve]
 
 
 def state(verdict: Mapping[str, Any], rows: Rows, fewer: Rows, *, seeds: int, most: int) -> str:
-    """Return what is to be done about a claim at a look, one of `STATES`; the parameters are those of `path`."""
+    """Return what is to be done about a claim, one of `STATES`; the parameters are those of `path`."""
     if verdict["verdict"] in (SUPPORTED, REFUTED):
         return DECIDED
     before = {_key(row): row["n"] for row in fewer}
-    deciding = [row for row in rows if row["number"] == verdict["number"] and row["decides"]]
-    growing = [(row, (row["n"] - before.get(_key(row), 0)) / DROPPED) for row in deciding]
+    deciding = [row for row in rows if row["number"] == verdict["number"] and row["decides"] and row["n"]]
+    growing = [(row, (row["n"] - before.get(_key(row), 0)) / seeds) for row in deciding]
     growing = [(row, growth) for row, growth in growing if growth > 0]
-    if not growing:
-        return UNSEEDED if deciding else NEVER
+    if deciding and not growing:
+        return UNSEEDED
     return WAITED if any(_can(row, growth * (most - seeds)) for row, growth in growing) else NEVER
 
 

@@ -235,6 +235,12 @@ class Cells:
         start = self.recipe(cell.recipe).get("start_from")
         return None if start is None else replace(cell, recipe=start["recipe"])
 
+    def added_cells(self) -> list[Cell]:
+        """Return the cells that there are for the seeds at the top, and not for an entry's or study's own."""
+        others = Cells({**self.config, "seeds": [-1]})  # which no cell has by itself
+        others.expand()
+        return sorted(self.wanted.keys() - others.wanted.keys())
+
     @property
     def trained_cells(self) -> list[Cell]:
         """`all_cells`, and those that their training starts from, one after the other."""

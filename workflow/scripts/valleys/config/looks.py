@@ -1,8 +1,8 @@
-"""Seeds that are added until the claims are decided: the looks at the data, all fixed before any data are seen.
+"""Seeds that are added until the claims are decided: the looks at the data, all fixed before any are seen.
 
 ``seeds: {until: decided, most: 24}`` in a config. The first look is at ``first`` seeds, each further one at
-twice as many, the last at ``most``. With K looks, each has its tests at ``claims.alpha / K`` and its intervals
-at ``1 - (1 - claims.level) / K``. By Bonferroni's inequality the probability of a false verdict at any of the
+twice as many, the last at ``most``. With K looks, each has its tests at ``claims.alpha / K`` and its
+intervals at ``1 - (1 - claims.level) / K``. By Bonferroni's inequality the probability of a false verdict at any of the
 looks is then ``claims.alpha`` at most, whatever the dependence between looks: a later one has all data of an
 earlier one, and the tests are exact ones, for which boundaries made for normal increments (Pocock 1977,
 O'Brien and Fleming 1979) do not hold. `valleys.claims.looks` says when sampling stops.
@@ -50,6 +50,11 @@ class Looks:
         """Return the first so many seeds."""
         return list(range(self.start, self.start + count))
 
+    def sentence(self) -> str:
+        """Say what the looks are."""
+        counts = ", ".join(map(str, self.counts))
+        return f"Seeds are added until the claims are decided, with looks at {counts} seeds."
+
     def config_at(self, config: Mapping[str, Any], count: int) -> dict[str, Any]:
         """Return a config with the first so many seeds as a list, and the levels of one look.
 
@@ -84,8 +89,8 @@ def looks_of(config: Mapping[str, Any]) -> Looks | None:
         )
     if start + most - 1 > LARGEST:
         raise ValleysError(
-            f"config: seeds.start: {start} leaves no {most} seeds up to {LARGEST}, the greatest there may be; "
-            f"make it {LARGEST - most + 1} or less"
+            f"config: seeds.start: {start} leaves no {most} seeds up to {LARGEST}, the greatest there may "
+            f"be; make it {LARGEST - most + 1} or less"
         )
     _check_first(first, most, config["claims"]["alpha"])
     found = Looks(start, doubled(first, most))
@@ -102,7 +107,8 @@ def doubled(first: int, most: int) -> tuple[int, ...]:
 
 
 def least_first(looks: int, alpha: float) -> int:
-    """Return the least seeds at which an exact test of a mean can decide, at the level of one of so many looks.
+    """Return the least seeds at which an exact test of a mean can decide, at the level of one of so many
+    looks.
 
     With n values its one-sided p-value is 2^-n at least (`valleys.results.inference.least_n_sign_flip`).
     """
@@ -119,8 +125,8 @@ def _check_first(first: int, most: int, alpha: float) -> None:
         right = least_first(1, alpha)
         if most < right:
             raise ValleysError(
-                f"config: seeds.most: {most} seeds can decide nothing about a mean over seeds at claims.alpha, "
-                f"{alpha:g}; make it {right} or more"
+                f"config: seeds.most: {most} seeds can decide nothing about a mean over seeds at a level of "
+                f"{alpha:g} (claims.alpha); make it {right} or more"
             )
         right = most
     raise ValleysError(

@@ -323,17 +323,14 @@ class Params:
     def look(self) -> dict[str, Any]:
         """Params of ``look``, of an experiment that has the seeds of one (`Experiment.at`).
 
-        ``fewer`` are the cells of its last two seeds: what does not change without them rests on no seeds. It
-        takes two for a line to the next seed, and for a pair of seeds.
+        ``added`` are the cells of these seeds: a row rests on them where it has fewer values without.
         """
-        looks, count = self.experiment.looks, len(self.config["seeds"])
+        looks = self.experiment.looks
         assert looks is not None, "the seeds of this config are a list"
-        before = Cells({**self.config, "seeds": self.config["seeds"][:-2]})
-        before.expand()
         return self._stage(
             "look",
-            look={"seeds": count, "looks": list(looks.counts)},
-            fewer=[list(cell.columns().values()) for cell in sorted(self.experiment.wanted.keys() - before.wanted.keys())],
+            look={"seeds": len(self.config["seeds"]), "looks": list(looks.counts)},
+            added=[list(cell.columns().values()) for cell in self.experiment.added_cells()],
             claims=self.claims(),
             studies={study: self.study(study) for study in self.experiment.studies},
         )
