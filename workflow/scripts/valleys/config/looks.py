@@ -2,10 +2,10 @@
 
 ``seeds: {until: decided, most: 24}`` in a config. The first look is at ``first`` seeds, each further one at
 twice as many, the last at ``most``. With K looks, each has its tests at ``claims.alpha / K`` and its
-intervals at ``1 - (1 - claims.level) / K``. By Bonferroni's inequality the probability of a false verdict at any of the
-looks is then ``claims.alpha`` at most, whatever the dependence between looks: a later one has all data of an
-earlier one, and the tests are exact ones, for which boundaries made for normal increments (Pocock 1977,
-O'Brien and Fleming 1979) do not hold. `valleys.claims.looks` says when sampling stops.
+intervals at ``1 - (1 - claims.level) / K``. By Bonferroni's inequality the probability of a false verdict at
+any of the looks is then ``claims.alpha`` at most, whatever the dependence between looks. A later look has all
+data of an earlier one, and the tests are exact: boundaries that were made for sums of normal increments
+(Pocock 1977, O'Brien and Fleming 1979) would not hold. `valleys.claims.looks` says when sampling stops.
 
 An experiment at a look is an ordinary one, with a list of seeds and the levels of a look (`Looks.config_at`).
 

@@ -94,7 +94,7 @@ def replica(config: Mapping[str, Any], seeds: Sequence[int] | None = None, name:
 
 
 def _added(given: Mapping[str, Any], fresh: Sequence[int]) -> dict[str, Any]:
-    """Return ``seeds`` and ``claims`` of the replicate of a config whose seeds are added: its looks are alike.
+    """Return ``seeds`` and ``claims`` of the replicate of a config whose seeds are added: with as many looks.
 
     Raises
     ------
