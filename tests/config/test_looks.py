@@ -122,20 +122,23 @@ def test_a_mistake_is_told_in_one_line(case):
         assert word in str(error.value), str(error.value)
 
 
-@pytest.mark.parametrize("first", range(1, 12))
-@pytest.mark.parametrize("most", [6, 7, 12, 24, 48])
-def test_what_a_message_calls_right_is_right(first, most):
+def refusal(first, most):
+    """What is said of these; empty where nothing is."""
     try:
         experiment(of(first=first, most=most))
     except ValleysError as error:
-        key, right = str(error).split(":")[1].strip(), int(str(error).split("make it ")[1].split(" ")[0])
-        name = key.removeprefix("seeds.")
-        seeds = {"first": first, "most": most} | {name: right}
-        if seeds["most"] >= seeds["first"]:
-            try:
-                experiment(of(**seeds))
-            except ValleysError as again:  # there may be a second mistake, but not the same one
-                assert not str(again).startswith(f"config: {key}")
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("most", [6, 7, 12, 24, 48])
+@pytest.mark.parametrize("first", [1, 3, 5, 6, 7, 8, 11])
+def test_what_a_message_calls_right_is_right(first, most):
+    said = refusal(first, most)
+    if said:
+        key, right = said.split(":")[1].strip(), int(said.split("make it ")[1].split(" ")[0])
+        seeds = {"first": first, "most": most} | {key.removeprefix("seeds."): right}
+        assert not refusal(**seeds).startswith(f"config: {key}:")  # of the other key there may be more to say
 
 
 def test_the_config_that_was_given_is_left_as_it_was():

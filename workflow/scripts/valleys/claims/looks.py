@@ -51,10 +51,10 @@ def without(data: Mapping[str, pd.DataFrame], cells: Collection[Sequence[Any]]) 
         Data set, model, recipe and seed of each.
     """
     gone = pd.MultiIndex.from_tuples([tuple(cell) for cell in cells], names=COLUMNS)
-    found = {}
+    found = dict(data)
     for name, frame in data.items():
-        of_cells = {*COLUMNS} <= set(frame.columns) and len(frame) and len(gone)
-        found[name] = frame[~pd.MultiIndex.from_frame(frame[[*COLUMNS]]).isin(gone)] if of_cells else frame
+        if frame is not None and len(frame) and len(gone) and {*COLUMNS} <= set(frame.columns):
+            found[name] = frame[~pd.MultiIndex.from_frame(frame[[*COLUMNS]]).isin(gone)]
     return found
 
 
