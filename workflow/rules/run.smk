@@ -33,7 +33,7 @@ def check_ready():
             lines.append(line)
     if lines:
         raise WorkflowError("\n".join(lines))
-    if experiment.looks and internals.is_dry_run():
+    if experiment.looks and jobs and internals.is_dry_run():
         logger.warning(ready.seeds_to_come(experiment, len(jobs), internals.seeded_jobs()))
 
 
