@@ -35,7 +35,7 @@ def site():
 def test_looks_on_a_cluster(site, tmp_path, cells):
     run = Run(site, tmp_path, CONFIG, filled_in(tmp_path / "profile", **settings(site, CELLS=cells)))
     try:
-        assert run.process.wait(timeout=900) == 0, run.text()
+        assert run.process.wait(timeout=1800) == 0, run.text()
     finally:
         run.stop()
     results = tmp_path / "results/smoke"
