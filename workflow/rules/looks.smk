@@ -11,7 +11,7 @@ checkpoint look:
         f"{ROOT}/benchmarks/look-{{look}}.tsv"
     wildcard_constraints:
         look=any_of(map(str, experiment.looks.counts)),
-    # What was trained first is judged first: a look may make further training needless.
+    # As soon as it can be made: what it says may make other jobs needless, or show which are needed.
     priority: 40
     conda:
         "../envs/valleys.yaml"
