@@ -72,8 +72,8 @@ def seeds_to_come(experiment: Experiment, to_run: int, seeded: Iterable[Mapping[
     # Not of the greatest: it has no line to a next one.
     each, more = counts[there[-2:][0]], looks.most - len(there)
     return (
-        f"{text}, which is the least. With all {looks.most} it would be about {to_run + more * each} at most, "
-        f"as each seed more has {each}; to see them: snakemake -n all most_seeds."
+        f"{text}, which is the least. With all {looks.most} it would be about {to_run + more * each} at "
+        f"most, as each seed more has {each}; to see them: snakemake -n all most_seeds."
     )
 
 
