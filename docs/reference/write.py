@@ -50,12 +50,15 @@ def keys() -> str:
             entries, prefix = _resolved(block["additionalProperties"], whole), "<name>."
         elif block.get("type") == "array" and "properties" in block["items"]:
             entries = _resolved(block["items"], whole)
+        for one in (_resolved(one, whole) for one in block.get("anyOf", ())):
+            entries = one if "properties" in one else entries
         rows = list(_rows(entries, whole, prefix))
         if rows:
             lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
             lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
         if block.get("examples"):
-            lines += ["```yaml", f"{name}: {_flow(block['examples'][0])}", "```", ""]
+            examples = block["examples"][: 2 if "anyOf" in block else 1]  # one of each kind of value
+            lines += ["```yaml", f"{name}: {' # or '.join(map(_flow, examples))}", "```", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

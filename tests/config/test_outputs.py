@@ -33,6 +33,7 @@ def test_parts_and_figures_name_tables_that_are_declared():
         "comparison",
         "averages",
         "alignment",
+        "looks",
     }
     assert outputs.parts(found, found.cells[0], "training") == [
         f"{part}.parquet" for part in ("training", "cooldown", "descent")

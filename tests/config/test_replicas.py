@@ -1,8 +1,10 @@
 """Replicates share nothing random with the first run."""
 
 import copy
+from pathlib import Path
 
 import pytest
+import yaml
 from valleys.config import replicas, schema
 from valleys.config.reading import load
 from valleys.errors import ValleysError
@@ -63,3 +65,17 @@ def test_lists_of_seeds():
     for text in ("", "a", "5-3", "1-"):
         with pytest.raises(ValleysError, match="is no list of seeds"):
             replicas.parse_seeds(text)
+
+
+def test_seeds_that_are_added_are_added_in_the_replicate_too(tmp_path, monkeypatch):
+    found = load("config/smoke.yaml")
+    found |= {"seeds": {"until": "decided", "first": 7, "most": 14}, "studies": {}}
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(yaml.safe_dump(found))
+    for seeds, start in ((None, 14), (list(range(50, 70)), 50)):
+        made = load(replicas.write(Path("mine.yaml"), seeds).config)
+        assert made["seeds"] == {"until": "decided", "first": 7, "most": 14, "start": start}
+        assert (made["claims"]["alpha"], made["claims"]["level"]) == (0.05, 0.95)
+        assert made["name"] == "smoke-replicate"
+    with pytest.raises(ValleysError, match=r"--seeds: 50, 52, 54, 56, ... have gaps; .* write 50-63"):
+        replicas.write(Path("mine.yaml"), list(range(50, 90, 2)))

@@ -1,6 +1,7 @@
 """The plan: prices, the longest path, and what is printed. Counts against Snakemake's: test_workflow.py."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -369,3 +370,21 @@ def test_a_plan_can_be_made_beside_a_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "train_sgd" in done.stdout
+
+
+@pytest.mark.slow
+def test_seeds_that_are_added_have_a_least_and_a_most(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seeds = {"until": "decided", "first": 7, "most": 14}
+    config = changed(SMOKE, seeds=seeds, studies={}, planes={}, simulations=False)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert main(["plan", "mine.yaml"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Seeds are added until the claims are decided, with looks at 7, 14 seeds.")
+    least, most = text.split("The most, 14 seeds:")
+    for part, trained, looks in ((least, 7, 1), (most, 14, 2)):
+        assert re.search(rf"^train_sgd +{trained} +0 ", part, re.M)
+        assert re.search(rf"^look +{looks} +0 ", part, re.M)
+    assert main(["plan", "mine.yaml", "toy"]) == 1  # simulations are left out
+    assert main(["plan", "mine.yaml", "shift"]) == 0
+    assert "The most" not in capsys.readouterr().out

@@ -29,7 +29,7 @@ def test_every_rule_that_makes_something_has_a_model():
     rules = [
         name
         for path in (ROOT / "workflow" / "rules").glob("*.smk")
-        for name in re.findall(r"^rule (\w+):", path.read_text(), re.M)
+        for name in re.findall(r"^(?:rule|checkpoint) (\w+):", path.read_text(), re.M)
     ]
     assert set(rules) == set(RULES) == set(VERSIONS)
     with pytest.raises(KeyError, match="no cost model of rule brew"):
@@ -39,7 +39,9 @@ def test_every_rule_that_makes_something_has_a_model():
 def test_rules_ask_by_the_model_of_their_own_name():
     """A copied line would ask for another rule's resources."""
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        for name, body in re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", path.read_text(), re.M | re.S):
+        for name, body in re.findall(
+            r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^(?:rule|checkpoint) |\Z)", path.read_text(), re.M | re.S
+        ):
             asked = re.findall(r'costs\.(\w+)\("(\w+)"', body)
             assert {rule for _, rule in asked} <= {name}
             assert name not in RULES or {"runtime", "mem_mb"} <= {what for what, _ in asked}

@@ -16,6 +16,7 @@ def test_a_script_is_short_and_says_what_it_reads_and_writes(path):
     assert len(text.splitlines()) <= LONGEST, "what a notebook would want of it belongs into the library"
     said = ast.get_docstring(ast.parse(text)) or ""
     rules = "".join(smk.read_text(encoding="utf-8") for smk in (ROOT / "workflow" / "rules").glob("*.smk"))
-    (rule,) = re.findall(rf"^rule (?:(?!^rule ).)*?scripts/{path.name}\"", rules, re.MULTILINE | re.DOTALL)
+    head = r"^(?:rule|checkpoint) "
+    (rule,) = re.findall(rf"{head}(?:(?!{head}).)*?scripts/{path.name}\"", rules, re.MULTILINE | re.DOTALL)
     assert re.search(r"\bOut:\s", said)
     assert bool(re.search(r"\bIn:\s", said)) == bool(re.search(r"^    input:", rule, re.MULTILINE))

@@ -1,7 +1,7 @@
 # The checked experiment, what its jobs cost, and the names that its files are made of.
 from valleys import factories
 from valleys.config import alignment, captions, originals, outputs
-from valleys.config.catalogue import CELL_TABLES, SOLUTIONS, TARGETS
+from valleys.config.catalogue import CELL_TABLES, LINES, SOLUTIONS, TARGETS
 from valleys.config.experiment import Cell, Experiment
 from valleys.config.params import Params
 from valleys.costs import layers

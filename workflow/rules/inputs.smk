@@ -158,12 +158,96 @@ def cell_parts(wildcards, table):
     return [f"{cell_folder(cell)}/{part}" for part in outputs.parts(experiment, cell, table)]
 
 
-def table_parts(table, study=None):
-    """The files that make up one table of the whole experiment, or what a study takes from it."""
+def look_file(count):
+    """What the look at so many seeds says of the claims, and whether more are added."""
+    return f"{ROOT}/looks/{count}.parquet"
+
+
+def reached():
+    """The experiment that tables are of. Where seeds are added, with those of the look at which that stops.
+
+    Until this is known, Snakemake makes the next look first and asks again.
+    """
+    if experiment.looks is None:
+        return experiment
+    for count in experiment.looks.counts:
+        if stops(checkpoints.look.get(look=count).output[0]):
+            break
+    return experiment.at(count)
+
+
+def stops(path):
+    """Whether no seeds are added after a look."""
+    from valleys.storage import tables
+
+    key = path, os.stat(path).st_mtime_ns
+    if key not in stops.found:
+        stops.found[key] = bool(tables.read(path, "looks")["stops"][0].as_py())
+    return stops.found[key]
+
+
+stops.found = {}
+
+
+def params_at(count):
+    """Params of rules for the first so many of the seeds that are added."""
+    return params_at.found.setdefault(int(count), Params(experiment.at(int(count))))
+
+
+params_at.found = {}
+
+
+def params_reached():
+    """Params of rules for the seeds that tables are of."""
+    return params_of if experiment.looks is None else params_at(len(reached().config["seeds"]))
+
+
+def once_reached(files):
+    """These files, when it is known which seeds they are of: for rules that read no file of a cell."""
+    reached()
+    return files
+
+
+def look_files(wildcards):
+    """What the claims are judged from at a look: files of cells by table, those of a study apart."""
+    there = experiment.at(int(wildcards.look))
+    files = {}
+    for name in outputs.claim_tables(there):
+        if name in there.studies:
+            for table in ("curves", "directions", "solutions"):
+                files[f"{name}/{table}"] = table_parts(table, study=name, of=there)
+        elif is_stacked(name):
+            files[name] = table_parts(name, of=there)
+        else:
+            files[name] = [f"{ROOT}/tables/{name}.parquet"]
+    return files
+
+
+def is_stacked(table):
+    """Whether a table has the rows of files of cells."""
+    return table in CELL_TABLES or table.endswith(LINES)
+
+
+def parts_at(count):
+    """All files of cells behind the tables of the first so many of the seeds that are added."""
+    there = experiment.at(count)
+    asked = [(table, None) for table in filter(is_stacked, outputs.tables(there))]
+    asked += [(table, name) for name in there.studies for table in ("curves", "directions", "solutions")]
+    return list(dict.fromkeys(path for table, study in asked for path in table_parts(table, study, of=there)))
+
+
+def table_parts(table, study=None, of=None):
+    """The files that make up one table of the whole experiment, or what a study takes from it.
+
+    `of`: an experiment of other seeds than those of the run's tables.
+    """
+    of = reached() if of is None else of
+    if table == "looks":
+        return [look_file(count) for count in of.looks.counts if count <= len(of.config["seeds"])]
     return [
         f"{cell_folder(cell)}/{part}"
-        for cell in outputs.cells_of(experiment, study or table)
-        for part in outputs.parts(experiment, cell, table, study)
+        for cell in outputs.cells_of(of, study or table)
+        for part in outputs.parts(of, cell, table, study)
     ]
 
 

@@ -10,7 +10,7 @@ rule aggregate:
     benchmark:
         f"{ROOT}/benchmarks/aggregate-{{table}}.tsv"
     wildcard_constraints:
-        table="|".join([*CELL_TABLES, r"[a-z0-9_]+_lines"]),
+        table="|".join([*CELL_TABLES, "looks", r"[a-z0-9_]+_lines"]),
     conda:
         "../envs/valleys.yaml"
     threads: 1
@@ -18,7 +18,7 @@ rule aggregate:
         mem_mb=lambda w, attempt: costs.mem_mb("aggregate", w, attempt),
         runtime=lambda w, attempt: costs.runtime("aggregate", w, attempt),
     params:
-        config=lambda w: params_of.provenance(w.table),
+        config=lambda w: params_reached().provenance(w.table),
     script:
         "../scripts/aggregate.py"
 
@@ -41,15 +41,15 @@ rule study:
         mem_mb=lambda w, attempt: costs.mem_mb("study", w, attempt),
         runtime=lambda w, attempt: costs.runtime("study", w, attempt),
     params:
-        spec=lambda w: params_of.study(w.study),
-        config=lambda w: params_of.provenance(w.study),
+        spec=lambda w: params_reached().study(w.study),
+        config=lambda w: params_reached().provenance(w.study),
     script:
         "../scripts/study.py"
 
 
 rule sensitivity:
     input:
-        curves=f"{ROOT}/tables/curves.parquet",
+        curves=lambda w: once_reached(f"{ROOT}/tables/curves.parquet"),
     output:
         table=f"{ROOT}/tables/sensitivity.parquet",
     log:
@@ -64,7 +64,7 @@ rule sensitivity:
         runtime=lambda w, attempt: costs.runtime("sensitivity", w, attempt),
     params:
         spec=params_of.sensitivity(),
-        config=params_of.provenance("sensitivity"),
+        config=lambda w: params_reached().provenance("sensitivity"),
     script:
         "../scripts/sensitivity.py"
 
@@ -72,7 +72,9 @@ rule sensitivity:
 rule claims:
     input:
         # Without names, which a study's could be: some, like items, are methods of Snakemake's lists.
-        [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)],
+        lambda w: once_reached(
+            [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)]
+        ),
     output:
         table=report(
             f"{ROOT}/tables/claims.parquet",
@@ -98,7 +100,7 @@ rule claims:
         runtime=lambda w, attempt: costs.runtime("claims", w, attempt),
     params:
         spec=params_of.claims(),
-        config=params_of.results(),
+        config=lambda w: params_reached().results(),
     script:
         "../scripts/claims.py"
 
@@ -158,7 +160,7 @@ rule panels:
 
 rule report:
     input:
-        tables=all_tables(),
+        tables=lambda w: once_reached(all_tables()),
         figures=all_figures(),
     output:
         report(
@@ -179,6 +181,6 @@ rule report:
         runtime=lambda w, attempt: costs.runtime("report", w, attempt),
     params:
         spec=params_of.report(),
-        config=params_of.results(),
+        config=lambda w: params_reached().results(),
     script:
         "../scripts/report.py"

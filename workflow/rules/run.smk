@@ -33,6 +33,8 @@ def check_ready():
             lines.append(line)
     if lines:
         raise WorkflowError("\n".join(lines))
+    if experiment.looks and jobs and internals.is_dry_run():
+        logger.warning(ready.seeds_to_come(experiment, len(jobs), internals.seeded_jobs()))
 
 
 if internals.is_main_process():

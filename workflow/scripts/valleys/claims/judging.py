@@ -96,8 +96,14 @@ def known(effect: str) -> str:
     return effect.replace(" [+nan, +nan]", "", 1)
 
 
-def as_text(claims: pd.DataFrame) -> str:
-    """Return the rows of the ``claims`` table for the terminal, those of claim 1 first, of none last."""
+def as_text(claims: pd.DataFrame, level: float = 0.95) -> str:
+    """Return the rows of the ``claims`` table for the terminal, those of claim 1 first, of none last.
+
+    Parameters
+    ----------
+    level
+        Of the intervals.
+    """
     from tabulate import tabulate
 
     lines = []
@@ -106,14 +112,24 @@ def as_text(claims: pd.DataFrame) -> str:
     ).itertuples():
         effect = known(f"{row.effect:+.3g} [{row.low:+.3g}, {row.high:+.3g}] {row.unit}")
         lines.append([row.number or "", row.verdict, row.claim, row.scope, effect, row.n])
-    return tabulate(lines, headers=["", "verdict", "claim", "scope", "effect [95 % interval]", "n"])
+    return tabulate(lines, headers=["", "verdict", "claim", "scope", _interval(level), "n"])
 
 
 _LAST = 10**6  # after every claim's number
 
 
-def verdicts_as_text(verdicts: pd.DataFrame) -> str:
-    """Return the ``verdicts`` table, one claim after another, for the terminal."""
+def _interval(level: float) -> str:
+    return f"effect [{100 * level:.3g} % interval]"
+
+
+def verdicts_as_text(verdicts: pd.DataFrame, level: float = 0.95) -> str:
+    """Return the ``verdicts`` table, one claim after another, for the terminal.
+
+    Parameters
+    ----------
+    level
+        Of the intervals.
+    """
     from tabulate import tabulate
 
     lines = [
@@ -129,7 +145,7 @@ def verdicts_as_text(verdicts: pd.DataFrame) -> str:
     ]
     return tabulate(
         lines,
-        headers=["", "verdict", "claim", "effect [95 % interval]", "n", "p (Holm)"],
+        headers=["", "verdict", "claim", _interval(level), "n", "p (Holm)"],
         maxcolwidths=[None, None, 44, 40, None, None],
         disable_numparse=True,
         colalign=("right", "left", "left", "left", "right", "right"),

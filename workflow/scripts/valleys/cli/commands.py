@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from valleys.cli.arguments import parser
 from valleys.errors import ValleysError, shown
@@ -142,17 +144,29 @@ def show_claims(config: Path, every_row: bool = False) -> int:
 def verdicts_of(root: Path, every_row: bool = False) -> str:
     """Return the twelve verdicts of a finished run, or every row judged, and its report's path.
 
+    Where seeds were added until claims were decided, also at which look that stopped.
+
     Raises
     ------
     ValleysError
         When the table cannot be read.
     """
     from valleys import claims
+    from valleys.claims import looks
     from valleys.storage import tables
 
     table, as_text = ("claims", claims.as_text) if every_row else ("verdicts", claims.verdicts_as_text)
-    text = as_text(tables.read(root / "tables" / f"{table}.parquet", table).to_pandas())
+    path, looked = (root / "tables" / f"{name}.parquet" for name in (table, "looks"))
+    rows, config = tables.read(path, table).to_pandas(), tables.about(path)["config"] or {}
+    text = as_text(rows, config.get("claims", {}).get("level", 0.95))
+    if looked.is_file() and _same_seeds(tables.about(looked)["config"] or {}, config):
+        text += f"\n\n{looks.as_text(tables.read(looked, 'looks').to_pandas())}"
     return f"{shown(text)}\n\nreport: {root / 'report.html'}"
+
+
+def _same_seeds(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two tables are of the same seeds and levels, and not one of an earlier config."""
+    return all(one.get(key) == other.get(key) for key in ("seeds", "claims"))
 
 
 def show_comparison(a: Path, b: Path, output: Path | None) -> int:
@@ -255,13 +269,16 @@ def show_plan(arguments: argparse.Namespace) -> int:
     number = os.cpu_count() if cores == "all" else int(cores) if cores else None
     limit = None if profile is None else plan.memory_limit(profile)
     local = number is not None and profile is None
-    found = plan.make(
-        arguments.config, arguments.targets, local=local, measure=arguments.measure, limit_mb=limit
-    )
-    print(shown(plan_text.as_text(found, number)))
-    if found.refused:
-        print(f"error: {shown(found.refused)}", file=sys.stderr)
-    return int(bool(found.refused))
+    refused: dict[str, None] = {}
+    for i, (heading, targets) in enumerate(plan.bounds(arguments.config, arguments.targets)):
+        found = plan.make(arguments.config, targets, local=local, measure=arguments.measure, limit_mb=limit)
+        print(
+            "\n" * bool(i) + (f"{heading}\n\n" if heading else "") + shown(plan_text.as_text(found, number))
+        )
+        refused |= {found.refused: None} if found.refused else {}
+    for line in refused:
+        print(f"error: {shown(line)}", file=sys.stderr)
+    return int(bool(refused))
 
 
 def options_schema() -> str:

@@ -33,8 +33,8 @@ class Table:
     claims
         Whether claims are judged from it.
     asked
-        Key of the config, or of an entry of its grid, without which (or with which false) there is no such
-        table; "" where there is one of every config.
+        Key of the config, of an entry of its grid, or of its seeds, without which (or with which false) there
+        is no such table; "" where there is one of every config.
     """
 
     name: str
@@ -108,6 +108,7 @@ TABLES = {
         Table("toy_2d_scans", claims=True, asked="simulations"),
         Table("theory_average", claims=True, asked="simulations"),
         Table("theory_gain", claims=True, asked="simulations"),
+        Table("looks", blocks=("claims",), asked="until"),
     )
 }
 """By name, in the order of the report; those of studies come after them, ``claims`` and ``verdicts`` last."""

@@ -15,6 +15,7 @@ from typing import Any
 from valleys import factories
 from valleys.config.catalogue import DEFAULT_SOLUTIONS, SOLUTIONS
 from valleys.config.cell import Cell, Wanted, kept
+from valleys.config.looks import Looks
 from valleys.config.schema import Config, check, with_defaults
 from valleys.config.studies import Expansion
 from valleys.data.options import differs_by_seed, validate_dataset
@@ -64,6 +65,9 @@ class Cells:
     ValleysError
         When a block of data sets, models or studies is wrong.
     """
+
+    looks: Looks | None = None
+    """Of a config whose seeds are added until claims are decided."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -230,6 +234,12 @@ class Cells:
         """
         start = self.recipe(cell.recipe).get("start_from")
         return None if start is None else replace(cell, recipe=start["recipe"])
+
+    def added_cells(self) -> list[Cell]:
+        """Return the cells that there are for the seeds at the top, and not for an entry's or study's own."""
+        others = Cells({**self.config, "seeds": [-1]})  # which no cell has by itself
+        others.expand()
+        return sorted(self.wanted.keys() - others.wanted.keys())
 
     @property
     def trained_cells(self) -> list[Cell]:

@@ -129,7 +129,7 @@ def _check_names(experiment: Cells) -> None:
             raise ValleysError(
                 f"config: studies: {name!r} ends as the table of a study's lines does; choose another"
             )
-    taken = {*TABLES, "all", "data", *TARGETS, *VERSIONS} - {"basin"}
+    taken = {*TABLES, "all", "data", "most_seeds", *TARGETS, *VERSIONS} - {"basin"}
     for name in experiment.config["studies"]:
         if name in taken or name.removesuffix(LINES) in {*taken, *experiment.config["studies"]} - {name}:
             raise ValleysError(

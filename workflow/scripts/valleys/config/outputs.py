@@ -22,7 +22,7 @@ def tables(experiment: Cells) -> list[str]:
 
 def _asked(experiment: Cells) -> dict[str, Table]:
     """Return the tables of the catalogue that an experiment makes."""
-    blocks = [experiment.config, *experiment.config["grid"]]
+    blocks = [experiment.config, *experiment.config["grid"], {"until": experiment.looks}]
     return {
         name: one
         for name, one in TABLES.items()

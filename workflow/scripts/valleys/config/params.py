@@ -320,6 +320,21 @@ class Params:
             "report", figures=outputs.figures(self.experiment), tables=outputs.tables(self.experiment)
         )
 
+    def look(self) -> dict[str, Any]:
+        """Params of ``look``, of an experiment that has the seeds of one (`Experiment.at`).
+
+        ``added`` are the cells of these seeds: a row rests on them where it has fewer values without.
+        """
+        looks = self.experiment.looks
+        assert looks is not None, "the seeds of this config are a list"
+        return self._stage(
+            "look",
+            look={"seeds": len(self.config["seeds"]), "looks": list(looks.counts)},
+            added=[list(cell.columns().values()) for cell in self.experiment.added_cells()],
+            claims=self.claims(),
+            studies={study: self.study(study) for study in self.experiment.studies},
+        )
+
     def provenance(self, table: str) -> dict[str, Any]:
         """Return the config blocks that decide a table's content; kept in its metadata."""
         cells = ("name", "seeds", "datasets", "models", "recipes", "grid")

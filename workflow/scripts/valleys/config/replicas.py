@@ -93,6 +93,22 @@ def replica(config: Mapping[str, Any], seeds: Sequence[int] | None = None, name:
     return made
 
 
+def _added(given: Mapping[str, Any], fresh: Sequence[int]) -> dict[str, Any]:
+    """Return ``seeds`` and ``claims`` of the replicate of a config whose seeds are added: with as many looks.
+
+    Raises
+    ------
+    ValleysError
+        When the seeds have gaps: those that are added follow each other.
+    """
+    if list(fresh) != list(range(fresh[0], fresh[0] + len(fresh))):
+        raise ValleysError(
+            f"--seeds: {', '.join(map(str, fresh[:4]))}, ... have gaps; seeds that are added until the "
+            f"claims are decided follow each other: write {fresh[0]}-{fresh[0] + len(fresh) - 1}"
+        )
+    return {"seeds": {**given["seeds"], "start": fresh[0]}, "claims": given["claims"]}
+
+
 def parse_seeds(text: str) -> list[int]:
     """Return the seeds of a list as ``12-23`` or ``12,13,20-25``.
 
@@ -122,6 +138,8 @@ class Replica:
 def write(path: Path, seeds: Sequence[int] | None = None, name: str = "") -> Replica:
     """Write the config of a replicate into its results folder; the same call writes the same file.
 
+    Where seeds are added until claims are decided, they are in the replicate too, with looks of its own.
+
     Raises
     ------
     ValleysError
@@ -132,6 +150,8 @@ def write(path: Path, seeds: Sequence[int] | None = None, name: str = "") -> Rep
     schema.check(config)
     first = Experiment(schema.with_defaults(config))
     made = replica(first.config, seeds, name)
+    if first.looks is not None:
+        made |= _added(first.given, made["seeds"])
     folder = Path(Experiment(copy.deepcopy(made)).root)
     schema.check_writable(folder)
     where = folder / "config.yaml"

@@ -36,5 +36,6 @@ VERSIONS: dict[str, int] = {
     "figures": 9,
     "panels": 1,
     "claims": 8,
+    "look": 1,
     "report": 8,
 }

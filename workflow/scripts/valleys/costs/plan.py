@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 
 from valleys import factories
+from valleys.config.cells import Cells
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load
 from valleys.config.schema import check, with_defaults
@@ -202,10 +203,11 @@ def make(
     ValleysError
         When the config is wrong, or Snakemake cannot build the graph.
     """
-    experiment = experiment_of(Path(configfile))
+    experiment: Cells = experiment_of(Path(configfile))
     if measure:
         Costs(experiment).measure_ahead()
     jobs = read_jobs(Path(configfile), targets)
+    experiment = _with_seeds_of(experiment, jobs)
     todo, costs = [(job.rule, job.wildcards) for job in jobs if job.todo], Costs(experiment, local=local)
     return replace(
         price(jobs, experiment, local=local),
@@ -213,6 +215,37 @@ def make(
         refused=limit_mb and ready.beyond_memory(costs, todo, limit_mb, ready.RAISE),
         too_large=ready.beyond_memory(costs, todo, None) if local else None,
     )
+
+
+def _with_seeds_of(experiment: Experiment, jobs: Sequence[Job]) -> Cells:
+    """Return an experiment with no more of the seeds that are added than there are jobs of."""
+    if experiment.looks is None:
+        return experiment
+    paths = {
+        (w["dataset"], w["model"], w["recipe"], w["seed"])
+        for w in (j.wildcards for j in jobs)
+        if "seed" in w and "recipe" in w
+    }
+    asked = [cell for cell in experiment.trained_cells if (*cell.setting, str(cell.seed)) in paths]
+    for count in experiment.looks.counts:
+        found = experiment.at(count)
+        if set(asked) <= set(found.trained_cells):
+            return found
+    return experiment
+
+
+def bounds(configfile: str | Path, targets: Sequence[str] = ()) -> list[tuple[str, Sequence[str]]]:
+    """Return what there are plans of: a heading and the targets of each.
+
+    One with no heading; or the least and the most, where seeds are added until claims are decided and no
+    targets are given.
+    """
+    looks = experiment_of(Path(configfile)).looks
+    if looks is None:
+        return [("", targets)]
+    least = f"{looks.sentence()}\n\nThe least, to the next look:"
+    most = [(f"The most, {looks.most} seeds:", ("all", "most_seeds"))]
+    return [(least, targets), *([] if targets else most)]
 
 
 def memory_limit(profile: Path) -> int | None:
@@ -341,7 +374,7 @@ def _files_left(jobs: Sequence[Any], graph: Any) -> list[int]:
     return counts
 
 
-def price(jobs: Sequence[Job], experiment: Experiment, *, local: bool = False) -> Plan:
+def price(jobs: Sequence[Job], experiment: Cells, *, local: bool = False) -> Plan:
     """Return the plan of these jobs, run on this machine (`Costs`) or elsewhere."""
     costs = Costs(experiment, local=local)
     finished = {i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark))}

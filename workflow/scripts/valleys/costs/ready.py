@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from valleys.config.experiment import Experiment
@@ -46,6 +47,34 @@ def lacking_data(
         for name in sorted(names & experiment.datasets.keys())
         for line in presence.absent(name, experiment.datasets[name], fetch, is_made)
     ]  # fmt: skip
+
+
+def seeds_to_come(experiment: Experiment, to_run: int, seeded: Iterable[Mapping[str, str]]) -> str:
+    """Return what a dry run says of seeds that are added until claims are decided: its jobs are the least.
+
+    Parameters
+    ----------
+    to_run
+        How many jobs are planned to run.
+    seeded
+        Wildcards of all jobs of a seed in the plan, of those that need not run too.
+    """
+    looks = experiment.looks
+    assert looks is not None, "the seeds of this config are a list"
+    settings = {cell.setting for cell in experiment.added_cells()}
+    counts = Counter(
+        int(w["seed"]) for w in seeded if (w.get("dataset"), w.get("model"), w.get("recipe")) in settings
+    )
+    there = [seed for seed in looks.seeds(looks.most) if seed in counts]
+    text = f"{looks.sentence()} With {len(there)} seeds this dry run has {to_run} jobs"
+    if len(there) == looks.most or not there:
+        return f"{text}."
+    # Not of the greatest: it has no line to a next one.
+    each, more = counts[there[-2:][0]], looks.most - len(there)
+    return (
+        f"{text}, which is the least. With all {looks.most} it would be about {to_run + more * each} at "
+        f"most, as each seed more has {each}; to see them: snakemake -n all most_seeds."
+    )
 
 
 def beyond_memory(costs: Costs, jobs: Jobs, limit_mb: float | None, remedy: str = "") -> str | None:

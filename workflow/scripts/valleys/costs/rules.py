@@ -361,6 +361,12 @@ def _sensitivity(costs: Amounts, w: Wildcards) -> Cost:
 cost_of("claims", "figures", "panels")(_study)
 
 
+@cost_of("look")
+def _look(costs: Amounts, w: Wildcards) -> Cost:
+    """Return the cost of a job that makes the tables of studies and judges the claims twice."""
+    return costs.small(4.0, costs.all_rows(), SMALL_FILE, times=4, memory=320)
+
+
 @cost_of("report")
 def _report(costs: Amounts, w: Wildcards) -> Cost:
     return costs.small(2.5, costs.all_rows(), 200e3 * len(outputs.figures(costs.experiment)), memory=320)

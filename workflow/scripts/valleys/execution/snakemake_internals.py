@@ -133,6 +133,14 @@ class Internals:
             "data that are missing, and a job too large for its node, are found by the job itself",
         )
 
+    def seeded_jobs(self) -> list[Mapping[str, str]]:
+        """Return the wildcards of each job of a seed that is planned, of those that need not run too."""
+        return self._ask(
+            lambda workflow: [w for job in workflow.dag.jobs if "seed" in (w := job.wildcards_dict)],
+            [],
+            "a dry run does not say how many jobs all seeds that may be added would take",
+        )
+
     def memory_limit(self) -> tuple[bool, int | None]:
         """Return whether there is a limit to a job's memory, and its MB; None is what this machine has."""
 

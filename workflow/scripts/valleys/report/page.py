@@ -17,7 +17,7 @@ import yaml
 from valleys import figures
 from valleys.config import catalogue
 from valleys.errors import shown
-from valleys.report import rulegraph, rulegraph_layout, sections
+from valleys.report import looks, rulegraph, rulegraph_layout, sections
 from valleys.report.html_tables import (
     CSV_LIMIT,
     Frames,
@@ -91,6 +91,7 @@ def render(
         sections=found,
         figures_of_all=of_all,
         tally=sections.tally(found),
+        looks=looks.path_of(tables.get("looks")),
         networks=sections.networks(claims, tables.get("solutions"), found),
         marks=[*sections.MARKS.items(), ("rows differ", sections.MIXED)],
         simulations=config.get("simulations", True),
