@@ -72,9 +72,7 @@ rule sensitivity:
 rule claims:
     input:
         # Without names, which a study's could be: some, like items, are methods of Snakemake's lists.
-        lambda w: once_reached(
-            [f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)]
-        ),
+        lambda w: once_reached([f"{ROOT}/tables/{name}.parquet" for name in outputs.claim_tables(experiment)]),
     output:
         table=report(
             f"{ROOT}/tables/claims.parquet",
