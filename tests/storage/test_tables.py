@@ -41,6 +41,7 @@ NAMES += (
     "theory_gain",
     "verdicts",
     "claims",
+    "looks",
     "comparison",
 )
 VALUES = {"string": "text", "int64": 3, "float64": 0.1, "bool": True}

@@ -626,7 +626,7 @@ def test_a_new_seed_leaves_the_directions_of_others(two_seeds):
     assert planned(two_seeds, three, *seed_targets(0, 1)) == {}
     jobs = planned(two_seeds, three, *seed_targets(0, 1, 2))
     assert jobs["train_sgd"] == 1
-    assert (jobs["directions"], jobs["probe"]) == (3, 4)  # those of one probe are drawn
+    assert (jobs["directions"], jobs["probe"]) == (3, 5)  # those of two probes are drawn
     # Only where a probe asks for more other seeds than there were does the new one make it go again.
     two = changed(three, probes__other__n=2)
     before = planned(two_seeds, changed(SEEDS, probes__other__n=2), *seed_targets(0, 1))
