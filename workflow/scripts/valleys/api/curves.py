@@ -15,6 +15,7 @@ from valleys.api.outcomes import Outcome, Rows
 from valleys.asymmetry.barriers import Barrier, barrier
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import upsample
+from valleys.landscape.adaptive import measured_at
 from valleys.landscape.directions import Direction
 from valleys.landscape.growing import Settled
 from valleys.landscape.lines import Radius
@@ -78,8 +79,7 @@ class Line(Outcome):
     def verdict(self, *, noise: float = NOISE, **constants: Any) -> Detection:
         """Return the verdict by Definition 1 on the train curve; parameters as `valleys.detect`'s."""
         if self.grid and len(self.grid) > len(self.points):
-            there = set(self.offsets.tolist())
-            at = [i for i, offset in enumerate(self.grid) if offset in there]
+            at = measured_at(self.grid, self.points)
             return detect(self.grid, upsample(self.grid, at, self.train_loss)[0], noise=noise, **constants)
         slopes = [point["train_slope"] for point in self.points]
         if None not in slopes:

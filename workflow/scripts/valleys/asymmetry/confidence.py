@@ -17,6 +17,7 @@ from valleys.errors import ValleysError
 
 DRAWS = 10_000  # of the greatest of all errors, from which `Band` takes its width
 FEWER_DRAWS = 2_000  # where each takes a covariance of its own
+GROUPS = 24  # of images, which errors are taken from where images have no losses of their own
 _AT_ONCE = 500
 _NEGLIGIBLE = 0.03  # share of a standard error: axes that have less of every function's are left out
 _MANY = 200  # degrees of freedom from which a covariance counts as known

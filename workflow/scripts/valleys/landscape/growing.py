@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from valleys.asymmetry import confidence as settling
+from valleys.asymmetry.confidence import GROUPS
 from valleys.asymmetry.grids import Floats
 from valleys.data import parts
 from valleys.data.loaders import Batches, LoaderBatches
@@ -29,7 +30,6 @@ from valleys.errors import ValleysError
 from valleys.landscape.evaluator import Evaluator
 
 LEAST = 128  # images of the first look where each has a loss of its own, at least
-GROUPS = 24  # of images, which errors are taken from where images have no losses of their own
 LEAST_OF_GROUP = 8  # images
 GATHERED_BYTES = 256 * 1024**2  # of images of a user's loader that are put into batches anew
 

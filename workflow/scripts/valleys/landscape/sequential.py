@@ -107,8 +107,6 @@ class _Curve:
         self.radius: Radius | None = None
         self.offsets: list[float] = []
         self.measured: dict[float, dict[str, float]] = {}
-        self.error: dict[float, float] = {}
-        self.made_of: Floats = np.zeros((1, 1))
 
     def judge(self, alpha: float) -> Any:
         """Return the verdict on the images so far; None where it is not settled."""
@@ -120,7 +118,8 @@ class _Curve:
             self.growing.forget()
             self.measured.clear()
             self._measure()
-        at, losses, deviations, freedom = self._found()
+        at, losses = self._found()
+        deviations, freedom = self.growing.errors([self.offsets[i] for i in at])
         if not np.isfinite(losses).all() or not np.isfinite(deviations).all():
             return None if self.growing.images < self.growing.total else "not_minimum"
         full, bent = _upsampled(self.offsets, at, losses, deviations)
@@ -136,7 +135,7 @@ class _Curve:
             self._point(offset)
         check_finite("the solution", self.measured[0.0]["train_loss"])
         while True:
-            at, losses, *_ = self._found()
+            at, losses = self._found()
             beside = [self.measured[self.offsets[i]]["test_loss"] for i in at]
             if not np.isfinite(losses).all() or np.isinf(beside).any():
                 return
@@ -148,15 +147,10 @@ class _Curve:
     def _point(self, offset: float) -> None:
         self.measured[offset] = self.growing.point(offset, lambda x: self.evaluator.move(self.direction, x))
 
-    def _found(self) -> tuple[list[int], Floats, Floats, float]:
+    def _found(self) -> tuple[list[int], Floats]:
+        """Return the numbers of the offsets measured, and the train losses there."""
         at = [i for i, offset in enumerate(self.offsets) if offset in self.measured]
-        places = [self.offsets[i] for i in at]
-        losses = np.array([self.measured[place]["train_loss"] for place in places])
-        deviations, freedom = self.growing.errors(places)
-        change = deviations - deviations[:, [places.index(0.0)]]
-        self.error = dict(zip(places, np.linalg.norm(change, axis=0).tolist(), strict=True))
-        self.made_of = deviations
-        return at, losses, deviations, freedom
+        return at, np.array([self.measured[self.offsets[i]]["train_loss"] for i in at])
 
     def _off(self) -> bool:
         """Return whether the rise at R is not the one asked for."""
@@ -165,14 +159,17 @@ class _Curve:
         ends = {side: self.measured[side]["train_loss"] for side in (self.offsets[0], self.offsets[-1])}
         higher = max(ends, key=ends.__getitem__)
         rise, wanted = ends[higher] - self.measured[0.0]["train_loss"], self.reach["rise"]
-        return abs(rise - wanted) > RISE_TOLERANCE * wanted + 2 * self.error[higher]
+        deviations, _ = self.growing.errors([0.0, higher])
+        error = np.linalg.norm(deviations @ [-1, 1])
+        return bool(abs(rise - wanted) > RISE_TOLERANCE * wanted + 2 * error)
 
     def rows(self) -> list[CurvePoint]:
         """Return the points measured, in the order of their offsets."""
         rows = [{"offset": x, **self.measured[x], "train_slope": None} for x in sorted(self.measured)]
         if self.growing.images == self.growing.total:
             return [{**row, **dict.fromkeys(ERRORS)} for row in rows]
-        return with_errors(rows, {"train": self.growing.total}, {"train": self.made_of})
+        made_of, _ = self.growing.errors(sorted(self.measured))
+        return with_errors(rows, {"train": self.growing.total}, {"train": made_of})
 
 
 def _upsampled(

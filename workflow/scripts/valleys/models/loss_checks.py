@@ -210,8 +210,8 @@ class _Trial:
             of = "that are not finite" if weight.shape == (columns,) else f"of shape {tuple(weight.shape)}"
             raise ValleysError(f"loss: it has weights {of} for {columns} outputs; give a number a column")
         if isinstance(weighted, OfParts):
-            classed = int(sum(weighted.weights(each) for each in self.batches.labels()))
-            return OnSet(self.loss.factor(self.batches.labels()), classed)
+            labels = self.batches.labels
+            return OnSet(self.loss.factor(labels()), self.loss.classed(labels()))
         scores = outputs.dim() == 2 and columns > 1 and labels.dim() == 1 and outside is None
         return OnSet(self.loss.factor(self.batches.labels()), classed if scores else 0)
 

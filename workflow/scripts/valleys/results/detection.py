@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from valleys.asymmetry.confidence import settled_status
+from valleys.asymmetry.confidence import GROUPS, settled_status
 from valleys.asymmetry.definition import detect
 from valleys.asymmetry.shifts import shift, shift_curve
 from valleys.errors import ValleysError
@@ -24,7 +24,7 @@ SHIFTS = np.arange(-10, 11) / 40
 """Shifts of the ``shift`` table, as shares of R: -1/4, the largest that `shifts.shift` tries, to 1/4."""
 ALPHA = 0.05
 """Chance that a verdict which is called certain on a subset of images is not that of all, at most."""
-_FREEDOM = {"refreshed": 23}  # of errors that come from groups of images: `growing.GROUPS` less 1
+_FREEDOM = {"refreshed": GROUPS - 1}  # of errors that come from groups of images
 _POINT = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 _SHIFT = ("shift", "shift_gap", "shift_free", "shift_free_b", "shift_free_gap")
 
