@@ -1,9 +1,11 @@
-"""Somebody's own training of torchvision's ResNet-18 on CIFAR-10; it knows nothing of valleys.
+"""Somebody's own training of torchvision's vision transformer on CIFAR-10; it knows nothing of valleys.
 
-    python cifar10.py ../data/cifar10-parquet 0 1 2     # train.parquet and test.parquet, as the Hugging Face hub has them
+    python cifar10.py ../data/cifar10-parquet 0 1
 
-It leaves resnet18-0.pt, ... with two sets of weights: those after the last step, and the average of all steps of the
-last two epochs. cifar10.yaml probes them.
+The folder has train.parquet and test.parquet, as the Hugging Face hub has them.
+
+It leaves vit-0.pt, ... with two sets of weights: those after the last step, and the average over all
+steps of the last two epochs. cifar10.yaml probes them.
 """
 
 import sys
@@ -15,13 +17,14 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 from valleys.torchvision_compat import declare_operators
 
 declare_operators()  # where torchvision was built for another torch than the one that is there
-from torchvision.models import resnet18  # noqa: E402
+from torchvision.models import VisionTransformer  # noqa: E402
 
-EPOCHS, AVERAGED, BATCH, RATE = 6, 2, 128, 0.05
+SIZES = {"image_size": 32, "patch_size": 4, "num_layers": 3, "num_heads": 4, "hidden_dim": 64, "mlp_dim": 128}
+EPOCHS, AVERAGED, BATCH, RATE = 6, 2, 128, 1e-3
 MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
 
 
@@ -44,7 +47,9 @@ def shifted(images: Tensor) -> Tensor:
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the share of images whose class the network gives."""
     model.eval()
-    right = [(model(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)]
+    right = [
+        (model(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)
+    ]
     return float(sum(right)) / len(labels)
 
 
@@ -54,21 +59,22 @@ def main(folder: str, *seeds: str) -> None:
     test = read(Path(folder) / "test.parquet")
     for seed in map(int, seeds or ["0"]):
         torch.manual_seed(seed)
-        model = resnet18(num_classes=10)
+        model = VisionTransformer(num_classes=10, **SIZES)
         averaged = AveragedModel(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * -(-len(labels) // BATCH))
         for epoch in range(EPOCHS):
             model.train()
             for at in torch.randperm(len(labels)).split(BATCH):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(shifted(images[at])), labels[at]).backward()
                 optimizer.step()
+                schedule.step()
                 if epoch >= EPOCHS - AVERAGED:
                     averaged.update_parameters(model)
             print(f"seed {seed}, epoch {epoch + 1}: test accuracy {accuracy(model, *test):.3f}", flush=True)
-        update_bn(images.split(500), averaged)
         print(f"seed {seed}, averaged: test accuracy {accuracy(averaged, *test):.3f}", flush=True)
-        torch.save({"model": model.state_dict(), "averaged": averaged.state_dict()}, f"resnet18-{seed}.pt")
+        torch.save({"model": model.state_dict(), "averaged": averaged.state_dict()}, f"vit-{seed}.pt")
 
 
 if __name__ == "__main__":

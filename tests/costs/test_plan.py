@@ -68,6 +68,15 @@ def test_benchmarks_are_read_as_they_are(tmp_path):
     assert plan.took(None) is None
 
 
+def test_memory_is_that_of_the_log_where_the_fork_server_ran_the_job(tmp_path):
+    path, log = benchmark(tmp_path / "a", 12.5, 10.7), tmp_path / "a.log"
+    assert plan.took(path, log) == (12.5, 0)  # no log
+    log.write_text("10:00:00 epoch 1/1\n10:00:01 peak memory 6370 MB\n", encoding="utf-8")
+    assert plan.took(path, log) == (12.5, 6370)
+    log.write_text("10:00:01 peak memory 6370 MB\n10:00:02 error: no\n", encoding="utf-8")
+    assert plan.took(path, log) == (12.5, 0)
+
+
 def test_prices_are_measured_scaled_or_estimated(experiment, tmp_path):
     costs = Costs(experiment)
     train, done = costs("train_sgd", cell("train_sgd", 0)["wildcards"]), {"todo": False}

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -28,7 +29,9 @@ def text(snakemake):
 def test_progress_goes_to_the_log(snakemake, capsys):
     with jobs.job(snakemake) as log:
         log.info("epoch %d of %d", 1, 2)
-    assert text(snakemake).endswith(" epoch 1 of 2\n")
+    first, last = text(snakemake).splitlines()
+    assert first.endswith(" epoch 1 of 2")
+    assert re.search(r" peak memory \d+ MB$", last)
     assert capsys.readouterr() == ("", "")
     assert logging.getLogger("valleys").handlers == []
 
@@ -38,7 +41,16 @@ def test_a_second_run_starts_a_new_log(snakemake):
         with jobs.job(snakemake) as log:
             log.info(word)
     assert "first" not in text(snakemake)
-    assert text(snakemake).count("\n") == 1
+    assert text(snakemake).count("\n") == 2
+
+
+def test_a_job_says_how_much_memory_it_took(snakemake):
+    before = jobs.peak_memory()
+    with jobs.job(snakemake):
+        held = torch.ones(int((before + 100) * 1e6 / 8), dtype=torch.float64)  # more than it ever had
+    told = float(re.search(r"peak memory (\d+) MB", text(snakemake))[1])
+    assert told == pytest.approx(jobs.peak_memory(), abs=1)
+    assert told >= held.numel() * 8 / 1e6
 
 
 @pytest.mark.parametrize("message", ["file x is corrupt", "first line\nsecond line"])

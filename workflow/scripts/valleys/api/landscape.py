@@ -11,18 +11,18 @@ import numpy as np
 from torch import Tensor
 
 from valleys.api import alignment, averages, curves, measures
-from valleys.api.base import Base, Weights
+from valleys.api.base import Weights
+from valleys.api.curvature import Curvature
 from valleys.asymmetry.definition import Detection
 from valleys.errors import ValleysError
-from valleys.landscape import ascent, directions, lines, planes, searching, stationarity
-from valleys.landscape.gradients import loss_and_gradient
+from valleys.landscape import directions, lines, planes, searching
 from valleys.landscape.kinds import DRAWN, SEARCH
 from valleys.landscape.sequential import curve_until, segment_until
 from valleys.networks import bn_refresh
-from valleys.networks.tensors import check_apart, movable, vector_norm
+from valleys.networks.tensors import check_apart, vector_norm
 
 
-class Landscape(Base):
+class Landscape(Curvature):
     """The loss of a network around its weights, on data that does not change.
 
     The network is copied and never changed. All lengths are 2-norms over the parameters that a direction is
@@ -73,15 +73,6 @@ class Landscape(Base):
     >>> landscape.line("gaussian").verdict().status
     'symmetric'
     """
-
-    def gradient(self) -> measures.Gradient:
-        """Return the gradient of the train loss with its norm, batch norm held; 0 at a minimum."""
-        held = self._held()
-        norm, gain = stationarity.gradient_at_start(held)
-        vectors = ascent.Vectors(held.parameters, [n for n, p in held.parameters.items() if movable(p)])
-        _, flat = loss_and_gradient(held, list(vectors.own))
-        found = vectors.direction(flat / norm) if norm > 0 else {}
-        return measures.Gradient(norm, gain, found, names=self.names)
 
     def line(
         self,
@@ -286,100 +277,6 @@ class Landscape(Base):
         for row in rows:
             row["offset"] = row["t"] * distance
         return curves.Segment(rows, distance, self.bn, np.empty(0), settled, names=self.names)
-
-    def hessian(
-        self, k: int = 1, *, group: str = "all", tolerance: float | None = None
-    ) -> measures.Eigenpairs:
-        """Return the `k` largest eigenvalues of the Hessian of the train loss, batch norm held.
-
-        Parameters
-        ----------
-        k
-            How many.
-        group
-            The parameters to differentiate by.
-        tolerance
-            Relative, of the residuals; None: to rounding. 1e-2 or 1e-3 takes a fraction of the products.
-        """
-        with self._hessian(group) as hessian:
-            found, values, residuals = hessian.top(k, tolerance)
-        return measures.Eigenpairs(values, residuals, found, names=self.names)
-
-    def trace(
-        self, *, probes: int = 30, tolerance: float | None = None, group: str = "all", seed: int = 0
-    ) -> measures.TraceEstimate:
-        """Return the trace of that Hessian with its interval, by Hutchinson's estimator.
-
-        Parameters
-        ----------
-        probes
-            Random vectors.
-        tolerance
-            Or the relative standard error to stop at: 0.01 for 1 %. The trace on what the largest eigenvalues
-            act on is then computed apart (Hutch++), which takes a fraction of the products.
-        group, seed
-            The parameters to differentiate by, and the seed of the vectors.
-        """
-        from valleys.landscape import spectrum
-
-        bar = functools.partial(self._bar, unit="probe")
-        with self._hessian(group) as hessian:
-            if tolerance is None:
-                found = spectrum.trace(hessian, probes, seed, bar)
-            else:
-                found = spectrum.trace_within(hessian, tolerance, seed, bar)
-        values = found.value, found.error, found.low, found.high, found.samples
-        return measures.TraceEstimate(*values, names=self.names)
-
-    def density(
-        self,
-        *,
-        probes: int = 8,
-        steps: int = 40,
-        width: float | None = None,
-        group: str = "all",
-        seed: int = 0,
-    ) -> measures.DensityEstimate:
-        """Return the spectral density of that Hessian by stochastic Lanczos quadrature.
-
-        Parameters
-        ----------
-        probes, steps
-            Random vectors, and products for each.
-        width
-            Of the Gaussian that it is smoothed by; None: a hundredth of the spectrum's range.
-        """
-        from valleys.landscape import spectrum
-
-        bar = functools.partial(self._bar, unit="probe")
-        with self._hessian(group) as hessian:
-            found = spectrum.density(hessian, probes, steps, seed, bar)
-        width = float(found.nodes.max() - found.nodes.min()) / 100 if width is None else width
-        return measures.DensityEstimate(found, width, names=self.names)
-
-    def sharpness(self, *names: str, group: str = "all", **options: Any) -> measures.SharpnessOf:
-        """Return sharpness as it is published, batch norm held: SAM's, elementwise, width along filters.
-
-        Parameters
-        ----------
-        names
-            ``sam``, ``adaptive_sam``, ``adaptive_worst``, ``adaptive_average``, ``filter_width``; none: all.
-        group
-            The parameters that move.
-        options
-            Of the measures (`valleys.landscape.sharpness`): ``rho``, ``n``, ``seed``, ``steps``, ``rise``.
-            One that several measures have goes to all of them that are asked for.
-
-        Raises
-        ------
-        ValleysError
-            For a measure or an option that there is not.
-        """
-        from valleys.landscape import sharpness
-
-        each = sharpness.measure(self._held(), self.group(group), names, **options)
-        found = [one.asdict() for one in self._bar(each, "measure")]
-        return measures.SharpnessOf(found, names=self.names)
 
     def refresh_bn(self) -> dict[str, Tensor]:
         """Make the batch-norm statistics here those of the data; return the state dict, for one's network."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from valleys.api.outcomes import Outcome, Rows
 from valleys.landscape.directions import Direction
+from valleys.landscape.growing import Settled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,21 +67,32 @@ class Eigenpairs(Outcome):
         ``|H v - value v|`` of each: a bound of the value's error.
     directions
         The eigenvectors, by parameter name.
+    interval, settled
+        With ``until``: the interval of the largest eigenvalue, and how many examples it took. Its residual
+        and eigenvector then are of half of these examples.
     """
 
     values: list[float]
     residuals: list[float]
     directions: list[Direction]
+    interval: tuple[float, float] | None = None
+    settled: Settled | None = None
 
     def rows(self) -> Rows:
         """Return a dict an eigenvalue."""
-        return [
+        rows: Rows = [
             {"eigenvalue": value, "residual": residual}
             for value, residual in zip(self.values, self.residuals, strict=True)
         ]
+        if self.interval is not None:
+            rows[0] |= dict(zip(("low", "high"), self.interval, strict=True))
+        return rows
 
     def summary(self) -> str:
         """Return the largest eigenvalues."""
+        if self.interval is not None:
+            low, high = self.interval
+            return f"eigenvalue {self.values[0]:.4g}, {low:.4g} to {high:.4g}, {self.settled}"
         return "eigenvalues " + ", ".join(f"{value:.4g}" for value in self.values[:5])
 
     def draw(self, axes: Axes) -> None:
@@ -98,9 +110,11 @@ class TraceEstimate(Outcome):
     Attributes
     ----------
     value, error, low, high
-        Mean over random vectors, its standard error, and the 95 % interval.
+        Mean over random vectors, its standard error, and the 95 % interval; with ``until`` that of this.
     samples
         The estimate of each vector.
+    settled
+        With ``until``: how many examples it took.
     """
 
     value: float
@@ -108,6 +122,7 @@ class TraceEstimate(Outcome):
     low: float
     high: float
     samples: Floats
+    settled: Settled | None = None
 
     def rows(self) -> Rows:
         """Return one row."""
@@ -115,6 +130,8 @@ class TraceEstimate(Outcome):
 
     def summary(self) -> str:
         """Return the trace with its interval."""
+        if self.settled is not None:
+            return f"trace {self.value:.4g}, {self.low:.4g} to {self.high:.4g}, {self.settled}"
         return f"trace {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
 
     def draw(self, axes: Axes) -> None:

@@ -62,8 +62,8 @@ class Job:
         Whether it is to be run.
     threads
         Cores that it takes.
-    benchmark
-        File with what it took, if it has run.
+    benchmark, log
+        Files with what it took, if it has run.
     after
         Numbers of the jobs whose outputs it reads.
     files
@@ -75,6 +75,7 @@ class Job:
     todo: bool
     threads: int = 1
     benchmark: Path | None = None
+    log: Path | None = None
     after: tuple[int, ...] = ()
     files: int = 0
 
@@ -347,6 +348,7 @@ def read_jobs(configfile: Path, targets: Iterable[str] = ()) -> list[Job]:
                 todo=bool(graph.needrun(job)),
                 threads=threads_of(job),
                 benchmark=Path(job.benchmark) if job.benchmark else None,
+                log=Path(job.log[0]) if job.log else None,
                 after=tuple(number[other] for other in graph.dependencies[job] if other in number),
                 files=left[i],
             )
@@ -377,7 +379,9 @@ def _files_left(jobs: Sequence[Any], graph: Any) -> list[int]:
 def price(jobs: Sequence[Job], experiment: Cells, *, local: bool = False) -> Plan:
     """Return the plan of these jobs, run on this machine (`Costs`) or elsewhere."""
     costs = Costs(experiment, local=local)
-    finished = {i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark))}
+    finished = {
+        i: found for i, job in enumerate(jobs) if not job.todo and (found := took(job.benchmark, job.log))
+    }
     estimates = [costs(job.rule, job.wildcards) for job in jobs]
     by_cell: dict[Any, list[tuple[float, float]]] = defaultdict(list)
     by_rule: dict[str, list[tuple[float, float, Cost]]] = defaultdict(list)
@@ -424,8 +428,16 @@ def _factors(found: Sequence[tuple[float, float, Cost]]) -> tuple[float, float]:
     return slower, larger
 
 
-def took(path: Path | None) -> tuple[float, float] | None:
-    """Return seconds and greatest resident MB of a finished job; 0 MB where it was over too soon to tell."""
+def took(path: Path | None, log: Path | None = None) -> tuple[float, float] | None:
+    """Return seconds and greatest resident MB of a finished job; 0 MB where nothing tells.
+
+    Parameters
+    ----------
+    path
+        Its benchmark. Of a job that the fork server ran it has the memory of the program that waited for it.
+    log
+        Its log, which has the job's own (`jobs.job`).
+    """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t"))
@@ -433,8 +445,18 @@ def took(path: Path | None) -> tuple[float, float] | None:
         memory = [float(row["max_rss"]) * 1.048576 for row in rows if row["max_rss"] not in ("NA", "-")]
     except (AttributeError, OSError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None  # not written, or half written: then it is not known
-    peak = max(memory, default=0.0)
+    peak = max([*memory, _logged_peak(log)], default=0.0)
     return seconds, peak if peak > 50 else 0.0  # Python alone takes more: the first look came too early
+
+
+def _logged_peak(log: Path | None) -> float:
+    """Return the MB that a job's log says it took; 0 where it says nothing."""
+    try:
+        last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2] if log else ""
+    except (OSError, UnicodeDecodeError):
+        return 0.0
+    found = re.search(r"peak memory (\d+) MB$", last)
+    return float(found[1]) if found else 0.0
 
 
 def in_order(jobs: Sequence[Job]) -> list[int]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     A `ValleysError` is logged as one line, repeated on standard error, and ends the process with status 1.
     Any other exception keeps its traceback, in the log as well. torch, if it is imported later, uses
     as many threads as Snakemake gave the job: results on CPU are bit-identical for one thread count.
-    When Snakemake itself is killed the job ends too (`runs.end_with_run`).
+    When Snakemake itself is killed the job ends too (`runs.end_with_run`). The log's last line is the memory
+    that the job took (`peak_memory`), which plans read.
     """
     path = Path(str(snakemake.log[0]))
     try:
@@ -49,6 +51,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     runs.end_with_run()
     try:
         yield log
+        log.info("peak memory %.0f MB", peak_memory())
     except (ValleysError, PermissionError) as error:
         line = " ".join((denied(error) if isinstance(error, PermissionError) else str(error)).splitlines())
         line += MAY_PASS if isinstance(error, PassingError) else ""
@@ -61,6 +64,15 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def peak_memory() -> float:
+    """Return the MB that this process has had resident at most.
+
+    Snakemake's benchmark of a job that the fork server runs is of the program that waits for it.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def denied(error: PermissionError) -> str:

@@ -40,9 +40,9 @@ class Settled:
 
     Attributes
     ----------
-    verdict : str, int, bool or None
-        A status of Definition 1, the sign of an index, or whether a barrier is above its threshold; None
-        where the images that were allowed did not settle it.
+    verdict : str, int, bool, float or None
+        A status of Definition 1, the sign of an index, whether a barrier is above its threshold, or an
+        estimate that is near enough; None where the images that were allowed did not settle it.
     confidence : float
         Chance that it is the verdict of all images, at least.
     images, total : int
@@ -50,10 +50,11 @@ class Settled:
     looks : tuple of (int, verdict)
         Images and verdict of each look.
     passed : int
-        Images that went through the network at a point of the curve, all looks together.
+        Images that went through the network at a point of the curve or in a product with the Hessian, all
+        looks together.
     """
 
-    verdict: str | int | bool | None
+    verdict: str | int | bool | float | None
     confidence: float
     images: int
     total: int
@@ -125,12 +126,12 @@ class Growing:
 
     def _on(self, first: int, last: int) -> Evaluator:
         at = self.evaluator
-        train = _part(at.train_batches, self.order[first:last], at)
+        train = part_of(at.train_batches, self.order[first:last], at)
         test = None
         if self.test_order is not None:
             ends = [round(end * len(self.test_order) / self.there) for end in (first, last)]
             chosen = self.test_order[slice(*ends)]
-            test = _part(at.test_batches, chosen, at) if len(chosen) else None
+            test = part_of(at.test_batches, chosen, at) if len(chosen) else None
         return at.on(train, test, by_image=not self.in_groups, accuracy=True)
 
     def so_far(self) -> Evaluator:
@@ -270,7 +271,7 @@ class _Seen:
     own: Floats | None
 
 
-def _part(batches: Batches, rows: Tensor, at: Evaluator) -> Any:
+def part_of(batches: Batches, rows: Tensor, at: Evaluator) -> Any:
     """Return batches of some rows; in as few of them as there can be, where they are tensors alike."""
     found = parts.take(batches, rows.sort().values, at.batch_size)
     if not isinstance(found, parts.Rows):
@@ -295,6 +296,11 @@ def _mean(pairs: list[tuple[int, float]]) -> float:
     return math.fsum(n * x for n, x in pairs) / sum(n for n, _ in pairs) if pairs else math.nan
 
 
+def is_share(confidence: Any) -> bool:
+    """Whether this is a confidence that `until_settled` takes."""
+    return not isinstance(confidence, bool) and isinstance(confidence, int | float) and 0.5 <= confidence < 1
+
+
 def until_settled(
     growing: Growing, confidence: float, budget: int | None, judge: Callable[[float], Any]
 ) -> Settled:
@@ -317,7 +323,7 @@ def until_settled(
     ValleysError
         For a confidence or a budget that is not as described.
     """
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0.5 <= confidence < 1:
+    if not is_share(confidence):
         raise ValleysError(f"until: {confidence!r} is no confidence; give a share such as 0.95, 0.5 or more")
     least = min(growing.least, growing.there)
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < least):

@@ -128,6 +128,19 @@ def _curvlinops(
     return HessianLinearOperator(net, _MeanLoss(loss), weights, batches, **options).to_scipy()
 
 
+class OnOthers:
+    """Products with a Hessian over other images than its own (`Hessian.on`)."""
+
+    def __init__(self, products: LinearOperator | twice_backwards.Products) -> None:
+        self.products = products
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray:
+        """Return the product with a vector, float64 (entries,)."""
+        return self.products(vector)
+
+
 class Hessian:
     """The Hessian of the mean loss over some images, by a solution's weights: products with it.
 
@@ -174,10 +187,12 @@ class Hessian:
     ) -> None:
         own = dict(model.named_parameters())
         copies.check_real("hessian", {name: own[name] for name in names})
-        loss = (loss if isinstance(loss, Totals) else PerImage(loss)).on_set(batches.labels())
+        self.per_image = loss if isinstance(loss, Totals) else PerImage(loss)
+        loss = self.per_image.on_set(batches.labels())
         size = FEW if keep else checks.SOME
         net = derivatives.differentiable(model, iter([_first(batches, size)]), loss, names)
         own = dict(net.named_parameters())
+        self.net = net
         self.names, self.weights = names, [own[name] for name in names]
         self.entries = sum(w.numel() for w in self.weights)
         self.start = np.random.default_rng(stable_seed("hessian", self.entries)).standard_normal(self.entries)
@@ -200,6 +215,21 @@ class Hessian:
         """Let go of the graphs that are kept; the next product makes them again."""
         if self._kept is not None:
             self._kept.release()
+
+    def on(self, batches: Batches, keep: int = 0) -> OnOthers:
+        """Return products with the Hessian of the same network's loss over other images.
+
+        Parameters
+        ----------
+        batches
+            Of images and labels.
+        keep
+            Bytes that graphs may take, where these products go back through graphs.
+        """
+        loss, count = self.per_image.on_set(batches.labels()), len(batches)
+        if self._kept is None:
+            return OnOthers(_curvlinops(self.net, loss, self.weights, batches, count))
+        return OnOthers(twice_backwards.Products(self.net, loss, self.weights, batches, count, keep))
 
     def direction(self, vector: np.ndarray) -> Direction:
         """Return a vector as tensors by name."""

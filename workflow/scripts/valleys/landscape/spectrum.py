@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,15 @@ Floats = NDArray[np.float64]
 Progress = Callable[[Iterable[int]], Iterable[int]]
 #: Vectors of the sketch of `trace_within`, and the least number after it that an error is taken from.
 SKETCH, LEAST = 10, 6
+
+
+class Products(Protocol):
+    """Products with a symmetric matrix of so many `entries`."""
+
+    entries: int
+
+    def __matmul__(self, vector: Any, /) -> Any:
+        """Return the product with a vector, shape (entries,)."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,12 @@ def trace(hessian: Hessian, probes: int = 30, seed: int = 0, progress: Progress 
 
 
 def trace_within(
-    hessian: Hessian, tolerance: float, seed: int = 0, progress: Progress = iter, most: int = 2000
+    hessian: Products,
+    tolerance: float,
+    seed: int = 0,
+    progress: Progress = iter,
+    most: int = 2000,
+    least: int = LEAST,
 ) -> Trace:
     """Return the trace of a Hessian with a standard error of at most `tolerance` times its value.
 
@@ -116,6 +130,9 @@ def trace_within(
         Relative.
     most
         Products after which it ends all the same; the error then says how far it came.
+    least
+        Vectors that an error is taken from, at least. An end that hangs on the error comes sooner where the
+        error happens to look small; the more vectors, the less so.
 
     Returns
     -------
@@ -138,7 +155,7 @@ def trace_within(
         sketch[i] = product = hessian @ vector
         samples.append(float(vector @ product))
     found = _trace(samples) if size > 1 else None
-    if found is not None and found.error <= tolerance * abs(found.value):
+    if found is not None and size >= least and found.error <= tolerance * abs(found.value):
         return found
     basis = np.ascontiguousarray(np.linalg.qr(sketch.T)[0].T)
     del sketch
@@ -148,7 +165,7 @@ def trace_within(
         vector = _fair(hessian.entries, seed, i, kind)
         vector -= (basis @ vector) @ basis
         samples.append(inside + float(vector @ (hessian @ vector)))
-        if len(samples) < LEAST:
+        if len(samples) < least:
             continue
         found = _trace(samples)
         if found.error <= tolerance * abs(found.value):
