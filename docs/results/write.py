@@ -8,16 +8,21 @@ place between ``<!-- results: NAME -->`` and ``<!-- end -->`` in the pages is fi
 Without runs only the second is done. A test compares the pages with the tables. Nothing between such marks
 is written by hand.
 
-The first run in `RUNS` is the one that pages are about. Others stand beside it.
+The first run in `RUNS` is the one that pages are about. Others stand beside it. Those in `GALLERY` are of
+other networks and data: their figures and report pages go to ``docs/gallery/<name>``, and what they were
+planned to take, beside what they took, to ``plan.csv``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import functools
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -32,17 +37,20 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from valleys import claims  # noqa: E402
+from valleys.costs import plan  # noqa: E402
 from valleys.report import agreement  # noqa: E402
 from valleys.results import stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
 
-PAGES = ("README.md", "docs/experiments.md", "docs/performance.md")
+PAGES = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/gallery/README.md")
 RUNS = {
     "default": "first run",
     "default-replicate": "fresh seeds",
     "default-other-bits": "other kernels",
     "default-other-processor": "other processor",
 }
+GALLERY = {"cifar10": "CIFAR-10", "own-vit": "a vision transformer"}
+CONFIGS = {"cifar10": "config/cifar10.yaml", "own-vit": "examples/cifar10.yaml"}
 _PLACE = re.compile(r"(<!-- results: ([a-z0-9 ,-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -60,8 +68,54 @@ def take(folder: Path) -> None:
     _write(to / "deciding.csv", found["claims"][_SHOWN])
     _write(to / "losses.csv", losses(found["solutions"]))
     _write(to / "seconds.csv", seconds(folder))
+    if folder.name in GALLERY:
+        take_for_gallery(folder, to)
     made = about(folder, found["solutions"])
     (to / "about.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def take_for_gallery(folder: Path, to: Path) -> None:
+    """Copy figures and report page as well, and write what was planned and the directions' verdicts."""
+    gallery = ROOT / "docs" / "gallery" / folder.name
+    shutil.rmtree(gallery, ignore_errors=True)
+    gallery.mkdir(parents=True)
+    for figure in sorted((folder / "figures").glob("*.png")):
+        shutil.copy(figure, gallery)
+    shutil.copy(folder / "report.html", gallery)
+    _write(to / "plan.csv", planned(folder))
+    names = ["dataset", "model", "recipe", "seed", "solution", "probe", "k"]
+    found = {
+        n: tables.read(folder / "tables" / f"{n}.parquet", n).to_pandas() for n in ("asymmetry", "directions")
+    }
+    of_direction = [c for c in ("settled", "confidence", "images") if c in found["directions"]]
+    rows = found["asymmetry"].merge(found["directions"][[*names, *of_direction]], on=names, validate="1:1")
+    _write(
+        to / "directions.csv", rows[[*names, "status", "c_star", "asymmetry_index", "radius", *of_direction]]
+    )
+
+
+def planned(folder: Path) -> pd.DataFrame:
+    """Return jobs, hours and memory of each rule: as the cost model has them, and as they were."""
+    config = ROOT / CONFIGS[folder.name]
+    with contextlib.chdir(folder.parents[1]):
+        jobs, experiment = plan.read_jobs(config), plan.experiment_of(config)
+        took = [(job.rule, plan.took(job.benchmark, job.log)) for job in jobs]
+    before = [dataclasses.replace(job, todo=True, benchmark=None, log=None) for job in jobs]
+    rows = {row.rule: row for row in plan.price(before, experiment, local=True).rows}
+    found = []
+    for rule, row in rows.items():
+        each = [one for name, one in took if name == rule and one is not None]
+        found.append(
+            {
+                "rule": rule,
+                "jobs": row.todo,
+                "planned_hours": row.core_hours,
+                "hours": sum(s for s, _ in each) / plan.HOUR if len(each) == row.todo else float("nan"),
+                "planned_mb": row.memory_mb,
+                "mb": max((mb for _, mb in each), default=0.0) or float("nan"),
+            }
+        )
+    return pd.DataFrame(found)
 
 
 _TABLES = ("verdicts", "claims", "solutions")
@@ -134,6 +188,11 @@ def there() -> dict[str, str]:
     return {run: words for run, words in RUNS.items() if (HERE / run / "verdicts.csv").is_file()}
 
 
+def shown() -> dict[str, str]:
+    """Return the runs of the gallery that there are tables of, and that claims are judged on."""
+    return {run: words for run, words in GALLERY.items() if (HERE / run / "verdicts.csv").is_file()}
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Return rows of ready text as a Markdown table; the keys of the first are its head."""
     head = list(rows[0])
@@ -158,7 +217,7 @@ def verdict(text: str) -> str:
 
 def verdicts_block() -> str:
     """The twelve verdicts of all runs side by side, and how they agree with the first."""
-    runs = there()
+    runs = there() | {run: words for run, words in shown().items() if run == LARGE}
     first, *others = runs
     found = {run: read(run, "verdicts").set_index("number", drop=False) for run in runs}
     rows = []
@@ -171,8 +230,9 @@ def verdicts_block() -> str:
     for run in others:
         agreed = agreement.agree(*(found[one].reset_index(drop=True) for one in (first, run)))
         decided, same, contrary = agreed.decided("a"), agreed.count("same"), agreed.count("contradicts")
+        name = runs[run][0].upper() + runs[run][1:]
         sentences.append(
-            f"- {runs[run].capitalize()}: of {decided} claims that the first run decides, {same} have the "
+            f"- {name}: of {decided} claims that the first run decides, {same} have the "
             f"same verdict, {contrary} the contrary one, and {decided - same - contrary} are open."
         )
     return "\n\n".join([markdown(rows), "\n".join(sentences)])
@@ -203,6 +263,8 @@ def claim_block(text: str) -> str:
     return "\n\n".join([markdown(rows), *(notes if len(first) <= MOST_NOTES else [])])
 
 
+LARGE = "cifar10"
+"""The run whose verdicts stand beside those of the first in the table of all claims."""
 MOST_NOTES = 1
 """Of a claim that more rows decide, their notes are in the report alone."""
 NO_ROW = {"verdict": "–"}
@@ -248,9 +310,9 @@ def seconds_block() -> str:
     return markdown([*rows, total])
 
 
-def losses_block() -> str:
-    """Losses of the solutions of the first run, means with intervals."""
-    frame = read(next(iter(there())), "losses")
+def losses_block(run: str = "") -> str:
+    """Losses of the solutions of a run, by default the first: means with intervals."""
+    frame = read(run or next(iter(there())), "losses")
     rows = []
     for row in frame.to_dict("records"):
         line = {
@@ -267,10 +329,84 @@ def losses_block() -> str:
     return markdown(rows)
 
 
-def about_block() -> str:
-    """What made each run."""
+def deciding_block(run: str) -> str:
+    """All rows that decide a claim in a run."""
     rows = []
-    for run, words in there().items():
+    for row in read(run, "deciding").sort_values("number", kind="stable").to_dict("records"):
+        line = {"claim": row["number"], "row": f"`{row['claim']}` {row['scope']}"}
+        interval = f"{number(row['low'])} to {number(row['high'])}"
+        line |= {"effect": f"{number(row['effect'])} {row['unit']} ({interval})", "n": row["n"]}
+        rows.append(line | {"p": p_text(row["p_value"]), "verdict": verdict(row["verdict"])})
+    return markdown(rows)
+
+
+def plan_block(run: str) -> str:
+    """What a run was planned to take by rule, and what it took: core-hours, and memory of the largest job."""
+    frame = read(run, "plan")
+    rows = [_plan_row(row) for row in frame.to_dict("records") if row["planned_hours"] >= LEAST_HOURS]
+    total = {"rule": "all", "planned_mb": frame["planned_mb"].max(), "mb": frame["mb"].max()}
+    return markdown([*rows, _plan_row(total | dict(frame[["jobs", "planned_hours", "hours"]].sum()))])
+
+
+LEAST_HOURS = 0.01
+"""Rules that were planned to take less are not shown."""
+
+
+def _plan_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rule": row["rule"],
+        "jobs": int(row["jobs"]),
+        "planned, core-hours": f"{row['planned_hours']:.2f}",
+        "took": "–" if pd.isna(row["hours"]) else f"{row['hours']:.2f}",
+        "took of planned": "–" if pd.isna(row["hours"]) else f"{row['hours'] / row['planned_hours']:.2f}",
+        "planned memory": f"{row['planned_mb'] / 1000:.2f} GB",
+        "memory": "–" if pd.isna(row["mb"]) else f"{row['mb'] / 1000:.2f} GB",
+    }
+
+
+def directions_block(run: str) -> str:
+    """The verdict along each direction of a run, at each solution."""
+    rows = []
+    for row in read(run, "directions").to_dict("records"):
+        line = {
+            "seed": row["seed"],
+            "solution": row["solution"],
+            "probe": row["probe"],
+            "direction": row["k"],
+        }
+        line |= {"Definition 1": row["status"], "c*": number(row["c_star"])}
+        line |= {"index": number(row["asymmetry_index"])}
+        if "images" in row:
+            sure = not pd.isna(row["images"])
+            line["train images"] = f"{int(row['images']):,}" if sure else "–"
+            line["settled"] = ("yes" if row["settled"] else "no") if sure else "–"
+        rows.append(line)
+    return markdown(rows)
+
+
+def sizes_block() -> str:
+    """Rows that decide the same claim in the first run and in the large one, side by side."""
+    first = next(iter(there()))
+    rows = []
+    for name, words in ((first, "small networks"), (LARGE, GALLERY[LARGE])):
+        for row in read(name, "deciding").to_dict("records"):
+            shared = set(read(LARGE, "deciding")["claim"]) & set(read(first, "deciding")["claim"])
+            if row["claim"] in shared:
+                interval = f"{number(row['low'])} to {number(row['high'])}"
+                effect = f"{number(row['effect'])} {row['unit']} ({interval})"
+                line = {
+                    "claim": row["number"],
+                    "row": f"`{row['claim']}`",
+                    "where": f"{words}: {row['scope']}",
+                }
+                rows.append(line | {"effect": effect, "n": row["n"], "verdict": verdict(row["verdict"])})
+    return markdown(sorted(rows, key=lambda row: (row["claim"], row["row"])))
+
+
+def about_block(*which: str) -> str:
+    """What made each run, or some of them."""
+    rows = []
+    for run, words in ({run: GALLERY[run] for run in which} or there()).items():
         made = json.loads((HERE / run / "about.json").read_text())
         seeds = f"{min(made['seeds'])} to {max(made['seeds'])}"
         rows.append(
@@ -299,6 +435,10 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "seconds": seconds_block,
     "losses": losses_block,
     "about": about_block,
+    "deciding": deciding_block,
+    "plan": plan_block,
+    "directions": directions_block,
+    "sizes": sizes_block,
     "terminal": terminal_block,
 }
 

@@ -25,6 +25,7 @@ from valleys.data.sources import load
 from valleys.errors import ValleysError
 from valleys.landscape import directions, probing
 from valleys.landscape.evaluator import Evaluator
+from valleys.landscape.hessian import Hessian
 from valleys.landscape.kinds import SEARCH
 from valleys.models import solutions
 from valleys.storage import tables
@@ -82,6 +83,21 @@ def test_a_seed_that_tables_cannot_hold_is_refused(trained, tmp_path, seed):
         ValleysError, match=rf"--seed: {seed} is out of range; it must be 0 to 9007199254740991"
     ):
         probe(trained[0] / "own.safetensors", DATA, MODEL, None, tmp_path, seed=seed)
+
+
+def test_curvature_is_that_of_the_hessian_on_the_images_probed_on(trained, tmp_path, capsys):
+    folder, net, train, _ = trained
+    assert run(folder, "--curvature", out=tmp_path / "x") == 0
+    (row,) = tables.read(tmp_path / "x/tables/solutions.parquet", "solutions").to_pylist()
+    at = Evaluator(net, train, bn="frozen")
+    (value,), _ = Hessian(at.model, at.train_batches, at.loss, list(at.parameters)).top(1)[1:]
+    assert row["curvature_eigenvalue"] == pytest.approx(value, rel=1e-3)
+    assert row["curvature_trace_low"] <= row["curvature_trace"] <= row["curvature_trace_high"]
+    assert row["curvature_trace"] > value
+    said = capsys.readouterr().out
+    assert f"largest eigenvalue of the Hessian {row['curvature_eigenvalue']:.4g} (" in said
+    assert "trace of the Hessian " in said
+    assert said.count("on 120 train images") == 2
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from valleys.storage import tables
     [
         (("sgd", "swa", "descent"), []),
         (("sgd", "last"), []),
-        (("sgd",), ["sam", "adaptive_average", "filter_width", "trace"]),
+        (("sgd",), ["sam", "adaptive_average", "filter_width", "trace", "curvature"]),
     ],
 )
 def test_each_solution_has_its_gradient_its_distances_and_its_sharpness(tmp_path, made, measures):
@@ -80,4 +80,8 @@ def test_each_solution_has_its_gradient_its_distances_and_its_sharpness(tmp_path
         assert row["sharpness_sam"] == pytest.approx(sam)
         batches = SplitBatches(splits["train"], 30)
         hessian = Hessian(networks[name], batches, evaluator.loss, list(evaluator.parameters))
+        value, *_ = hessian.top(1)[1]
+        assert row["curvature_eigenvalue"] == pytest.approx(value, rel=1e-3)
+        assert row["curvature_trace"] == pytest.approx(row["hessian_trace"], rel=0.4)
+        assert row["curvature_trace_images"] == 30
         assert row["hessian_trace"] == pytest.approx(spectrum.trace(hessian).value, rel=1e-4)

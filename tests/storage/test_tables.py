@@ -127,7 +127,11 @@ def without_extras(table, **values):
 def test_an_extra_column_without_values_is_not_in_the_file(tmp_path, arrow):
     """So files of runs without are what they were before there was such a column, and are still read."""
     assert tables.extras("asymmetry") == {"certain"}
-    sharpness = {name for name in tables.extras("solutions") if name.startswith(("sharpness_", "hessian_"))}
+    sharpness = {
+        name
+        for name in tables.extras("solutions")
+        if name.startswith(("sharpness_", "hessian_", "curvature_"))
+    }
     assert tables.extras("solutions") - sharpness == {"classes", "wrong_labels", "kernels"}
     assert tables.extras("shift") == set()
     old = [without_extras("asymmetry", k=k) for k in range(2)]

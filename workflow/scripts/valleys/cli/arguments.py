@@ -204,6 +204,11 @@ def _add_probe(commands: Any) -> None:
         type=float,
         help="a confidence, as 0.95: add images until each verdict is settled at it, at most --train-images",
     )
+    curve.add_argument(
+        "--curvature",
+        action="store_true",
+        help="also largest eigenvalue and trace of the Hessian, each to a tenth at 95 %%",
+    )
     curve.add_argument("--radius", type=float, help="R: how far a curve goes, in 2-norm of weights")
     curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")
     curve.add_argument("--relative-to", help="all or group: whose norm that is (all)")

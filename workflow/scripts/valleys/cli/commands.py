@@ -118,6 +118,7 @@ def show_probe(arguments: argparse.Namespace) -> int:
         arguments.out,
         seed=arguments.seed,
         device=arguments.device,
+        curvature=arguments.curvature,
         progress=bar,
         search_progress=partial(tqdm, unit="step", disable=quiet),
     )

@@ -51,6 +51,7 @@ def probe(
     *,
     seed: int = 0,
     device: str = "auto",
+    curvature: bool = False,
     progress: Any = iter,
     search_progress: Any = iter,
 ) -> Probed:
@@ -67,6 +68,8 @@ def probe(
         Of the directions, for weights that the workflow did not make; those have their cell's.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    curvature
+        Whether to take the Hessian's largest eigenvalue and trace as well, on the train images probed on.
     progress, search_progress
         Wrap the iterators over directions and, of kind searched, over the steps of a search.
 
@@ -82,6 +85,7 @@ def probe(
     from valleys import figures
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
+    from valleys.landscape.directions import parameter_group
     from valleys.landscape.evaluator import Evaluator, evaluator_for
     from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
     from valleys.landscape.stationarity import BATCH, gradient_at_start
@@ -146,6 +150,10 @@ def probe(
     images = splits[0].subset(block["train_images"])  # not all: it takes as many passes as a curve
     frozen = Evaluator(net, images, loss=loss, bn="frozen", batch_size=BATCH)
     own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
+    if curvature:
+        from valleys.landscape import sequential_hessian
+
+        own |= sequential_hessian.curvature(frozen, parameter_group(net, "all"))
     own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
     own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
     made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}
@@ -248,6 +256,18 @@ def _searches(probed: Probed) -> list[str]:
     return lines
 
 
+_CURVATURE = {"eigenvalue": "largest eigenvalue", "trace": "trace"}
+
+
+def _curvature(own: dict[str, Any], name: str, words: str) -> str:
+    """Return what was found of the Hessian, with its interval, and on how many images."""
+    value, low, high = (own[f"curvature_{name}{end}"] for end in ("", "_low", "_high"))
+    return (
+        f"{words} of the Hessian {value:.4g} ({low:.4g} to {high:.4g}), "
+        f"on {int(own[f'curvature_{name}_images']):,} train images"
+    )
+
+
 def _right(accuracy: float, what: str = "") -> str:
     """Return an accuracy in brackets; nothing of a regression, which has none."""
     return f" ({accuracy:.1%}{what})" if math.isfinite(accuracy) else ""
@@ -272,6 +292,8 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
             f"along its gradient, of norm {own['gradient_norm']:.3g}, the {what} falls by "
             f"{own['gradient_gain']:.2g} nats"
         )
+    if not math.isnan(own["curvature_trace_images"]):
+        lines += [_curvature(own, name, words) for name, words in _CURVATURE.items()]
     if searches := _searches(probed):
         return "\n".join([*lines, *searches])
     radius, capped = about["radius"], int(about["radius_status"].isin(["capped", "jump"]).sum())

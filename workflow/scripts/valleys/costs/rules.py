@@ -156,6 +156,7 @@ SHARPNESS_PASSES = {
     "adaptive_average": 30,
     "filter_width": 200,
     "trace": 200,
+    "curvature": 400,  # where all images are needed
 }
 
 

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 ERRORS_WITHIN = (
     2.6  # standard errors of the trace of all images in how far it may be off, of `GROUPS` vectors
 )
+CONFIDENCE, WITHIN = 0.95, 0.1  # of `curvature`
 KEPT_BYTES = 1024**3  # of graphs, see `Hessian`
 RESIDUAL = 0.1  # of a pair, as a share of how far its eigenvalue may be off
 
@@ -255,6 +256,21 @@ def eigenvalue_until(
     settled = replace(until_settled(looks, confidence, budget, judge), passed=looks.passed)
     looks.own.release()
     return Within(*found, settled, vector=pair[0], residual=pair[1]), looks.own
+
+
+def curvature(evaluator: Evaluator, names: list[str]) -> dict[str, float]:
+    """Return largest eigenvalue and trace to a tenth at 95 %, as columns of the table ``solutions``.
+
+    Where all images do not give them as exactly, or they are 0, the interval says how far they are known.
+    """
+    options = {"confidence": CONFIDENCE, "within": WITHIN}
+    eigenvalue, _ = eigenvalue_until(evaluator, names, **options)
+    found = {"eigenvalue": eigenvalue, "trace": trace_until(evaluator, names, **options)}
+    columns: dict[str, float] = {}
+    for name, one in found.items():
+        columns |= {f"curvature_{name}": one.value, f"curvature_{name}_low": one.low}
+        columns |= {f"curvature_{name}_high": one.high, f"curvature_{name}_images": one.settled.images}
+    return columns
 
 
 def _ratio(values: Floats, weights: Floats) -> tuple[float, float]:

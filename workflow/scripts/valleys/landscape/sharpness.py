@@ -224,11 +224,11 @@ def columns(evaluator: Evaluator, chosen: Sequence[str]) -> dict[str, float]:
     evaluator
         With batch norm held.
     chosen
-        Keys of `MEASURES`, and ``trace``: that of the Hessian.
+        Keys of `MEASURES`, and ``trace`` and ``curvature`` (`sequential_hessian.curvature`) of the Hessian.
     """
     names = [name for name, p in evaluator.parameters.items() if p.is_floating_point()]
     found: dict[str, float] = {}
-    for one in measure(evaluator, names, [name for name in chosen if name != "trace"]) if chosen else ():
+    for one in measure(evaluator, names, [name for name in chosen if name in MEASURES]) if chosen else ():
         found[f"sharpness_{one.measure}"] = one.value
         if one.n:
             found[f"sharpness_{one.measure}_error"] = one.error
@@ -240,6 +240,10 @@ def columns(evaluator: Evaluator, chosen: Sequence[str]) -> dict[str, float]:
         hessian = Hessian(evaluator.model, evaluator.train_batches, evaluator.loss, names)
         trace = spectrum.trace(hessian)
         found |= {"hessian_trace": trace.value, "hessian_trace_error": trace.error}
+    if "curvature" in chosen:
+        from valleys.landscape import sequential_hessian
+
+        found |= sequential_hessian.curvature(evaluator, names)
     return found
 
 

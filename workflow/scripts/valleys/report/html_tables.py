@@ -60,6 +60,8 @@ _SHARPNESS = {
     "sharpness_adaptive_average": "elementwise average [nats]",
     "sharpness_filter_width": "filter-normalised width",
     "hessian_trace": "trace of the Hessian",
+    "curvature_eigenvalue": "largest eigenvalue of the Hessian",
+    "curvature_trace": "trace of the Hessian, to a tenth",
 }
 
 
