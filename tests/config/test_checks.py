@@ -7,6 +7,7 @@ import pytest
 from config_changes import BASE, PATH, QUICK, RECIPE, STUDY, changed, experiment, given
 from conftest import fill_defaults
 from valleys.config.experiment import Experiment
+from valleys.config.params import Params
 from valleys.errors import ValleysError
 
 FOUR = ("epochs", "batch_size", "eval_every", "weight_decay")
@@ -448,6 +449,32 @@ def test_what_cannot_be_measured_until_it_is_settled_is_refused(name):
     probe, message = UNTILS[name]
     with pytest.raises(ValleysError, match=re.escape(f"config: probes.odd{message}")):
         experiment(("probes", {"odd": probe}))
+
+
+UNTIL_LINES = {
+    "bends": ({"path": "bezier"}, ".until: it needs path: linear, and path is bezier; drop one"),
+    "both ends alone": (
+        {"divisions": 1},
+        ".until: it needs divisions: 2 or more, and divisions is 1; drop one",
+    ),
+    "a certainty": ({"until": 1}, ".until: 1 is greater than or equal to the maximum of 1"),
+}
+
+
+@pytest.mark.parametrize("name", UNTIL_LINES)
+def test_what_has_no_barrier_to_settle_is_refused(name):
+    line, message = UNTIL_LINES[name]
+    with pytest.raises(ValleysError, match=re.escape(f"config: lines.odd{message}")):
+        experiment(("lines", {"odd": {"start": "sgd", "stop": "swa", "until": 0.95} | line}))
+
+
+def test_the_params_of_a_line_have_until_and_the_threshold_only_where_it_is_asked_for():
+    line = {"start": "sgd", "stop": "swa"}
+    found = experiment(("lines", {"plain": line, "settled": line | {"until": 0.95}}))
+    cell, params = found.cells[0], Params(found)
+    plain, settled = (params.interpolate(cell, name)["line"] for name in ("plain", "settled"))
+    assert set(settled) - set(plain) == {"until", "threshold"}
+    assert settled["threshold"] == found.config["claims"]["barrier"]
 
 
 SOUGHT = {"kind": "searched", "points": 21}

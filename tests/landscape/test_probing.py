@@ -230,6 +230,21 @@ def test_line_between_two_solutions(bn):
             line_between(make_evaluator(), broken, line, check_stored_bn=True)
 
 
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_a_line_with_until_says_how_many_images_its_barrier_took(bn):
+    stop = solutions.fresh({"arch": "resnet8"}, (1, 8, 8), 4, seed=9)
+    bn_refresh.refresh_bn(stop, make_split(60).batches(60))
+    line = {"start": "swa", "stop": "descent", "first": -1, "last": 2, "divisions": 4}
+    line |= {"until": 0.95, "threshold": 0.1}
+    points = line_between(make_evaluator(bn=bn), stop, line, check_stored_bn=True)
+    assert [p["t"] for p in points] == [i / 4 for i in range(-4, 9)]
+    assert {p["images"] for p in points} == {60}  # all there are: too few for a look before
+    assert all(p["settled"] is True for p in points)
+    whole = line_between(make_evaluator(bn=bn), stop, {**line, "until": None}, check_stored_bn=False)
+    for ours, theirs in zip(points, whole, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+
+
 def test_searches_are_stored_by_solution_and_number_with_the_rows_of_each():
     found, directions = Searched(), {}
     for solution in ("sgd", "swa"):

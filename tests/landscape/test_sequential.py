@@ -211,6 +211,19 @@ def test_a_barrier_is_settled(trained):
         sequential.segment_until(at, far, confidence=0.95, threshold=0.1, points=2)
 
 
+def test_a_barrier_does_not_hang_on_points_beyond_its_ends(trained):
+    at = evaluator(trained)
+    stop = {n: p.detach() + 3.0 * direction(at)[n] for n, p in trained[0].named_parameters()}
+    ts = [i / 4 for i in range(-4, 9)]
+    options = {"confidence": 0.95, "threshold": 0.1}
+    rows, settled = sequential.segment_until(at, stop, points=ts, **options)
+    inner, alone = sequential.segment_until(at, stop, points=5, **options)
+    assert [row["t"] for row in rows] == ts
+    assert [row for row in rows if 0 <= row["t"] <= 1] == inner
+    assert (settled.verdict, settled.images) == (alone.verdict, alone.images)
+    assert all(math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]) for row in rows)
+
+
 @pytest.mark.parametrize(
     ("loss", "in_groups"),
     [

@@ -201,6 +201,8 @@ class Params:
         kept |= {"stop_recipe": stop.recipe, "stop_seed": stop.seed}
         ends = {"first": 0, "last": 1} if self.experiment.is_trained(line) else {"first": -2, "last": 3}
         kept |= {key: end if spec[key] is None else spec[key] for key, end in ends.items()}
+        if "until" in spec:
+            kept |= {"until": spec["until"], "threshold": self.config["claims"]["barrier"]}
         return self._stage(
             "interpolate",
             line=kept,

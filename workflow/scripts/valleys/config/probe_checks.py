@@ -224,6 +224,9 @@ def check_lines(experiment: Cells) -> None:
             )
         if line["path"] != "linear":
             _check_trained(where, line)
+        if "until" in line and (line["path"] != "linear" or line["divisions"] < 2):
+            key, wanted = ("path", "linear") if line["path"] != "linear" else ("divisions", "2 or more")
+            raise ValleysError(f"{where}.until: it needs {key}: {wanted}, and {key} is {line[key]}; drop one")
         length = (3 if line["last"] is None else line["last"]) - (line["first"] or -2)
         counted = math.ceil(length * line["divisions"])
         check_count(where, "points of a line", counted, "(last - first) * divisions")

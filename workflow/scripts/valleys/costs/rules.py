@@ -304,6 +304,8 @@ def _interpolate(costs: Amounts, w: Wildcards) -> Cost:
     )
     points = round(last * line["divisions"]) - round(first * line["divisions"]) + 1
     work = (points + 2) * costs.point(w, line)
+    if line.get("until") and costs.refreshes(w, line):
+        work = 4 * work  # the most, as of a probe
     passes, copies = costs.in_passes(w, [line]), 6 + line["bends"] * trained
     memory = costs.resident(w["dataset"], net, copies, passes, [line])
     return costs.network_job(work, memory, points * CURVE_BYTES + SMALL_FILE)

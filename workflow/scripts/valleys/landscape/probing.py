@@ -17,7 +17,7 @@ from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, evaluator_for, log
 from valleys.landscape.kinds import DRAWN, KINDS
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
-from valleys.landscape.sequential import curve_until
+from valleys.landscape.sequential import curve_until, segment_until
 from valleys.landscape.subsets import with_errors
 from valleys.models import solutions
 from valleys.networks import tensors
@@ -423,7 +423,9 @@ def line_between(
     stop
         The solution of t = 1.
     line
-        A line's config block: ``first, last, divisions``; t runs in steps of 1/divisions.
+        A line's config block: ``first, last, divisions``; t runs in steps of 1/divisions. With ``until``
+        images are added until it is settled whether the barrier is above ``threshold``
+        (`sequential.segment_until`); points say how many, in ``images``, and whether it is, in ``settled``.
     check_stored_bn
         As in `probe_solution`.
     at
@@ -440,6 +442,13 @@ def line_between(
     tensors.check_apart(evaluator.start, state, evaluator.parameters, names)
     d = line["divisions"]
     ts = [i / d for i in range(round(line["first"] * d), round(line["last"] * d) + 1)]
+
+    if line.get("until"):
+        options = {"confidence": line["until"], "threshold": line["threshold"], "points": ts}
+        rows, settled = segment_until(evaluator, state, **options)
+        log.info("barrier against %g: %s", line["threshold"], settled)
+        about = {"images": settled.images, "settled": settled.verdict is not None}
+        return [{key: value for key, value in row.items() if key != "train_error"} | about for row in rows]
 
     def report(count: int) -> None:
         if count % 20 == 0 or count == len(ts):

@@ -193,7 +193,7 @@ def segment_until(
     *,
     confidence: float,
     threshold: float,
-    points: int = 21,
+    points: int | Sequence[float] = 21,
     budget: int | None = None,
     seed: int = 0,
 ) -> tuple[list[dict[str, float]], Settled]:
@@ -210,7 +210,8 @@ def segment_until(
     threshold
         The barrier is settled to be above it or not; units of the loss.
     points
-        Evenly spaced, both ends among them; 3 or more.
+        So many t in [0, 1], evenly spaced, both ends among them, 3 or more. Or these t, ascending: 0, 1 and
+        another between them, and any beyond, which the barrier does not hang on.
 
     Returns
     -------
@@ -224,13 +225,17 @@ def segment_until(
     ValleysError
         As in `until_settled`; for fewer points, or a loss that is not finite at an end.
     """
-    if points < 3:
+    if isinstance(points, int) and points < 3:
         raise ValleysError(f"path: points: {points} is too few for a barrier; give 3 or more")
-    growing, ts = Growing(evaluator, seed), [i / (points - 1) for i in range(points)]
+    asked = [i / (points - 1) for i in range(points)] if isinstance(points, int) else list(points)
+    growing, ts = Growing(evaluator, seed), [t for t in asked if 0 <= t <= 1]
     rows: list[dict[str, float]] = []
 
+    def measured(t: float) -> dict[str, float]:
+        return {"t": t, **growing.point(t, lambda t: evaluator.between(stop, t))}
+
     def judge(alpha: float) -> bool | None:
-        rows[:] = [{"t": t, **growing.point(t, lambda t: evaluator.between(stop, t))} for t in ts]
+        rows[:] = [measured(t) for t in ts]
         losses = np.array([row["train_loss"] for row in rows])
         for t in (0, -1):
             check_finite(f"t = {ts[t]:g}", losses[t])
@@ -244,6 +249,8 @@ def segment_until(
         return settling.settled_barrier(ts, losses, deviations, **options)
 
     try:
-        return rows, until_settled(growing, confidence, budget, judge)
+        settled = until_settled(growing, confidence, budget, judge)
+        beyond = [measured(t) | {"train_error": None} for t in asked if not 0 <= t <= 1]
+        return sorted([*rows, *beyond], key=lambda row: row["t"]), settled
     finally:
         evaluator.reset()
