@@ -26,9 +26,7 @@ from valleys.landscape.hessian import Hessian
 from valleys.storage.files import stable_seed
 
 Floats = NDArray[np.float64]
-ERRORS_WITHIN = (
-    2.6  # standard errors of the trace of all images in how far it may be off, of `GROUPS` vectors
-)
+ERRORS_WITHIN = 2.6  # of how far the trace of all images may be off: its standard errors, of `GROUPS` vectors
 CONFIDENCE, WITHIN = 0.95, 0.1  # of `curvature`
 KEPT_BYTES = 1024**3  # of graphs, see `Hessian`
 RESIDUAL = 0.1  # of a pair, as a share of how far its eigenvalue may be off
@@ -225,6 +223,7 @@ def eigenvalue_until(
     looks = _Looks(evaluator, names, seed, keep)
     tolerance = min(RESIDUAL * within, 0.01)
     starts = [looks.own.start] * 2
+    afar = looks.own.start / np.linalg.norm(looks.own.start)
     found: list[float] = [math.nan, -math.inf, math.inf]
     pair: list[Any] = [None, math.nan]
 
@@ -235,20 +234,21 @@ def eigenvalue_until(
             found[:] = value, value - pair[1], value + pair[1]
             return value
         halves = rows[::2], rows[1::2]
-        upper, lower, variance = [], [], []
+        upper, lower, variance, freedom = [], [], [], 0
         for mine, (half, other) in enumerate((halves, halves[::-1])):
             value, vector, residual = looks.top(half, starts[mine], tolerance)
-            starts[mine] = vector
+            starts[mine] = vector + afar  # alone it would hide a larger one that it has no part of
             if mine == 0:
                 pair[:] = vector, residual
             upper.append(value + residual)
             groups = looks.groups(other, math.ceil(len(other) / (GROUPS // 2)))
-            weights, values = zip(*((w, float(vector @ (h @ vector))) for w, h in groups), strict=True)
-            mean, error = _ratio(np.array(values), np.array(weights))
+            own = [(float(vector @ (products @ vector)), weight) for weight, products in groups]
+            mean, error = _ratio(*np.array(own).reshape(-1, 2).T)
             lower.append(mean)
             variance.append(error**2)
+            freedom += len(own) - 1
         error = math.sqrt(sum(variance) * (1 - looks.images / looks.total)) / 2
-        reach = error * _quantile(alpha, GROUPS - 2)
+        reach = error * _quantile(alpha, max(freedom, 1))
         low, high = sum(lower) / 2 - reach, sum(upper) / 2 + reach
         found[:] = (low + high) / 2, low, high
         return found[0] if (high - low) / 2 <= within * abs(found[0]) else None
@@ -275,10 +275,10 @@ def curvature(evaluator: Evaluator, names: list[str]) -> dict[str, float]:
 
 def _ratio(values: Floats, weights: Floats) -> tuple[float, float]:
     """Return the weighted mean of groups' values, and its standard error (of a ratio estimator)."""
-    mean = float(values @ weights / weights.sum())
     count = len(values)
     if count < 2:
-        return mean, math.inf
+        return math.nan, math.inf
+    mean = float(values @ weights / weights.sum())
     square = float((weights**2 * (values - mean) ** 2).sum()) * count / (count - 1)
     return mean, math.sqrt(square) / float(weights.sum())
 
