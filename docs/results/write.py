@@ -42,7 +42,7 @@ from valleys.report import agreement  # noqa: E402
 from valleys.results import stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
 
-PAGES = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/gallery/README.md")
+PAGES = ("README.md", "docs/experiments.md", "docs/performance.md")
 RUNS = {
     "default": "first run",
     "default-replicate": "fresh seeds",
