@@ -37,6 +37,14 @@ def test_what_may_pass_and_what_has_a_traceback_is_not(tmp_path, one_core, error
     assert log.read_text().endswith(f"the disk is full{MAY_PASS}\n") == isinstance(error, PassingError)
 
 
+def test_a_log_that_was_written_at_once_is_of_this_run(tmp_path):
+    log = tmp_path / "log"
+    for _ in range(300):  # the time of a file may be a tick before that of its writing
+        found = Failures()
+        log.write_text("12:00:00 error: no file x\n", encoding="utf-8")
+        assert found.reason(log) == "no file x"
+
+
 def test_only_the_last_line_counts_and_only_of_this_run(tmp_path):
     log, found = tmp_path / "log", Failures()
     for text, reason in (

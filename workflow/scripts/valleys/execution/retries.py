@@ -13,6 +13,7 @@ from pathlib import Path
 
 MAY_PASS = " (may pass, so it is tried again if retries are left)"
 _ERROR = re.compile(r"[0-9:]{8} error: (.*)")  # as the formatter of `jobs` writes it
+BEHIND = 0.1  # seconds; files get their times from a clock that ticks a hundred times a second or so
 _TAIL = 1 << 16  # bytes of a log that are looked at
 
 
@@ -20,7 +21,7 @@ class Failures:
     """What the logs of one run say; those of earlier runs count for nothing."""
 
     def __init__(self) -> None:
-        self._since = time.time()
+        self._since = time.time() - BEHIND
 
     def reason(self, log: str | Path) -> str | None:
         """Return why the job with this log cannot succeed; None where it may, or its log does not say."""
