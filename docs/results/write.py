@@ -42,7 +42,7 @@ from valleys.report import agreement  # noqa: E402
 from valleys.results import stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
 
-PAGES = ("README.md", "docs/experiments.md", "docs/performance.md")
+PAGES = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/gallery/README.md")
 RUNS = {
     "default": "first run",
     "default-replicate": "fresh seeds",
@@ -324,7 +324,9 @@ def losses_block(run: str = "") -> str:
             ("test_loss", "test loss"),
             ("gradient_gain", "gradient"),
         ):
-            line[head] = f"{number(row[key])} ({number(row[f'{key}_low'])} to {number(row[f'{key}_high'])})"
+            line[head] = number(row[key])
+            if row["n"] > 1:
+                line[head] += f" ({number(row[f'{key}_low'])} to {number(row[f'{key}_high'])})"
         rows.append(line | {"n": row["n"]})
     return markdown(rows)
 
