@@ -1,5 +1,6 @@
 """Rule evaluate's own script: the columns on how far each solution is from a minimum."""
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, fill_defaults, load_config
@@ -24,6 +25,7 @@ from valleys.storage import tables
         (("sgd", "swa", "descent"), []),
         (("sgd", "last"), []),
         (("sgd",), ["sam", "adaptive_average", "filter_width", "trace", "curvature"]),
+        (("sgd",), ["curvature"]),
     ],
 )
 def test_each_solution_has_its_gradient_its_distances_and_its_sharpness(tmp_path, made, measures):
@@ -64,8 +66,10 @@ def test_each_solution_has_its_gradient_its_distances_and_its_sharpness(tmp_path
             assert (distance == 0) if other == name else ((distance > 0) == (other in made))
         columns = [name for name in rows.columns if name.startswith(("sharpness_", "hessian_"))]
         known = [name for name in columns if rows[name].notna().any()]
-        if not measures:
+        if "sam" not in measures:  # none, or none but those of the Hessian
             assert known == []
+            assert rows.columns.str.startswith("curvature_").any()
+            assert pd.notna(row["curvature_trace"]) == ("curvature" in measures)
             continue
         assert known == [
             "sharpness_sam",

@@ -186,6 +186,8 @@ MEASURES: dict[str, Callable[..., Sharpness]] = {
     "filter_width": filter_width,
 }
 """By name."""
+OF_HESSIAN = ("trace", "curvature")
+"""What `columns` takes beside them."""
 
 
 def measure(
@@ -224,11 +226,12 @@ def columns(evaluator: Evaluator, chosen: Sequence[str]) -> dict[str, float]:
     evaluator
         With batch norm held.
     chosen
-        Keys of `MEASURES`, and ``trace`` and ``curvature`` (`sequential_hessian.curvature`) of the Hessian.
+        Keys of `MEASURES` and of `OF_HESSIAN`: ``curvature`` is that of `sequential_hessian`.
     """
     names = [name for name, p in evaluator.parameters.items() if p.is_floating_point()]
     found: dict[str, float] = {}
-    for one in measure(evaluator, names, [name for name in chosen if name in MEASURES]) if chosen else ():
+    published = [name for name in chosen if name not in OF_HESSIAN]
+    for one in measure(evaluator, names, published) if published else ():  # `measure` takes none for all
         found[f"sharpness_{one.measure}"] = one.value
         if one.n:
             found[f"sharpness_{one.measure}_error"] = one.error
