@@ -1,4 +1,4 @@
-"""Somebody's own training of torchvision's vision transformer on CIFAR-10; it knows nothing of valleys.
+"""Somebody's own training of torchvision's vision transformer on CIFAR-10, by a loop of the usual kind.
 
     python cifar10.py ../data/cifar10-parquet 0 1
 
