@@ -26,6 +26,8 @@ PAGES = (DOCUMENT, ROOT / "benchmarks" / "README.md")
 LIBRARY = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(LIBRARY))
 
+from valleys.execution.jobs import RSS_UNIT  # noqa: E402
+
 
 def machine() -> dict[str, Any]:
     """Return what a reader must know of the machine: processor, cores, Python."""
@@ -71,12 +73,7 @@ def child(
         text = output.read().decode(errors="replace")
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{text[-4000:]}")
-    return seconds, used.ru_maxrss * resource_unit() / 1e6, text
-
-
-def resource_unit() -> int:
-    """Return the bytes of one unit of ``ru_maxrss``."""
-    return 1 if sys.platform == "darwin" else 1024
+    return seconds, used.ru_maxrss * RSS_UNIT / 1e6, text
 
 
 def save(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

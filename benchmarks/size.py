@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from common import child, document, markdown, resource_unit, save
+from common import child, document, markdown, save
 
 BASE = {"points": 9, "directions": 1, "images": 250, "spec": {"arch": "preresnet", "depth": 20}, "side": 32}
 WIDE = {**BASE, "points": 5, "images": 2, "side": 8}
@@ -55,7 +54,7 @@ def one(case: dict[str, Any]) -> None:
     for _, direction, _ in directions.draw(block, weights, "benchmark"):
         probe_line(evaluator, direction, line_offsets(1.0, case["points"]))
     seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * resource_unit() / 1e6
+    peak = jobs.peak_memory()
     count = sum(w.numel() for w in weights.values())
     print(json.dumps({"seconds": seconds, "peak_mb": peak, "parameters": count}))
 

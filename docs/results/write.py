@@ -183,14 +183,9 @@ def read(run: str, name: str) -> pd.DataFrame:
     return pd.read_csv(HERE / run / f"{name}.csv", keep_default_na=True)
 
 
-def there() -> dict[str, str]:
-    """Return the runs that there are tables of, each with its name for readers."""
-    return {run: words for run, words in RUNS.items() if (HERE / run / "verdicts.csv").is_file()}
-
-
-def shown() -> dict[str, str]:
-    """Return the runs of the gallery that there are tables of, and that claims are judged on."""
-    return {run: words for run, words in GALLERY.items() if (HERE / run / "verdicts.csv").is_file()}
+def there(runs: dict[str, str] = RUNS) -> dict[str, str]:
+    """Return those of some runs that there are tables of, each with its name for readers."""
+    return {run: words for run, words in runs.items() if (HERE / run / "verdicts.csv").is_file()}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -210,6 +205,11 @@ def p_text(value: float) -> str:
     return "–" if pd.isna(value) else "below 1e-9" if value < 1e-9 else f"{value:.2g}"
 
 
+def effect(row: dict[str, Any]) -> str:
+    """Return a row's effect with its unit and interval."""
+    return f"{number(row['effect'])} {row['unit']} ({number(row['low'])} to {number(row['high'])})"
+
+
 def verdict(text: str) -> str:
     """Return a verdict, in bold where it is decided."""
     return f"**{text}**" if text in agreement.DECIDED else text
@@ -217,7 +217,7 @@ def verdict(text: str) -> str:
 
 def verdicts_block() -> str:
     """The twelve verdicts of all runs side by side, and how they agree with the first."""
-    runs = there() | {run: words for run, words in shown().items() if run == LARGE}
+    runs = there() | there({LARGE: GALLERY[LARGE]})
     first, *others = runs
     found = {run: read(run, "verdicts").set_index("number", drop=False) for run in runs}
     rows = []
@@ -247,10 +247,9 @@ def claim_block(text: str) -> str:
         return "No row decides it."
     rows = []
     for key, row in first.items():
-        interval = f"{number(row['low'])} to {number(row['high'])}"
         line = {
             "row": f"`{row['claim']}` {row['scope']}",
-            "effect": f"{number(row['effect'])} {row['unit']} ({interval})",
+            "effect": effect(row),
             "n": row["n"],
             "p": p_text(row["p_value"]),
         }
@@ -336,9 +335,8 @@ def deciding_block(run: str) -> str:
     rows = []
     for row in read(run, "deciding").sort_values("number", kind="stable").to_dict("records"):
         line = {"claim": row["number"], "row": f"`{row['claim']}` {row['scope']}"}
-        interval = f"{number(row['low'])} to {number(row['high'])}"
-        line |= {"effect": f"{number(row['effect'])} {row['unit']} ({interval})", "n": row["n"]}
-        rows.append(line | {"p": p_text(row["p_value"]), "verdict": verdict(row["verdict"])})
+        line |= {"effect": effect(row), "n": row["n"], "p": p_text(row["p_value"])}
+        rows.append(line | {"verdict": verdict(row["verdict"])})
     return markdown(rows)
 
 
@@ -388,20 +386,18 @@ def directions_block(run: str) -> str:
 
 def sizes_block() -> str:
     """Rows that decide the same claim in the first run and in the large one, side by side."""
-    first = next(iter(there()))
+    runs = {next(iter(there())): "small networks", LARGE: GALLERY[LARGE]}
+    found = {run: read(run, "deciding") for run in runs}
+    shared = set.intersection(*(set(frame["claim"]) for frame in found.values()))
     rows = []
-    for name, words in ((first, "small networks"), (LARGE, GALLERY[LARGE])):
-        for row in read(name, "deciding").to_dict("records"):
-            shared = set(read(LARGE, "deciding")["claim"]) & set(read(first, "deciding")["claim"])
-            if row["claim"] in shared:
-                interval = f"{number(row['low'])} to {number(row['high'])}"
-                effect = f"{number(row['effect'])} {row['unit']} ({interval})"
-                line = {
-                    "claim": row["number"],
-                    "row": f"`{row['claim']}`",
-                    "where": f"{words}: {row['scope']}",
-                }
-                rows.append(line | {"effect": effect, "n": row["n"], "verdict": verdict(row["verdict"])})
+    for run, frame in found.items():
+        for row in frame[frame["claim"].isin(shared)].to_dict("records"):
+            line = {
+                "claim": row["number"],
+                "row": f"`{row['claim']}`",
+                "where": f"{runs[run]}: {row['scope']}",
+            }
+            rows.append(line | {"effect": effect(row), "n": row["n"], "verdict": verdict(row["verdict"])})
     return markdown(sorted(rows, key=lambda row: (row["claim"], row["row"])))
 
 

@@ -64,9 +64,9 @@ class Band:
         where Bonferroni's, which are wider, do.
         """
         count = np.count_nonzero(self.errors)
-        if not count or verdict(*self._bounds(_quantile(self.alpha, self.freedom))) is None:
+        if not count or verdict(*self._bounds(quantile(self.alpha, self.freedom))) is None:
             return verdict(*self._bounds(0.0)) if not count else None
-        settled = verdict(*self._bounds(_quantile(self.alpha / count, self.freedom)))
+        settled = verdict(*self._bounds(quantile(self.alpha / count, self.freedom)))
         return verdict(*self._bounds(self.width)) if settled is None else settled
 
     def _bounds(self, width: float) -> tuple[Floats, Floats]:
@@ -105,7 +105,7 @@ def _wishart(
     return square
 
 
-def _quantile(alpha: float, freedom: float) -> float:
+def quantile(alpha: float, freedom: float) -> float:
     """Return the two-sided quantile of Student's t."""
     return float(student.ppf(1 - alpha / 2, freedom))
 
@@ -273,7 +273,7 @@ def settled_index(
         return None
     gradient = (index[1 : len(y) + 1] - index[len(y) + 1 :]) / (2 * step)
     error = float(np.linalg.norm(spread @ gradient))
-    return int(np.sign(index[0])) if abs(index[0]) > _quantile(alpha, freedom) * error else None
+    return int(np.sign(index[0])) if abs(index[0]) > quantile(alpha, freedom) * error else None
 
 
 def settled_barrier(

@@ -85,7 +85,6 @@ def probe(
     from valleys import figures
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
-    from valleys.landscape.directions import parameter_group
     from valleys.landscape.evaluator import Evaluator, evaluator_for
     from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
     from valleys.landscape.stationarity import BATCH, gradient_at_start
@@ -151,9 +150,9 @@ def probe(
     frozen = Evaluator(net, images, loss=loss, bn="frozen", batch_size=BATCH)
     own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
     if curvature:
-        from valleys.landscape import sequential_hessian
+        from valleys.landscape import sharpness
 
-        own |= sequential_hessian.curvature(frozen, parameter_group(net, "all"))
+        own |= sharpness.columns(frozen, ["curvature"])
     own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
     own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
     made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}

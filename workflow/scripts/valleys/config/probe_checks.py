@@ -120,10 +120,12 @@ def _check_until(where: str, probe: Config) -> None:
     if KINDS[probe["kind"]].searched:
         raise ValleysError(f"{where}.until: kind searched has parts of the images of its own; drop it")
     for key, wanted in (("slopes", "differences"), ("precision", "fp32")):
-        if probe[key] != wanted:
-            raise ValleysError(
-                f"{where}.until: it needs {key}: {wanted}, and {key} is {probe[key]}; drop one"
-            )
+        _check_until_has(where, probe, key, wanted, probe[key] == wanted)
+
+
+def _check_until_has(where: str, block: Config, key: str, wanted: str, fits: bool) -> None:
+    if not fits:
+        raise ValleysError(f"{where}.until: it needs {key}: {wanted}, and {key} is {block[key]}; drop one")
 
 
 def _check_search(where: str, probe: Config) -> None:
@@ -224,9 +226,9 @@ def check_lines(experiment: Cells) -> None:
             )
         if line["path"] != "linear":
             _check_trained(where, line)
-        if "until" in line and (line["path"] != "linear" or line["divisions"] < 2):
-            key, wanted = ("path", "linear") if line["path"] != "linear" else ("divisions", "2 or more")
-            raise ValleysError(f"{where}.until: it needs {key}: {wanted}, and {key} is {line[key]}; drop one")
+        if "until" in line:
+            _check_until_has(where, line, "path", "linear", line["path"] == "linear")
+            _check_until_has(where, line, "divisions", "2 or more", line["divisions"] >= 2)
         length = (3 if line["last"] is None else line["last"]) - (line["first"] or -2)
         counted = math.ceil(length * line["divisions"])
         check_count(where, "points of a line", counted, "(last - first) * divisions")

@@ -452,10 +452,9 @@ def took(path: Path | None, log: Path | None = None) -> tuple[float, float] | No
 def _logged_peak(log: Path | None) -> float:
     """Return the MB that a job's log says it took; 0 where it says nothing."""
     try:
-        last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2] if log else ""
-    except (OSError, UnicodeDecodeError):
+        found = re.search(r"peak memory (\d+) MB$", files.last_line(log)) if log else None
+    except OSError:
         return 0.0
-    found = re.search(r"peak memory (\d+) MB$", last)
     return float(found[1]) if found else 0.0
 
 

@@ -23,6 +23,7 @@ DIRECTION_BATCH = {"gradient": 500, "hessian": 128}  # images at a time in direc
 EVALUATED = 1000  # images at a time whose losses are taken
 OPTIMIZER = (1.2, 75)  # seconds and MB that torch takes the first time an optimizer is made
 CURVLINOPS = (2.0, 30)  # the same for the import of curvlinops
+UNTIL = 4  # times the passes over all images, at most: all looks, the last of all images, and groups
 RADIUS_PASSES = 8  # passes over the train images until a radius is found, in the mean: `lines.find_radius`
 SLOPE_PASSES = 3  # an exact slope: a pass with tangents
 HESSIAN_PRODUCTS = (60, 30)  # Lanczos: products with the Hessian, and more for each eigenvector
@@ -263,7 +264,7 @@ def _probe(costs: Amounts, w: Wildcards) -> Cost:
         if costs.refreshes(w, block) and costs.is_subset(w["dataset"], block):
             line += costs.points(name) * costs.point(w, block)  # groups of the images: `errors_by_group`
         if block.get("until") and costs.refreshes(w, block):
-            line = 4 * line  # the most: all looks, the last of all images, and groups
+            line = UNTIL * line
         if block["radius"] is None and block["relative"] is None:
             line += RADIUS_PASSES * costs.point(w, block, test=False)
         if block["slopes"] == "exact":
@@ -305,7 +306,7 @@ def _interpolate(costs: Amounts, w: Wildcards) -> Cost:
     points = round(last * line["divisions"]) - round(first * line["divisions"]) + 1
     work = (points + 2) * costs.point(w, line)
     if line.get("until") and costs.refreshes(w, line):
-        work = 4 * work  # the most, as of a probe
+        work = UNTIL * work
     passes, copies = costs.in_passes(w, [line]), 6 + line["bends"] * trained
     memory = costs.resident(w["dataset"], net, copies, passes, [line])
     return costs.network_job(work, memory, points * CURVE_BYTES + SMALL_FILE)

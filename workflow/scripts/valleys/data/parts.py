@@ -13,6 +13,11 @@ from valleys.data.split import Split
 from valleys.errors import ValleysError
 
 
+def shuffled(count: int, seed: int) -> Tensor:
+    """Return the numbers of ``range(count)`` in random order, int64."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
 def divide(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
     """Return disjoint random sets of rows that make up ``range(count)``.
 
@@ -36,7 +41,7 @@ def divide(count: int, shares: Sequence[float], seed: int) -> list[Tensor]:
         When a part would be empty.
     """
     ends = [round(end * count) for end in accumulate(shares, initial=0.0)]
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = shuffled(count, seed)
     parts = [order[a:b].sort().values for a, b in pairwise(ends)]
     if not all(len(part) for part in parts):
         raise ValleysError(f"{count} images cannot be divided into {len(parts)} parts; give more images")

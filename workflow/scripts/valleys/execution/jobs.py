@@ -17,6 +17,7 @@ from valleys.errors import PassingError, ValleysError, shown
 from valleys.execution import runs
 from valleys.execution.retries import MAY_PASS
 
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one unit of ``ru_maxrss``
 log = logging.getLogger("valleys")
 
 
@@ -71,8 +72,7 @@ def peak_memory() -> float:
 
     Snakemake's benchmark of a job that the fork server runs is of the program that waits for it.
     """
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT / 1e6
 
 
 def denied(error: PermissionError) -> str:

@@ -11,10 +11,11 @@ import re
 import time
 from pathlib import Path
 
+from valleys.storage.files import last_line
+
 MAY_PASS = " (may pass, so it is tried again if retries are left)"
 _ERROR = re.compile(r"[0-9:]{8} error: (.*)")  # as the formatter of `jobs` writes it
 BEHIND = 1.0  # seconds; times of files are those of the last tick, and a virtual machine may miss some ticks
-_TAIL = 1 << 16  # bytes of a log that are looked at
 
 
 class Failures:
@@ -28,10 +29,7 @@ class Failures:
         try:
             if Path(log).stat().st_mtime < self._since:
                 return None
-            with Path(log).open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, 2) - _TAIL))
-                lines = stream.read().decode("utf-8", "replace").splitlines()
+            found = _ERROR.fullmatch(last_line(log))
         except OSError:
             return None
-        found = _ERROR.fullmatch(lines[-1]) if lines else None
         return found[1] if found and not found[1].endswith(MAY_PASS) else None

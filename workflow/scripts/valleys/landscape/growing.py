@@ -92,9 +92,9 @@ class Growing:
     def __init__(self, evaluator: Evaluator, seed: int = 0) -> None:
         self.evaluator, self.there = evaluator, len(evaluator.train_batches)
         self.total = evaluator.drawn_from.get("train", self.there)
-        self.order = self._order(self.there, seed)
+        self.order = parts.shuffled(self.there, seed)
         test = evaluator.test_batches
-        self.test_order = None if test is None else self._order(len(test), seed)
+        self.test_order = None if test is None else parts.shuffled(len(test), seed)
         # A factor: the mean is one over weights of labels, and hangs on all of them.
         self.in_groups = evaluator.bn == "refreshed" or evaluator.sets["train"].factor != 1
         if not self.in_groups:
@@ -104,10 +104,6 @@ class Growing:
         self.images, self.passed = 0, 0
         self._parts: list[Evaluator] = []
         self._known: dict[float, list[_Seen]] = {}
-
-    @staticmethod
-    def _order(count: int, seed: int) -> Tensor:
-        return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
     def grow(self, images: int) -> None:
         """Go on to this many images."""
@@ -296,9 +292,10 @@ def _mean(pairs: list[tuple[int, float]]) -> float:
     return math.fsum(n * x for n, x in pairs) / sum(n for n, _ in pairs) if pairs else math.nan
 
 
-def is_share(confidence: Any) -> bool:
-    """Whether this is a confidence that `until_settled` takes."""
-    return not isinstance(confidence, bool) and isinstance(confidence, int | float) and 0.5 <= confidence < 1
+def check_confidence(confidence: Any) -> None:
+    """Raise a `ValleysError` for what is no confidence that `until_settled` takes."""
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0.5 <= confidence < 1:
+        raise ValleysError(f"until: {confidence!r} is no confidence; give a share such as 0.95, 0.5 or more")
 
 
 def until_settled(
@@ -323,8 +320,7 @@ def until_settled(
     ValleysError
         For a confidence or a budget that is not as described.
     """
-    if not is_share(confidence):
-        raise ValleysError(f"until: {confidence!r} is no confidence; give a share such as 0.95, 0.5 or more")
+    check_confidence(confidence)
     least = min(growing.least, growing.there)
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < least):
         raise ValleysError(f"budget: {budget!r} examples are too few for a first look; give {least} or more")

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
-from valleys.asymmetry.confidence import GROUPS
+from valleys.asymmetry.confidence import GROUPS, quantile
+from valleys.data.parts import shuffled
 from valleys.errors import ValleysError
 from valleys.landscape import krylov, spectrum
 from valleys.landscape.evaluator import Evaluator
-from valleys.landscape.growing import LEAST_OF_GROUP, Settled, is_share, part_of, until_settled
+from valleys.landscape.growing import LEAST_OF_GROUP, Settled, check_confidence, part_of, until_settled
 from valleys.landscape.hessian import Hessian
 from valleys.storage.files import stable_seed
 
@@ -68,7 +68,7 @@ class _Looks:
     def __init__(self, evaluator: Evaluator, names: list[str], seed: int, keep: int) -> None:
         self.evaluator, self.keep = evaluator, keep
         self.there = self.total = len(evaluator.train_batches)
-        self.order = torch.randperm(self.there, generator=torch.Generator().manual_seed(seed))
+        self.order = shuffled(self.there, seed)
         self.least = GROUPS * LEAST_OF_GROUP
         self.images = self.passed = 0
         evaluator.reset()
@@ -82,11 +82,8 @@ class _Looks:
     def _rows(self, rows: torch.Tensor) -> Any:
         return part_of(self.evaluator.train_batches, rows, self.evaluator)
 
-    def whole(self) -> _Counted:
-        """Return products with the Hessian over all images."""
-        return self._counted(self.order)
-
-    def _counted(self, rows: torch.Tensor) -> _Counted:
+    def over(self, rows: torch.Tensor) -> _Counted:
+        """Return products with the Hessian over some images."""
         return _Counted(self, self.own.on(self._rows(rows), self.keep), len(rows))
 
     def groups(self, rows: torch.Tensor, size: int) -> Iterator[tuple[float, Any]]:
@@ -102,7 +99,7 @@ class _Looks:
 
     def top(self, rows: torch.Tensor, start: Floats, tolerance: float) -> tuple[float, Floats, float]:
         """Return the largest eigenvalue over some images, its unit vector, and the residual."""
-        products = self._counted(rows)
+        products = self.over(rows)
         values, vectors, residuals = krylov.top(products, start, products @ start, 1, tolerance)
         return float(values[0]), vectors[0], float(residuals[0])
 
@@ -157,13 +154,14 @@ def trace_until(
     ValleysError
         As in `until_settled` and `Hessian`; when `within` is not a number above 0.
     """
+    check_confidence(confidence)
     _check(within)
     looks = _Looks(evaluator, names, seed, keep)
     values: list[float] = []  # of each group so far, and what it weighs
     weights: list[float] = []
     found: list[Any] = [math.nan, math.inf, math.nan, np.empty(0)]
     random = np.random.default_rng(stable_seed("trace until", looks.own.entries, seed))
-    half = (1 - confidence) / 2 if is_share(confidence) else 0.0  # else it is refused below
+    half = (1 - confidence) / 2
     seen = 0
 
     def judge(alpha: float) -> float | None:
@@ -171,7 +169,7 @@ def trace_until(
         rows = looks.order[seen : looks.images]
         seen = looks.images
         if looks.images == looks.total:
-            trace = spectrum.trace_within(looks.whole(), within / ERRORS_WITHIN, seed, least=GROUPS)
+            trace = spectrum.trace_within(looks.over(looks.order), within / ERRORS_WITHIN, seed, least=GROUPS)
             value, error, samples, level = trace.value, trace.error, trace.samples, half
         else:
             for weight, products in looks.groups(rows, LEAST_OF_GROUP):
@@ -180,13 +178,12 @@ def trace_until(
                 weights.append(weight)
             samples, level = np.array(values), alpha
             value, error = _ratio(samples, np.array(weights))
-        reach = error * _quantile(level, len(samples) - 1)
+        reach = error * quantile(level, len(samples) - 1)
         found[:] = value, reach, error, samples
         return value if reach <= within * abs(value) else None
 
-    settled = until_settled(looks, confidence + half if half else confidence, budget, judge)
+    settled = replace(until_settled(looks, confidence + half, budget, judge), confidence=float(confidence))
     looks.own.release()
-    settled = replace(settled, confidence=confidence, passed=looks.passed)
     value, reach, error, samples = found
     return Within(value, value - reach, value + reach, settled, error, samples)
 
@@ -219,6 +216,7 @@ def eigenvalue_until(
     Hessian
         Over the first images, whose `direction` names the entries of the vector.
     """
+    check_confidence(confidence)
     _check(within)
     looks = _Looks(evaluator, names, seed, keep)
     tolerance = min(RESIDUAL * within, 0.01)
@@ -248,12 +246,12 @@ def eigenvalue_until(
             variance.append(error**2)
             freedom += len(own) - 1
         error = math.sqrt(sum(variance) * (1 - looks.images / looks.total)) / 2
-        reach = error * _quantile(alpha, max(freedom, 1))
+        reach = error * quantile(alpha, max(freedom, 1))
         low, high = sum(lower) / 2 - reach, sum(upper) / 2 + reach
         found[:] = (low + high) / 2, low, high
         return found[0] if (high - low) / 2 <= within * abs(found[0]) else None
 
-    settled = replace(until_settled(looks, confidence, budget, judge), passed=looks.passed)
+    settled = until_settled(looks, confidence, budget, judge)
     looks.own.release()
     return Within(*found, settled, vector=pair[0], residual=pair[1]), looks.own
 
@@ -281,10 +279,6 @@ def _ratio(values: Floats, weights: Floats) -> tuple[float, float]:
     mean = float(values @ weights / weights.sum())
     square = float((weights**2 * (values - mean) ** 2).sum()) * count / (count - 1)
     return mean, math.sqrt(square) / float(weights.sum())
-
-
-def _quantile(alpha: float, freedom: float) -> float:
-    return float(student.ppf(1 - alpha / 2, freedom))
 
 
 def _check(within: Any) -> None:

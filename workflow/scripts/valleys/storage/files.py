@@ -25,6 +25,7 @@ from valleys.errors import PassingError, ValleysError
 
 SEAL = "fingerprint"  # of the other metadata
 #: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
+_TAIL = 1 << 16  # bytes of a file that `last_line` reads
 _IN_FOLDER = ("model.safetensors", "model.safetensors.index.json")
 _IN_FOLDER += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _INDEX = ".index.json"  # ends the name of a list of shards
@@ -266,6 +267,14 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` in one atomic step (UTF-8)."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def last_line(path: str | Path) -> str:
+    """Return the last line of a text file, of which no more than its end is read; "" of an empty one."""
+    with Path(path).open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - _TAIL))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    return lines[-1] if lines else ""
 
 
 def read_svg(path: str | Path) -> str:
