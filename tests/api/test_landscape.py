@@ -199,6 +199,19 @@ def test_a_barriers_interval_is_over_examples(net):
     assert Landscape(net, DATA, progress=False).path(other, points=3).points[0]["train_accuracy"] > 0.5
 
 
+def test_a_path_until_it_is_settled_is_saved_as_the_workflows_table(net, tmp_path):
+    path = Landscape(net, DATA, progress=False).path(trained(seed=1), points=3, until=0.9, threshold=1e-6)
+    (written,) = path.save(tmp_path)
+    rows = tables.read(written, "interpolation").to_pylist()
+    assert [row["t"] for row in rows] == [0, 0.5, 1]
+    assert {(row["images"], row["settled"]) for row in rows} == {(path.settled.images, True)}
+
+
+def test_a_line_until_the_sign_of_its_index_is_settled(landscape):
+    line = landscape.line("gaussian", until=0.95, index=True, points=11)
+    assert line.settled.verdict == np.sign(line.verdict().asymmetry_index)
+
+
 def test_a_trajectory_is_laid_by_the_checkpoints(net, landscape):
     states = [trained(seed=0).state_dict(), trained(seed=1).state_dict(), trained(seed=2).state_dict(), net]
     found = landscape.trajectory(states, points=3)

@@ -10,7 +10,6 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from valleys.api import batches, curves
@@ -160,20 +159,5 @@ class Base:
         return curves.Surface(rows, planes.describe(plane, marks, iterates), self.bn, names=self.names)
 
     def _path(self, there: Mapping[str, Tensor], points: int) -> curves.Segment:
-        if points < 2:
-            raise ValleysError(f"path: points: {points} is too few; both ends take 2")
-        step = directions.difference(self.weights, there, list(self.weights))
-        distance = vector_norm(step)
-        ts = [i / (points - 1) for i in range(points)]
-        evaluator, rows, kept = self.evaluator, [], []
-        if evaluator.has_image_losses():  # so that the barrier has an interval
-            evaluator.drawn_from = {"train": len(evaluator.train_batches)}
-        try:
-            for t in self._bar(ts, "point"):
-                evaluator.between(there, t)
-                rows.append({"t": t, "offset": t * distance, **evaluator.point().asdict()})
-                kept += [each.double().cpu().numpy() for each in evaluator.by_image.values()]
-        finally:
-            evaluator.drawn_from, evaluator.by_image = {}, {}
-            evaluator.reset()
-        return curves.Segment(rows, distance, self.bn, np.array(kept), names=self.names)
+        bar = functools.partial(self._bar, unit="point")
+        return curves.measure_segment(self.evaluator, there, points, names=self.names, progress=bar)

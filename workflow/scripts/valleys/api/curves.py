@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from valleys.api.outcomes import Outcome, Rows
 from valleys.asymmetry.barriers import Barrier, barrier
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import upsample
+from valleys.errors import ValleysError
 from valleys.landscape.adaptive import measured_at
-from valleys.landscape.directions import Direction
+from valleys.landscape.directions import Direction, difference
+from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.growing import Settled
 from valleys.landscape.lines import Radius
+from valleys.landscape.sequential import segment_until
+from valleys.networks.tensors import vector_norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -198,7 +203,68 @@ class Segment(Outcome):
         cell = {key: self.names[key] for key in ("dataset", "model", "recipe", "seed")}
         about = {"line": "path", "path": "linear", "start": self.names["solution"], "stop": "other"}
         about |= {"stop_recipe": cell["recipe"], "stop_seed": cell["seed"], "bn_policy": self.bn}
-        return {"interpolation": [{**cell, **about, **point} for point in self.points]}
+        about |= {key: self.names[key] for key in ("stop", "stop_recipe", "stop_seed") if key in self.names}
+        if self.settled:
+            about |= {"images": self.settled.images, "settled": self.settled.verdict is not None}
+        points = [{key: value for key, value in p.items() if key != "train_error"} for p in self.points]
+        return {"interpolation": [{**cell, **about, **point} for point in points]}
+
+
+def measure_segment(
+    evaluator: Evaluator,
+    there: Mapping[str, Tensor],
+    points: int,
+    *,
+    until: float | None = None,
+    threshold: float = 0.1,
+    budget: int | None = None,
+    seed: int = 0,
+    names: Mapping[str, Any],
+    progress: Callable[[Iterable[float]], Iterable[float]] = iter,
+) -> Segment:
+    """Return the loss on the straight line from an evaluator's weights to others.
+
+    Parameters
+    ----------
+    evaluator
+        Starts at t = 0.
+    there
+        Weights of t = 1, by parameter name.
+    points
+        Evenly spaced, both ends among them.
+    until, threshold, budget, seed
+        As `valleys.Landscape.path`'s.
+    names
+        Of the outcome.
+    progress
+        Wraps the iterator over points.
+
+    Raises
+    ------
+    ValleysError
+        For fewer than 2 points, and as `segment_until`.
+    """
+    start = {name: evaluator.start[name] for name in evaluator.parameters}
+    distance = vector_norm(difference(start, there, list(start)))
+    if until is not None:
+        options = {"threshold": threshold, "points": points, "budget": budget, "seed": seed}
+        rows, settled = segment_until(evaluator, there, confidence=until, **options)
+        rows = [{**row, "offset": row["t"] * distance} for row in rows]
+        return Segment(rows, distance, evaluator.bn, np.empty(0), settled, names=names)
+    if points < 2:
+        raise ValleysError(f"path: points: {points} is too few; both ends take 2")
+    rows, kept = [], []
+    if evaluator.has_image_losses():  # so that the barrier has an interval
+        evaluator.drawn_from = {"train": len(evaluator.train_batches)}
+    try:
+        for t in progress([i / (points - 1) for i in range(points)]):
+            evaluator.between(there, t)
+            rows.append({"t": t, "offset": t * distance, **evaluator.point().asdict()})
+            kept += [each.double().cpu().numpy() for each in evaluator.by_image.values()]
+    finally:
+        evaluator.drawn_from, evaluator.by_image = {}, {}
+        evaluator.reset()
+    return Segment(rows, distance, evaluator.bn, np.array(kept), names=names)
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from valleys.api import alignment, averages, curves, measures
@@ -17,7 +16,7 @@ from valleys.asymmetry.definition import Detection
 from valleys.errors import ValleysError
 from valleys.landscape import directions, lines, planes, searching
 from valleys.landscape.kinds import DRAWN, SEARCH
-from valleys.landscape.sequential import curve_until, segment_until
+from valleys.landscape.sequential import curve_until
 from valleys.networks import bn_refresh
 from valleys.networks.tensors import check_apart, vector_norm
 
@@ -86,6 +85,7 @@ class Landscape(Curvature):
         k: int = 0,
         slopes: bool = False,
         until: float | None = None,
+        index: bool = False,
         budget: int | None = None,
         seed: int = 0,
     ) -> curves.Line:
@@ -109,6 +109,8 @@ class Landscape(Curvature):
         until
             A confidence, such as 0.95: examples are added at random until the verdict by Definition 1 is
             settled at it, and points are chosen among `points`. Not with `offsets` or `slopes`.
+        index
+            With `until`: settle the sign of the asymmetry index (`valleys.asymmetry_index`) instead.
         budget, seed
             With `until`: examples at most, and the seed of their order.
 
@@ -125,6 +127,7 @@ class Landscape(Curvature):
             own = self._norm_of(unit)
             options = {"rise": rise, "radius": radius, "points": points, "budget": budget, "seed": seed}
             options |= {"first": own / 50, "cap": 2 * own, "constants": {"noise": curves.NOISE}}
+            options["index"] = index
             self._know_counts()
             rows, *found = curve_until(self.evaluator, unit, confidence=until, **options)
             return self._line([dict(row) for row in rows], unit, kind, group, k, *found)
@@ -271,12 +274,8 @@ class Landscape(Curvature):
         if until is None:
             return self._path(there, points)
         self._know_counts()
-        options = {"threshold": threshold, "points": points, "budget": budget, "seed": seed}
-        rows, settled = segment_until(self.evaluator, there, confidence=until, **options)
-        distance = vector_norm(directions.difference(self.weights, there, list(self.weights)))
-        for row in rows:
-            row["offset"] = row["t"] * distance
-        return curves.Segment(rows, distance, self.bn, np.empty(0), settled, names=self.names)
+        options = {"until": until, "threshold": threshold, "budget": budget, "seed": seed}
+        return curves.measure_segment(self.evaluator, there, points, **options, names=self.names)
 
     def refresh_bn(self) -> dict[str, Tensor]:
         """Make the batch-norm statistics here those of the data; return the state dict, for one's network."""

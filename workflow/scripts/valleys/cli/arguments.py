@@ -12,8 +12,8 @@ from valleys.storage import files
 
 _EXAMPLES = """
 examples:
-  %(prog)s --weights results/default/cells/digits/resnet8-bn/short/seed-0/sgd.safetensors \\
-      --data results/default/data/digits
+  %(prog)s --weights results/default/cells/digits/mlp-bn/swa/seed-0/sgd.safetensors \\
+      --data results/default/data/digits/seed-0
   %(prog)s --weights mine.safetensors --model preresnet:depth=20 --data cifar10:root=data --n 20
   %(prog)s --weights mine.safetensors --model '{arch: mlp, hidden: [64, 64]}' \\
       --data image_folder:train=photos/train,test=photos/test,size=32 --direction gaussian --bn frozen
@@ -31,6 +31,18 @@ the mean and deviation of the train set: give the mean and std that your weights
 """
 
 
+_PATH_EXAMPLES = """
+examples:
+  %(prog)s --weights results/default/cells/digits/mlp-bn/swa/seed-0/sgd.safetensors \\
+      --to results/default/cells/digits/mlp-bn/swa/seed-0/swa.safetensors \\
+      --data results/default/data/digits/seed-0
+  %(prog)s --weights one.pt --to other.pt --model preresnet:depth=20 --data cifar10:root=data --until 0.95
+
+Weights, models and data are written as for the command probe. Batch norm's statistics are those of the train
+images at each point. Defaults are in brackets.
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments."""
 
@@ -45,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"valleys {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     _add_probe(commands)
+    _add_path(commands)
     compare = commands.add_parser("compare", help="two finished experiments side by side")
     compare.add_argument(
         "a", type=files.expand, metavar="A", help="results folder of the first, as in results/default"
@@ -151,26 +164,7 @@ def _add_probe(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = one.add_argument_group("what is probed")
-    what.add_argument(
-        "--weights",
-        type=files.expand,
-        required=True,
-        help="state dict: safetensors, or of torch.save; FILE#KEY of several in it",
-    )
-    what.add_argument(
-        "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
-    )
-    what.add_argument(
-        "--model",
-        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none, "
-        "unless a factory made their network",
-    )
-    what.add_argument(
-        "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"
-    )
-    what.add_argument("--train-images", type=int, help="probe on so many of the train images (all)")
-    what.add_argument("--test-images", type=int, help="and so many of the test images (all)")
+    _add_what(one.add_argument_group("what is probed"))
     how = one.add_argument_group("directions")
     how.add_argument(
         "--direction", default="uniform", metavar="KIND", help="uniform, gaussian, ..., hessian (uniform)"
@@ -213,18 +207,76 @@ def _add_probe(commands: Any) -> None:
     curve.add_argument("--relative", type=float, help="R as a share of the weights' norm")
     curve.add_argument("--relative-to", help="all or group: whose norm that is (all)")
     curve.add_argument("--rise", type=float, help="else R is where the larger rise is this, in nats (1.0)")
-    curve.add_argument("--bn", help="refreshed or frozen batch-norm statistics (refreshed)")
-    curve.add_argument("--bn-method", help="exact or streaming refresh (exact)")
-    curve.add_argument("--batch-size", type=int, help="images at a time (250)")
+    _add_passes(curve)
     curve.add_argument("--slopes", help="differences or exact (differences)")
     curve.add_argument("--precision", help="fp32 or bf16 (fp32)")
     curve.add_argument("--c", type=float, help="level of Definition 1 (2)")
-    run = one.add_argument_group("run")
+    _add_run(one.add_argument_group("run"), "results/look")
+
+
+def _add_path(commands: Any) -> None:
+    """Add the command ``path``; what is not given has the config's defaults (`requests.path_request`)."""
+    one = commands.add_parser(
+        "path",
+        help="the barrier between two sets of given weights",
+        description="Measure the loss on the straight line between two sets of weights of one network, and "
+        "whether its barrier is above a threshold.",
+        epilog=_PATH_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = one.add_argument_group("what is joined")
+    _add_what(what)
+    what.add_argument("--to", type=files.expand, required=True, help="the weights at the other end, likewise")
+    line = one.add_argument_group("line")
+    line.add_argument("--divisions", type=int, help="steps between the two (20)")
+    line.add_argument("--threshold", type=float, help="of the barrier, in nats (0.1)")
+    line.add_argument(
+        "--until",
+        type=float,
+        help="a confidence, as 0.95: add images until it is settled at it whether the barrier is above the "
+        "threshold, at most --train-images",
+    )
+    _add_passes(line)
+    _add_run(one.add_argument_group("run"), "results/path")
+
+
+def _add_what(what: Any) -> None:
+    """Add weights, network, data and loss."""
+    what.add_argument(
+        "--weights",
+        type=files.expand,
+        required=True,
+        help="state dict: safetensors, or of torch.save; FILE#KEY of several in it",
+    )
+    what.add_argument(
+        "--data", required=True, help="source, as in digits or cifar10:root=data, or a prepared folder"
+    )
+    what.add_argument(
+        "--model",
+        help="as in preresnet:depth=20, or {factory: mypkg.nets:build}; weights of the workflow need none, "
+        "unless a factory made their network",
+    )
+    what.add_argument(
+        "--loss", default="cross_entropy", help="as in label_smoothing:smoothing=0.1 (cross_entropy)"
+    )
+    what.add_argument("--train-images", type=int, help="measure on so many of the train images (all)")
+    what.add_argument("--test-images", type=int, help="and so many of the test images (all)")
+
+
+def _add_passes(group: Any) -> None:
+    """Add how a loss is measured at given weights."""
+    group.add_argument("--bn", help="refreshed or frozen batch-norm statistics (refreshed)")
+    group.add_argument("--bn-method", help="exact or streaming refresh (exact)")
+    group.add_argument("--batch-size", type=int, help="images at a time (250)")
+
+
+def _add_run(run: Any, out: str) -> None:
+    """Add where results go and what computes them."""
     run.add_argument(
         "--out",
         type=files.expand,
-        default=Path("results/look"),
-        help="folder for tables and figure (results/look)",
+        default=Path(out),
+        help=f"folder for tables and figure ({out})",
     )
     run.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     run.add_argument("--threads", type=int, help="of the processor (what torch takes)")

@@ -1,4 +1,4 @@
-"""``python -m valleys``: probe given weights; compare, replicate, plan and draw runs; print what they say."""
+"""``python -m valleys``: look at weights; compare, replicate, plan and draw runs; print what they say."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
         match arguments.command:
             case "probe":
                 return show_probe(arguments)
+            case "path":
+                return show_path(arguments)
             case "compare":
                 return show_comparison(arguments.a, arguments.b, arguments.output)
             case "replicate":
@@ -84,27 +86,18 @@ def show_probe(arguments: argparse.Namespace) -> int:
 
     from valleys.cli.probe import probe, verdict
     from valleys.cli.requests import PROBE_KEYS, parse_block, request
-    from valleys.config.schema import check_writable
-    from valleys.execution import jobs
 
     given = {key: getattr(arguments, key) for key in PROBE_KEYS}
     if arguments.search is not None:
         given["search"] = parse_block(arguments.search, "seek", "search")
-    refresh = {"method": arguments.bn_method, "batch_size": arguments.batch_size}
     wanted = request(
         arguments.direction,
         {key: value for key, value in given.items() if value is not None},
         parse_block(arguments.loss, "name", "loss"),
-        {key: value for key, value in refresh.items() if value is not None},
+        _bn_refresh(arguments),
         {} if arguments.c is None else {"c": arguments.c},
     )
-    if arguments.device not in ("auto", "cpu", "cuda"):
-        raise ValleysError(f"--device: {arguments.device!r} is none; choose from auto, cpu, cuda")
-    if arguments.threads is not None:
-        if not 1 <= arguments.threads <= 4096:
-            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1 (at most 4096)")
-        jobs.set_threads(arguments.threads)
-    check_writable(arguments.out)
+    _check_run(arguments)
     from tqdm import tqdm
 
     # On a terminal only: a log would get a line for each state of the bar.
@@ -126,6 +119,60 @@ def show_probe(arguments: argparse.Namespace) -> int:
     print(shown(verdict(found)))
     print(f"tables: {found.folder / 'tables'}; figure: {found.figure}")
     return 0
+
+
+def show_path(arguments: argparse.Namespace) -> int:
+    """Measure the line between given weights; print its barrier and where table and figure are."""
+    from functools import partial
+
+    from valleys.cli.path import join, verdict
+    from valleys.cli.requests import PATH_KEYS, parse_block, path_request
+
+    given = {key: getattr(arguments, key) for key in PATH_KEYS}
+    wanted = path_request(
+        {key: value for key, value in given.items() if value is not None},
+        parse_block(arguments.loss, "name", "loss"),
+        _bn_refresh(arguments),
+        arguments.threshold,
+    )
+    _check_run(arguments)
+    from tqdm import tqdm
+
+    found = join(
+        arguments.weights,
+        arguments.to,
+        arguments.data,
+        arguments.model,
+        wanted,
+        arguments.out,
+        device=arguments.device,
+        progress=partial(tqdm, unit="point", disable=True if arguments.quiet else None),
+    )
+    for line in found.read:
+        print(f"read {shown(line)}")
+    print(shown(verdict(found)))
+    print(f"table: {found.table}; figure: {found.figure}")
+    return 0
+
+
+def _bn_refresh(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was given of the block ``bn_refresh``."""
+    given = {"method": arguments.bn_method, "batch_size": arguments.batch_size}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _check_run(arguments: argparse.Namespace) -> None:
+    """Check device, threads and output folder, and set the threads."""
+    from valleys.config.schema import check_writable
+    from valleys.execution import jobs
+
+    if arguments.device not in ("auto", "cpu", "cuda"):
+        raise ValleysError(f"--device: {arguments.device!r} is none; choose from auto, cpu, cuda")
+    if arguments.threads is not None:
+        if not 1 <= arguments.threads <= 4096:
+            raise ValleysError(f"--threads: {arguments.threads} is not a whole number >= 1 (at most 4096)")
+        jobs.set_threads(arguments.threads)
+    check_writable(arguments.out)
 
 
 def show_claims(config: Path, every_row: bool = False) -> int:

@@ -86,15 +86,7 @@ def read_model(
     from valleys import factories
     from valleys.models import checkpoints, solutions, state_dicts
 
-    found, path, about = state_dicts.find(weights), files.split_choice(weights)[0], {}
-    if path.suffix == ".safetensors" and not zipfile.is_zipfile(path):
-        about = load_weights(path)[1]  # with its checksum, if it has one
-        wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
-        if wrong or ("in_shape" in about) != ("classes" in about):
-            raise ValleysError(
-                f"{weights}: its header has no sound {wrong[0] if wrong else 'in_shape and classes'}; it is "
-                "none of the workflow's"
-            )
+    found, about = state_dicts.find(weights), header(weights)
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
@@ -126,6 +118,28 @@ def read_model(
     if not _CONFIG_NAME.fullmatch(str(known["solution"])):  # names files
         known["solution"] = "given"
     return net.eval(), known | {"checksum": checksum(net.state_dict())}
+
+
+def header(weights: Path) -> dict[str, Any]:
+    """Return what a weights file says of itself; nothing where it is none of the workflow's.
+
+    Raises
+    ------
+    ValleysError
+        When it cannot be read, or does not make sense.
+    """
+    path = files.split_choice(weights)[0]
+    if path.suffix != ".safetensors" or zipfile.is_zipfile(path):
+        return {}
+    files.check_regular(path, "checkpoint")
+    about = load_weights(path)[1]  # with its checksum, if it has one
+    wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
+    if wrong or ("in_shape" in about) != ("classes" in about):
+        raise ValleysError(
+            f"{weights}: its header has no sound {wrong[0] if wrong else 'in_shape and classes'}; it is "
+            "none of the workflow's"
+        )
+    return about
 
 
 def name_of(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of ``valleys probe``: names, numbers and blocks of YAML on the command line."""
+"""What is asked of ``valleys probe`` and ``path``: names, numbers and blocks of YAML on the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ PROBE_KEYS = (
     *("n", "group", "share", "orthogonal", "points", "adaptive", "radius", "relative", "relative_to", "rise"),
     *("bn", "precision", "slopes", "train_images", "test_images", "search", "until"),
 )
-_OPTIONS = {"kind": "direction", "method": "bn-method"}
+#: Keys of a line's block that are options of the command ``path`` by the same name.
+PATH_KEYS = ("divisions", "bn", "train_images", "test_images", "until")
+_OPTIONS = {"kind": "direction", "method": "bn-method", "barrier": "threshold"}
 
 
 def parse_block(text: str, key: str, option: str) -> dict[str, Any]:
@@ -79,12 +81,13 @@ def _pairs(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Request:
-    """Checked settings of a probe.
+    """Checked settings of a probe or a path.
 
     Attributes
     ----------
     block
-        Of the probe, as in a config, with its defaults; of kind searched with those of ``search``.
+        Of the probe, as in a config, with its defaults; of kind searched with those of ``search``. Or of the
+        line, as `Params.interpolate` has it, and ``threshold``.
     loss, bn_refresh, asymmetry
         The config's blocks of that name, with their defaults.
     figure
@@ -126,23 +129,9 @@ def request(
             f"--direction: {kind!r} needs other solutions or iterates, which a run of the workflow has; "
             f"here there are {', '.join(LOCAL)}"
         )
-    # One cell of an experiment that trains nothing: only the blocks that one probe has are read.
-    config: dict[str, Any] = {
-        "name": "given",
-        "seeds": [0],
-        "datasets": {"data": {"source": "digits"}},
-        "models": {"model": {"arch": "mlp"}},
-        "recipes": {"given": {"epochs": 2, "swa": {"start": 1, "lr": 0.1}, "lr": 0.1, "loss": dict(loss)}},
-        "grid": [{"dataset": "data", "model": "model", "recipe": "given"}],
-        "probes": {"given": {"kind": kind, "solutions": ["sgd"], **given}},
-        "bn_refresh": dict(bn_refresh),
-        "asymmetry": dict(asymmetry),
-    }
-    try:
-        check(config)
-        experiment = Experiment(with_defaults(config))
-    except ValleysError as error:
-        raise ValleysError(_as_option(str(error))) from None
+    config, experiment = _experiment(
+        loss, bn_refresh, probes={"given": {"kind": kind, "solutions": ["sgd"], **given}}, asymmetry=asymmetry
+    )
     block = with_image_errors(config["probes"]["given"])
     del block["solutions"]
     if kind in SINGLE:
@@ -157,10 +146,70 @@ def request(
     )
 
 
+def path_request(
+    given: Mapping[str, Any],
+    loss: Mapping[str, Any],
+    bn_refresh: Mapping[str, Any],
+    threshold: float | None = None,
+) -> Request:
+    """Check what was asked of a path by the rules of the config, and fill in its defaults.
+
+    Parameters
+    ----------
+    given
+        Those of `PATH_KEYS` that were given.
+    loss, bn_refresh
+        What was given of these blocks.
+    threshold
+        Of the barrier; None takes the config's.
+
+    Raises
+    ------
+    ValleysError
+        With the option's name in place of the config's key.
+    """
+    ends = {"start": "sgd", "stop": "swa", "first": 0, "last": 1, "divisions": 20}
+    claims = {} if threshold is None else {"barrier": threshold}
+    config, experiment = _experiment(loss, bn_refresh, lines={"given": {**ends, **given}}, claims=claims)
+    params = Params(experiment)
+    spec = params.interpolate(experiment.cells[0], "given")
+    block = spec["line"] | {"threshold": config["claims"]["barrier"]}
+    blocks = (spec["loss"], spec["bn_refresh"], config["asymmetry"])
+    return Request(block, *blocks, params.figure("line-given"))
+
+
+def _experiment(
+    loss: Mapping[str, Any], bn_refresh: Mapping[str, Any], **blocks: Mapping[str, Any]
+) -> tuple[dict[str, Any], Experiment]:
+    """Return a config with its defaults of one cell that is never trained, which only lends its blocks.
+
+    Raises
+    ------
+    ValleysError
+        With the option's name in place of the config's key.
+    """
+    config: dict[str, Any] = {
+        "name": "given",
+        "seeds": [0],
+        "datasets": {"data": {"source": "digits"}},
+        "models": {"model": {"arch": "mlp"}},
+        "recipes": {"given": {"epochs": 2, "swa": {"start": 1, "lr": 0.1}, "lr": 0.1, "loss": dict(loss)}},
+        "grid": [{"dataset": "data", "model": "model", "recipe": "given"}],
+        "bn_refresh": dict(bn_refresh),
+        **{name: dict(block) for name, block in blocks.items()},
+    }
+    try:
+        check(config)
+        return config, Experiment(with_defaults(config))
+    except ValleysError as error:
+        raise ValleysError(_as_option(str(error))) from None
+
+
 def _as_option(message: str) -> str:
     """Name the option of the command line where a message names a key of the config."""
     found = re.match(
-        r"config: (probes\.given\.search|probes\.given|bn_refresh|asymmetry|recipes\.given\.loss)"
+        r"config: (probes\.given\.search|probes\.given|lines\.given|bn_refresh|asymmetry|claims|"
+        r"recipes\.given\.loss)"
         r"(?:\.(\w+))?: ",
         message,
     )

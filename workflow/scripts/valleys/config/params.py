@@ -36,7 +36,7 @@ def _of_a_step(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_image_errors(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a probe's block with ``image_errors`` where it looks at a subset of images."""
+    """Return the block of a probe or line with ``image_errors`` where it looks at a subset of images."""
     subset = block["train_images"] is not None or block["test_images"] is not None
     return {**block, **({"image_errors": 2} if subset else {})}
 
@@ -203,6 +203,7 @@ class Params:
         kept |= {key: end if spec[key] is None else spec[key] for key, end in ends.items()}
         if "until" in spec:
             kept |= {"until": spec["until"], "threshold": self.config["claims"]["barrier"]}
+            kept = with_image_errors(kept)  # what is settled is of all images, not of the subset
         return self._stage(
             "interpolate",
             line=kept,

@@ -104,11 +104,10 @@ def _draw(name: str, data: Data, spec: Spec, look: Look) -> Figure | None:
             axes.set_xlabel(f"position t on the {_word(line)}")
             pad = size + 8 + (1.3 * size if any(line.where) else 0)
             add_heading(axes, label, pad=pad, again=axes is not row[0])
-    handles = [
-        *split_handles(look),
-        Patch(fc=PALE, label=f"{percent(level)} interval over seeds"),
-        Line2D([], [], color=GREY, marker=7, ls="", ms=6, label="lowest point"),
-    ]
+    handles = [*split_handles(look)]
+    if any(line.seeds > 1 for _, line in lines):
+        handles.append(Patch(fc=PALE, label=f"{percent(level)} interval over seeds"))
+    handles.append(Line2D([], [], color=GREY, marker=7, ls="", ms=6, label="lowest point"))
     if compared:
         handles.append(Line2D([], [], color=GREY, lw=0.8, ls=":", label="straight line"))
     add_legend(figure, handles)

@@ -1,0 +1,172 @@
+"""The line between two sets of given weights, without a config (``python -m valleys path``)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valleys.asymmetry.barriers import Barrier, barrier
+from valleys.cli.given import cell_of, header, name_of, read_data, read_model
+from valleys.cli.requests import Request, parse_block
+from valleys.errors import ValleysError
+from valleys.storage import files
+
+if TYPE_CHECKING:
+    from valleys.api.curves import Segment
+
+LINE = "path"  # the line's name in tables and figures
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A finished path: what was measured, of which weights, and where it was written."""
+
+    segment: Segment
+    request: Request
+    read: tuple[str, str]
+    whole: int
+    table: Path
+    figure: Path
+
+
+def join(
+    weights: Path,
+    to: Path,
+    data: str,
+    model: str | None,
+    wanted: Request,
+    folder: Path,
+    *,
+    device: str = "auto",
+    progress: Any = iter,
+) -> Joined:
+    """Measure the loss on the straight line from `weights` to `to`; write table and figure.
+
+    Parameters
+    ----------
+    weights, to, data, model
+        As `read_model`, `read_data` and `parse_block` take them. Both files are of one network.
+    folder
+        Gets ``tables`` and ``figures``.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    progress
+        Wraps the iterator over points.
+
+    Raises
+    ------
+    ValleysError
+        As `read_data` and `read_model`; for weights of two networks, or the same weights twice.
+    """
+    from valleys import figures
+    from valleys.api.curves import measure_segment
+    from valleys.execution import jobs
+    from valleys.landscape.evaluator import check_finite, evaluator_for
+    from valleys.networks.tensors import check_apart
+    from valleys.storage import tables
+
+    jobs.keep_memory()
+    where = jobs.pick_device({"execution": {"device": device}})
+    splits, dataset, _ = read_data(data)
+    splits = tuple(split.to(where) for split in splits)
+    spec = None if model is None else parse_block(model, "arch", "model")
+    start, about = read_model(weights, spec, splits[0], where)
+    theirs = header(to).get("model", about["model"])
+    if theirs != about["model"]:
+        ours, other = (json.dumps(one) for one in (about["model"], theirs))
+        raise ValleysError(
+            f"--to: {to} is of the network {other}, --weights of {ours}; give two of one network"
+        )
+    stop, other = read_model(to, about["model"], splits[0], where)
+    evaluator = evaluator_for(start, splits, wanted.block, vars(wanted))
+    there = {name: stop.state_dict()[name] for name in evaluator.parameters}
+    check_apart(evaluator.start, there, there, f"--weights {weights} and --to {to}")
+    named = about["model"]
+    label = str(named.get("arch", named.get("factory", "model")))
+    here, there_cell = (cell_of(one, dataset, label, 0) for one in (about, other))
+    first, last = _names(weights, to, about, other)
+    names = {**here.columns(), "solution": first, "stop": last}
+    names |= {"stop_recipe": there_cell.recipe, "stop_seed": there_cell.seed}
+    block = wanted.block
+    options = {"until": block.get("until"), "threshold": block["threshold"]}
+    points = block["divisions"] + 1
+    segment = measure_segment(evaluator, there, points, **options, names=names, progress=progress)
+    for path, end in ((weights, segment.points[0]), (to, segment.points[-1])):
+        check_finite(str(path), end["train_loss"])
+    rows = [{**row, "line": LINE} for row in segment.parts()["interpolation"]]
+    config = {"lines": {LINE: block}, "loss": wanted.loss, "bn_refresh": wanted.bn_refresh, "model": named}
+    config |= {"weights": [about["checksum"], other["checksum"]]}
+    table = folder / "tables" / "interpolation.parquet"
+    tables.write(table, "interpolation", rows, config)
+    frames, picture = tables.frames([table]), f"line-{LINE}"
+    png, svg = (folder / "figures" / f"{picture}.{suffix}" for suffix in ("png", "svg"))
+    figures.save(figures.draw(picture, frames, wanted.figure), png, svg, wanted.figure["style"])
+    files.write_text(png.with_suffix(".txt"), figures.caption(picture, frames, wanted.figure) + "\n")
+    return Joined(segment, wanted, (about["read"], other["read"]), len(splits[0]), table, png)
+
+
+def _names(weights: Path, to: Path, about: dict[str, Any], other: dict[str, Any]) -> tuple[str, str]:
+    """Return names for the two ends: those of the solutions, or of the files where these say no more."""
+    solutions = str(about["solution"]), str(other["solution"])
+    stems = tuple(name_of(files.split_choice(path)[0].stem) for path in (weights, to))
+    pair = stems if solutions[0] == solutions[1] == "given" else solutions
+    return (pair[0], pair[1]) if pair[0] != pair[1] or about.get("cell") != other.get("cell") else ("A", "B")
+
+
+def verdict(joined: Joined) -> str:
+    """Return what was found, in a few lines for the terminal."""
+    segment, block = joined.segment, joined.request.block
+    points, names = segment.points, segment.names
+    lines = [
+        f"{names['dataset']} / {names['model']}: {len(points)} points, distance {segment.distance:.4g}, "
+        f"batch norm {segment.bn}"
+    ]
+    for point, end in ((points[0], names["solution"]), (points[-1], names["stop"])):
+        right = "" if math.isnan(point["train_accuracy"]) else f" ({point['train_accuracy']:.1%} right)"
+        lines.append(
+            f"  t = {point['t']:.0f}, {end}: train loss {point['train_loss']:.4g}{right}, "
+            f"test loss {point['test_loss']:.4g}"
+        )
+    images = segment.settled.images if segment.settled else block["train_images"] or joined.whole
+    images = min(images, joined.whole)
+    found, known = _barrier(segment, "train"), ""
+    if (
+        math.isfinite(found.height)
+        and images < joined.whole
+        and math.isfinite((interval := segment.interval())[1])
+    ):
+        known = f" ({interval[0]:.3g} to {interval[1]:.3g})"
+    part = segment.settled is not None and images < joined.whole
+    tested = "the same share of the test images" if part else "test images"
+    lines.append(
+        f"barrier {found.height:.4g}{known} at t = {found.at:.2g} on {images:,} of {joined.whole:,} train "
+        f"images, {_barrier(segment, 'test').height:.4g} on {tested} [nats]"
+    )
+    return "\n".join([*lines, _settled(segment, block["threshold"], images == joined.whole)])
+
+
+def _barrier(segment: Segment, split: str) -> Barrier:
+    """Return the barrier; without end where a loss on the way is not finite."""
+    ts, losses = ([point[key] for point in segment.points] for key in ("t", f"{split}_loss"))
+    for t, loss in zip(ts, losses, strict=True):
+        if not math.isfinite(loss):
+            return Barrier(math.inf, t)
+    return barrier(ts, losses)
+
+
+def _settled(segment: Segment, threshold: float, whole: bool) -> str:
+    """Return whether the barrier is above the threshold, and how sure that is."""
+    if segment.settled is None and not whole:
+        return (
+            f"Whether it is above {threshold:g} on all train images is not settled; --until 0.95 settles it."
+        )
+    if segment.settled is not None and segment.settled.verdict is None:
+        return f"Whether it is above {threshold:g} is {segment.settled}; more --train-images may do."
+    settled = segment.settled
+    above = _barrier(segment, "train").height > threshold if settled is None else settled.verdict
+    sure = f" (at {settled.confidence:.0%})" if settled is not None and not whole else ""
+    word = "above" if above else "not above"
+    return f"The barrier on the straight line is {word} {threshold:g}{sure}."
