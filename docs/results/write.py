@@ -95,27 +95,31 @@ def take_for_gallery(folder: Path, to: Path) -> None:
 
 
 def planned(folder: Path) -> pd.DataFrame:
-    """Return jobs, hours and memory of each rule: as the cost model has them, and as they were."""
+    """Return jobs, hours and memory of each rule: as the cost model has them, and as they were.
+
+    Of the jobs that were measured; a run may have ended before all jobs of its config were done.
+    """
     config = ROOT / CONFIGS[folder.name]
     with contextlib.chdir(folder.parents[1]):
         jobs, experiment = plan.read_jobs(config), plan.experiment_of(config)
-        took = [(job.rule, plan.took(job.benchmark, job.log)) for job in jobs]
-    before = [dataclasses.replace(job, todo=True, benchmark=None, log=None) for job in jobs]
+        found = [(job, plan.took(job.benchmark, job.log)) for job in jobs]
+    measured = [(job, took) for job, took in found if took is not None]
+    before = [dataclasses.replace(job, todo=True, benchmark=None, log=None) for job, _ in measured]
     rows = {row.rule: row for row in plan.price(before, experiment, local=True).rows}
-    found = []
+    table = []
     for rule, row in rows.items():
-        each = [one for name, one in took if name == rule and one is not None]
-        found.append(
+        each = [took for job, took in measured if job.rule == rule]
+        table.append(
             {
                 "rule": rule,
                 "jobs": row.todo,
                 "planned_hours": row.core_hours,
-                "hours": sum(s for s, _ in each) / plan.HOUR if len(each) == row.todo else float("nan"),
+                "hours": sum(s for s, _ in each) / plan.HOUR,
                 "planned_mb": row.memory_mb,
-                "mb": max((mb for _, mb in each), default=0.0) or float("nan"),
+                "mb": max(mb for _, mb in each) or float("nan"),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(table)
 
 
 _TABLES = ("verdicts", "claims", "solutions")
