@@ -103,12 +103,14 @@ def planned(folder: Path) -> pd.DataFrame:
     with contextlib.chdir(folder.parents[1]):
         jobs, experiment = plan.read_jobs(config), plan.experiment_of(config)
         found = [(job, plan.took(job.benchmark, job.log)) for job in jobs]
-    measured = [(job, took) for job, took in found if took is not None]
-    before = [dataclasses.replace(job, todo=True, benchmark=None, log=None) for job, _ in measured]
-    rows = {row.rule: row for row in plan.price(before, experiment, local=True).rows}
+    measured = [(job.rule, took) for job, took in found if took is not None]
+    before = [
+        dataclasses.replace(job, todo=took is not None, benchmark=None, log=None) for job, took in found
+    ]
+    rows = {row.rule: row for row in plan.price(before, experiment, local=True).rows if row.todo}
     table = []
     for rule, row in rows.items():
-        each = [took for job, took in measured if job.rule == rule]
+        each = [took for name, took in measured if name == rule]
         table.append(
             {
                 "rule": rule,

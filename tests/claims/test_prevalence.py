@@ -48,7 +48,14 @@ def test_decent_probability_over_minima(hits, n, verdict):
 def test_the_value_of_a_minimum_is_the_share_of_its_directions():
     row = pooled(asymmetry(ONE_OF_THREE, ONE_OF_THREE * 2, ("asymmetric",)))
     assert (row["n"], row["effect"]) == (3, pytest.approx((1 / 3 + 1 / 3 + 1) / 3))
-    assert "at a rise of 2 nats; directions at each minimum: 6; 3 flat" in row["note"]
+    assert "at a rise of 2 nats; " in row["note"]
+    assert "directions at each minimum: 6; 3 flat" in row["note"]
+
+
+def test_a_note_says_where_the_loss_levels_off_below_the_rise():
+    table = asymmetry(*[["symmetric"] * 3] * 6).assign(rise_minus=1.7, rise_plus=1.5)
+    assert "at a rise of 2 nats; the loss rises by less than 2 nats along 18 of 18; " in pooled(table)["note"]
+    assert "rises by less" not in pooled(table.assign(rise_plus=1.85))["note"]
 
 
 def test_minima_of_all_settings_count_alike():

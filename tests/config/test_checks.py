@@ -476,7 +476,8 @@ def test_the_params_of_a_line_have_until_and_the_threshold_only_where_it_is_aske
     assert set(settled) - set(plain) == {"until", "threshold"}
     some = {"train_images": 50}
     found = experiment(("lines", {"plain": line | some, "settled": line | some | {"until": 0.95}}))
-    plain, settled = (Params(found).interpolate(found.cells[0], name)["line"] for name in ("plain", "settled"))
+    params = Params(found)
+    plain, settled = (params.interpolate(cell, name)["line"] for name in ("plain", "settled"))
     assert set(settled) - set(plain) == {"until", "threshold", "image_errors"}
     assert settled["threshold"] == found.config["claims"]["barrier"]
 

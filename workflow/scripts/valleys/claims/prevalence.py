@@ -124,6 +124,7 @@ def by_setting(
             note=joined(
                 f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
                 settings.about_rise(probe),
+                measures.short_of(rows, settings.rise_of(probe)),
                 about,
             ),
             experiment=experiment,
@@ -162,6 +163,7 @@ def _notes(rows: pd.DataFrame, probe: str, settings: Settings) -> list[str]:
     counts = rows["status"].value_counts()
     return [
         settings.about_rise(probe),
+        measures.short_of(rows, settings.rise_of(probe)),
         f"directions at each minimum: {rows.groupby(_MINIMUM).size().max()}",
         *(f"{counts[s]} {s}" for s in _OTHERS if s in counts),
         measures.uncertain(rows),

@@ -35,7 +35,7 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 9,
     "panels": 1,
-    "claims": 8,
+    "claims": 9,
     "look": 1,
     "report": 8,
 }

@@ -193,6 +193,30 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     return by[["gain", "train_gain", "test_gain", "rise"]].mean().assign(directions=by.size()).reset_index()
 
 
+RISE_TOLERANCE = 0.1
+"""Of a rise that is asked for, as `landscape.lines.find_radius` meets it."""
+
+
+def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:
+    """Say along how many directions the loss does not rise as asked for; nothing where it does along all.
+
+    There it levels off within reach, as where outputs no longer hang on the image, or rises too slowly. A
+    verdict is then of slopes lower down.
+
+    Parameters
+    ----------
+    asymmetry
+        The table of that name, or rows of it.
+    rise
+        That R is found for, nats; None where R is set.
+    """
+    if rise is None or asymmetry.empty:
+        return ""
+    most = asymmetry[["rise_minus", "rise_plus"]].astype(float).max(axis=1)
+    short = int((most < (1 - RISE_TOLERANCE) * rise).sum())
+    return f"the loss rises by less than {rise:g} nats along {short} of {len(asymmetry)}" if short else ""
+
+
 AT_MINIMUM = 0.01
 """A solution from which the train loss falls by more along minus its gradient, nats, is no minimum: 1 % of a
 rise of 1 nat. Fixed on 2026-11-27."""
