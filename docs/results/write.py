@@ -337,13 +337,14 @@ def losses_block(run: str = "") -> str:
 
 
 def deciding_block(run: str) -> str:
-    """All rows that decide a claim in a run."""
-    rows = []
+    """All rows that decide a claim in a run, and their notes."""
+    rows, notes = [], []
     for row in read(run, "deciding").sort_values("number", kind="stable").to_dict("records"):
         line = {"claim": row["number"], "row": f"`{row['claim']}` {row['scope']}"}
         line |= {"effect": effect(row), "n": row["n"], "p": p_text(row["p_value"])}
         rows.append(line | {"verdict": verdict(row["verdict"])})
-    return markdown(rows)
+        notes += [f"- Claim {row['number']}, `{row['claim']}`: {row['note']}"] if row["note"] else []
+    return "\n\n".join([markdown(rows), "Notes of these rows:", "\n".join(notes)])
 
 
 def plan_block(run: str) -> str:
