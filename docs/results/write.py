@@ -264,7 +264,7 @@ def claim_block(text: str) -> str:
     of_claim = {"row": f"**claim {which}**, p adjusted", "p": p_text(own[0]["p_adjusted"])}
     of_claim["verdict"] = _in_runs([one["verdict"] for one in own])
     rows.append(dict.fromkeys(rows[0], "") | of_claim)
-    notes = [_notes(row["note"]) for row in first.values() if row["note"]]
+    notes = [f"Notes of the first run:\n\n{_notes(row['note'])}" for row in first.values() if row["note"]]
     return "\n\n".join([markdown(rows), *(notes if len(first) <= MOST_NOTES else [])])
 
 
@@ -286,7 +286,7 @@ def _in_runs(verdicts: list[str]) -> str:
 
 def _notes(text: str) -> str:
     """Return what a row's note says as a list."""
-    return "\n".join(["Notes of the first run:", "", *(f"- {part}" for part in text.split("; "))])
+    return "\n".join(f"- {part}" for part in text.split("; "))
 
 
 def _deciding(run: str, which: int) -> dict[tuple[str, str], dict[str, Any]]:
@@ -337,14 +337,19 @@ def losses_block(run: str = "") -> str:
 
 
 def deciding_block(run: str) -> str:
-    """All rows that decide a claim in a run, and their notes."""
-    rows, notes = [], []
+    """All rows that decide a claim in a run."""
+    rows = []
     for row in read(run, "deciding").sort_values("number", kind="stable").to_dict("records"):
         line = {"claim": row["number"], "row": f"`{row['claim']}` {row['scope']}"}
         line |= {"effect": effect(row), "n": row["n"], "p": p_text(row["p_value"])}
         rows.append(line | {"verdict": verdict(row["verdict"])})
-        notes += [f"- Claim {row['number']}, `{row['claim']}`: {row['note']}"] if row["note"] else []
-    return "\n\n".join([markdown(rows), "Notes of these rows:", "\n".join(notes)])
+    return markdown(rows)
+
+
+def notes_block(text: str) -> str:
+    """What the notes of the rows say that decide a claim: of a run and a claim's number."""
+    run, which = text.split()
+    return "\n".join(_notes(row["note"]) for row in _deciding(run, int(which)).values() if row["note"])
 
 
 def plan_block(run: str) -> str:
@@ -441,6 +446,7 @@ BLOCKS: dict[str, Callable[..., str]] = {
     "losses": losses_block,
     "about": about_block,
     "deciding": deciding_block,
+    "notes": notes_block,
     "plan": plan_block,
     "directions": directions_block,
     "sizes": sizes_block,

@@ -22,7 +22,7 @@ from valleys.landscape.directions import Direction, difference
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.growing import Settled
 from valleys.landscape.lines import Radius
-from valleys.landscape.sequential import segment_until
+from valleys.landscape.sequential import segment_until, without_errors
 from valleys.networks.tensors import vector_norm
 
 if TYPE_CHECKING:
@@ -204,9 +204,7 @@ class Segment(Outcome):
         about = {"line": "path", "path": "linear", "start": self.names["solution"], "stop": "other"}
         about |= {"stop_recipe": cell["recipe"], "stop_seed": cell["seed"], "bn_policy": self.bn}
         about |= {key: self.names[key] for key in ("stop", "stop_recipe", "stop_seed") if key in self.names}
-        if self.settled:
-            about |= {"images": self.settled.images, "settled": self.settled.verdict is not None}
-        points = [{key: value for key, value in p.items() if key != "train_error"} for p in self.points]
+        points = without_errors(self.points, self.settled)
         return {"interpolation": [{**cell, **about, **point} for point in points]}
 
 

@@ -10,6 +10,7 @@ from valleys.errors import ValleysError
 Floats = NDArray[np.float64]
 RELATIVE_TOLERANCE = 1e-9  # two levels or widths of windows closer than this (relative) count as equal
 OFFSET_TOLERANCE = 1e-6  # two offsets closer than this share of R count as equal: they may come in float32
+RISE_TOLERANCE = 0.1  # relative, of the rise that a radius is found for
 _LARGEST = 1e300  # of numbers whose differences are taken
 _MIN_POINTS = 5
 

@@ -64,7 +64,7 @@ def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:
 
 
 def read_model(
-    weights: Path, spec: Mapping[str, Any] | None, train: Split, device: Any
+    weights: Path, spec: Mapping[str, Any] | None, train: Split, device: Any, *, of_this: bool = False
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network with its weights, in eval mode, and what the file says about them.
 
@@ -77,6 +77,8 @@ def read_model(
         The model's config block; None takes the file's.
     train
         Gives shape of the images and number of classes.
+    of_this
+        For ``--to``: whether a file that names another model than `spec` is refused.
 
     Raises
     ------
@@ -86,7 +88,13 @@ def read_model(
     from valleys import factories
     from valleys.models import checkpoints, solutions, state_dicts
 
-    found, about = state_dicts.find(weights), header(weights)
+    found, about = state_dicts.find(weights), _header(weights)
+    theirs = about.get("model", spec)
+    if of_this and theirs != spec:
+        ours, theirs = (json.dumps(one) for one in (spec, theirs))
+        raise ValleysError(
+            f"--to: {weights} is of the network {theirs}, --weights of {ours}; give two of one network"
+        )
     if spec is None and "model" not in about:
         raise ValleysError(
             f"--model: {weights} does not say which model it is of; name one, as in preresnet:depth=20"
@@ -120,7 +128,7 @@ def read_model(
     return net.eval(), known | {"checksum": checksum(net.state_dict())}
 
 
-def header(weights: Path) -> dict[str, Any]:
+def _header(weights: Path) -> dict[str, Any]:
     """Return what a weights file says of itself; nothing where it is none of the workflow's.
 
     Raises
@@ -131,7 +139,6 @@ def header(weights: Path) -> dict[str, Any]:
     path = files.split_choice(weights)[0]
     if path.suffix != ".safetensors" or zipfile.is_zipfile(path):
         return {}
-    files.check_regular(path, "checkpoint")
     about = load_weights(path)[1]  # with its checksum, if it has one
     wrong = [key for key, kind in _HEADER.items() if key in about and not isinstance(about[key], kind)]
     if wrong or ("in_shape" in about) != ("classes" in about):

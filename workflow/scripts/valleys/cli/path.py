@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valleys.asymmetry.barriers import Barrier, barrier
-from valleys.cli.given import cell_of, header, name_of, read_data, read_model
+from valleys.cli.given import cell_of, name_of, read_data, read_model
+from valleys.cli.probe import right
 from valleys.cli.requests import Request, parse_block
-from valleys.errors import ValleysError
 from valleys.storage import files
 
 if TYPE_CHECKING:
@@ -74,13 +73,7 @@ def join(
     splits = tuple(split.to(where) for split in splits)
     spec = None if model is None else parse_block(model, "arch", "model")
     start, about = read_model(weights, spec, splits[0], where)
-    theirs = header(to).get("model", about["model"])
-    if theirs != about["model"]:
-        ours, other = (json.dumps(one) for one in (about["model"], theirs))
-        raise ValleysError(
-            f"--to: {to} is of the network {other}, --weights of {ours}; give two of one network"
-        )
-    stop, other = read_model(to, about["model"], splits[0], where)
+    stop, other = read_model(to, about["model"], splits[0], where, of_this=True)
     evaluator = evaluator_for(start, splits, wanted.block, vars(wanted))
     there = {name: stop.state_dict()[name] for name in evaluator.parameters}
     check_apart(evaluator.start, there, there, f"--weights {weights} and --to {to}")
@@ -101,10 +94,7 @@ def join(
     config |= {"weights": [about["checksum"], other["checksum"]]}
     table = folder / "tables" / "interpolation.parquet"
     tables.write(table, "interpolation", rows, config)
-    frames, picture = tables.frames([table]), f"line-{LINE}"
-    png, svg = (folder / "figures" / f"{picture}.{suffix}" for suffix in ("png", "svg"))
-    figures.save(figures.draw(picture, frames, wanted.figure), png, svg, wanted.figure["style"])
-    files.write_text(png.with_suffix(".txt"), figures.caption(picture, frames, wanted.figure) + "\n")
+    png = figures.write(f"line-{LINE}", tables.frames([table]), wanted.figure, folder / "figures")
     return Joined(segment, wanted, (about["read"], other["read"]), len(splits[0]), table, png)
 
 
@@ -125,27 +115,22 @@ def verdict(joined: Joined) -> str:
         f"batch norm {segment.bn}"
     ]
     for point, end in ((points[0], names["solution"]), (points[-1], names["stop"])):
-        right = "" if math.isnan(point["train_accuracy"]) else f" ({point['train_accuracy']:.1%} right)"
         lines.append(
-            f"  t = {point['t']:.0f}, {end}: train loss {point['train_loss']:.4g}{right}, "
-            f"test loss {point['test_loss']:.4g}"
+            f"  t = {point['t']:.0f}, {end}: train loss {point['train_loss']:.4g}"
+            f"{right(point['train_accuracy'], ' right')}, test loss {point['test_loss']:.4g}"
         )
     images = segment.settled.images if segment.settled else block["train_images"] or joined.whole
     images = min(images, joined.whole)
-    found, known = _barrier(segment, "train"), ""
-    if (
-        math.isfinite(found.height)
-        and images < joined.whole
-        and math.isfinite((interval := segment.interval())[1])
-    ):
-        known = f" ({interval[0]:.3g} to {interval[1]:.3g})"
-    part = segment.settled is not None and images < joined.whole
-    tested = "the same share of the test images" if part else "test images"
+    whole, found = images == joined.whole, _barrier(segment, "train")
+    exact = whole or not math.isfinite(found.height)
+    low, high = (math.nan, math.nan) if exact else segment.interval()
+    known = f" ({low:.3g} to {high:.3g})" if math.isfinite(high) else ""
+    tested = "the same share of the test images" if segment.settled and not whole else "test images"
     lines.append(
         f"barrier {found.height:.4g}{known} at t = {found.at:.2g} on {images:,} of {joined.whole:,} train "
         f"images, {_barrier(segment, 'test').height:.4g} on {tested} [nats]"
     )
-    return "\n".join([*lines, _settled(segment, block["threshold"], images == joined.whole)])
+    return "\n".join([*lines, _settled(segment, block["threshold"], whole)])
 
 
 def _barrier(segment: Segment, split: str) -> Barrier:

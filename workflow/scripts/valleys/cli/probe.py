@@ -15,7 +15,6 @@ from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
 from valleys.errors import ValleysError
 from valleys.landscape.kinds import COMPUTED, KINDS
-from valleys.storage import files
 from valleys.storage.weights import checksum
 
 if TYPE_CHECKING:
@@ -171,11 +170,7 @@ def probe(
         tables.write(written[table], table, content, config)
     frames = tables.frames(written.values())
     picture = "search" if searched.searches else f"curves-{name}"
-    png, svg = (folder / "figures" / f"{picture}.{suffix}" for suffix in ("png", "svg"))
-    figures.save(figures.draw(picture, frames, wanted.figure), png, svg, wanted.figure["style"])
-    files.write_text(
-        folder / "figures" / f"{picture}.txt", figures.caption(picture, frames, wanted.figure) + "\n"
-    )
+    png = figures.write(picture, frames, wanted.figure, folder / "figures")
     return Probed(frames, wanted, folder, png, about["read"])
 
 
@@ -267,7 +262,7 @@ def _curvature(own: dict[str, Any], name: str, words: str) -> str:
     )
 
 
-def _right(accuracy: float, what: str = "") -> str:
+def right(accuracy: float, what: str = "") -> str:
     """Return an accuracy in brackets; nothing of a regression, which has none."""
     return f" ({accuracy:.1%}{what})" if math.isfinite(accuracy) else ""
 
@@ -281,8 +276,8 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
     (own,), judged, about = data["solutions"].to_dict("records"), data["asymmetry"], data["directions"]
     lines = [
         f"{own['dataset']} / {own['model']}, solution {own['solution']}: {own['parameters']:,} parameters, "
-        f"train loss {own['train_loss']:.4g}{_right(own['train_accuracy'], ' right')}, "
-        f"test loss {own['test_loss']:.4g}{_right(own['test_accuracy'])} as stored"
+        f"train loss {own['train_loss']:.4g}{right(own['train_accuracy'], ' right')}, "
+        f"test loss {own['test_loss']:.4g}{right(own['test_accuracy'])} as stored"
     ]
     if math.isfinite(own["gradient_gain"]):
         n = block["train_images"] or own["n_train"]

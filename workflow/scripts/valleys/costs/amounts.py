@@ -248,7 +248,8 @@ class Amounts:
             train, test = self.images(w["dataset"], block)
             floats = sum(n * data.pixels * 4 for n in (train, test) if n * data.pixels * 4 <= RESIDENT_BYTES)
             at_once = train if exact and self.refreshes(w, block) else min(batch, train)
-            most = max(most, floats + at_once * net.widest * 4 * (HELD if at_once > batch else 3))
+            held = HELD if at_once > batch else 3  # of one batch: input, output and a shortcut
+            most = max(most, floats + at_once * net.widest * 4 * held)
         return most
 
     # Rows of tables ---------------------------------------------------------------------------------

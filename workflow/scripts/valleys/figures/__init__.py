@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         save_panel,
         save_panels,
         title,
+        write,
     )
     from valleys.figures.frames import SETTING, Data, Spec
     from valleys.figures.style import STYLE
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = names_of(
             "save_panel",
             "save_panels",
             "title",
+            "write",
         ),
         "frames": ("SETTING", "Data", "Spec"),
         "style": ("STYLE",),

@@ -134,6 +134,14 @@ def caption(name: str, data: Data, spec: Spec) -> str:
     return f"{captions.text(kind.name)}\n{seen}" if seen else kind.nothing.format(part)
 
 
+def write(name: str, data: Data, spec: Spec, folder: Path) -> Path:
+    """Draw a figure into ``<name>.png`` and ``.svg``, its caption into ``.txt``; return the PNG's path."""
+    png, svg, text = (folder / f"{name}.{suffix}" for suffix in ("png", "svg", "txt"))
+    save(draw(name, data, spec), png, svg, spec["style"])
+    files.write_text(text, caption(name, data, spec) + "\n")
+    return png
+
+
 def nothing(name: str) -> str:
     """Return the caption of a figure for which the tables have no rows."""
     kind, part = _kind(name)

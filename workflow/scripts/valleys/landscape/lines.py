@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 import torch
 from torch import Tensor, nn
 
+from valleys.asymmetry.grids import RISE_TOLERANCE
 from valleys.errors import ValleysError, did_you_mean
 from valleys.landscape.evaluator import Evaluator, check_finite
 from valleys.networks.tensors import movable, vector_norm
@@ -207,7 +208,7 @@ def find_radius(
     rise: float,
     first: float,
     cap: float,
-    tolerance: float = 0.1,
+    tolerance: float = RISE_TOLERANCE,
 ) -> Radius:
     """Find R so that the larger of ``phi(R) - phi(0)`` and ``phi(-R) - phi(0)`` is `rise`, on train loss.
 

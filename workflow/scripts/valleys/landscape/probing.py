@@ -17,7 +17,7 @@ from valleys.landscape.adaptive import confirm_precision, probe_adaptively
 from valleys.landscape.evaluator import Evaluator, check_finite, evaluator_for, log
 from valleys.landscape.kinds import DRAWN, KINDS
 from valleys.landscape.lines import Radius, check_against, find_radius, interpolate, line_offsets, probe_line
-from valleys.landscape.sequential import curve_until, segment_until
+from valleys.landscape.sequential import curve_until, segment_until, without_errors
 from valleys.landscape.subsets import with_errors
 from valleys.models import solutions
 from valleys.networks import tensors
@@ -447,8 +447,7 @@ def line_between(
         options = {"confidence": line["until"], "threshold": line["threshold"], "points": ts}
         rows, settled = segment_until(evaluator, state, **options)
         log.info("barrier against %g: %s", line["threshold"], settled)
-        about = {"images": settled.images, "settled": settled.verdict is not None}
-        return [{key: value for key, value in row.items() if key != "train_error"} | about for row in rows]
+        return without_errors(rows, settled)
 
     def report(count: int) -> None:
         if count % 20 == 0 or count == len(ts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,13 @@ from torch import Tensor
 
 from valleys.asymmetry import confidence as settling
 from valleys.asymmetry import next_point
-from valleys.asymmetry.grids import Floats
+from valleys.asymmetry.grids import RISE_TOLERANCE, Floats
 from valleys.asymmetry.spline import upsample
 from valleys.errors import ValleysError
 from valleys.landscape.evaluator import Evaluator, check_finite
 from valleys.landscape.growing import Growing, Settled, until_settled
 from valleys.landscape.lines import CurvePoint, Radius, check_direction, find_radius, line_offsets
 from valleys.landscape.subsets import ERRORS, with_errors
-
-RISE_TOLERANCE = 0.1  # of a radius that is found by its rise, as `find_radius` has it
 
 
 def curve_until(
@@ -185,6 +183,12 @@ def _upsampled(
         for move in step * np.eye(len(at))
     ]
     return full, deviations @ np.array(slopes)
+
+
+def without_errors(rows: Iterable[Mapping[str, Any]], settled: Settled | None) -> list[dict[str, Any]]:
+    """Return points of a line as the table ``interpolation`` has them: how it was settled, and no errors."""
+    how = {"images": settled.images, "settled": settled.verdict is not None} if settled else {}
+    return [{key: value for key, value in row.items() if key != "train_error"} | how for row in rows]
 
 
 def segment_until(

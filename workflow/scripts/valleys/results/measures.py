@@ -10,6 +10,7 @@ import pandas as pd
 
 from valleys.asymmetry.barriers import barrier
 from valleys.asymmetry.definition import reaches
+from valleys.asymmetry.grids import RISE_TOLERANCE
 from valleys.asymmetry.spline import upsample
 from valleys.config.catalogue import SOLUTIONS
 from valleys.results.stats import wilson
@@ -191,10 +192,6 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
     by = rows.groupby([*SETTING, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
     return by[["gain", "train_gain", "test_gain", "rise"]].mean().assign(directions=by.size()).reset_index()
-
-
-RISE_TOLERANCE = 0.1
-"""Of a rise that is asked for, as `landscape.lines.find_radius` meets it."""
 
 
 def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:

@@ -24,8 +24,8 @@ from xml.etree import ElementTree
 from valleys.errors import PassingError, ValleysError
 
 SEAL = "fingerprint"  # of the other metadata
-#: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
 _TAIL = 1 << 16  # bytes of a file that `last_line` reads
+#: Files that Hugging Face's ``save_pretrained`` leaves in a folder, in the order in which it looks for them.
 _IN_FOLDER = ("model.safetensors", "model.safetensors.index.json")
 _IN_FOLDER += ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _INDEX = ".index.json"  # ends the name of a list of shards
