@@ -264,14 +264,19 @@ def claim_block(text: str) -> str:
     of_claim = {"row": f"**claim {which}**, p adjusted", "p": p_text(own[0]["p_adjusted"])}
     of_claim["verdict"] = _in_runs([one["verdict"] for one in own])
     rows.append(dict.fromkeys(rows[0], "") | of_claim)
+    if len(first) > MOST_NOTES:
+        told = _doubts(first)
+        return "\n\n".join([markdown(rows), *([f"Of the first run's rows:\n\n{told}"] if told else [])])
     notes = [f"Notes of the first run:\n\n{_notes(row['note'])}" for row in first.values() if row["note"]]
-    return "\n\n".join([markdown(rows), *(notes if len(first) <= MOST_NOTES else [])])
+    return "\n\n".join([markdown(rows), *notes])
 
 
 LARGE = "cifar10"
 """The run whose verdicts stand beside those of the first in the table of all claims."""
 MOST_NOTES = 1
-"""Of a claim that more rows decide, their notes are in the report alone."""
+"""Of a claim that more rows decide, their notes are in the report alone, but for `DOUBTS`."""
+DOUBTS = ("no minimum: ", "the loss rises by less than ")
+"""What such parts of a note begin with as make a row's verdict less than it seems."""
 NO_ROW = {"verdict": "–"}
 
 
@@ -287,6 +292,16 @@ def _in_runs(verdicts: list[str]) -> str:
 def _notes(text: str) -> str:
     """Return what a row's note says as a list."""
     return "\n".join(f"- {part}" for part in text.split("; "))
+
+
+def _doubts(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Return such parts of the notes of rows as begin as `DOUBTS` do, each with the row, as a list."""
+    return "\n".join(
+        f"- `{claim}` {scope}: {part}"
+        for (claim, scope), row in rows.items()
+        for part in ("" if pd.isna(row["note"]) else row["note"]).split("; ")
+        if part.startswith(DOUBTS)
+    )
 
 
 def _deciding(run: str, which: int) -> dict[tuple[str, str], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.barriers import barrier, barrier_on
 from valleys.errors import ValleysError
 
 
@@ -35,6 +35,18 @@ class TestBarrier:
     def test_bad_input(self, t, losses, word):
         with pytest.raises(ValleysError, match=word):
             barrier(t, losses)
+
+    @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+    def test_on_a_line_whose_loss_is_not_finite_it_is_without_end(self, bad):
+        assert barrier_on([-1, 0, 0.4, 0.5, 1], [bad, 0, bad, bad, 1]).asdict() == {
+            "height": np.inf,
+            "at": 0.4,
+        }
+        assert barrier_on([0, 1], [1, bad]).asdict() == {"height": np.inf, "at": 1.0}
+        plain = barrier_on([-1, 0, 0.4, 1, 2], [bad, 0, 2, 1, bad])
+        assert plain.asdict() == pytest.approx({"height": 1.6, "at": 0.4})
+        with pytest.raises(ValleysError, match="at 0"):
+            barrier_on([0.1, 1], [1, 2])
 
     def test_what_float64_cannot_hold_has_none(self):
         with pytest.raises(ValleysError, match="beyond 1e"):

@@ -87,9 +87,23 @@ def test_losses_between_the_ends_that_are_not_finite_are_left_out_and_counted():
     row = judge(table)["one_basin"]
     assert (row["verdict"], row["n"], row["effect"]) == ("refuted", 6, pytest.approx(0.55))
     assert "left out, not finite: 1" in row["note"]
+    assert row["p_against"] is not None
     table["train_loss"] = np.nan
     row = judge(table)["one_basin"]
     assert (row["verdict"], row["n"]) == ("not decidable", 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.01, 0.02), (0.05, 0.08)])
+def test_no_barrier_is_not_supported_by_leaving_out_one_without_end(low, high):
+    table = bumps(*[low, high] * 3, low).reset_index(drop=True)
+    assert judge(table)["one_basin"]["verdict"] == "supported"
+    table.loc[(table["t"] == 0.5) & (table["seed"] == 6), "train_loss"] = np.inf
+    row = judge(table)["one_basin"]
+    assert (row["verdict"], row["p_for"], row["n"]) == ("not decidable", None, 6)
+    assert row["note"].startswith("a loss that is not finite, so a barrier, on 1 of 7 lines; ")
+    apart = bumps(*[0.5, 0.6] * 3, 0.5, joins="seed").reset_index(drop=True)
+    apart.loc[(apart["t"] == 0.5) & (apart["seed"] == 6), "train_loss"] = np.inf
+    assert judge(apart)["seeds_are_apart"]["verdict"] == "supported"  # which needs none left out
 
 
 def sided(*ratios, least=0.5, t=T):

@@ -1,5 +1,7 @@
 """Experiment 2: SGD and SWA in one neighbourhood."""
 
+import math
+
 import pandas as pd
 import pytest
 from claim_tables import bumps, by_claim, deciding, solutions
@@ -31,6 +33,20 @@ def test_the_barrier_between_them(heights, verdict):
     assert (row["verdict"], row["n"], row["scope"]) == (verdict, len(heights), "d/m/r/sgd-swa")
     assert (row["experiment"], row["number"], row["decides"]) == (2, 10, True)
     assert not row["low"] < 0
+
+
+def test_a_barrier_without_end_is_one():
+    def with_one(height):
+        table = bumps(*[height] * 8, **ENDS).reset_index(drop=True)
+        table.loc[(table["t"] == 0.5) & (table["seed"] == 7), "train_loss"] = math.inf
+        losses = solutions([-0.01] * 8, "test_loss")
+        return by_claim(neighbours.judge, interpolation=table, solutions=losses)
+
+    row = with_one(0.01)[NEAR]
+    assert (row["verdict"], row["n"], row["p_for"]) == ("not decidable", 7, None)
+    assert "a loss that is not finite, so a barrier, on 1 of 8 lines" in row["note"]
+    assert "such a barrier on 1 of 8 lines" in with_one(0.01)[ACROSS]["note"]
+    assert with_one(0.5)[NEAR]["verdict"] == "refuted"
 
 
 def test_the_line_may_run_either_way_and_others_do_not_count():

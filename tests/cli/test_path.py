@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from valleys.api.curves import Segment
 from valleys.cli import arguments
 from valleys.cli.commands import main
-from valleys.cli.path import _barrier
 from valleys.config.experiment import Experiment
 from valleys.config.reading import load as load_config
 from valleys.config.schema import with_defaults
@@ -146,8 +145,9 @@ def test_what_cannot_be_joined_is_one_line_and_leaves_nothing(two, tmp_path, cap
 
 def test_a_loss_that_is_not_finite_on_the_way_is_above_every_threshold():
     points = [{"t": t, "train_loss": v, "test_loss": v} for t, v in ((0, 1.0), (0.5, math.inf), (1, 1.0))]
-    found = _barrier(Segment(points, 1.0, "none", torch.empty(0).numpy()), "train")
-    assert (found.height, found.at) == (math.inf, 0.5)
+    segment = Segment(points, 1.0, "none", torch.empty(0).numpy())
+    for found in (segment.barrier, segment.barrier_of("test")):
+        assert (found.height, found.at) == (math.inf, 0.5)
 
 
 def test_the_helps_examples_are_files_of_the_default_run():

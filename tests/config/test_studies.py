@@ -296,7 +296,14 @@ def study_rows(losses, decay, projection=0.0, solutions=("sgd",), extra=(), slop
     stored = [
         CELL
         | point
-        | {"solution": name, "train_loss": t, "test_loss": 2 * t, "weight_norm": 3.0, "checksum": "c"}
+        | {
+            "solution": name,
+            "train_loss": t,
+            "test_loss": 2 * t,
+            "weight_norm": 3.0,
+            "gradient_gain": 0.25 if name == "sgd" else None,
+            "checksum": "c",
+        }
         for name, t in zip(solutions, (1.0, 1.5, 1.25), strict=False)
     ]
     curves += [row | {"probe": "other"} for row in curves] if extra else []
@@ -315,6 +322,7 @@ def test_rows_carry_levels_and_the_solution():
     assert json.loads(row["levels"]) == {"recipe.weight_decay": None}
     assert (row["status"], row["penalty"], row["bn_policy"]) == ("asymmetric", False, "frozen")
     assert (row["train_loss"], row["test_loss"], row["weight_norm"]) == (1.0, 2.0, 3.0)
+    assert row["gradient_gain"] == 0.25
     assert row["swa_rise"] is row["swa_gain"] is row["eigenvalue"] is None
 
 

@@ -285,6 +285,10 @@ def test_what_is_no_minimum_is_counted_by_solution():
 
 def test_directions_short_of_the_rise_are_counted():
     rows = pd.DataFrame({"rise_minus": [1.7, 0.1, 2.2, np.nan], "rise_plus": [1.0, 1.9, -0.5, np.nan]})
-    assert measures.short_of(rows, 2.0) == "the loss rises by less than 2 nats along 1 of 4"
+    rows["status"] = ["asymmetric", "symmetric", "symmetric", "not_finite"]
+    assert (
+        measures.short_of(rows, 2.0)
+        == "the loss rises by less than 2 nats along 1 of 4, 1 of them asymmetric"
+    )
     assert measures.short_of(rows, 1.5) == ""
     assert measures.short_of(rows, None) == ""

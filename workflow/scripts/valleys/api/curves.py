@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from valleys.api.outcomes import Outcome, Rows
-from valleys.asymmetry.barriers import Barrier, barrier
+from valleys.asymmetry.barriers import Barrier, barrier_on
 from valleys.asymmetry.definition import Detection, detect
 from valleys.asymmetry.spline import upsample
 from valleys.errors import ValleysError
@@ -148,8 +148,12 @@ class Segment(Outcome):
 
     @property
     def barrier(self) -> Barrier:
-        """How far the train loss rises over the chord between the two."""
-        return barrier([p["t"] for p in self.points], [p["train_loss"] for p in self.points])
+        """How far the train loss rises over the chord between the two; inf where a loss is not finite."""
+        return self.barrier_of("train")
+
+    def barrier_of(self, split: str) -> Barrier:
+        """Return how far the loss rises over the chord, as `barrier`; `split`: ``train`` or ``test``."""
+        return barrier_on([p["t"] for p in self.points], [p[f"{split}_loss"] for p in self.points])
 
     def interval(self, level: float = 0.95, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
         """Return an interval of the barrier's height over the choice of examples; NaN where it is not known.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,7 +20,8 @@ class Barrier:
     Attributes
     ----------
     height : float
-        ``max_t [phi(t) - ((1 - t) phi(0) + t phi(1))]`` over the measured t in [0, 1]; never below 0.
+        ``max_t [phi(t) - ((1 - t) phi(0) + t phi(1))]`` over the measured t in [0, 1]; never below 0, inf
+        where a loss there is not finite.
     at : float
         The t of that maximum.
     """
@@ -66,3 +69,19 @@ def barrier(t: ArrayLike, losses: ArrayLike) -> Barrier:
     excess[[0, -1]] = 0.0  # by definition, whatever the rounding
     k = int(excess.argmax())
     return Barrier(float(excess[k]), float(t[k]))
+
+
+def barrier_on(t: Sequence[float], losses: Sequence[float]) -> Barrier:
+    """Return the barrier as `barrier` does; without end where a loss in [0, 1] is not finite, at the first.
+
+    Raises
+    ------
+    ValleysError
+        As `barrier`, but for losses that are not finite.
+    """
+    tolerance = RELATIVE_TOLERANCE
+    between = [(at, loss) for at, loss in zip(t, losses, strict=True) if -tolerance <= at <= 1 + tolerance]
+    for at, loss in between:
+        if not math.isfinite(loss):
+            return Barrier(math.inf, float(at))
+    return barrier(*(np.array(values, dtype=np.float64) for values in zip(*between, strict=True)))

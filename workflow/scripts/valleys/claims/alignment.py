@@ -12,12 +12,11 @@ A value is one of a pair of seeds; no two pairs share a seed. Rule mean; no row 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys.claims.rows import Row, joined, mean_row
+from valleys.claims.rows import Row, barrier_row, joined, mean_row
 from valleys.claims.settings import Settings
 from valleys.results.measures import SETTING
 
@@ -36,27 +35,26 @@ def judge(alignment: pd.DataFrame | None, settings: Settings) -> Iterator[Row]:
             f"test-loss barrier {tests[0]} before, {tests[1]} after (mean)",
             f"BN {rows['bn_policy'].iloc[0]} on the lines",
         )
-        about = {"unit": "nats", "experiment": 6, "number": 9, "note": note, **settings.test}
-        limit = {"at": settings.barrier, "limits": (0, math.inf)}
+        about = {"experiment": 6, "number": 9, "note": note, **settings.test}
         scope, chord = "/".join(map(str, names)), "greatest train loss above the chord"
-        yield mean_row(
+        yield barrier_row(
             "seeds_are_apart_as_trained",
             scope,
             "minima of two seeds are apart as they were trained: a barrier lies on the straight line",
             before,
-            sign=1,
+            claimed=True,
+            at=settings.barrier,
             measure=f"{chord}, units as trained",
-            **limit,
             **about,
         )
-        yield mean_row(
+        yield barrier_row(
             "seeds_are_joined_by_alignment",
             scope,
             "minima of two seeds lie in one basin once their units are matched: no barrier on the line",
             after,
-            sign=-1,
+            claimed=False,
+            at=settings.barrier,
             measure=f"{chord}, units matched",
-            **limit,
             **about,
         )
         yield mean_row(
@@ -66,5 +64,6 @@ def judge(alignment: pd.DataFrame | None, settings: Settings) -> Iterator[Row]:
             after - before,
             sign=-1,
             measure=f"{chord}, units matched - as trained",
+            unit="nats",
             **about,
         )

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from valleys.asymmetry.definition import reaches
-from valleys.claims.rows import Row, joined, mean_row, share_row
+from valleys.claims.rows import Row, barrier_row, joined, share_row
 from valleys.claims.settings import Settings
 from valleys.results import measures
 from valleys.results.measures import SETTING
@@ -93,16 +93,14 @@ def _barrier_row(
     notes.append(f"BN {rows['bn_policy'].iloc[0]} on the line")
     if len(found) > 1 and kind.startswith("seed"):
         notes.append("neighbouring pairs share a seed")
-    return mean_row(
+    return barrier_row(
         claim,
         scope,
         statement,
         found["train"],
-        sign=1 if claimed else -1,
+        claimed=claimed,
         at=settings.barrier,
-        limits=(0, math.inf),  # a barrier cannot be less
         measure="greatest train loss above the chord between the two solutions, mean over seeds",
-        unit="nats",
         note=joined(*notes),
         experiment=6,
         number=9,

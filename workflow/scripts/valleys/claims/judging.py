@@ -76,7 +76,11 @@ def judge(data: Frames, settings: Settings) -> list[Row]:
         Constants of the rules, and what the config says of probes and data sets.
     """
     optional = ("study", *(name for name, table in TABLES.items() if table.asked))
-    known = {**dict.fromkeys(optional), "settings": settings, **measures.with_own_minima(data)}
+    known = {
+        **dict.fromkeys(optional),
+        "settings": settings,
+        **measures.with_own_minima(measures.with_gains(data)),
+    }
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{**_EMPTY, **row} for row in rows]
 

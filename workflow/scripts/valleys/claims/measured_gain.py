@@ -66,6 +66,7 @@ def _of_probe(names: tuple[Any, ...], probe: str, rows: pd.DataFrame, settings: 
     about = [
         settings.about_rise(probe),
         f"asymmetric directions: {here['directions'].sum()} of {at['directions'].sum()}",
+        measures.no_minimum(here),
     ]
     yield mean_row(
         claim,
@@ -130,6 +131,7 @@ def _against_symmetric(
                 settings.about_rise(probe),
                 f"means: asymmetric {first['gain'].mean():.3g}, symmetric {second['gain'].mean():.3g}",
                 f"minima whose symmetric direction has no gain, left out: {lost}" if lost else "",
+                measures.no_minimum(first.reset_index()),
             ),
             experiment=4,
             number=7,

@@ -1,4 +1,4 @@
-"""What claims about studies share: minima left out, shares of asymmetric directions, contrasts."""
+"""What claims about studies share: doubts about minima, shares of asymmetric directions, contrasts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def left_out(minima: pd.DataFrame) -> str:
     if not lost:
         return ""
     return f"{lost} of {len(cells)} minima left out: train accuracy below {study_outcomes.TRAINED:g}"
+
+
+def doubts(minima: pd.DataFrame) -> str:
+    """Say how many minima of some rows are `left_out`, and how many of the others are no minimum."""
+    return joined(left_out(minima), measures.no_minimum(minima[minima["trained"]]))
 
 
 def without_index(minima: pd.DataFrame) -> str:
@@ -64,7 +69,7 @@ def most_directions(
                 settings.about_rise(str(probe)),
                 f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}",
                 f"one of {comparisons} levels, p not corrected" if comparisons > 1 else "",
-                left_out(all_rows),
+                doubts(all_rows),
             ),
             experiment=experiment,
             number=number,
@@ -108,7 +113,7 @@ def contrast(
         for name, rows in zip(names, good, strict=True)
         if np.isfinite(rows[measure]).any()
     )
-    notes += [f"means: {means}" if means else "", left_out(both)]
+    notes += [f"means: {means}" if means else "", doubts(both)]
     if comparisons > 1:
         notes.append(f"one of {comparisons} such comparisons in this study, p not corrected")
     row = mean_row(

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from valleys.claims.rows import Row, joined, mean_row
+from valleys.claims.rows import Row, barrier_row, joined, mean_row
 from valleys.claims.settings import Settings
 from valleys.results import measures
 from valleys.results.measures import SETTING
@@ -43,16 +43,14 @@ def judge(interpolation: pd.DataFrame, solutions: pd.DataFrame, settings: Settin
             for name in ("sgd", "swa")
         )
         apart = found["train"] >= settings.barrier
-        yield mean_row(
+        yield barrier_row(
             "sgd_and_swa_are_neighbours",
             scope,
             "SGD and SWA lie in one neighbourhood: no barrier on the straight line between them",
             found["train"],
-            sign=-1,
+            claimed=False,
             at=settings.barrier,
-            limits=(0, math.inf),
             measure="greatest train loss above the chord between sgd and swa",
-            unit="nats",
             note=joined(about, f"test-loss barrier {found['test'].mean():.3g} nats (mean)"),
             experiment=2,
             number=10,

@@ -125,6 +125,7 @@ def by_setting(
                 f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
                 settings.about_rise(probe),
                 measures.short_of(rows, settings.rise_of(probe)),
+                measures.no_minimum(rows),
                 about,
             ),
             experiment=experiment,
@@ -166,5 +167,6 @@ def _notes(rows: pd.DataFrame, probe: str, settings: Settings) -> list[str]:
         measures.short_of(rows, settings.rise_of(probe)),
         f"directions at each minimum: {rows.groupby(_MINIMUM).size().max()}",
         *(f"{counts[s]} {s}" for s in _OTHERS if s in counts),
+        measures.no_minimum(rows),
         measures.uncertain(rows),
     ]

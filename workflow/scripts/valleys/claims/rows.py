@@ -103,6 +103,32 @@ def mean_row(
     )
 
 
+def barrier_row(
+    claim: str, scope: str, statement: str, heights: pd.Series, *, claimed: bool, at: float, **about: Any
+) -> Row:
+    """Return a row of the rule mean for barriers on lines: claimed to be above `at`, or below it.
+
+    A barrier is without end (inf) where a loss on the line is not finite. It is left out of the mean, so
+    a row that claims to have no barrier is refused where the others would speak for it.
+
+    Parameters
+    ----------
+    heights
+        One a seed, nats.
+    claimed
+        Whether the claim is that there is a barrier.
+    about
+        As in `mean_row`.
+    """
+    limits = (0, math.inf)  # a barrier cannot be less
+    sign = 1 if claimed else -1
+    row = mean_row(claim, scope, statement, heights, sign=sign, at=at, limits=limits, unit="nats", **about)
+    endless = int((~np.isfinite(heights)).sum())
+    if not endless or claimed or row["effect"] >= at:
+        return row
+    return refused_row(row, f"a loss that is not finite, so a barrier, on {endless} of {len(heights)} lines")
+
+
 def equivalence_row(
     claim: str,
     scope: str,

@@ -42,6 +42,7 @@ def judge(asymmetry: pd.DataFrame, directions: pd.DataFrame, settings: Settings)
                 settings.about_rise(probe),
                 f"directions a minimum: {probed.groupby('seed').size().max()}, each as u and as -u",
                 f"{lost} of {len(probed)} directions left out: no index" if lost else "",
+                measures.no_minimum(probed),
             ),
             experiment=12,
             number=12,

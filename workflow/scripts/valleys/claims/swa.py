@@ -146,6 +146,7 @@ def _along_found(sides: pd.DataFrame, settings: Settings) -> Iterator[Row]:
                 settings.about_rise(probe),
                 f"in units of R {rows['share'].mean():.3g} (mean)",
                 f"directions {int(rows['directions'].sum())}",
+                measures.no_minimum(rows),
             ),
             experiment=2,
             number=6,

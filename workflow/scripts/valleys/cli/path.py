@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys.asymmetry.barriers import Barrier, barrier
 from valleys.cli.given import cell_of, name_of, read_data, read_model
 from valleys.cli.probe import right
 from valleys.cli.requests import Request, parse_block
@@ -121,25 +120,16 @@ def verdict(joined: Joined) -> str:
         )
     images = segment.settled.images if segment.settled else block["train_images"] or joined.whole
     images = min(images, joined.whole)
-    whole, found = images == joined.whole, _barrier(segment, "train")
+    whole, found = images == joined.whole, segment.barrier
     exact = whole or not math.isfinite(found.height)
     low, high = (math.nan, math.nan) if exact else segment.interval()
     known = f" ({low:.3g} to {high:.3g})" if math.isfinite(high) else ""
     tested = "the same share of the test images" if segment.settled and not whole else "test images"
     lines.append(
         f"barrier {found.height:.4g}{known} at t = {found.at:.2g} on {images:,} of {joined.whole:,} train "
-        f"images, {_barrier(segment, 'test').height:.4g} on {tested} [nats]"
+        f"images, {segment.barrier_of('test').height:.4g} on {tested} [nats]"
     )
     return "\n".join([*lines, _settled(segment, block["threshold"], whole)])
-
-
-def _barrier(segment: Segment, split: str) -> Barrier:
-    """Return the barrier; without end where a loss on the way is not finite."""
-    ts, losses = ([point[key] for point in segment.points] for key in ("t", f"{split}_loss"))
-    for t, loss in zip(ts, losses, strict=True):
-        if not math.isfinite(loss):
-            return Barrier(math.inf, t)
-    return barrier(ts, losses)
 
 
 def _settled(segment: Segment, threshold: float, whole: bool) -> str:
@@ -151,7 +141,7 @@ def _settled(segment: Segment, threshold: float, whole: bool) -> str:
     if segment.settled is not None and segment.settled.verdict is None:
         return f"Whether it is above {threshold:g} is {segment.settled}; more --train-images may do."
     settled = segment.settled
-    above = _barrier(segment, "train").height > threshold if settled is None else settled.verdict
+    above = segment.barrier.height > threshold if settled is None else settled.verdict
     sure = f" (at {settled.confidence:.0%})" if settled is not None and not whole else ""
     word = "above" if above else "not above"
     return f"The barrier on the straight line is {word} {threshold:g}{sure}."

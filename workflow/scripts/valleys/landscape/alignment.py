@@ -7,7 +7,6 @@ every point, which Jordan et al., "REPAIR", ICLR 2023, find is needed.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.barriers import barrier_on
 from valleys.errors import ValleysError
 from valleys.landscape.evaluator import Evaluator
 from valleys.landscape.lines import interpolate
@@ -99,6 +98,5 @@ def compare(evaluator: Evaluator, other: nn.Module, seed: int) -> dict[str, Any]
         points = interpolate(evaluator, partial(evaluator.between, there), ts, lambda count: None)
         for part in ("train", "test"):
             losses = [point[f"{part}_loss"] for point in points]
-            finite = all(map(math.isfinite, losses))
-            row[f"{part}_barrier_{when}"] = barrier(ts, losses).height if finite else math.inf
+            row[f"{part}_barrier_{when}"] = barrier_on(ts, losses).height
     return row

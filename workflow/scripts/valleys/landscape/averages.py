@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.barriers import barrier_on
 from valleys.data.split import Split, subset_indices
 from valleys.errors import ValleysError
 from valleys.landscape.directions import weights_of
@@ -83,7 +83,7 @@ class Members:
         for t in ts:
             self.evaluator.between(stop, t)
             found.append(self.evaluator.train_loss()[0])
-        return barrier(ts, found).height if all(map(math.isfinite, found)) else math.inf
+        return barrier_on(ts, found).height
 
     def greedy(self, most: float) -> list[float]:
         """Return 1 for each checkpoint that joins a greedy soup, else 0.

@@ -125,7 +125,8 @@ def study(
             row |= {key: float(own[key]) for key in ("weight_norm", *_POINT)}
             row |= {key: direction[key] for key in ("bn_policy", "radius_status")}
             row |= {"sign_agreement": float(direction["sign_agreement"])}
-            row["eigenvalue"] = None if pd.isna(direction["eigenvalue"]) else float(direction["eigenvalue"])
+            for key, of in (("eigenvalue", direction), ("gradient_gain", own)):
+                row[key] = None if pd.isna(of[key]) else float(of[key])
             rows.append(row | _swa_against_others(losses, names[:4], spec["solutions"]))
     return rows
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from valleys.asymmetry.barriers import barrier
+from valleys.asymmetry.barriers import barrier_on
 from valleys.asymmetry.definition import reaches
 from valleys.asymmetry.grids import RISE_TOLERANCE
 from valleys.asymmetry.spline import upsample
@@ -18,6 +18,8 @@ from valleys.storage.tables import filled
 
 SETTING = ["dataset", "model", "recipe"]
 """Columns that name a cell but for its seed (`valleys.config.cells.Cell.setting`)."""
+SOLUTION = [*SETTING, "seed", "solution"]
+"""Columns that name a solution."""
 DIRECTION = [*SETTING, "seed", "solution", "probe", "kind", "group", "k"]
 ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
 """Independent parts of the error of a train curve that a subset of images brings (`subsets.with_errors`)."""
@@ -42,6 +44,24 @@ def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         recipe=table["recipe"].where(~own, named), solution=table["solution"].where(~own, "sgd")
     )
+
+
+def with_gains(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return tables by name, those of directions with the ``gradient_gain`` of the solution each is at.
+
+    It is that of ``solutions``, for cells of studies that of ``study``; NaN where neither has it.
+    """
+    have = [data[name] for name in ("solutions", "study") if data.get(name) is not None]
+    known = [table[[*SOLUTION, _GAIN]] for table in have if _GAIN in table]
+    if not known:
+        return dict(data)
+    gains = pd.concat(known, ignore_index=True).drop_duplicates(SOLUTION)
+    return {
+        name: table.merge(gains, on=SOLUTION, how="left", validate="many_to_one")
+        if name in ("asymmetry", "theory_measured", "searches")
+        else table
+        for name, table in data.items()
+    }
 
 
 def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -165,7 +185,9 @@ def signs(asymmetry: pd.DataFrame, directions: pd.DataFrame, solution: str = "sg
     """
     probed = asymmetry[(asymmetry["kind"] == "sign") & (asymmetry["solution"] == solution)]
     about = directions[[*DIRECTION, "sign_agreement"]]
-    rows = probed[[*DIRECTION, "asymmetry_index"]].merge(about, on=DIRECTION, validate="one_to_one")
+    rows = probed.filter([*DIRECTION, "asymmetry_index", _GAIN]).merge(
+        about, on=DIRECTION, validate="one_to_one"
+    )
     rows = rows.rename(columns={"sign_agreement": "agreement", "asymmetry_index": "index"})
     mirror = rows.assign(agreement=1 - rows["agreement"], index=-rows["index"], mirrored=True)
     return pd.concat([rows.assign(mirrored=False), mirror], ignore_index=True)
@@ -187,18 +209,20 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     -------
     DataFrame
         ``dataset, model, recipe, probe, status, shift, scale, bias, seed``, the means of ``gain``,
-        ``train_gain``, ``test_gain`` and ``rise``, and ``directions``: how many.
+        ``train_gain``, ``test_gain`` and ``rise``, and ``directions``: how many. With ``gradient_gain``
+        where the table has it.
     """
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
-    by = rows.groupby([*SETTING, "probe", "status", "shift", "scale", "bias", "seed"], sort=False)
-    return by[["gain", "train_gain", "test_gain", "rise"]].mean().assign(directions=by.size()).reset_index()
+    by = rows.groupby([*SOLUTION, "probe", "status", "shift", "scale", "bias"], sort=False)
+    of = rows.columns.intersection(["gain", "train_gain", "test_gain", "rise", _GAIN], sort=False)
+    return by[list(of)].mean().assign(directions=by.size()).reset_index()
 
 
 def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:
     """Say along how many directions the loss does not rise as asked for; nothing where it does along all.
 
     There it levels off within reach, as where outputs no longer hang on the image, or rises too slowly. A
-    verdict is then of slopes lower down.
+    verdict is then of slopes lower down. So those of them that count as asymmetric are named.
 
     Parameters
     ----------
@@ -210,10 +234,16 @@ def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:
     if rise is None or asymmetry.empty:
         return ""
     most = asymmetry[["rise_minus", "rise_plus"]].astype(float).max(axis=1)
-    short = int((most < (1 - RISE_TOLERANCE) * rise).sum())
-    return f"the loss rises by less than {rise:g} nats along {short} of {len(asymmetry)}" if short else ""
+    short = asymmetry.loc[most < (1 - RISE_TOLERANCE) * rise, "status"]
+    if short.empty:
+        return ""
+    return (
+        f"the loss rises by less than {rise:g} nats along {len(short)} of {len(asymmetry)}, "
+        f"{int((short == 'asymmetric').sum())} of them asymmetric"
+    )
 
 
+_GAIN = "gradient_gain"
 AT_MINIMUM = 0.01
 """A solution from which the train loss falls by more along minus its gradient, nats, is no minimum: 1 % of a
 rise of 1 nat. Fixed on 2026-11-27."""
@@ -225,14 +255,15 @@ def no_minimum(solutions: pd.DataFrame) -> str:
     Parameters
     ----------
     solutions
-        The table of that name, or rows of it. Gains that are not finite are left out.
+        The table of that name, or rows of any table with `SOLUTION` and ``gradient_gain``; a solution counts
+        once. Gains that are not finite are left out.
     """
-    if "gradient_gain" not in solutions:
+    if _GAIN not in solutions:
         return ""
-    known = solutions[np.isfinite(solutions["gradient_gain"].astype(float))]
+    known = solutions[np.isfinite(solutions[_GAIN].astype(float))].drop_duplicates(SOLUTION)
     found = []
     for name, rows in known.groupby("solution", sort=False):
-        lost = int((rows["gradient_gain"] > AT_MINIMUM).sum())
+        lost = int((rows[_GAIN] > AT_MINIMUM).sum())
         if lost:
             found.append(f"{lost} of {len(rows)} {name}")
     if not found:
@@ -324,20 +355,21 @@ def swa_sides(directions: pd.DataFrame, asymmetry: pd.DataFrame) -> pd.DataFrame
     Returns
     -------
     DataFrame
-        ``dataset, model, recipe, probe, seed``; ``offset``, mean over the minimum's directions of
+        `SOLUTION`, ``probe``; ``offset``, mean over the minimum's directions of
         ``towards_swa`` times the flat side (2-norm units, above 0: SWA is on the flat side); ``share``, the
-        same of ``towards_swa / R``; ``directions``: how many.
+        same of ``towards_swa / R``; ``directions``: how many. With ``gradient_gain`` if `asymmetry` has it.
     """
-    columns = [*SETTING, "probe", "seed", "offset", "share", "directions"]
+    columns = [*SOLUTION, "probe", "offset", "share", "directions"]
     if "towards_swa" not in directions:
         return pd.DataFrame(columns=columns)
     known = directions[directions["towards_swa"].notna() & (directions["kind"] == "searched")]
-    verdicts = asymmetry.loc[asymmetry["flat_side"] != 0, [*DIRECTION, "flat_side"]]
+    verdicts = asymmetry[asymmetry["flat_side"] != 0].filter([*DIRECTION, "flat_side", _GAIN])
     both = known[known["solution"] == "sgd"].merge(verdicts, on=DIRECTION, validate="one_to_one")
     both["offset"] = both["towards_swa"].astype(float) * both["flat_side"]
     both["share"] = both["offset"] / both["radius"]
-    by = both.groupby([*SETTING, "probe", "seed"], sort=False)
-    return by[["offset", "share"]].mean().assign(directions=by.size()).reset_index()[columns]
+    by = both.groupby([*SOLUTION, "probe"], sort=False)
+    of = both.columns.intersection(["offset", "share", _GAIN], sort=False)
+    return by[list(of)].mean().assign(directions=by.size()).reset_index()
 
 
 LINE = [*SETTING, "line", "seed"]
@@ -407,7 +439,7 @@ def barriers(interpolation: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``dataset, model, recipe, line, seed``, and ``train`` and ``test``: greatest loss above the chord
-        between the two ends (nats); NaN where a loss between them is not finite.
+        between the two ends (nats); inf where a loss between them is not finite.
     """
     rows = []
     between = interpolation[interpolation["t"].between(-1e-9, 1 + 1e-9)]
@@ -415,9 +447,7 @@ def barriers(interpolation: pd.DataFrame) -> pd.DataFrame:
         line = line.sort_values("t")
         row = dict(zip(LINE, names, strict=True))
         for split in ("train", "test"):
-            losses = line[f"{split}_loss"].to_numpy()
-            finite = np.isfinite(losses).all()
-            row[split] = barrier(line["t"].to_numpy(), losses).height if finite else math.nan
+            row[split] = barrier_on(line["t"].tolist(), line[f"{split}_loss"].tolist()).height
         rows.append(row)
     return pd.DataFrame(rows, columns=[*LINE, "train", "test"])
 

@@ -22,6 +22,7 @@ from valleys.errors import ValleysError
 CELL_COLUMNS = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
 _SWA = (("swa_rise", "swa_gain"), ("swa_rise_sgd", "swa_gain_sgd"))
+_MAY_LACK = (*(key for pair in _SWA for key in pair), "gradient_gain")
 
 TRAINED = 0.5
 """Least train accuracy of a minimum that counts.
@@ -149,6 +150,7 @@ def _study(name: str, rows: pd.DataFrame, order: Mapping[str, Sequence[Any]]) ->
     found = [
         dict(zip([*CELL_COLUMNS, *PROBE], key, strict=True))
         | {column(f): part[column(f)].iloc[0] for f in factors}
+        | {"solution": solution}
         | _minimum(part)
         for key, part in rows.groupby([*CELL_COLUMNS, *PROBE], sort=False)
     ]
@@ -213,7 +215,7 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
         "found": bool((rows["radius_status"] != "fixed").all()),
         "relative": float((rows["radius"] / rows["weight_norm"]).mean()),
         **{key: float(first[key]) for key in ("train_accuracy", "train_loss", "test_loss")},
-        **{key: math.nan if pd.isna(first[key]) else float(first[key]) for pair in _SWA for key in pair},
+        **{key: math.nan if pd.isna(first[key]) else float(first[key]) for key in _MAY_LACK},
         "trained": bool(first["trained"]),
     }
 
