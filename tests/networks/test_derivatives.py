@@ -168,6 +168,71 @@ def test_a_slope_that_is_not_the_losses_is_refused_and_the_losses_are_not(name, 
     assert torch.autograd.forward_ad._is_fwd_grad_enabled()
 
 
+class Normed(nn.Module):
+    """Batch norm, a part of the network, and what hides that part from differentiation."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.part = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.rest = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+        self.how = how
+
+    def forward(self, x):
+        return self.rest(self.how(self.part, x))
+
+
+def stopped(part, x):
+    return part(x) * part[1].weight.detach()
+
+
+def not_recorded(part, x):
+    with torch.inference_mode():
+        hidden = part(x)
+    return hidden.clone()
+
+
+WITHIN = {
+    "stop-gradient": stopped,
+    "inference_mode": not_recorded,
+    "reentrant": lambda part, x: checkpoint(part, x, use_reentrant=True),
+    "wrong derivative": lambda part, x: Wrong.apply(part(x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", WITHIN)
+def test_a_part_with_batch_norm_that_is_hidden_is_refused_whatever_its_statistics(name, dtype, bn):
+    """With refreshed ones, batches wait for each other within the part, and slopes follow the statistics."""
+    torch.manual_seed(0)
+    evaluator = Evaluator(Normed(WITHIN[name]).to(dtype), batches(dtype), loss=LOSS, bn=bn)
+    direction = directions.random_direction("gaussian", evaluator.model)[0]
+    with pytest.raises(ValleysError, match=r"network: .*exact=False"):
+        probe_line(evaluator, direction, [-0.5, 0.5], exact=True)
+    assert torch.autograd.forward_ad._is_fwd_grad_enabled()
+
+
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_what_slopes_are_compared_with_moves_with_the_weights(monkeypatch, bn):
+    seen = []
+    differs = derivatives.differs
+
+    def watched(phi, slope, scale, eps):
+        seen.append((slope, phi(scale) - phi(-scale)))
+        return differs(phi, slope, scale, eps)
+
+    monkeypatch.setattr(derivatives, "differs", watched)
+    torch.manual_seed(0)
+    net = Normed(lambda part, x: part(x)).double()
+    evaluator = Evaluator(net, batches(torch.float64), loss=LOSS, bn=bn)
+    direction = directions.random_direction("gaussian", evaluator.model)[0]
+    probe_line(evaluator, direction, [-0.5, 0.5], exact=True)
+    ((slope, change),) = seen
+    assert abs(slope) > 1e-6
+    assert abs(change) > 1e-6
+
+
 def test_one_slope_of_each_line_is_compared(monkeypatch):
     compared = []
     differs = derivatives.differs

@@ -18,6 +18,7 @@ from valleys.errors import ValleysError
 from valleys.landscape import directions
 from valleys.models import losses
 from valleys.networks import checks, copies, derivatives
+from valleys.networks.bn_refresh import Refresher
 from valleys.networks.tensors import vector_norm
 
 log = logging.getLogger("valleys")
@@ -33,6 +34,7 @@ class Losses(Protocol):
     sets: dict[str, Any]
     train_batches: loaders.Batches
     bn: str
+    refresher: Refresher | None
     method: str
     batch_size: int
     device: torch.device
@@ -174,6 +176,8 @@ class Slopes:
             pairs.append((_like(images[size : 2 * size], converted), labels[size : 2 * size]))
         fine.train_batches = loaders.batches(pairs, self.evaluator.batch_size, self.evaluator.device, "train")
         fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
+        if fine.refresher is not None:
+            fine.refresher = Refresher(fine.model)  # not the one that takes statistics of the network itself
         fine.parameters = dict(fine.model.named_parameters())
         for parameter in fine.parameters.values():
             parameter.requires_grad_(False)
