@@ -126,6 +126,62 @@ class OwnByHand(nn.Module):
         return (x - self.moving_mean) / self.moving_std
 
 
+class OneStatistic(nn.Module):
+    """As EvoNorm-B0, which has no mean."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.v = nn.Parameter(torch.ones(channels, 1, 1))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x):
+        if self.training:
+            self.running_var.lerp_(x.detach().var((0, 2, 3)), 0.1)
+        spread = (self.running_var[:, None, None] + 1e-3).sqrt()
+        return x / torch.maximum(spread, self.v * x + (x.var((2, 3), keepdim=True) + 1e-3).sqrt())
+
+
+class Whitens(nn.Module):
+    """As IterNorm, whose second statistic is a matrix."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(1, channels, 1))
+        self.register_buffer("running_wm", torch.eye(channels)[None], persistent=False)
+
+    def forward(self, x):
+        flat = x.transpose(0, 1).flatten(1)[None]
+        if self.training:
+            self.running_mean.lerp_(flat.detach().mean(-1, keepdim=True), 0.1)
+            self.running_wm.lerp_(
+                torch.linalg.inv(torch.linalg.cholesky(torch.cov(flat[0].detach())))[None], 0.1
+            )
+        out = self.running_wm @ (flat - self.running_mean)
+        return out.view(x.shape[1], len(x), *x.shape[2:]).transpose(0, 1)
+
+
+class Scales(nn.Module):
+    """One number for all channels."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("power", torch.ones(()))
+
+    def forward(self, x):
+        if self.training:
+            self.power.lerp_(x.detach().square().mean(), 0.1)
+        return x / self.power.sqrt()
+
+
+class Queues(Scales):
+    """Keeps what only training reads."""
+
+    def forward(self, x):
+        if self.training:
+            self.power.lerp_(x.detach().square().mean(), 0.1)
+        return x * 2
+
+
 class Frozen(Own):
     """As detectron2's FrozenBatchNorm2d: its statistics are constants."""
 
@@ -174,6 +230,9 @@ REFUSED = {
     "by hand": (Manual, "layer 1 is a Manual, which normalises in a way of its own"),
     "own": (Own, "layer 1 is a Own with statistics of its own"),
     "own, by hand": (OwnByHand, "layer 1 is a OwnByHand with statistics of its own"),
+    "own, one statistic": (OneStatistic, "layer 1 is a OneStatistic with statistics of its own"),
+    "own, a matrix": (Whitens, "layer 1 is a Whitens with statistics of its own"),
+    "own, a number": (Scales, "layer 1 is a Scales with statistics of its own"),
     "of the batch": (OfTheBatch, "training=True in eval mode|depend on the other images of its batch"),
     "scripted": (scripted, "layer of 1 is in TorchScript"),
     "traced": (traced, "layer of 1 is in TorchScript"),
@@ -220,7 +279,7 @@ def test_a_layer_used_twice_is_refused_also_for_some_batches(door, when):
 
 def test_constants_and_instance_norm_are_no_batch_norm():
     data = [(images(20), torch.arange(20) % 3)]
-    for norm in (Frozen, lambda n: nn.InstanceNorm2d(n, track_running_stats=True)):
+    for norm in (Frozen, Queues, lambda n: nn.InstanceNorm2d(n, track_running_stats=True)):
         net = net_with(norm)
         before = copy.deepcopy(net.state_dict())
         assert Evaluator(net, data).bn == "none"
@@ -230,7 +289,7 @@ def test_constants_and_instance_norm_are_no_batch_norm():
 
 def test_what_is_only_not_refreshed_may_be_frozen():
     data = [(images(20), torch.arange(20) % 3)]
-    for norm in (Own, OwnByHand, Manual):
+    for norm in (Own, OwnByHand, OneStatistic, Whitens, Scales, Manual):
         evaluator = Evaluator(net_with(norm), data, bn="frozen")
         assert evaluator.bn == "frozen"
         assert evaluator.point().train_loss > 0

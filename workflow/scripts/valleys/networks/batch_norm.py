@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from valleys.errors import ValleysError
+from valleys.networks.tensors import floats_in
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -123,20 +125,37 @@ def _traced_batch_norm(module: torch.fx.GraphModule) -> bool:
 
 
 def _updates_statistics(module: nn.Module) -> bool:
-    """Whether a module that is none of torch's keeps the mean and variance of what it is given in train mode.
+    """Whether a module that is none of torch's keeps statistics of what it is given in train mode.
 
-    One whose statistics are constants (torchvision's FrozenBatchNorm2d) does not: a copy is tried.
+    Eval mode is to depend on them: a queue that only training reads is none. Nor are constants (torchvision's
+    FrozenBatchNorm2d). A copy is tried on noise. Where none of the shapes tried fits it, names decide.
     """
-    own = dict(module.named_buffers(recurse=False))
-    kept = [n for n, t in own.items() if t.is_floating_point() and t.dim() and re.search("mean|var|std", n)]
-    if not any("mean" in name for name in kept) or len(kept) < 2:
+    own = {n: t for n, t in module.named_buffers(recurse=False) if t.is_floating_point()}
+    if not own or type(module).__module__.startswith("torch."):
         return False
-    channels = own[next(name for name in kept if "mean" in name)].numel()
+    named = [name for name, t in own.items() if t.dim() and re.search("mean|var|std", name)]
+    by_name = len(named) > 1 and any("mean" in name for name in named)
+    if not by_name and (module._forward_hooks or module._forward_pre_hooks):
+        return False  # they would see noise; spectral norm is such a one
+    tensors = [*own.values(), *module.parameters(recurse=False)]
+    channels = dict.fromkeys(t.numel() if t.dim() == 1 else max(t.shape) for t in tensors if t.dim())
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for area in ((), (3, 3), (3,), (3, 3, 3)):
+        for area, size in itertools.product(((), (3, 3), (3,), (3, 3, 3)), channels or (4,)):
             with contextlib.suppress(Exception):
-                twin = copy.deepcopy(module).train()
-                before = own[kept[0]]
-                twin(torch.randn(4, channels, *area).to(before))
-                return not all(torch.equal(getattr(twin, name), own[name]) for name in kept)
-    return True
+                noise = torch.randn(4, size, *area).to(next(iter(own.values())))
+                return _follows(module, own, noise)
+    return by_name
+
+
+def _follows(module: nn.Module, own: Mapping[str, Tensor], images: Tensor) -> bool:
+    """Whether a pass in train mode changes buffers of a module on which its outputs in eval mode depend."""
+    trained, fresh = copy.deepcopy(module), copy.deepcopy(module).eval()
+    before = [t.clone() for t in floats_in(fresh(images))]
+    trained.train()(images)
+    for name, buffer in own.items():
+        getattr(fresh, name).copy_(getattr(trained, name))
+        if not torch.equal(getattr(trained, name), buffer):
+            after = floats_in(fresh(images))
+            if not all(map(torch.equal, before, after)):
+                return True
+    return False
