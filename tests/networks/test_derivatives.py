@@ -12,10 +12,10 @@ from odd_networks import COPIED, DEFECTS, LOSS, Net, Net2, Recurrent, batches, f
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
-from valleys import probe_line
+from valleys import Landscape, probe_line
 from valleys.data.split import Split
 from valleys.errors import ValleysError
-from valleys.landscape import computed, directions, hessian
+from valleys.landscape import computed, directions, hessian, stationarity
 from valleys.landscape.evaluator import Evaluator
 from valleys.networks import copies, derivatives
 
@@ -211,6 +211,31 @@ def test_a_part_with_batch_norm_that_is_hidden_is_refused_whatever_its_statistic
     with pytest.raises(ValleysError, match=r"network: .*exact=False"):
         probe_line(evaluator, direction, [-0.5, 0.5], exact=True)
     assert torch.autograd.forward_ad._is_fwd_grad_enabled()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", WITHIN)
+def test_a_gradient_that_hides_a_part_has_no_norm_and_is_no_direction(name, dtype):
+    torch.manual_seed(0)
+    net = Normed(WITHIN[name]).to(dtype)
+    held = Evaluator(net, batches(dtype), loss=LOSS, bn="frozen")
+    norm, gain = stationarity.gradient_at_start(held)
+    assert math.isnan(norm)
+    assert math.isnan(gain)
+    landscape = Landscape(net, batches(dtype), LOSS)
+    for ask in (landscape.gradient, lambda: landscape.line("gradient")):
+        with pytest.raises(ValleysError, match=r"network: "):
+            ask()
+
+
+def test_the_gradient_of_a_plain_network_is_taken():
+    torch.manual_seed(0)
+    net = Normed(lambda part, x: part(x))
+    norm, gain = stationarity.gradient_at_start(Evaluator(net, batches(), loss=LOSS, bn="frozen"))
+    assert norm > 0
+    assert gain > 0
+    assert Landscape(net, batches(), LOSS).gradient().norm == pytest.approx(norm)
 
 
 @pytest.mark.parametrize("bn", ["refreshed", "frozen"])

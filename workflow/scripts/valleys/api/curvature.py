@@ -9,7 +9,7 @@ from valleys.api import measures
 from valleys.api.base import KEPT_BYTES, Base
 from valleys.errors import ValleysError
 from valleys.landscape import ascent, stationarity
-from valleys.landscape.gradients import loss_and_gradient
+from valleys.landscape.gradients import check_gradient, loss_and_gradient
 from valleys.networks.tensors import movable
 
 
@@ -17,10 +17,19 @@ class Curvature(Base):
     """The part of `Landscape` that takes derivatives at the weights."""
 
     def gradient(self) -> measures.Gradient:
-        """Return the gradient of the train loss with its norm, batch norm held; 0 at a minimum."""
+        """Return the gradient of the train loss with its norm, batch norm held; 0 at a minimum.
+
+        Raises
+        ------
+        ValleysError
+            When torch cannot differentiate the network, or gives another gradient than that of the losses.
+        """
         held = self._held()
+        names = [name for name, parameter in held.parameters.items() if movable(parameter)]
+        held.reset()
+        check_gradient(held, names)
         norm, gain = stationarity.gradient_at_start(held)
-        vectors = ascent.Vectors(held.parameters, [n for n, p in held.parameters.items() if movable(p)])
+        vectors = ascent.Vectors(held.parameters, names)
         _, flat = loss_and_gradient(held, list(vectors.own))
         found = vectors.direction(flat / norm) if norm > 0 else {}
         return measures.Gradient(norm, gain, found, names=self.names)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from valleys.data.inputs import Inputs
 from valleys.landscape.evaluator import Evaluator
 from valleys.models import losses
 from valleys.models.precision import autocast
+from valleys.networks import derivatives
 
 
 def loss_and_gradient(evaluator: Evaluator, names: Sequence[str]) -> tuple[float, Tensor]:
@@ -59,6 +61,30 @@ def loss_and_gradient(evaluator: Evaluator, names: Sequence[str]) -> tuple[float
         for parameter in own:
             parameter.requires_grad_(False)
     return total, gradient
+
+
+def check_gradient(evaluator: Evaluator, names: Sequence[str]) -> None:
+    """Raise unless the gradient by torch is that of the losses, on some train images.
+
+    Parameters
+    ----------
+    evaluator
+        At its start; not changed.
+    names
+        The parameters to differentiate by.
+
+    Raises
+    ------
+    ValleysError
+        As `derivatives.differentiable`.
+    """
+    images, labels = next(iter(evaluator.train_batches))
+    if isinstance(images, Tensor | Inputs):
+        images, labels = images[:_SOME], labels[:_SOME]
+    derivatives.differentiable(evaluator.model, iter([(images, labels)]), evaluator.loss, names)
+
+
+_SOME = 32  # images that tell a gradient that is not the losses' from one that is
 
 
 def _added(total: Tensor | None, loss: Tensor, own: Sequence[Tensor]) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from valleys.data.loaders import Batches
+from valleys.errors import ValleysError
 from valleys.landscape.ascent import Vectors
 from valleys.landscape.evaluator import Evaluator
-from valleys.landscape.gradients import loss_and_gradient
+from valleys.landscape.gradients import check_gradient, loss_and_gradient
 
 FIRST = 1e-4
 """First step along the gradient, as a share of the norm of the weights."""
@@ -41,8 +42,9 @@ def gradient_at_start(evaluator: Evaluator, few: Batches | None = None) -> tuple
     -------
     norm, gain
         2-norm of the gradient, and the loss at the start less the least one found along minus the gradient:
-        0 or more, in the loss's units. Both NaN where torch cannot differentiate the network, or a loss or
-        gradient is not finite.
+        0 or more, in the loss's units. Both NaN where torch cannot differentiate the network, or gives
+        another gradient than that of the losses (`gradients.check_gradient`), or a loss or gradient is not
+        finite.
 
     Raises
     ------
@@ -52,10 +54,11 @@ def gradient_at_start(evaluator: Evaluator, few: Batches | None = None) -> tuple
     evaluator.reset()
     names = [name for name, parameter in evaluator.parameters.items() if parameter.is_floating_point()]
     try:
+        check_gradient(evaluator, names)
         base, gradient = loss_and_gradient(evaluator, names)
     except torch.OutOfMemoryError:
         raise  # a RuntimeError too, which a smaller batch would not have
-    except RuntimeError:
+    except (RuntimeError, ValleysError):
         return math.nan, math.nan
     norm = float(gradient.double().norm())
     if not (math.isfinite(base) and math.isfinite(norm)):
