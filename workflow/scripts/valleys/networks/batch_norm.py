@@ -139,19 +139,23 @@ def _updates_statistics(module: nn.Module) -> bool:
         return False  # they would see noise; spectral norm is such a one
     tensors = [*own.values(), *module.parameters(recurse=False)]
     channels = dict.fromkeys(t.numel() if t.dim() == 1 else max(t.shape) for t in tensors if t.dim())
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), contextlib.suppress(Exception):
+        fresh = copy.deepcopy(module).eval()
         for area, size in itertools.product(((), (3, 3), (3,), (3, 3, 3)), channels or (4,)):
             with contextlib.suppress(Exception):
                 noise = torch.randn(4, size, *area).to(next(iter(own.values())))
-                return _follows(module, own, noise)
+                return _follows(module, fresh, own, noise)
     return by_name
 
 
-def _follows(module: nn.Module, own: Mapping[str, Tensor], images: Tensor) -> bool:
-    """Whether a pass in train mode changes buffers of a module on which its outputs in eval mode depend."""
-    trained, fresh = copy.deepcopy(module), copy.deepcopy(module).eval()
+def _follows(module: nn.Module, fresh: nn.Module, own: Mapping[str, Tensor], images: Tensor) -> bool:
+    """Whether a pass in train mode changes buffers of a module on which its outputs in eval mode depend.
+
+    `fresh` is a copy in eval mode.
+    """
     before = [t.clone() for t in floats_in(fresh(images))]
-    trained.train()(images)
+    trained = copy.deepcopy(module).train()
+    trained(images)
     for name, buffer in own.items():
         getattr(fresh, name).copy_(getattr(trained, name))
         if not torch.equal(getattr(trained, name), buffer):
