@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from valleys import claims  # noqa: E402
 from valleys.costs import plan  # noqa: E402
 from valleys.report import agreement  # noqa: E402
-from valleys.results import stats  # noqa: E402
+from valleys.results import measures, stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
 
 PAGES = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/gallery/README.md")
@@ -66,7 +66,7 @@ def take(folder: Path) -> None:
     found["claims"] = found["claims"][found["claims"]["decides"]]
     _write(to / "verdicts.csv", found["verdicts"])
     _write(to / "deciding.csv", found["claims"][_SHOWN])
-    _write(to / "losses.csv", losses(found["solutions"]))
+    _write(to / "losses.csv", losses(with_studies(folder, found["solutions"])))
     _write(to / "seconds.csv", seconds(folder))
     if folder.name in GALLERY:
         take_for_gallery(folder, to)
@@ -128,6 +128,15 @@ _TABLES = ("verdicts", "claims", "solutions")
 _SHOWN = ["number", "claim", "scope", "effect", "low", "high", "unit", "n", "p_value", "verdict", "note"]
 
 
+def with_studies(folder: Path, solutions: pd.DataFrame) -> pd.DataFrame:
+    """Return the solutions of a run of the gallery with those of its studies; of others as they are."""
+    if folder.name not in GALLERY:
+        return solutions  # a sampled study has a setting for each run
+    studies = tables.about(folder / "tables" / "verdicts.parquet")["config"]["studies"]
+    more = [tables.read(folder / "tables" / f"{name}.parquet", "study").to_pandas() for name in studies]
+    return pd.concat([solutions, *more], ignore_index=True).drop_duplicates(measures.SOLUTION)
+
+
 def losses(solutions: pd.DataFrame) -> pd.DataFrame:
     """Return mean losses with their t intervals by setting and solution."""
     rows = []
@@ -136,7 +145,8 @@ def losses(solutions: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(names, key, strict=True)) | {"n": len(part)}
         for loss in ("train_loss", "test_loss", "gradient_gain"):
             interval = stats.mean_interval(part[loss].dropna())
-            row |= {loss: interval.estimate, f"{loss}_low": interval.low, f"{loss}_high": interval.high}
+            low = max(0.0, interval.low)  # none of the three is ever below 0
+            row |= {loss: interval.estimate, f"{loss}_low": low, f"{loss}_high": interval.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -275,7 +285,7 @@ LARGE = "cifar10"
 """The run whose verdicts stand beside those of the first in the table of all claims."""
 MOST_NOTES = 1
 """Of a claim that more rows decide, their notes are in the report alone, but for `DOUBTS`."""
-DOUBTS = ("no minimum: ", "the loss rises by less than ")
+DOUBTS = ("no minimum: ", "the loss rises by less than ", "with refreshed batch norm ")
 """What such parts of a note begin with as make a row's verdict less than it seems."""
 NO_ROW = {"verdict": "–"}
 

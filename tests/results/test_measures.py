@@ -262,27 +262,6 @@ def test_on_which_side_of_what_was_found_swa_lies():
     assert measures.swa_sides(directions.drop(columns="towards_swa"), asymmetry).empty
 
 
-def solved(**gains):
-    """The solutions table of one cell: gains along the gradient by solution, seed by seed."""
-    return pd.DataFrame(
-        {**CELL, "seed": seed, "solution": name, "gradient_gain": gain}
-        for name, values in gains.items()
-        for seed, gain in enumerate(values)
-    )
-
-
-def test_what_is_no_minimum_is_counted_by_solution():
-    table = solved(sgd=[0.002, 0.011, 0.5, 0.01], swa=[0.0, 0.0], descent=[0.02, math.nan, math.inf])
-    assert measures.no_minimum(table) == (
-        "no minimum: 2 of 4 sgd and 1 of 1 descent solutions, where the loss falls by more than 0.01 nats "
-        "along minus the gradient"
-    )
-    assert measures.no_minimum(table[table["solution"] == "swa"]) == ""
-    assert measures.no_minimum(solved(sgd=[0.01, math.nan])) == ""  # at the bound it is one
-    assert measures.no_minimum(table.drop(columns="gradient_gain")) == ""  # of a run before it was measured
-    assert measures.no_minimum(solved(sgd=[None, None])) == ""
-
-
 def test_directions_short_of_the_rise_are_counted():
     rows = pd.DataFrame({"rise_minus": [1.7, 0.1, 2.2, np.nan], "rise_plus": [1.0, 1.9, -0.5, np.nan]})
     rows["status"] = ["asymmetric", "symmetric", "symmetric", "not_finite"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from valleys.claims.minima import doubts, is_headline
+from valleys.claims.minima import is_headline, with_doubts
 from valleys.claims.rows import Row, joined, refused_row
 from valleys.claims.rules import INCONCLUSIVE, NOT_DECIDABLE, SUPPORTED
 from valleys.claims.settings import Settings
@@ -35,7 +35,7 @@ def judge(study: study_outcomes.Study, plain: pd.DataFrame, settings: Settings) 
         }
         about = [
             settings.about_rise(str(probe)),
-            doubts(everything),
+            with_doubts(everything),
             f"{len(trained) - len(rows)} minima without an index" if len(trained) > len(rows) else "",
         ]
         adjusted = stats.holm([test.p for test in tests.values()])

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from valleys.claims.minima import doubts, is_headline, left_out, most_directions, without_index
+from valleys.claims.minima import is_headline, left_out, most_directions, with_doubts, without_index
 from valleys.claims.rows import Row, equivalence_row, joined, refused_row, share_row
 from valleys.claims.search import found_row
 from valleys.claims.settings import Settings
@@ -87,7 +87,7 @@ def _change(
             settings.about_rise(probe),
             f"mean |index| {means}" if means else "",
             f"seeds without a trained minimum at both ends, left out: {lost}" if lost else "",
-            doubts(rows),
+            with_doubts(rows),
             without_index(rows[rows["trained"]]),
         ),
         experiment=9,

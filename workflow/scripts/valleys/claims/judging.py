@@ -37,7 +37,7 @@ from valleys.claims import (
 from valleys.claims.rows import Row
 from valleys.claims.settings import Settings
 from valleys.config.catalogue import TABLES
-from valleys.results import measures
+from valleys.results import doubts, measures
 
 Frames = Mapping[str, pd.DataFrame]
 JUDGES: tuple[Callable[..., Iterable[Row]], ...] = (
@@ -79,7 +79,7 @@ def judge(data: Frames, settings: Settings) -> list[Row]:
     known = {
         **dict.fromkeys(optional),
         "settings": settings,
-        **measures.with_own_minima(measures.with_gains(data)),
+        **measures.with_own_minima(doubts.with_solutions(data)),
     }
     rows = [row for judge in JUDGES for row in judge(**{name: known[name] for name in asked_of(judge)})]
     return [{**_EMPTY, **row} for row in rows]

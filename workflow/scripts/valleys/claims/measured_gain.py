@@ -27,7 +27,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, count_of, joined, mean_row, refused_row
 from valleys.claims.settings import Settings
-from valleys.results import measures
+from valleys.results import doubts, measures
 from valleys.results.measures import SETTING
 
 _FOUND = (
@@ -66,7 +66,7 @@ def _of_probe(names: tuple[Any, ...], probe: str, rows: pd.DataFrame, settings: 
     about = [
         settings.about_rise(probe),
         f"asymmetric directions: {here['directions'].sum()} of {at['directions'].sum()}",
-        measures.no_minimum(here),
+        doubts.about(here),
     ]
     yield mean_row(
         claim,
@@ -131,7 +131,7 @@ def _against_symmetric(
                 settings.about_rise(probe),
                 f"means: asymmetric {first['gain'].mean():.3g}, symmetric {second['gain'].mean():.3g}",
                 f"minima whose symmetric direction has no gain, left out: {lost}" if lost else "",
-                measures.no_minimum(first.reset_index()),
+                doubts.about(first.reset_index()),
             ),
             experiment=4,
             number=7,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, joined, mean_row, refused_row, share_row
 from valleys.claims.settings import Settings
-from valleys.results import measures, study_outcomes
+from valleys.results import doubts, measures, study_outcomes
 
 
 def left_out(minima: pd.DataFrame) -> str:
@@ -21,9 +21,9 @@ def left_out(minima: pd.DataFrame) -> str:
     return f"{lost} of {len(cells)} minima left out: train accuracy below {study_outcomes.TRAINED:g}"
 
 
-def doubts(minima: pd.DataFrame) -> str:
+def with_doubts(minima: pd.DataFrame) -> str:
     """Say how many minima of some rows are `left_out`, and how many of the others are no minimum."""
-    return joined(left_out(minima), measures.no_minimum(minima[minima["trained"]]))
+    return joined(left_out(minima), doubts.about(minima[minima["trained"]]))
 
 
 def without_index(minima: pd.DataFrame) -> str:
@@ -69,7 +69,7 @@ def most_directions(
                 settings.about_rise(str(probe)),
                 f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}",
                 f"one of {comparisons} levels, p not corrected" if comparisons > 1 else "",
-                doubts(all_rows),
+                with_doubts(all_rows),
             ),
             experiment=experiment,
             number=number,
@@ -113,7 +113,7 @@ def contrast(
         for name, rows in zip(names, good, strict=True)
         if np.isfinite(rows[measure]).any()
     )
-    notes += [f"means: {means}" if means else "", doubts(both)]
+    notes += [f"means: {means}" if means else "", with_doubts(both)]
     if comparisons > 1:
         notes.append(f"one of {comparisons} such comparisons in this study, p not corrected")
     row = mean_row(

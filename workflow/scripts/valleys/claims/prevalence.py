@@ -25,7 +25,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, joined, share_row
 from valleys.claims.settings import Settings
-from valleys.results import measures, study_outcomes
+from valleys.results import doubts, measures, study_outcomes
 from valleys.results.measures import SETTING
 
 _MINIMUM = [*SETTING, "seed"]
@@ -125,7 +125,7 @@ def by_setting(
                 f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
                 settings.about_rise(probe),
                 measures.short_of(rows, settings.rise_of(probe)),
-                measures.no_minimum(rows),
+                doubts.about(rows),
                 about,
             ),
             experiment=experiment,
@@ -167,6 +167,6 @@ def _notes(rows: pd.DataFrame, probe: str, settings: Settings) -> list[str]:
         measures.short_of(rows, settings.rise_of(probe)),
         f"directions at each minimum: {rows.groupby(_MINIMUM).size().max()}",
         *(f"{counts[s]} {s}" for s in _OTHERS if s in counts),
-        measures.no_minimum(rows),
+        doubts.about(rows),
         measures.uncertain(rows),
     ]

@@ -19,7 +19,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, count_of, joined, share_row
 from valleys.claims.settings import Settings
-from valleys.results import measures
+from valleys.results import doubts
 from valleys.results.measures import SETTING
 from valleys.results.searches import are_asymmetric, are_found, of_first
 
@@ -81,7 +81,7 @@ def found_row(
             f"median c* on unseen train images {median:.3g}" if pd.notna(median) else "",
             f"at a rise of {_named(f'{rise:g}' for rise in rows['rise'])} nats",
             f"batch norm {_named(rows['bn_policy'])}",
-            measures.no_minimum(rows),
+            doubts.about(rows),
             "a miss is no proof that there is none",
         ),
         experiment=experiment,

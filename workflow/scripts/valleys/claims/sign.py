@@ -17,7 +17,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, joined, mean_row
 from valleys.claims.settings import Settings
-from valleys.results import measures
+from valleys.results import doubts, measures
 from valleys.results.measures import SETTING
 
 
@@ -42,7 +42,7 @@ def judge(asymmetry: pd.DataFrame, directions: pd.DataFrame, settings: Settings)
                 settings.about_rise(probe),
                 f"directions a minimum: {probed.groupby('seed').size().max()}, each as u and as -u",
                 f"{lost} of {len(probed)} directions left out: no index" if lost else "",
-                measures.no_minimum(probed),
+                doubts.about(probed),
             ),
             experiment=12,
             number=12,

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from valleys.claims import crossed, decay, norm, prevalence, recipes
-from valleys.claims.minima import doubts, left_out, most_directions
+from valleys.claims.minima import left_out, most_directions, with_doubts
 from valleys.claims.rows import Row, joined, mean_row
 from valleys.claims.settings import Settings
 from valleys.results import study_outcomes
@@ -104,7 +104,7 @@ def _study_swa(study: study_outcomes.Study, plain: pd.DataFrame, settings: Setti
                     sign=1,
                     measure=measure,
                     unit="nats",
-                    note=joined(several, (doubts if of else left_out)(rows)),
+                    note=joined(several, (with_doubts if of else left_out)(rows)),
                     experiment=9 if of_decay else 2,
                     number=4 if of_decay else 8,
                     decides=of_decay and claim.startswith("swa_gain") and not controls,

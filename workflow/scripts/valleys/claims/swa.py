@@ -4,8 +4,8 @@ A seed's value is a difference between two solutions of its cell, or between two
 
 ``swa_train_loss_descent``, ``swa_train_loss_sgd``, ``swa_test_loss_descent``, ``swa_test_loss_sgd``
     SWA's loss less the other's: above 0 on train, below 0 on test. They decide claim 8 wherever the setting
-    may decide (`Settings.may_decide`). Test accuracy stands beside. The note says of the other how often it
-    is no minimum (`measures.no_minimum`).
+    may decide (`Settings.may_decide`). Test accuracy stands beside. The note
+    has doubts about the other (`valleys.results.doubts`).
 ``swa_on_flat_side``
     On the line from SWA to descent: train loss at SWA's mirror image about the line's minimum less that at
     SWA, above 0. Decides claim 6 where the setting may.
@@ -26,7 +26,7 @@ import pandas as pd
 
 from valleys.claims.rows import Row, joined, mean_row
 from valleys.claims.settings import Settings
-from valleys.results import measures
+from valleys.results import doubts, measures
 from valleys.results.measures import SETTING
 
 _OTHERS = {
@@ -72,7 +72,7 @@ def _losses(solutions: pd.DataFrame, settings: Settings) -> Iterator[Row]:
                     unit=unit,
                     experiment=2,
                     number=8,
-                    note=measures.no_minimum(rows[rows["solution"] == other]),
+                    note=doubts.about(rows[rows["solution"] == other]),
                     decides=column != "test_accuracy" and settings.may_decide(names[0], names[2]),
                     **settings.test,
                 )
@@ -146,7 +146,7 @@ def _along_found(sides: pd.DataFrame, settings: Settings) -> Iterator[Row]:
                 settings.about_rise(probe),
                 f"in units of R {rows['share'].mean():.3g} (mean)",
                 f"directions {int(rows['directions'].sum())}",
-                measures.no_minimum(rows),
+                doubts.about(rows),
             ),
             experiment=2,
             number=6,

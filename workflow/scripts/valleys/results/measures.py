@@ -20,6 +20,8 @@ SETTING = ["dataset", "model", "recipe"]
 """Columns that name a cell but for its seed (`valleys.config.cells.Cell.setting`)."""
 SOLUTION = [*SETTING, "seed", "solution"]
 """Columns that name a solution."""
+OF_SOLUTION = "gradient_gain", "refreshed_rise"
+"""Columns that tables of directions have where `valleys.results.doubts.with_solutions` has added them."""
 DIRECTION = [*SETTING, "seed", "solution", "probe", "kind", "group", "k"]
 ERROR_PARTS = ["train_error_1", "train_error_2", "train_error_3"]
 """Independent parts of the error of a train curve that a subset of images brings (`subsets.with_errors`)."""
@@ -44,24 +46,6 @@ def user_solutions_as_recipes(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         recipe=table["recipe"].where(~own, named), solution=table["solution"].where(~own, "sgd")
     )
-
-
-def with_gains(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return tables by name, those of directions with the ``gradient_gain`` of the solution each is at.
-
-    It is that of ``solutions``, for cells of studies that of ``study``; NaN where neither has it.
-    """
-    have = [data[name] for name in ("solutions", "study") if data.get(name) is not None]
-    known = [table[[*SOLUTION, _GAIN]] for table in have if _GAIN in table]
-    if not known:
-        return dict(data)
-    gains = pd.concat(known, ignore_index=True).drop_duplicates(SOLUTION)
-    return {
-        name: table.merge(gains, on=SOLUTION, how="left", validate="many_to_one")
-        if name in ("asymmetry", "theory_measured", "searches")
-        else table
-        for name, table in data.items()
-    }
 
 
 def with_own_minima(data: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -185,7 +169,7 @@ def signs(asymmetry: pd.DataFrame, directions: pd.DataFrame, solution: str = "sg
     """
     probed = asymmetry[(asymmetry["kind"] == "sign") & (asymmetry["solution"] == solution)]
     about = directions[[*DIRECTION, "sign_agreement"]]
-    rows = probed.filter([*DIRECTION, "asymmetry_index", _GAIN]).merge(
+    rows = probed.filter([*DIRECTION, "asymmetry_index", *OF_SOLUTION]).merge(
         about, on=DIRECTION, validate="one_to_one"
     )
     rows = rows.rename(columns={"sign_agreement": "agreement", "asymmetry_index": "index"})
@@ -214,7 +198,7 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     """
     rows = theory_measured[(theory_measured["solution"] == solution) & (theory_measured["kind"] != "sign")]
     by = rows.groupby([*SOLUTION, "probe", "status", "shift", "scale", "bias"], sort=False)
-    of = rows.columns.intersection(["gain", "train_gain", "test_gain", "rise", _GAIN], sort=False)
+    of = rows.columns.intersection(["gain", "train_gain", "test_gain", "rise", *OF_SOLUTION], sort=False)
     return by[list(of)].mean().assign(directions=by.size()).reset_index()
 
 
@@ -240,37 +224,6 @@ def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:
     return (
         f"the loss rises by less than {rise:g} nats along {len(short)} of {len(asymmetry)}, "
         f"{int((short == 'asymmetric').sum())} of them asymmetric"
-    )
-
-
-_GAIN = "gradient_gain"
-AT_MINIMUM = 0.01
-"""A solution from which the train loss falls by more along minus its gradient, nats, is no minimum: 1 % of a
-rise of 1 nat. Fixed on 2026-11-27."""
-
-
-def no_minimum(solutions: pd.DataFrame) -> str:
-    """Say which solutions are no minimum by `AT_MINIMUM`; nothing where all are, or none was measured.
-
-    Parameters
-    ----------
-    solutions
-        The table of that name, or rows of any table with `SOLUTION` and ``gradient_gain``; a solution counts
-        once. Gains that are not finite are left out.
-    """
-    if _GAIN not in solutions:
-        return ""
-    known = solutions[np.isfinite(solutions[_GAIN].astype(float))].drop_duplicates(SOLUTION)
-    found = []
-    for name, rows in known.groupby("solution", sort=False):
-        lost = int((rows[_GAIN] > AT_MINIMUM).sum())
-        if lost:
-            found.append(f"{lost} of {len(rows)} {name}")
-    if not found:
-        return ""
-    return (
-        f"no minimum: {' and '.join(found)} solutions, where the loss falls by more than {AT_MINIMUM:g} nats "
-        "along minus the gradient"
     )
 
 
@@ -363,12 +316,12 @@ def swa_sides(directions: pd.DataFrame, asymmetry: pd.DataFrame) -> pd.DataFrame
     if "towards_swa" not in directions:
         return pd.DataFrame(columns=columns)
     known = directions[directions["towards_swa"].notna() & (directions["kind"] == "searched")]
-    verdicts = asymmetry[asymmetry["flat_side"] != 0].filter([*DIRECTION, "flat_side", _GAIN])
+    verdicts = asymmetry[asymmetry["flat_side"] != 0].filter([*DIRECTION, "flat_side", *OF_SOLUTION])
     both = known[known["solution"] == "sgd"].merge(verdicts, on=DIRECTION, validate="one_to_one")
     both["offset"] = both["towards_swa"].astype(float) * both["flat_side"]
     both["share"] = both["offset"] / both["radius"]
     by = both.groupby([*SOLUTION, "probe"], sort=False)
-    of = both.columns.intersection(["offset", "share", _GAIN], sort=False)
+    of = both.columns.intersection(["offset", "share", *OF_SOLUTION], sort=False)
     return by[list(of)].mean().assign(directions=by.size()).reset_index()
 
 

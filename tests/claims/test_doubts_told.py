@@ -9,6 +9,7 @@ from claim_tables import (
     EMPTY,
     KEPT,
     asymmetry,
+    descents,
     judge,
     measured,
     searched,
@@ -20,7 +21,6 @@ from study_claims import DECAY, norms
 from study_tables import minimum, table
 from valleys import claims
 from valleys.claims.settings import Settings
-from valleys.results import measures
 
 PROBES = {
     name: {"rise": 2.0, "bn": "refreshed", "seek": seek}
@@ -122,8 +122,23 @@ def test_decay_says_it_once_a_row():
     assert "no minimum" not in "".join(notes["swa_gain"])  # it is about descent
 
 
-def test_gains_are_not_asked_of_tables_without_them():
-    assert measures.with_gains({"asymmetry": asymmetry(("flat",)), "study": None}).keys() == {
-        "asymmetry",
-        "study",
-    }
+@pytest.mark.parametrize(("rise", "told"), [(0.13, True), (0.005, False), (-0.2, False)])
+def test_rows_tell_where_refreshing_made_another_network(rise, told):
+    given = tables()
+    trained = descents(*[[(0.0, 0.0)]] * 6).query("phase == 'descent'").assign(phase="cooldown")
+    own = given["solutions"].assign(gradient_gain=0.001)
+    own.loc[own["solution"] == "sgd", "test_loss"] = 0.5 + rise + 0.01 * own["seed"] - 0.025
+    rows = judge(SETTINGS, **given | {"training": trained, "solutions": own})
+    words = f"with refreshed batch norm the test loss of sgd is {rise:.3g} nats higher (mean)"
+    assert {claim for claim, row in rows.items() if words in row["note"]} == (ABOUT_SGD if told else set())
+    assert any("with refreshed batch norm" in row["note"] for row in rows.values()) == told
+
+
+def test_of_a_training_its_last_test_loss_counts():
+    given = tables()
+    trained = descents(*[[(0.0, 5.0), (0.0, 0.0)]] * 6).query("phase == 'descent'").assign(phase="cooldown")
+    more = trained[trained["epoch"] == 0].assign(epoch=9, test_loss=math.nan)  # not measured at each epoch
+    own = given["solutions"].assign(test_loss=0.55)
+    for training in (trained, pd.concat([more, trained])):
+        rows = judge(SETTINGS, **given | {"training": training, "solutions": own})
+        assert "sgd is 0.05 nats higher (mean)" in rows["asymmetric_direction_is_found"]["note"]
