@@ -274,11 +274,13 @@ def claim_block(text: str) -> str:
     of_claim = {"row": f"**claim {which}**, p adjusted", "p": p_text(own[0]["p_adjusted"])}
     of_claim["verdict"] = _in_runs([one["verdict"] for one in own])
     rows.append(dict.fromkeys(rows[0], "") | of_claim)
-    if len(first) > MOST_NOTES:
-        told = _doubts(first)
-        return "\n\n".join([markdown(rows), *([f"Of the first run's rows:\n\n{told}"] if told else [])])
-    notes = [f"Notes of the first run:\n\n{_notes(row['note'])}" for row in first.values() if row["note"]]
-    return "\n\n".join([markdown(rows), *notes])
+    parts = []
+    if len(first) <= MOST_NOTES:
+        parts = [f"Notes of the first run:\n\n{_notes(row['note'])}" for row in first.values() if row["note"]]
+    told = [(words, _doubts(rows_of[run])) for run, words in runs.items()]
+    if not (parts and told[0][1]):  # else they are there already
+        parts += [f"From the notes of the run *{words}*:\n\n{found}" for words, found in told if found][:1]
+    return "\n\n".join([markdown(rows), *parts])
 
 
 LARGE = "cifar10"
