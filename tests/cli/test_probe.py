@@ -266,6 +266,29 @@ def test_weights_that_are_no_minimum_are_not_helped_by_more_directions(trained, 
     assert "By Definition 1" not in printed
 
 
+@pytest.mark.parametrize("bn", ["refreshed", "frozen"])
+def test_statistics_that_are_not_those_of_the_images_are_told(trained, tmp_path, capsys, bn):
+    folder, net, train, _ = trained
+    assert run(folder, bn=bn, out=tmp_path / "as-they-are") == 0
+    assert "statistics in the file" not in capsys.readouterr().out
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    (name,) = [name for name in state if name.endswith("running_mean")]
+    state[name] += 2
+    save_file(state, tmp_path / "other.safetensors")
+    assert run(tmp_path, weights="other.safetensors", bn=bn, out=tmp_path / "look") == 0
+    printed = capsys.readouterr().out
+    own = solutions.fresh({"arch": "mlp", "hidden": [8], "norm": "batch"}, train.in_shape, train.classes)
+    own.load_state_dict(state)
+    losses = {}
+    for policy in ("frozen", "refreshed"):
+        losses[policy] = Evaluator(own, train, bn=policy).at_start().train_loss
+    assert losses["frozen"] - losses["refreshed"] > 0.05
+    words = (
+        f"is {losses['refreshed']:.4g}, with the statistics in the file {losses['frozen']:.4g}; the curves"
+    )
+    assert (words in printed) == (bn == "refreshed")
+
+
 def test_images_that_an_error_takes():
     """n of N images have the error s sqrt(1/n - 1/N): with s of 1 and N of 1000, 0.05 takes 286."""
     error = (1 / 100 - 1 / 1000) ** 0.5

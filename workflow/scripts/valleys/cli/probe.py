@@ -32,13 +32,19 @@ _UNJUDGED = {
 
 @dataclass(frozen=True)
 class Probed:
-    """A finished probe: its tables as data frames, where everything was written, which weights were read."""
+    """A finished probe: its tables as data frames, where everything was written, which weights were read.
+
+    ``stored`` and ``refreshed``: the train loss at the weights with stored and with refreshed batch-norm
+    statistics, on the same images; NaN where these are not refreshed.
+    """
 
     tables: dict[str, pd.DataFrame]
     request: Request
     folder: Path
     figure: Path
     read: str
+    stored: float = math.nan
+    refreshed: float = math.nan
 
 
 def probe(
@@ -82,11 +88,12 @@ def probe(
         As `read_data` and `read_model`, or when the probe does not fit the network.
     """
     from valleys import figures
+    from valleys.data.loaders import SplitBatches
     from valleys.execution import jobs
     from valleys.landscape.computed import Sources, compute
     from valleys.landscape.evaluator import Evaluator, evaluator_for
     from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
-    from valleys.landscape.stationarity import BATCH, gradient_at_start
+    from valleys.landscape.stationarity import BATCH, STEP_IMAGES, gradient_at_start
     from valleys.models import losses, solutions
     from valleys.results import detection
     from valleys.storage import tables
@@ -148,6 +155,10 @@ def probe(
     images = splits[0].subset(block["train_images"])  # not all: it takes as many passes as a curve
     frozen = Evaluator(net, images, loss=loss, bn="frozen", batch_size=BATCH)
     own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
+    losses_at = (math.nan, math.nan)
+    if evaluator.bn == "refreshed":
+        some = evaluator.on(SplitBatches(splits[0].subset(STEP_IMAGES), evaluator.batch_size))
+        losses_at = some.stored().train_loss, some.at_start().train_loss
     if curvature:
         from valleys.landscape import sharpness
 
@@ -171,7 +182,7 @@ def probe(
     frames = tables.frames(written.values())
     picture = "search" if searched.searches else f"curves-{name}"
     png = figures.write(picture, frames, wanted.figure, folder / "figures")
-    return Probed(frames, wanted, folder, png, about["read"])
+    return Probed(frames, wanted, folder, png, about["read"], *losses_at)
 
 
 def _errors(probed: Probed) -> list[str]:
@@ -250,6 +261,8 @@ def _searches(probed: Probed) -> list[str]:
     return lines
 
 
+APART = 0.05
+"""Train losses with refreshed and with stored statistics that are further apart, nats, are told."""
 _CURVATURE = {"eigenvalue": "largest eigenvalue", "trace": "trace"}
 
 
@@ -285,6 +298,11 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
         lines.append(
             f"along its gradient, of norm {own['gradient_norm']:.3g}, the {what} falls by "
             f"{own['gradient_gain']:.2g} nats"
+        )
+    if abs(probed.refreshed - probed.stored) > APART:
+        lines.append(
+            f"with refreshed batch norm the train loss at these weights is {probed.refreshed:.4g}, with the "
+            f"statistics in the file {probed.stored:.4g}; the curves have the first, --bn frozen the second"
         )
     if not math.isnan(own["curvature_trace_images"]):
         lines += [_curvature(own, name, words) for name, words in _CURVATURE.items()]
