@@ -23,11 +23,13 @@ from common import document, markdown, save
 from valleys.data.augment import augment
 from valleys.data.cache import load_split
 from valleys.execution import jobs
+from valleys.landscape.evaluator import CROSS_ENTROPY
 from valleys.models import solutions
 from valleys.networks.bn_refresh import refresh_bn
 from valleys.results import stats
 from valleys.storage import tables
 from valleys.storage.files import stable_seed
+from valleys.training.evaluation import evaluate
 from verdicts import positive
 
 KINDS = ("as they are", "augmented")
@@ -55,18 +57,10 @@ def measure(results: Path, images: int) -> Iterator[dict[str, Any]]:
             for kind, split in zip(KINDS, (train, moved), strict=True):
                 refresh_bn(model, [x for x, _ in split.batches(250)])
                 row = {**names._asdict(), "solution": name, "statistics": kind, "images": len(train)}
-                row |= {f"{part}_loss": mean_loss(model, s) for part, s in (("train", train), ("test", test))}
+                for part, images_of in (("train", train), ("test", test)):
+                    row[f"{part}_loss"] = evaluate(model, images_of, CROSS_ENTROPY, 250)[0]
                 print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
                 yield row
-
-
-@torch.no_grad()
-def mean_loss(model: torch.nn.Module, split: Any) -> float:
-    """Return the cross-entropy of a network in eval mode."""
-    total = sum(
-        float(torch.nn.functional.cross_entropy(model(x), y, reduction="sum")) for x, y in split.batches(250)
-    )
-    return total / len(split)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from valleys import claims  # noqa: E402
 from valleys.costs import plan  # noqa: E402
 from valleys.report import agreement  # noqa: E402
-from valleys.results import measures, stats  # noqa: E402
+from valleys.results import doubts, measures, stats  # noqa: E402
 from valleys.storage import tables  # noqa: E402
 
 PAGES = ("README.md", "docs/experiments.md", "docs/performance.md", "docs/gallery/README.md")
@@ -279,7 +279,7 @@ def claim_block(text: str) -> str:
         parts = [f"Notes of the first run:\n\n{_notes(row['note'])}" for row in first.values() if row["note"]]
     told = [(words, _doubts(rows_of[run])) for run, words in runs.items()]
     if not (parts and told[0][1]):  # else they are there already
-        parts += [f"From the notes of the run *{words}*:\n\n{found}" for words, found in told if found][:1]
+        parts += [_told(words, found) for words, found in told if found][:1]
     return "\n\n".join([markdown(rows), *parts])
 
 
@@ -306,14 +306,28 @@ def _notes(text: str) -> str:
     return "\n".join(f"- {part}" for part in text.split("; "))
 
 
-def _doubts(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
-    """Return such parts of the notes of rows as begin as `DOUBTS` do, each with the row, as a list."""
-    return "\n".join(
-        f"- `{claim}` {scope}: {part}"
+def _doubts(rows: dict[tuple[str, str], dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return such parts of the notes of rows as begin as `DOUBTS` do, each with the row it is of."""
+    return [
+        (f"`{claim}` {scope}", part)
         for (claim, scope), row in rows.items()
         for part in ("" if pd.isna(row["note"]) else row["note"]).split("; ")
         if part.startswith(DOUBTS)
+    ]
+
+
+def _told(run: str, found: list[tuple[str, str]]) -> str:
+    """Write what `_doubts` found in a run: how many solutions are no minimum, then the rest."""
+    first = DOUBTS[0]
+    short = [(row, part.removeprefix(first)) for row, part in found if part.startswith(first)]
+    counts = [f"- {row}: {part.partition(', where ')[0]}" for row, part in short]
+    rest = [f"- {row}: {part}" for row, part in found if not part.startswith(first)]
+    intro = (
+        f"In the run *{run}*, some solutions are no minimum. The train loss still falls by more than "
+        f"{doubts.AT_MINIMUM:g} nats along the negative gradient. For each row, this is how many:"
     )
+    blocks = [(intro, counts), (f"The notes of the run *{run}* also say:", rest)]
+    return "\n\n".join(f"{words}\n\n" + "\n".join(lines) for words, lines in blocks if lines)
 
 
 def _deciding(run: str, which: int) -> dict[tuple[str, str], dict[str, Any]]:

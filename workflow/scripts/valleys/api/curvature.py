@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from valleys.api import measures
@@ -26,9 +27,9 @@ class Curvature(Base):
         """
         held = self._held()
         names = [name for name, parameter in held.parameters.items() if movable(parameter)]
-        held.reset()
-        check_gradient(held, names)
         norm, gain = stationarity.gradient_at_start(held)
+        if math.isnan(norm):
+            check_gradient(held, names)  # which says why
         vectors = ascent.Vectors(held.parameters, names)
         _, flat = loss_and_gradient(held, list(vectors.own))
         found = vectors.direction(flat / norm) if norm > 0 else {}
