@@ -13,6 +13,7 @@ from valleys.results import measures
 CELL = {"dataset": "d", "model": "m", "recipe": "r"}
 RISES = {"asymmetric": (1.0, 5.0), "symmetric": (1.0, 1.0), "not_minimum": (-1.0, 1.0), "flat": (0.0, 0.0)}
 NO_SHIFT = dict.fromkeys(("radius", "shift", "shift_gap", "shift_free", "shift_free_gap"), math.nan)
+NO_SHIFT |= {"radius_status": "found"}
 
 
 def asymmetry(*statuses_by_seed, probe="uniform", solution="sgd", **cell):
@@ -120,6 +121,7 @@ def shifted(*shares, deltas=None, flat=1, free=None, probe="uniform", kind="unif
             best = {"shift": delta, "shift_gap": 2 * (1 - share), "shift_free": delta, "shift_free_b": 1.5}
             rises = {"rise_plus": 2.0 - flat, "rise_minus": 2.0 + flat, "asymmetry_index": flat * math.log(3)}
             best |= {"shift_free_gap": 0.5 * (1 - other), "radius": 4.0, "status": "symmetric", **rises}
+            best |= {"radius_status": "found"}
             verdicts.append({**names, **best})
     return {"shift": pd.DataFrame(curves), "asymmetry": pd.DataFrame(verdicts)}
 

@@ -102,6 +102,18 @@ def test_a_factor_whose_levels_are_at_other_rises_is_refused(rise, refused):
     assert only(found, "skip_changes_asymmetry")["verdict"] == "inconclusive"
 
 
+def test_a_factor_with_a_level_short_of_the_rise_is_refused():
+    rows = sample(lambda levels: 1.0 * (levels["model.activation"] == "tanh"))
+    for row in rows:
+        if json.loads(row["levels"])["model.activation"] == "relu":
+            row["radius_status"] = "capped"
+    found = judge(rows)
+    row = only(found, "activation_changes_asymmetry")
+    assert (row["verdict"], row["p_for"]) == ("not decidable", None)
+    assert "not comparable: the loss does not rise as asked for along" in row["note"]
+    assert only(found, "skip_changes_asymmetry")["verdict"] == "inconclusive"
+
+
 def test_rows_at_another_rise_stand_beside():
     rows = sample(lambda levels: 0.0)
     row = only(judge(rows, rise=10.0), "skip_changes_asymmetry")

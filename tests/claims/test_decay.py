@@ -59,6 +59,19 @@ def test_levels_at_other_rises_are_not_compared():
     assert "median rises 5 and 2 nats differ more than 2-fold" in row["note"]
 
 
+@pytest.mark.parametrize(("level", "refused"), [(0, True), (1, False), (2, True)])
+def test_levels_where_the_loss_levels_off_below_the_rise_are_not_compared(level, refused):
+    """The first level is compared with the last."""
+    rows = [
+        row
+        for at, one in enumerate(LEVELS)
+        for row in variants([(one, 2.0)], radius_status="capped" if at == level else "found")
+    ]
+    row = only(judge(rows), "l2_does_not_change_asymmetry")
+    assert row["verdict"] == ("not decidable" if refused else "supported")
+    assert ("the loss does not rise as asked for along 12 of 12 of" in row["note"]) == refused
+
+
 def test_only_the_headline_rise_and_kind_decide():
     rows = leveled((2.0, 2.0, 2.0)) + leveled((2.0, 2.0, 2.0), probe=GAUSSIAN)
     rows += leveled((2.0, 2.0, 2.0), probe=UNIFORM | {"probe": "uniform-10"})

@@ -89,6 +89,20 @@ def test_nets_at_other_rises_are_not_compared(rise, refused):
     assert row["decides"]
 
 
+@pytest.mark.parametrize(("short", "refused"), [(6, False), (7, True)])
+@pytest.mark.parametrize("at", ["batch", "none"])
+def test_nets_whose_loss_mostly_levels_off_below_the_rise_are_not_compared(at, short, refused):
+    """Of 12 directions of each more than a half."""
+    rows = norms({"batch": 3.0, "none": 2.0})
+    for row in rows[:short] if at == "batch" else rows[-short:]:
+        row["radius_status"] = "capped"
+    row = only(judge(rows), "bn_makes_asymmetric")
+    assert (row["verdict"], row["p_for"] is None) == (
+        ("not decidable", True) if refused else ("supported", False)
+    )
+    assert (f"the loss does not rise as asked for along {short} of 12 of {at}" in row["note"]) == refused
+
+
 def test_what_decides():
     """Not another rise, kind or group; not scales and not the norm's own parameters."""
     sizes, inits = {"batch": 3.0, "none": 2.0}, {"gaussian": 1.0}

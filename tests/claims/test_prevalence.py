@@ -1,10 +1,12 @@
 """Experiment 1."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from claim_tables import asymmetry, judged, signed
 from valleys.claims import prevalence
 from valleys.claims.settings import Settings
+from valleys.results import inference
 
 PROBES = {
     "uniform": {"rise": 2.0, "bn": "refreshed"},
@@ -52,11 +54,42 @@ def test_the_value_of_a_minimum_is_the_share_of_its_directions():
     assert "directions at each minimum: 6; 3 flat" in row["note"]
 
 
-def test_a_note_says_where_the_loss_levels_off_below_the_rise():
-    table = asymmetry(*[ONE_OF_THREE] * 6).assign(rise_minus=1.7, rise_plus=1.5)
-    said = "at a rise of 2 nats; the loss rises by less than 2 nats along 18 of 18, 6 of them asymmetric; "
-    assert said in pooled(table)["note"]
-    assert "rises by less" not in pooled(table.assign(rise_plus=1.85))["note"]
+@pytest.mark.parametrize(
+    ("hits", "misses", "short_hits", "short_misses", "verdict", "low_of", "high_of"),
+    [
+        (60, 0, 0, 0, "supported", 60, 60),
+        (30, 0, 30, 0, "supported", 30, 60),  # a half is enough
+        (6, 30, 24, 0, "inconclusive", 6, 30),  # supported if all counted by their slopes
+        (0, 60, 0, 0, "refuted", 0, 0),
+        (0, 57, 0, 3, "refuted", 0, 3),
+        (0, 40, 0, 20, "inconclusive", 0, 20),  # refuted if all counted by their slopes
+    ],
+)
+def test_directions_short_of_the_rise_count_against_either_verdict(
+    hits, misses, short_hits, short_misses, verdict, low_of, high_of
+):
+    counts = {"asymmetric": hits + short_hits, "symmetric": misses + short_misses}
+    table = asymmetry(*[[status] for status, count in counts.items() for _ in range(count)])
+    n = len(table)
+    first, last = table.index < short_hits, table.index >= n - short_misses
+    row = pooled(table.assign(radius_status=np.where(first | last, "capped", "found")))
+    assert (row["verdict"], row["n"], row["effect"]) == (verdict, n, (hits + short_hits) / n)
+    for end, of in (("low", low_of), ("high", high_of)):
+        plain = inference.share([1.0] * of + [0.0] * (n - of), 0.25, alpha=0.05, level=0.95)
+        assert row[end] == getattr(plain, end)
+
+
+def test_a_note_says_how_many_directions_are_short_of_the_rise():
+    table = asymmetry(*[ONE_OF_THREE] * 6).assign(radius_status=["found", "capped", "capped"] * 6)
+    said = (
+        "; the loss rises by less than 2 nats along 12 of 18 (0 asymmetric lower down), which count as undec"
+    )
+    rows = judge(table)
+    for claim in ("random_directions_are_asymmetric", "random_directions_of_mlps"):
+        assert said in rows[claim, "all settings/uniform"]["note"]
+    for claim in ("directions_are_asymmetric", "rises_are_uneven"):
+        assert said in rows[claim, "d/m/r/uniform"]["note"]
+    assert "rises by less" not in pooled(table.assign(radius_status="found"))["note"]
 
 
 def test_minima_of_all_settings_count_alike():

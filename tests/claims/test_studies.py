@@ -88,6 +88,21 @@ def test_a_minimum_counts_by_the_share_of_its_directions_that_are_asymmetric():
     assert "of directions 160 of 240" in rows[0]["note"]
 
 
+def test_directions_short_of_the_rise_are_undecided_in_studies_too():
+    rows = variants([({"model.width": 1}, 2.0), ({"model.width": 2}, 0.1)], seeds=range(40))
+    for row in rows:
+        row["radius_status"] = "capped" if row["k"] == 0 else "found"
+    found = judge(rows)["most_directions_are_asymmetric"]
+    assert [(row["verdict"], row["effect"]) for row in found] == [
+        ("inconclusive", 1.0),
+        ("inconclusive", 0.0),
+    ]
+    assert [row["low"] < 0.5 < row["high"] for row in found] == [True, True]
+    told = "the loss rises by less than 2 nats along 40 of 80 ({} asymmetric lower down), which count as und"
+    for row, asymmetric in zip(found, (40, 0), strict=True):
+        assert told.format(asymmetric) in row["note"]
+
+
 def test_a_study_of_two_kinds_of_factors_has_the_claims_of_both():
     base = {DECAY: 0, NORM: "batch"}
     rows = variants([(base, 2.0), (base | {DECAY: 0.1}, 2.0), (base | {NORM: "none"}, 1.0)])

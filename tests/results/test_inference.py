@@ -93,6 +93,27 @@ def test_the_ends_of_a_shares_interval_are_the_shares_just_not_rejected():
         assert 40 * inference.relative_entropy(0.5, end) == pytest.approx(math.log(2 / 0.05))
 
 
+@pytest.mark.parametrize("values", [[0.5] * 40, [0.0] * 40, [1.0] * 40, [0.25] * 40])
+@pytest.mark.parametrize(("down", "up"), [(0.0, 0.0), (0.5, 0.25), (0.25, 1.0)])
+def test_what_is_undecided_counts_against_either_verdict(values, down, up):
+    """For the claim what fewer hits say, against it what more say."""
+    values = np.array(values)
+    least, most = np.clip(values - down, 0, 1), np.clip(values + up, 0, 1)
+    found = inference.share(values, 0.25, **TEST, least=least, most=most)
+    fewer, more = (inference.share(part, 0.25, **TEST) for part in (least, most))
+    assert found.estimate == values.mean()
+    assert (found.p_for, found.low) == (fewer.p_for, fewer.low)
+    assert (found.p_against, found.high) == (more.p_against, more.high)
+
+
+def test_no_number_of_minima_decides_what_hangs_on_the_undecided():
+    values = np.full(40, 0.3)
+    assert inference.share(values, 0.25, **TEST).n_needed > 40
+    assert inference.share(values, 0.25, **TEST, least=values - 0.1, most=values).n_needed is None
+    above = inference.share(np.full(40, 0.5), 0.25, **TEST, least=values, most=np.full(40, 0.6))
+    assert above.n_needed == inference.share(values, 0.25, **TEST).n_needed
+
+
 @pytest.mark.parametrize(("share", "verdict"), [(1.0, "supported"), (0.25, "inconclusive"), (0.0, "refuted")])
 def test_shares_of_sixty_minima(share, verdict):
     values = np.repeat([1.0, 0.0], [int(60 * share), 60 - int(60 * share)])

@@ -262,12 +262,12 @@ def test_on_which_side_of_what_was_found_swa_lies():
     assert measures.swa_sides(directions.drop(columns="towards_swa"), asymmetry).empty
 
 
-def test_directions_short_of_the_rise_are_counted():
-    rows = pd.DataFrame({"rise_minus": [1.7, 0.1, 2.2, np.nan], "rise_plus": [1.0, 1.9, -0.5, np.nan]})
-    rows["status"] = ["asymmetric", "symmetric", "symmetric", "not_finite"]
-    assert (
-        measures.short_of(rows, 2.0)
-        == "the loss rises by less than 2 nats along 1 of 4, 1 of them asymmetric"
+def test_directions_short_of_the_rise():
+    rows = pd.DataFrame({"radius_status": ["capped", "found", "jump", "fixed", "capped"]})
+    assert measures.falls_short(rows).tolist() == [True, False, False, False, True]
+    told = (
+        "the loss rises by less than 2 nats along 2 of 5 (1 asymmetric lower down), which count as undecided"
     )
-    assert measures.short_of(rows, 1.5) == ""
-    assert measures.short_of(rows, None) == ""
+    assert measures.short_of(2, 1, 5, 2.0) == told
+    assert measures.short_of(0, 0, 5, 2.0) == ""
+    assert measures.short_of(2, 1, 5, None) == ""

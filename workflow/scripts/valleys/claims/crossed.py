@@ -2,7 +2,8 @@
 
 Rule levels. A minimum's value is the mean size of its directions' asymmetry index. Kind uniform over all
 parameters at the headline rise decides; other rises and kinds stand beside. A factor whose levels' median
-rises are more than two-fold apart is refused (`measures.equal_rises`): the index grows with the rise.
+rises are more than two-fold apart, or fall short, is refused (`minima.not_comparable`): the index grows
+with the rise.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from valleys.claims.minima import is_headline, with_doubts
+from valleys.claims.minima import is_headline, not_comparable, with_doubts
 from valleys.claims.rows import Row, joined, refused_row
 from valleys.claims.rules import INCONCLUSIVE, NOT_DECIDABLE, SUPPORTED
 from valleys.claims.settings import Settings
 from valleys.config.studies import factor_name
-from valleys.results import measures, stats, study_outcomes
+from valleys.results import stats, study_outcomes
 
 
 def judge(study: study_outcomes.Study, plain: pd.DataFrame, settings: Settings) -> Iterator[Row]:
@@ -47,7 +48,7 @@ def judge(study: study_outcomes.Study, plain: pd.DataFrame, settings: Settings) 
             row["test"] += f", p adjusted over {len(tests)} factors (Holm)"
             row["note"] = joined(row["note"], *about)
             row["decides"] = is_headline(everything, str(probe), settings)
-            why = _unequal(parts)
+            why = not_comparable(parts)
             yield refused_row(row, why) if why else row
 
 
@@ -100,9 +101,3 @@ def _row(
         "p_against": 1.0 if tested else None,
         "n_needed": None,
     }
-
-
-def _unequal(parts: Mapping[str, pd.DataFrame]) -> str:
-    """Say how far apart the rises of a factor's levels are, where that is too far."""
-    there = sorted((part for part in parts.values() if len(part)), key=lambda part: part["rise"].median())
-    return measures.equal_rises(there[0], there[-1]) if len(there) > 1 else ""

@@ -23,11 +23,18 @@ from typing import Any
 
 import pandas as pd
 
-from valleys.claims.minima import is_headline, left_out, most_directions, with_doubts, without_index
+from valleys.claims.minima import (
+    is_headline,
+    left_out,
+    most_directions,
+    not_comparable,
+    with_doubts,
+    without_index,
+)
 from valleys.claims.rows import Row, equivalence_row, joined, refused_row, share_row
 from valleys.claims.search import found_row
 from valleys.claims.settings import Settings
-from valleys.results import measures, study_outcomes
+from valleys.results import study_outcomes
 from valleys.results.searches import of_first
 
 FACTOR = "recipe.weight_decay"
@@ -95,7 +102,7 @@ def _change(
         decides=is_headline(rows, probe, settings),
         **settings.test,
     )
-    why = measures.equal_rises(first, last)
+    why = not_comparable({f"{levels[at]:g}": by_level[at] for at in (0, -1)})
     return refused_row(row, why) if why else row
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -58,16 +59,20 @@ def most_directions(
     """
     for probe, all_rows in study.take(plain, where).groupby("probe", sort=True):
         rows = all_rows[all_rows["trained"]]
+        least = rows["asymmetric"] - rows["short_asymmetric"]
         yield share_row(
             claim,
             f"{study.name}/{name}/{probe}",
             statement,
             rows["asymmetric"] / rows["directions"],
+            least=least / rows["directions"],
+            most=(least + rows["short"]) / rows["directions"],
             at=0.5,
             measure="share of a minimum's directions that are asymmetric (Definition 1), mean over minima",
             note=joined(
                 settings.about_rise(str(probe)),
                 f"of directions {int(rows['asymmetric'].sum())} of {int(rows['directions'].sum())}",
+                _short_of(rows, probe, settings),
                 f"one of {comparisons} levels, p not corrected" if comparisons > 1 else "",
                 with_doubts(all_rows),
             ),
@@ -75,6 +80,11 @@ def most_directions(
             number=number,
             **settings.test,
         )
+
+
+def _short_of(minima: pd.DataFrame, probe: object, settings: Settings) -> str:
+    counts = (int(minima[name].sum()) for name in ("short", "short_asymmetric", "directions"))
+    return measures.short_of(*counts, settings.rise_of(str(probe)))
 
 
 def contrast(
@@ -97,9 +107,9 @@ def contrast(
 ) -> Row:
     """Return a row of the rule mean for ``first - second``, claimed to be above 0.
 
-    A contrast of the index is refused where the median rises of the two sides are more than two-fold apart
-    (`measures.equal_rises`). Those of other measures are not: a curvature has no rise, and where a radius
-    ends before its rise is met, the minimum is at least that wide.
+    A contrast of the index is refused where the two sides are `not_comparable`. Those of other measures are
+    not: a curvature has no rise, and where a radius ends before its rise is met, the minimum is at least that
+    wide.
     """
     both = pd.concat([first, second])
     good = [rows[rows["trained"]] for rows in (first, second)]
@@ -130,5 +140,26 @@ def contrast(
         decides=decides,
         **settings.test,
     )
-    why = measures.equal_rises(*good) if measure == "index" else ""
+    why = not_comparable(dict(zip(names, good, strict=True))) if measure == "index" else ""
     return refused_row(row, why) if why else row
+
+
+def not_comparable(groups: Mapping[str, pd.DataFrame]) -> str:
+    """Return why the indices of some groups of minima cannot be compared; empty if they can.
+
+    By `measures.equal_rises`, and where the loss does not rise as asked for along more than half of a group's
+    directions: near the height at which it levels off both sides rise alike, however uneven the valley is.
+
+    Parameters
+    ----------
+    groups
+        Trained minima (`study_outcomes.Study.minima`) by the name of their group.
+    """
+    whys = [measures.equal_rises(*pair) for pair in combinations(groups.values(), 2)]
+    for name, rows in groups.items():
+        short, of = int(rows["short"].sum()), int(rows["directions"].sum())
+        if 2 * short > of:
+            whys.append(
+                f"not comparable: the loss does not rise as asked for along {short} of {of} of {name}"
+            )
+    return next(filter(None, whys), "")

@@ -1,6 +1,7 @@
 """Experiments 1 and 8: how many directions at SGD minima are asymmetric. Rule share.
 
-The value of a minimum is the share of its directions, of one probe, that are asymmetric.
+The value of a minimum is the share of its directions, of one probe, that are asymmetric. A direction along
+which the loss does not rise as asked for is undecided (`measures.falls_short`).
 
 ``random_directions_are_asymmetric``
     All minima of all settings together, those of studies among them, by probe. Claimed: the mean is above
@@ -104,7 +105,7 @@ def by_setting(
             "directions_are_asymmetric",
             scope,
             "a direction at an SGD minimum is asymmetric (Definition 1) with decent probability",
-            by_minimum(rows, rows["status"] == "asymmetric"),
+            **_shares(rows, rows["status"] == "asymmetric"),
             at=settings.decent,
             measure="share of a minimum's directions that are asymmetric, mean over minima",
             note=joined(*_notes(rows, probe, settings), about),
@@ -117,14 +118,14 @@ def by_setting(
             "rises_are_uneven",
             scope,
             f"along most lines through an SGD minimum one side rises {settings.c:g} times as much",
-            by_minimum(rows, measures.uneven(index, settings.c)),
+            **_shares(rows, measures.uneven(index, settings.c)),
             at=0.5,
             measure="share of a minimum's directions whose rises about the curve's own minimum differ "
             f"{settings.c:g}-fold or more, mean over minima",
             note=joined(
                 f"steeper on the +u side in {(index < 0).sum()} of {len(rows)}",
                 settings.about_rise(probe),
-                measures.short_of(rows, settings.rise_of(probe)),
+                _short(rows, probe, settings),
                 doubts.about(rows),
                 about,
             ),
@@ -134,9 +135,18 @@ def by_setting(
         )
 
 
-def by_minimum(rows: pd.DataFrame, hit: pd.Series) -> pd.Series:
-    """Return each minimum's share of directions that are hits, indexed by setting and seed."""
-    return hit.groupby([rows[key] for key in _MINIMUM], sort=True).mean()
+def _shares(rows: pd.DataFrame, hit: pd.Series) -> dict[str, pd.Series]:
+    """Return each minimum's share of directions that are hits, with `least` and `most` of `share_row`."""
+    short = measures.falls_short(rows)
+    counted = {"values": hit, "least": hit & ~short, "most": hit | short}
+    by = [rows[key] for key in _MINIMUM]
+    return {name: hits.groupby(by, sort=True).mean() for name, hits in counted.items()}
+
+
+def _short(rows: pd.DataFrame, probe: str, settings: Settings) -> str:
+    short = rows[measures.falls_short(rows)]
+    asymmetric = int((short["status"] == "asymmetric").sum())
+    return measures.short_of(len(short), asymmetric, len(rows), settings.rise_of(probe))
 
 
 def _together(
@@ -148,7 +158,7 @@ def _together(
         claim,
         f"{_ALL}/{probe}",
         statement,
-        by_minimum(rows, rows["status"] == "asymmetric").to_numpy(),
+        **_shares(rows, rows["status"] == "asymmetric"),
         at=settings.decent,
         measure="share of a minimum's directions that are asymmetric (Definition 1), mean over minima",
         note=joined(f"settings: {rows.groupby(SETTING).ngroups}", *_notes(rows, probe, settings)),
@@ -164,7 +174,7 @@ def _notes(rows: pd.DataFrame, probe: str, settings: Settings) -> list[str]:
     counts = rows["status"].value_counts()
     return [
         settings.about_rise(probe),
-        measures.short_of(rows, settings.rise_of(probe)),
+        _short(rows, probe, settings),
         f"directions at each minimum: {rows.groupby(_MINIMUM).size().max()}",
         *(f"{counts[s]} {s}" for s in _OTHERS if s in counts),
         doubts.about(rows),

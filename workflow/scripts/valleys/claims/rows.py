@@ -28,16 +28,19 @@ def share_row(
     measure: str,
     alpha: float,
     level: float,
+    least: pd.Series | None = None,
+    most: pd.Series | None = None,
     note: str = "",
     **about: Any,
 ) -> Row:
     """Return a row of the rule share: of values in [0, 1], one a minimum, claimed to be above `at` on
     average.
 
-    ``about`` takes ``experiment``, ``number`` and ``decides`` (`_row`).
+    ``least`` and ``most`` are as in `inference.share`; such values are all finite. ``about`` takes
+    ``experiment``, ``number`` and ``decides`` (`_row`).
     """
     values, notes = _finite(values, [note])
-    evidence = inference.share(values, at, alpha=alpha, level=level)
+    evidence = inference.share(values, at, alpha=alpha, level=level, least=least, most=most)
     return _row(
         claim,
         scope,

@@ -8,7 +8,8 @@ else. A row that is not decided says the n that it would take. These rules give 
 
 share
     The claim says that something is the case in more than a given share of minima. A minimum's value is 0 or
-    1, or the share of its directions. Hoeffding's inequality, which holds for any distribution on [0, 1].
+    1, or the share of its directions. Hoeffding's inequality, which holds for any distribution on [0, 1]. A
+    direction along which the loss does not rise as asked for counts against either verdict.
 mean
     The claim says that a mean lies on one side of a number: a difference within a seed above 0, a barrier
     below 0.1 nats. Exact sign-flip permutation test, Student's interval.
@@ -31,7 +32,8 @@ Constants. They stand in the config (``claims``), were fixed on 2026-11-27, befo
 published, and have not been changed since. ``alpha`` 0.05. ``rise`` 2 nats: that by which the loss rises in
 the paper's own plots of asymmetric directions. ``found`` 3/4: "most" minima, as in experiment 13 since it was
 written. ``decent`` 1/4: what we take "decent probability" for. ``margin`` 1/4: a change by less is little.
-``barrier`` 0.1 nats, as before.
+``barrier`` 0.1 nats, as before. How directions count along which the loss does not rise as asked for was
+fixed on 2026-11-29.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ VERSIONS: dict[str, int] = {
     "interpolate": 5,
     "plane": 4,
     "align": 1,
-    "detect": 5,
+    "detect": 6,
     "measure_gain": 3,
     "sensitivity": 2,
     "study": 4,
@@ -35,7 +35,7 @@ VERSIONS: dict[str, int] = {
     "aggregate": 1,
     "figures": 9,
     "panels": 1,
-    "claims": 10,
+    "claims": 11,
     "look": 1,
     "report": 8,
 }

@@ -71,6 +71,7 @@ def judge(
         exact = curve["train_slope"].to_numpy(dtype=np.float64, na_value=math.nan)
         slopes = exact if np.isfinite(exact).all() else None
         row = dict(zip(_DIRECTION, names, strict=True)) | {"radius": float(direction["radius"])}
+        row["radius_status"] = direction["radius_status"]
         row |= _verdict(offsets, train, test, slopes, constants)
         errors = curve[ERROR_PARTS].to_numpy(dtype=np.float64, na_value=math.nan).T
         if (settled := direction.get("settled")) is not None and not pd.isna(settled):
@@ -123,7 +124,7 @@ def study(
             row = {key: value for key, value in verdict.items() if not key.startswith("shift")}
             row |= {"levels": json.dumps(cells[names[:4]]["levels"]), "penalty": penalty}
             row |= {key: float(own[key]) for key in ("weight_norm", *_POINT)}
-            row |= {key: direction[key] for key in ("bn_policy", "radius_status")}
+            row |= {"bn_policy": direction["bn_policy"]}
             row |= {"sign_agreement": float(direction["sign_agreement"])}
             for key, of in (("eigenvalue", direction), ("gradient_gain", own)):
                 row[key] = None if pd.isna(of[key]) else float(of[key])

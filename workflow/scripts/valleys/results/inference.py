@@ -46,7 +46,7 @@ class Evidence:
     n_needed : int or None
         Where neither p-value reaches alpha / 2: values it takes for a verdict with a power of 0.8 at the
         effect and the scatter seen or, where `least` is too great, for any verdict at all. None where no
-        number up to 10,000 will do.
+        number up to 10,000 will do, as where all hangs on what is undecided.
     """
 
     estimate: float
@@ -154,13 +154,24 @@ def _least_n(power: Callable[[int], float]) -> int | None:
     return sizes[at] if at < len(sizes) else None
 
 
-def share(values: ArrayLike, at: float, *, alpha: float, level: float) -> Evidence:
+def share(
+    values: ArrayLike,
+    at: float,
+    *,
+    alpha: float,
+    level: float,
+    least: ArrayLike | None = None,
+    most: ArrayLike | None = None,
+) -> Evidence:
     """Test whether the mean of values in [0, 1] lies above a share, whatever their distribution.
 
     By Hoeffding's inequality (1963, theorem 1): independent values in [0, 1] with mean m have a sample mean
     of x or more, x > m, with a probability of ``exp(-n KL(x, m))`` at most, KL being the relative entropy of
     two coins. So neither the discreteness of a share of three directions nor their correlation within a
     minimum matters. The interval holds the shares that are not rejected.
+
+    Where part of a share is undecided, no guess is made (Manski 1990): ``p_for`` and ``low`` are of the
+    values with all of it counted as misses, ``p_against`` and ``high`` with all of it counted as hits.
 
     Parameters
     ----------
@@ -170,20 +181,24 @@ def share(values: ArrayLike, at: float, *, alpha: float, level: float) -> Eviden
         In (0, 1).
     alpha, level : float
         Two-sided level of the test, and of the interval.
+    least, most : array_like, shape (n,), optional
+        `values` with what is undecided counted as misses, and as hits. Without them, nothing is.
     """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if not n:
         return Evidence(nan, nan, nan, 0, 1.0, 1.0, 1.0, _least_n_share(at, alpha))
-    x, least = float(values.mean()), min(at, 1 - at) ** n
-    bound = exp(-n * relative_entropy(x, at))
-    low, high = _hoeffding_interval(x, n, level)
-    needed = None
-    if least > alpha / 2:
+    x = float(values.mean())
+    fewest, greatest = (x if part is None else float(np.mean(part)) for part in (least, most))
+    p_for = exp(-n * relative_entropy(fewest, at)) if fewest > at else 1.0
+    p_against = exp(-n * relative_entropy(greatest, at)) if greatest < at else 1.0
+    low, high = _hoeffding_interval(fewest, n, level)[0], _hoeffding_interval(greatest, n, level)[1]
+    smallest, needed = min(at, 1 - at) ** n, None
+    if smallest > alpha / 2:
         needed = _least_n_share(at, alpha)
-    elif bound > alpha / 2:
-        needed = _n_for_share(x, at, alpha)
-    return Evidence(x, low, high, n, bound if x > at else 1.0, bound if x < at else 1.0, least, needed)
+    elif min(p_for, p_against) > alpha / 2 and not fewest <= at <= greatest:
+        needed = _n_for_share(fewest if fewest > at else greatest, at, alpha)
+    return Evidence(x, low, high, n, p_for, p_against, smallest, needed)
 
 
 def relative_entropy(x: float, m: float) -> float:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from valleys.asymmetry.barriers import barrier_on
 from valleys.asymmetry.definition import reaches
-from valleys.asymmetry.grids import RISE_TOLERANCE
 from valleys.asymmetry.spline import upsample
 from valleys.config.catalogue import SOLUTIONS
 from valleys.results.stats import wilson
@@ -202,28 +201,35 @@ def gains(theory_measured: pd.DataFrame, solution: str = "sgd") -> pd.DataFrame:
     return by[list(of)].mean().assign(directions=by.size()).reset_index()
 
 
-def short_of(asymmetry: pd.DataFrame, rise: float | None) -> str:
-    """Say along how many directions the loss does not rise as asked for; nothing where it does along all.
+def falls_short(directions: pd.DataFrame) -> pd.Series:
+    """Return along which directions the loss does not rise, within reach, by what R is found for.
 
-    There it levels off within reach, as where outputs no longer hang on the image, or rises too slowly. A
-    verdict is then of slopes lower down. So those of them that count as asymmetric are named.
+    There it levels off, as where outputs no longer hang on the image, or rises too slowly. Definition 1 then
+    compares slopes lower down than along other directions.
 
     Parameters
     ----------
-    asymmetry
-        The table of that name, or rows of it.
+    directions
+        Rows with ``radius_status``: of the table ``asymmetry`` or ``study``.
+    """
+    return directions["radius_status"] == "capped"
+
+
+def short_of(short: int, asymmetric: int, directions: int, rise: float | None) -> str:
+    """Say how many directions `falls_short` names, and how shares count them; nothing where there are none.
+
+    Parameters
+    ----------
+    short, asymmetric, directions
+        How many it names, how many of these are asymmetric by their slopes, and how many there are.
     rise
         That R is found for, nats; None where R is set.
     """
-    if rise is None or asymmetry.empty:
-        return ""
-    most = asymmetry[["rise_minus", "rise_plus"]].astype(float).max(axis=1)
-    short = asymmetry.loc[most < (1 - RISE_TOLERANCE) * rise, "status"]
-    if short.empty:
+    if rise is None or not short:
         return ""
     return (
-        f"the loss rises by less than {rise:g} nats along {len(short)} of {len(asymmetry)}, "
-        f"{int((short == 'asymmetric').sum())} of them asymmetric"
+        f"the loss rises by less than {rise:g} nats along {short} of {directions} "
+        f"({asymmetric} asymmetric lower down), which count as undecided"
     )
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from valleys.config.catalogue import SOLUTIONS
 from valleys.config.studies import Json, factor_name, hashable, level_name
 from valleys.errors import ValleysError
+from valleys.results.measures import falls_short
 
 CELL_COLUMNS = ["dataset", "model", "recipe", "seed"]
 PROBE = ["probe", "kind", "group", "penalty"]
@@ -191,7 +192,9 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
     """Return what the directions of one probe say of one minimum.
 
     ``index`` is the mean of the asymmetry index's size over the directions that have one (``indexed``; of
-    these ``plus_steep`` have the steep side at +u), NaN without any; ``asymmetric`` and ``directions`` count;
+    these ``plus_steep`` have the steep side at +u), NaN without any; ``asymmetric`` and ``directions`` count,
+    as do ``short`` and ``short_asymmetric`` along which the loss does not rise as asked for
+    (`measures.falls_short`);
     ``eigenvalue`` is the greatest; ``radius`` is the mean of R, ``relative`` that of R / |w|; ``found``: R
     meets a rise, as far as it can. ``rise`` is the mean rise about the curves' own least points, of those
     that have one, NaN without any.
@@ -200,14 +203,16 @@ def _minimum(rows: pd.DataFrame) -> dict[str, Any]:
     index = index[np.isfinite(index)]
     rises = rows["rise"].to_numpy(dtype=np.float64)
     rises = rises[np.isfinite(rises)]
-    first = rows.iloc[0]
+    first, asymmetric, short = rows.iloc[0], rows["status"] == "asymmetric", falls_short(rows)
     curvature = rows["eigenvalue"].to_numpy(dtype=np.float64)
     curvature = curvature[np.isfinite(curvature)]
     return {
         "index": float(np.abs(index).mean()) if len(index) else math.nan,
         "indexed": len(index),
         "plus_steep": int((index < 0).sum()),
-        "asymmetric": int((rows["status"] == "asymmetric").sum()),
+        "asymmetric": int(asymmetric.sum()),
+        "short": int(short.sum()),
+        "short_asymmetric": int((short & asymmetric).sum()),
         "directions": len(rows),
         "eigenvalue": float(curvature.max()) if len(curvature) else math.nan,
         "radius": float(rows["radius"].mean()),
