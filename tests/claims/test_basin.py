@@ -100,7 +100,7 @@ def test_no_barrier_is_not_supported_by_leaving_out_one_without_end(low, high):
     table.loc[(table["t"] == 0.5) & (table["seed"] == 6), "train_loss"] = np.inf
     row = judge(table)["one_basin"]
     assert (row["verdict"], row["p_for"], row["n"]) == ("not decidable", None, 6)
-    assert row["note"].startswith("a loss that is not finite, so a barrier, on 1 of 7 lines; ")
+    assert row["note"].startswith("a loss that is not finite puts 1 of 7 on the other side; ")
     apart = bumps(*[0.5, 0.6] * 3, 0.5, joins="seed").reset_index(drop=True)
     apart.loc[(apart["t"] == 0.5) & (apart["seed"] == 6), "train_loss"] = np.inf
     assert judge(apart)["seeds_are_apart"]["verdict"] == "supported"  # which needs none left out

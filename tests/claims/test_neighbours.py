@@ -44,7 +44,7 @@ def test_a_barrier_without_end_is_one():
 
     row = with_one(0.01)[NEAR]
     assert (row["verdict"], row["n"], row["p_for"]) == ("not decidable", 7, None)
-    assert "a loss that is not finite, so a barrier, on 1 of 8 lines" in row["note"]
+    assert "a loss that is not finite puts 1 of 8 on the other side" in row["note"]
     assert "such a barrier on 1 of 8 lines" in with_one(0.01)[ACROSS]["note"]
     assert with_one(0.5)[NEAR]["verdict"] == "refuted"
 

@@ -90,6 +90,20 @@ def test_a_row_says_what_a_reader_needs():
     assert row["by_seed"].startswith('{"3": 0.1')
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("values", "end", "refused"), [
+    (FAR, math.inf, False), (FAR, -math.inf, True), (-FAR, math.inf, True), (-FAR, -math.inf, False),
+    (FAR, math.nan, False),
+])  # fmt: skip
+def test_a_value_without_end_on_the_other_side_leaves_no_verdict(values, end, refused, sign):
+    """For either verdict: it is left out of the mean, where it would speak against that verdict."""
+    row, plain = mean([*values, end], sign=sign), mean(values, sign=sign)
+    assert (row["effect"], row["n"]) == (plain["effect"], plain["n"])
+    assert row["verdict"] == ("not decidable" if refused else plain["verdict"])
+    told = f"a loss that is not finite puts 1 of {len(values) + 1} on the other side; "
+    assert row["note"].startswith(told) == refused
+
+
 def test_a_row_that_cannot_be_decided_says_what_it_takes():
     row = mean(FAR[:5])
     assert row["note"].startswith("n = 5 cannot decide it, whatever the data; 6 can")

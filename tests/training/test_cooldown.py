@@ -69,8 +69,11 @@ def test_one_epoch_equals_a_plain_loop_with_fresh_momentum_and_its_own_order(tmp
     assert row["test_loss"] == pytest.approx(evaluate(model, make_split(40, 1), loss)[0], rel=1e-6)
 
 
-def test_rows_count_on_from_the_start_and_end_with_a_test_loss(tmp_path, start):
+def test_rows_count_on_from_the_start_and_end_with_a_test_loss(tmp_path, start, caplog):
+    caplog.set_level("INFO", "valleys")
     _, rows = cool(tmp_path, start)
+    told = [message.split()[1] for message in caplog.messages if message.startswith("epoch ")]
+    assert told == ["4/6", "5/6", "6/6"]
     assert [row["epoch"] for row in rows] == [4, 5, 6]
     assert {row["phase"] for row in rows} == {"cooldown"}
     assert [row["lr"] for row in rows] == pytest.approx([0.05 * (1 - x / 6) for x in (1, 3, 5)])

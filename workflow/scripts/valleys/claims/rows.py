@@ -74,6 +74,9 @@ def mean_row(
 ) -> Row:
     """Return a row of the rule mean: of values that the claim puts above `at` (sign +1) or below it (-1).
 
+    A value without end (inf), as of a loss that is not finite, is left out of the mean. Where it lies on the
+    other side of `at` than that mean, the row is refused.
+
     Parameters
     ----------
     values
@@ -83,13 +86,14 @@ def mean_row(
     about
         ``experiment``, ``number`` and ``decides`` (`_row`).
     """
-    by_seed = by_seed_of(values)
+    by_seed, of = by_seed_of(values), len(values)
+    endless = [int((np.asarray(values, dtype=np.float64) == end).sum()) for end in _BOUNDS]
     values, notes = _finite(values, [note])
     evidence = inference.mean(values, at, above=sign > 0, alpha=alpha, level=level)
     above, below = int((values > at).sum()), int((values < at).sum())
     notes.append(f"above {at:g} in {above} of {len(values)}, below in {below}")
     side = "above" if sign > 0 else "below"
-    return _row(
+    row = _row(
         claim,
         scope,
         statement,
@@ -104,6 +108,12 @@ def mean_row(
         rule=f"supported: mean {side} {at:g}, p <= {alpha / 2:g}; refuted: on the other side",
         **about,
     )
+    other = endless[0] if evidence.estimate > at else endless[1]
+    return (
+        refused_row(row, f"a loss that is not finite puts {other} of {of} on the other side")
+        if other
+        else row
+    )
 
 
 def barrier_row(
@@ -111,13 +121,10 @@ def barrier_row(
 ) -> Row:
     """Return a row of the rule mean for barriers on lines: claimed to be above `at`, or below it.
 
-    A barrier is without end (inf) where a loss on the line is not finite. It is left out of the mean, so
-    a row that claims to have no barrier is refused where the others would speak for it.
-
     Parameters
     ----------
     heights
-        One a seed, nats.
+        One a seed, nats; inf where a loss on the line is not finite.
     claimed
         Whether the claim is that there is a barrier.
     about
@@ -125,11 +132,7 @@ def barrier_row(
     """
     limits = (0, math.inf)  # a barrier cannot be less
     sign = 1 if claimed else -1
-    row = mean_row(claim, scope, statement, heights, sign=sign, at=at, limits=limits, unit="nats", **about)
-    endless = int((~np.isfinite(heights)).sum())
-    if not endless or claimed or row["effect"] >= at:
-        return row
-    return refused_row(row, f"a loss that is not finite, so a barrier, on {endless} of {len(heights)} lines")
+    return mean_row(claim, scope, statement, heights, sign=sign, at=at, limits=limits, unit="nats", **about)
 
 
 def equivalence_row(

@@ -12,7 +12,8 @@ share
     direction along which the loss does not rise as asked for counts against either verdict.
 mean
     The claim says that a mean lies on one side of a number: a difference within a seed above 0, a barrier
-    below 0.1 nats. Exact sign-flip permutation test, Student's interval.
+    below 0.1 nats. Exact sign-flip permutation test, Student's interval. Where a loss that is not finite puts
+    a value on the other side, there is no verdict.
 equivalence
     The claim says that something changes little: by less than a quarter. Two one-sided t tests.
 grid

@@ -238,6 +238,28 @@ class Evaluator:
         other.slopes = Slopes(other)
         return other
 
+    def of(self, model: nn.Module, train: loaders.Batches, eps: float) -> Evaluator:
+        """Return an evaluator of another copy of the network on other images, which moves by itself.
+
+        Parameters
+        ----------
+        model
+            A copy of the network in any number format, which becomes the evaluator's own.
+        train
+            As in `on`.
+        eps
+            Rounding of its passes, as `checks.check` returns it.
+        """
+        other = self.on(train)
+        other.model = other.forward = model
+        other.eps, other.precision = eps, "fp32"
+        other.parameters = {name: p.requires_grad_(False) for name, p in model.named_parameters()}
+        other.start = copies.snapshot(model)
+        other._inputs, other._along = first_layer.Inputs(), (first_layer.nowhere,)
+        if other.refresher is not None:
+            other.refresher = Refresher(model)
+        return other
+
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
         """Set the weights to ``start + offset * direction``; parameters outside the direction to `start`."""
         with torch.no_grad():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -50,6 +49,9 @@ class Losses(Protocol):
 
     def in_precision(self, precision: str) -> contextlib.AbstractContextManager[None]:
         """Return a context in which passes are of this precision."""
+
+    def of(self, model: nn.Module, train: loaders.Batches, eps: float) -> Losses:
+        """Return the same of another copy of the network, on other images."""
 
 
 class Slopes:
@@ -169,19 +171,12 @@ class Slopes:
         found = derivatives.doubled(self.evaluator.model, images[:size] if cut else images)
         if found is None:
             return None
-        fine = copy.copy(self.evaluator)
-        fine.model, converted, fine.eps = found
+        model, converted, eps = found
         pairs = [(converted, labels[:size] if cut else labels)]
         if cut and self.evaluator.bn == "refreshed" and len(images) > 1:
             pairs.append((_like(images[size : 2 * size], converted), labels[size : 2 * size]))
-        fine.train_batches = loaders.batches(pairs, self.evaluator.batch_size, self.evaluator.device, "train")
-        fine.forward, fine.precision, fine.drawn_from = fine.model, "fp32", {}
-        if fine.refresher is not None:
-            fine.refresher = Refresher(fine.model)  # not the one that takes statistics of the network itself
-        fine.parameters = dict(fine.model.named_parameters())
-        for parameter in fine.parameters.values():
-            parameter.requires_grad_(False)
-        return Slopes(fine)
+        train = loaders.batches(pairs, self.evaluator.batch_size, self.evaluator.device, "train")
+        return Slopes(self.evaluator.of(model, train, eps))
 
     def _compared(self, direction: Mapping[str, Tensor], slope: float | None) -> tuple[float, float] | None:
         """As `_wrong`, with the own slope and losses; the evaluator is left as it was."""

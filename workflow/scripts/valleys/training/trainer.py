@@ -253,7 +253,7 @@ class Trainer:
                 row.update(self.run_epoch(lr, stop))
                 after_epoch(self.epoch, row)
                 self.rows.append(row)
-                log.info("%s", _progress(row, epochs))
+                log.info("%s", _progress(row, epochs + row["epoch"] - self.epoch))  # which may count on
                 if self.epoch % self.checkpoint_every == 0 or stop.received is not None:
                     self.save()
                 if stop.received is not None and self.epoch < epochs:
