@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from valleys.asymmetry import next_point
 from valleys.cli.arguments import parser
 from valleys.cli.commands import main
-from valleys.cli.probe import images_for, probe
+from valleys.cli.probe import images_for, probe, share_in_words
 from valleys.cli.requests import PROBE_KEYS, parse_block, request
 from valleys.config.schema import SCHEMA_FILE
 from valleys.data.by_seed import write_seed
@@ -287,6 +288,28 @@ def test_statistics_that_are_not_those_of_the_images_are_told(trained, tmp_path,
         f"is {losses['refreshed']:.4g}, with the statistics in the file {losses['frozen']:.4g}; the curves"
     )
     assert (words in printed) == (bn == "refreshed")
+
+
+@pytest.mark.parametrize(
+    ("found", "short", "words"),
+    [
+        ((20, 0), (0, 0), "most directions of this kind are asymmetric (share 84% to 100%)"),
+        ((0, 20), (0, 0), "most directions of this kind are not asymmetric (share 0% to 16%)"),
+        ((10, 10), (0, 0), "is open; try a greater --n (share 30% to 70%)"),
+        ((18, 0), (2, 0), "most directions of this kind are asymmetric (share 70% to 100%)"),
+        ((12, 0), (8, 0), "is open; try a smaller --rise"),
+        ((0, 12), (0, 8), "is open; try a smaller --rise"),
+    ],
+)
+def test_directions_short_of_the_rise_leave_the_share_open(found, short, words):
+    statuses = [
+        (status, reached)
+        for reached, counts in (("found", found), ("capped", short))
+        for status, count in zip(("asymmetric", "symmetric"), counts, strict=True)
+        for _ in range(count)
+    ]
+    judged = pd.DataFrame(statuses, columns=["status", "radius_status"])
+    assert words in share_in_words(judged, 2.0, 0.95)
 
 
 def test_images_that_an_error_takes():

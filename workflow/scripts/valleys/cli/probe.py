@@ -334,19 +334,28 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
             f"  {about['points'].mean():.1f} of {block['points']} points a curve, "
             f"all in {int((about['points'] == block['points']).sum())} of {len(about)}"
         )
-    lines += _errors(probed)
-    hits = stats.wilson(int((judged["status"] == "asymmetric").sum()), len(judged), level)
-    # Directions drawn at one solution are a sample of those that there are at it: n counts them here.
+    return "\n".join([*lines, *_errors(probed), share_in_words(judged, probed.request.asymmetry["c"], level)])
+
+
+def share_in_words(judged: pd.DataFrame, c: float, level: float) -> str:
+    """Return whether most directions of the kind are asymmetric, in a sentence.
+
+    Directions drawn at one solution are a sample of those that there are at it: n counts them here. As in
+    claims, those along which the loss does not rise as asked for count against either verdict.
+    """
+    from valleys.results import measures, stats
+
     if judged["status"].isin(list(_UNJUDGED)).all():  # a greater n would not help
-        return "\n".join(
-            [*lines, "Definition 1 says nothing of these directions, for the reasons given above."]
-        )
-    if hits.low > 0.5:
+        return "Definition 1 says nothing of these directions, for the reasons given above."
+    short, hit = measures.falls_short(judged), judged["status"] == "asymmetric"
+    low, high = (stats.wilson(int(hits.sum()), len(judged), level) for hits in (hit & ~short, hit | short))
+    if low.low > 0.5:
         words = "most directions of this kind are asymmetric"
-    elif hits.high < 0.5:
+    elif high.high < 0.5:
         words = "most directions of this kind are not asymmetric"
     else:
-        words = "whether most directions of this kind are asymmetric is open; try a greater --n"
-    c = probed.request.asymmetry["c"]
-    lines.append(f"By Definition 1 at c = {c:g}, {words} (share {hits.low:.0%} to {hits.high:.0%}).")
-    return "\n".join(lines)
+        help_ = (
+            "a smaller --rise, which the loss reaches along more of them" if short.any() else "a greater --n"
+        )
+        words = f"whether most directions of this kind are asymmetric is open; try {help_}"
+    return f"By Definition 1 at c = {c:g}, {words} (share {low.low:.0%} to {high.high:.0%})."
