@@ -27,6 +27,17 @@ def test_prevalence_leaves_out_kind_sign(tmp_path, figure_data):
     assert len(figures.draw("prevalence", frames, SPEC).axes[0].texts) == 3
 
 
+@pytest.mark.parametrize("short", [0, 1, 5])
+def test_the_caption_says_where_the_loss_falls_short_of_the_rise(figure_data, short):
+    table = figure_data["asymmetry"]
+    table = table[~table["kind"].isin(["sign", "searched"])]
+    table = table.assign(radius_status=["capped"] * short + ["found"] * (len(table) - short))
+    told = figures.caption("prevalence", {**figure_data, "asymmetry": table}, SPEC)
+    many = f"{short} direction{'s' if short > 1 else ''}"
+    assert (f"Along {many} of {len(table)} the loss does not rise as asked for. " in told) == bool(short)
+    assert ("the loss does not rise" in told) == bool(short)
+
+
 def test_prevalence_caption(figure_data):
     share = wilson(12, 24)
     bounds = f"{100 * share.low:.1f} % to {100 * share.high:.1f} %"

@@ -33,7 +33,7 @@ VERSIONS: dict[str, int] = {
     "toy_2d": 2,
     "simulate_theory": 2,
     "aggregate": 1,
-    "figures": 9,
+    "figures": 10,
     "panels": 1,
     "claims": 11,
     "look": 1,

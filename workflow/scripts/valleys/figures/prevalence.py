@@ -95,8 +95,10 @@ def _seen(_part: str, data: Data, spec: Spec) -> str:
         )
         if (table["status"] == status).any()
     )
+    short = int(measures.falls_short(table).sum())
+    where = f"Along {counted(short, 'direction')} of {len(table)} the loss does not rise as asked for. "
     return (
-        f"{recipe_note(table)}{others}{uncertain}"
+        f"{recipe_note(table)}{others}{where if short else ''}{uncertain}"
         f"Asymmetric at c* ≥ {c:g}, all solutions of {counted(cells, 'cell')}"
         f" together ({percent(level)} intervals):{listed(told, 2 * LISTED)}"
     )
