@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from valleys.storage import files
 from valleys.storage.weights import checksum, load_weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from valleys.data.split import Split
@@ -26,6 +28,65 @@ _HEADER = {"model": dict, "in_shape": list, "classes": int, "solution": str, "ce
 _HEADER |= {"iterates": int, "bn_policy": str}  # what a weights file says of itself
 _MAX_BYTES = 16e9  # of images: what execution.max_data_gb is by default
 _CONFIG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema has it
+
+
+@dataclass(frozen=True)
+class Given:
+    """What ``--weights``, ``--data`` and ``--model`` name, read.
+
+    Attributes
+    ----------
+    net, about
+        The network in eval mode, and what the file says of it (`read_model`).
+    splits
+        Train and test images, on `device`.
+    dataset, source
+        The data set's name, and what made it (`read_data`).
+    contents
+        Checksums of the images.
+    device
+        Where all of it is.
+    """
+
+    net: nn.Module
+    about: dict[str, Any]
+    splits: tuple[Split, Split]
+    dataset: str
+    source: dict[str, Any]
+    contents: list[str]
+    device: torch.device
+
+    def cell(self, about: Mapping[str, Any], seed: int = 0) -> Cell:
+        """Return the cell that the tables name for weights of this network, by what their file says."""
+        network = self.about["model"]
+        return cell_of(about, self.dataset, str(network.get("arch", network.get("factory", "model"))), seed)
+
+
+def read(weights: Path, data: str, model: str | None, device: str) -> Given:
+    """Read images, network and weights, and put them on a device.
+
+    Parameters
+    ----------
+    weights, data, model
+        As `read_model`, `read_data` and `parse_block` take them.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    ValleysError
+        As these do.
+    """
+    from valleys.execution import jobs
+
+    jobs.keep_memory()
+    where = jobs.pick_device({"execution": {"device": device}})
+    splits, dataset, source = read_data(data)
+    contents = source.get("prepared") or [split.checksum() for split in splits]
+    splits = tuple(split.to(where) for split in splits)
+    spec = None if model is None else parse_block(model, "arch", "model")
+    net, about = read_model(weights, spec, splits[0], where)
+    return Given(net, about, splits, dataset, source, contents, where)
 
 
 def read_data(text: str) -> tuple[tuple[Split, Split], str, dict[str, Any]]:

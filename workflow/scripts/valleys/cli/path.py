@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys.cli.given import cell_of, name_of, read_data, read_model
+from valleys.cli.given import name_of, read, read_model
 from valleys.cli.probe import right
-from valleys.cli.requests import Request, parse_block
+from valleys.cli.requests import Request
 from valleys.storage import files
 
 if TYPE_CHECKING:
@@ -45,40 +45,31 @@ def join(
 
     Parameters
     ----------
-    weights, to, data, model
-        As `read_model`, `read_data` and `parse_block` take them. Both files are of one network.
+    weights, to, data, model, device
+        As `read` takes them. Both files are of one network.
     folder
         Gets ``tables`` and ``figures``.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
     progress
         Wraps the iterator over points.
 
     Raises
     ------
     ValleysError
-        As `read_data` and `read_model`; for weights of two networks, or the same weights twice.
+        As `read`; for weights of two networks, or the same weights twice.
     """
     from valleys import figures
     from valleys.api.curves import measure_segment
-    from valleys.execution import jobs
     from valleys.landscape.evaluator import check_finite, evaluator_for
     from valleys.networks.tensors import check_apart
     from valleys.storage import tables
 
-    jobs.keep_memory()
-    where = jobs.pick_device({"execution": {"device": device}})
-    splits, dataset, _ = read_data(data)
-    splits = tuple(split.to(where) for split in splits)
-    spec = None if model is None else parse_block(model, "arch", "model")
-    start, about = read_model(weights, spec, splits[0], where)
-    stop, other = read_model(to, about["model"], splits[0], where, of_this=True)
-    evaluator = evaluator_for(start, splits, wanted.block, vars(wanted))
+    given = read(weights, data, model, device)
+    about, splits = given.about, given.splits
+    stop, other = read_model(to, about["model"], splits[0], given.device, of_this=True)
+    evaluator = evaluator_for(given.net, splits, wanted.block, vars(wanted))
     there = {name: stop.state_dict()[name] for name in evaluator.parameters}
     check_apart(evaluator.start, there, there, f"--weights {weights} and --to {to}")
-    named = about["model"]
-    label = str(named.get("arch", named.get("factory", "model")))
-    here, there_cell = (cell_of(one, dataset, label, 0) for one in (about, other))
+    here, there_cell = (given.cell(one) for one in (about, other))
     first, last = _names(weights, to, about, other)
     names = {**here.columns(), "solution": first, "stop": last}
     names |= {"stop_recipe": there_cell.recipe, "stop_seed": there_cell.seed}
@@ -89,8 +80,8 @@ def join(
     for path, end in ((weights, segment.points[0]), (to, segment.points[-1])):
         check_finite(str(path), end["train_loss"])
     rows = [{**row, "line": LINE} for row in segment.parts()["interpolation"]]
-    config = {"lines": {LINE: block}, "loss": wanted.loss, "bn_refresh": wanted.bn_refresh, "model": named}
-    config |= {"weights": [about["checksum"], other["checksum"]]}
+    config = {"lines": {LINE: block}, "loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
+    config |= {"model": about["model"], "weights": [about["checksum"], other["checksum"]]}
     table = folder / "tables" / "interpolation.parquet"
     tables.write(table, "interpolation", rows, config)
     png = figures.write(f"line-{LINE}", tables.frames([table]), wanted.figure, folder / "figures")

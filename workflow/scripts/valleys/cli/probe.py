@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valleys.cli.given import cell_of, name_of, read_data, read_model
-from valleys.cli.requests import Request, parse_block
+from valleys.cli.given import Given, name_of, read
+from valleys.cli.requests import Request
 from valleys.config.catalogue import SOLUTIONS
 from valleys.config.versions import VERSIONS
 from valleys.data.options import MAX_SEED
@@ -20,6 +20,11 @@ from valleys.storage.weights import checksum
 if TYPE_CHECKING:
     import pandas as pd
 
+    from valleys.config.experiment import Cell
+    from valleys.landscape.computed import Found
+    from valleys.landscape.evaluator import Evaluator
+    from valleys.landscape.probing import Searched
+    from valleys.models.losses import Loss
 
 #: Statuses of directions that Definition 1 says nothing of: what each means, and what would help.
 _UNJUDGED = {
@@ -64,15 +69,13 @@ def probe(
 
     Parameters
     ----------
-    weights, data, model
-        As `read_model`, `read_data` and `parse_block` take them.
+    weights, data, model, device
+        As `read` takes them.
     folder
         Gets ``tables``, ``figures`` and ``state`` (directions that are done: a stopped probe goes on there,
         and one with more directions keeps them).
     seed
         Of the directions, for weights that the workflow did not make; those have their cell's.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
     curvature
         Whether to take the Hessian's largest eigenvalue and trace as well, on the train images probed on.
     progress, search_progress
@@ -85,104 +88,140 @@ def probe(
     Raises
     ------
     ValleysError
-        As `read_data` and `read_model`, or when the probe does not fit the network.
+        As `read`, or when the probe does not fit the network.
     """
     from valleys import figures
-    from valleys.data.loaders import SplitBatches
-    from valleys.execution import jobs
-    from valleys.landscape.computed import Sources, compute
-    from valleys.landscape.evaluator import Evaluator, evaluator_for
-    from valleys.landscape.probing import Rows, Searched, probe_solution, search_options, stored_directions
-    from valleys.landscape.stationarity import BATCH, STEP_IMAGES, gradient_at_start
-    from valleys.models import losses, solutions
+    from valleys.landscape.evaluator import evaluator_for
+    from valleys.models import losses
     from valleys.results import detection
     from valleys.storage import tables
-    from valleys.training.evaluation import solution_row
-    from valleys.training.trainer import state_folder
 
     if not 0 <= seed <= MAX_SEED:
         raise ValleysError(f"--seed: {seed} is out of range; it must be 0 to {MAX_SEED}")
-    jobs.keep_memory()
-    where = jobs.pick_device({"execution": {"device": device}})
-    splits, dataset, source = read_data(data)
-    contents = source.get("prepared") or [split.checksum() for split in splits]
-    splits = tuple(split.to(where) for split in splits)
-    spec = None if model is None else parse_block(model, "arch", "model")
-    net, about = read_model(weights, spec, splits[0], where)
-    named = about["model"]
-    cell = cell_of(about, dataset, str(named.get("arch", named.get("factory", "model"))), seed)
-    block, loss = wanted.block, losses.build(wanted.loss, splits[0].task)
+    given = read(weights, data, model, device)
     settings = {"loss": wanted.loss, "bn_refresh": wanted.bn_refresh}
-    evaluator = evaluator_for(net, splits, block, settings)
-    label = {**cell.columns(), "solution": name_of(str(about["solution"]))}
-    name, at, computed = block["kind"], label["solution"], ((), ())
-    about_kind, searched = {**label, "probe": name, "kind": name, "group": block["group"]}, Searched()
-    if KINDS[name].searched:
-        from valleys.landscape import searching
-
-        decisive = [block | {"n": None}, settings, VERSIONS["search_directions"], cell.path, wanted.asymmetry]
-        key = solutions.state_key(decisive, [about], contents, jobs.arithmetic(where))
-        state = state_folder(folder, f"search-{at}", key)
-        options = search_options(block, cell.path, wanted.asymmetry, state)
-        found = searching.searches(evaluator, block["n"], progress=search_progress, **options)
-        searched.add(found, about_kind)
-        computed = stored_directions(searched.directions, at), ()
-    elif name in COMPUTED:
-        train = splits[0].subset(block["train_images"])
-        sources = Sources({at: net}, train, loss, group=block["group"], n=block["n"])
-        computed = compute(name, sources, at)
-    stored, columns = computed
-    judged = evaluator.precision != "fp32" or block.get("adaptive") or block.get("until")
-    key = solutions.state_key(
-        [block | {"n": None}, settings, VERSIONS["probe"], cell.path, wanted.asymmetry if judged else None],
-        [about],
-        contents,
-        jobs.arithmetic(where),
-        stored=checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()}),
-    )
-    found = probe_solution(
-        evaluator,
-        block,
-        cell.path,
-        stored=list(stored),
-        check_stored_bn=False,  # the network may have got its statistics anywhere
-        state=state_folder(folder, f"probe-{name}-{at}", key) / "curves.pt",
-        constants=wanted.asymmetry,
-    )
-    rows, names = Rows(), {**label, "probe": name, "checksum": about["checksum"]}
-    rows.add(progress(found), names, block, evaluator.bn, columns)
-    own = label | solution_row(net, splits, loss, dict.fromkeys(SOLUTIONS))
-    images = splits[0].subset(block["train_images"])  # not all: it takes as many passes as a curve
-    frozen = Evaluator(net, images, loss=loss, bn="frozen", batch_size=BATCH)
-    own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
-    losses_at = (math.nan, math.nan)
-    if evaluator.bn == "refreshed":
-        some = evaluator.on(SplitBatches(splits[0].subset(STEP_IMAGES), evaluator.batch_size))
-        losses_at = some.stored().train_loss, some.at_start().train_loss
-    if curvature:
-        from valleys.landscape import sharpness
-
-        own |= sharpness.columns(frozen, ["curvature"])
-    own["bn_policy"] = about.get("bn_policy", "none" if evaluator.bn == "none" else "stored")
-    own |= {"iterates": about["iterates"], "checksum": about["checksum"]}
-    made = {"curves": rows.curves, "directions": rows.directions, "solutions": [own]}
-    if searched.searches:
-        made |= {"searches": searched.searches, "search_curves": searched.search_curves}
-    config = {"probes": {name: block}, **settings, "asymmetry": wanted.asymmetry}
-    config |= {"data": source, "weights": about["checksum"], "model": named}
-    written = {}
-    for table, content in made.items():
-        written[table] = folder / "tables" / f"{table}.parquet"
-        tables.write(written[table], table, content, config)
-    read = {table: tables.read(path, table) for table, path in written.items()}
-    judged = detection.judge(read["curves"], read["directions"], read["solutions"], wanted.asymmetry)
-    for table, content in (("asymmetry", judged), ("shift", detection.shift_curves(read["curves"]))):
-        written[table] = folder / "tables" / f"{table}.parquet"
-        tables.write(written[table], table, content, config)
+    evaluator = evaluator_for(given.net, given.splits, wanted.block, settings)
+    loss = losses.build(wanted.loss, given.splits[0].task)
+    look = _Look(given, given.cell(given.about, seed), wanted, settings, evaluator, loss, folder)
+    made = look.curves(*look.directions(search_progress), progress)
+    own, losses_at = look.solution(curvature)
+    made["solutions"] = [own]
+    config = {"probes": {wanted.block["kind"]: wanted.block}, **settings, "asymmetry": wanted.asymmetry}
+    config |= {"data": given.source, "weights": given.about["checksum"], "model": given.about["model"]}
+    written = {table: folder / "tables" / f"{table}.parquet" for table in (*made, "asymmetry", "shift")}
+    for table, rows in made.items():
+        tables.write(written[table], table, rows, config)
+    read_back = (tables.read(written[table], table) for table in ("curves", "directions", "solutions"))
+    curves, *others = read_back
+    judged = detection.judge(curves, *others, wanted.asymmetry)
+    for table, rows in (("asymmetry", judged), ("shift", detection.shift_curves(curves))):
+        tables.write(written[table], table, rows, config)
     frames = tables.frames(written.values())
-    picture = "search" if searched.searches else f"curves-{name}"
+    picture = "search" if "searches" in made else f"curves-{wanted.block['kind']}"
     png = figures.write(picture, frames, wanted.figure, folder / "figures")
-    return Probed(frames, wanted, folder, png, about["read"], *losses_at)
+    return Probed(frames, wanted, folder, png, given.about["read"], *losses_at)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A probe under way: what was read, the cell that tables name, and what moves the weights."""
+
+    given: Given
+    cell: Cell
+    wanted: Request
+    settings: dict[str, Any]
+    evaluator: Evaluator
+    loss: Loss
+    folder: Path
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """Columns that name the solution."""
+        return {**self.cell.columns(), "solution": name_of(str(self.given.about["solution"]))}
+
+    def directions(self, progress: Any) -> tuple[Found, Searched]:
+        """Return the directions that have to be computed, with their columns, and what a search saw."""
+        from valleys.landscape import searching
+        from valleys.landscape.computed import Found, Sources, compute
+        from valleys.landscape.probing import Searched, search_options, stored_directions
+
+        block, at, searched = self.wanted.block, self.label["solution"], Searched()
+        if KINDS[block["kind"]].searched:
+            options = search_options(block, self.cell.path, self.wanted.asymmetry, self._state("search"))
+            found = searching.searches(self.evaluator, block["n"], progress=progress, **options)
+            about = {"probe": block["kind"], "kind": block["kind"], "group": block["group"]}
+            searched.add(found, self.label | about)
+            return Found(stored_directions(searched.directions, at)), searched
+        if block["kind"] in COMPUTED:
+            train = self.given.splits[0].subset(block["train_images"])
+            sources = Sources({at: self.given.net}, train, self.loss, group=block["group"], n=block["n"])
+            return compute(block["kind"], sources, at), searched
+        return Found([]), searched
+
+    def curves(self, computed: Found, searched: Searched, progress: Any) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of the curves and of their directions, and of a search, by table."""
+        from valleys.landscape.probing import Rows, probe_solution
+
+        (stored, columns), block = computed, self.wanted.block
+        found = probe_solution(
+            self.evaluator,
+            block,
+            self.cell.path,
+            stored=list(stored),
+            check_stored_bn=False,  # the network may have got its statistics anywhere
+            state=self._state("probe", stored) / "curves.pt",
+            constants=self.wanted.asymmetry,
+        )
+        rows, about = Rows(), {"probe": block["kind"], "checksum": self.given.about["checksum"]}
+        rows.add(progress(found), self.label | about, block, self.evaluator.bn, columns)
+        made = {"curves": rows.curves, "directions": rows.directions}
+        if searched.searches:
+            made |= {"searches": searched.searches, "search_curves": searched.search_curves}
+        return made
+
+    def _state(self, stage: str, stored: Any = None) -> Path:
+        """Return the folder of what is done, by all that its results hang on."""
+        from valleys.execution import jobs
+        from valleys.models import solutions
+        from valleys.training.trainer import state_folder
+
+        block, constants, more = self.wanted.block, self.wanted.asymmetry, {}
+        if stage == "search":
+            version, name = VERSIONS["search_directions"], f"search-{self.label['solution']}"
+        else:
+            version, name = VERSIONS["probe"], f"probe-{block['kind']}-{self.label['solution']}"
+            judged = self.evaluator.precision != "fp32" or block.get("adaptive") or block.get("until")
+            constants = constants if judged else None
+            more["stored"] = checksum({f"{k}/{n}": t for k, u in enumerate(stored) for n, t in u.items()})
+        decisive = [block | {"n": None}, self.settings, version, self.cell.path, constants]
+        arithmetic = jobs.arithmetic(self.given.device)
+        key = solutions.state_key(decisive, [self.given.about], self.given.contents, arithmetic, **more)
+        return state_folder(self.folder, name, key)
+
+    def solution(self, curvature: bool) -> tuple[dict[str, Any], tuple[float, float]]:
+        """Return the row of the solution, and its train losses with stored and with refreshed statistics."""
+        from valleys.data.loaders import SplitBatches
+        from valleys.landscape import sharpness
+        from valleys.landscape.evaluator import Evaluator
+        from valleys.landscape.stationarity import BATCH, STEP_IMAGES, gradient_at_start
+        from valleys.training.evaluation import solution_row
+
+        given, train, policy = self.given, self.given.splits[0], self.evaluator.bn
+        own = self.label | solution_row(given.net, given.splits, self.loss, dict.fromkeys(SOLUTIONS))
+        images = train.subset(
+            self.wanted.block["train_images"]
+        )  # not all: it takes as many passes as a curve
+        frozen = Evaluator(given.net, images, loss=self.loss, bn="frozen", batch_size=BATCH)
+        own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
+        losses_at = (math.nan, math.nan)
+        if policy == "refreshed":
+            some = SplitBatches(train.subset(STEP_IMAGES), self.evaluator.batch_size)
+            there = self.evaluator.on(some)
+            losses_at = there.stored().train_loss, there.at_start().train_loss
+        if curvature:
+            own |= sharpness.columns(frozen, ["curvature"])
+        own["bn_policy"] = given.about.get("bn_policy", "none" if policy == "none" else "stored")
+        return own | {key: given.about[key] for key in ("iterates", "checksum")}, losses_at
 
 
 def _errors(probed: Probed) -> list[str]:
