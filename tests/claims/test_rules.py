@@ -113,6 +113,10 @@ def test_a_refused_row_has_no_p_value():
     row = rows.refused_row(mean(FAR, note="said"), "the rises differ")
     assert (row["verdict"], row["p_value"], row["p_for"]) == ("not decidable", None, None)
     assert row["note"].startswith("the rises differ; said")
+    open_ = mean([*FAR[:8], -9.0], note="said; twice")
+    assert open_["note"].startswith("n for 80 % power")
+    refused = rows.refused_row(open_, "the rises differ")
+    assert refused["note"] == "the rises differ; " + open_["note"].partition("; ")[2]
 
 
 def test_intervals_end_at_their_limits():

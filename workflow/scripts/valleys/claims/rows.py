@@ -16,6 +16,7 @@ from valleys.results.inference import Evidence
 
 Row = dict[str, Any]
 _BOUNDS = (-math.inf, math.inf)
+_POWER = "n for 80 % power at the effect seen"
 
 
 def share_row(
@@ -221,7 +222,8 @@ def grid_row(
 def refused_row(row: Mapping[str, Any], why: str) -> Row:
     """Return a row without a verdict: its comparison would mean nothing, and the note says why."""
     none = dict.fromkeys(("p_value", "p_for", "p_against", "n_needed"))
-    return {**row, **none, "verdict": NOT_DECIDABLE, "note": joined(why, row["note"])}
+    notes = [part for part in row["note"].split("; ") if not part.startswith(_POWER)]  # no n will do
+    return {**row, **none, "verdict": NOT_DECIDABLE, "note": joined(why, *notes)}
 
 
 def _row(
@@ -258,7 +260,7 @@ def _row(
     if found == NOT_DECIDABLE:
         notes = [f"n = {evidence.n} cannot decide it, whatever the data; {needed} can", *notes]
     elif found == INCONCLUSIVE and needed:
-        notes = [f"n for 80 % power at the effect seen: {needed}", *notes]
+        notes = [f"{_POWER}: {needed}", *notes]
     return {
         "claim": claim,
         "experiment": experiment,
