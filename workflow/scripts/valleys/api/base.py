@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import logging
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from valleys.landscape.growing import Settled
 from valleys.networks import bn_refresh
 from valleys.networks.tensors import vector_norm
 
+log = logging.getLogger("valleys")
 Weights = Mapping[str, Tensor] | nn.Module
 #: Bytes that graphs of gradients may take while products with a Hessian are computed; then they go.
 KEPT_BYTES = 4 * 1024**3
@@ -52,7 +54,7 @@ class Base:
         cell = {"dataset": "data", "model": type(model).__name__, "recipe": "own", "seed": 0}
         self.names = {**cell, "solution": name}
         self._hessians: dict[str, Any] = {}
-        self._counts = ready.counts
+        self._counts, self._told = ready.counts, False
 
     def __repr__(self) -> str:
         """Return what is looked at."""
@@ -71,6 +73,7 @@ class Base:
 
     def loss(self) -> dict[str, float]:
         """Return loss and accuracy at the weights: ``train_loss``, ``train_accuracy``, and those of test."""
+        self._tell_statistics()
         return self.evaluator.at_start().asdict()
 
     def group(self, group: str = "all") -> list[str]:
@@ -109,6 +112,24 @@ class Base:
         settled: Settled | None = None,
     ) -> curves.Line:
         return curves.Line(rows, unit, reach, kind, group, k, self.bn, grid, settled, names=self.names)
+
+    def _tell_statistics(self) -> None:
+        """Warn, once, where refreshed batch norm makes another network of the one that was given."""
+        from valleys.landscape.statistics import losses_apart
+
+        if self._told or self.bn != "refreshed":
+            return
+        self._told = True
+        self._know_counts()
+        if apart := losses_apart(self.evaluator):
+            stored, refreshed = apart
+            log.warning(
+                "with refreshed batch norm the train loss at these weights is %.4g, with the network's own "
+                "statistics %.4g; lines, planes and searches have the first, Landscape(..., bn='frozen') the "
+                "second",
+                refreshed,
+                stored,
+            )
 
     def _know_counts(self) -> None:
         """Count each batch's examples: parts of the data take some of each."""
@@ -154,10 +175,12 @@ class Base:
         iterates: Iterable[tuple[int, Mapping[str, Tensor]]],
         state: Path | None,
     ) -> curves.Surface:
+        self._tell_statistics()
         bar = functools.partial(self._bar, unit="row")
         rows = planes.surface(self.evaluator, plane, xs, ys, state=state, progress=bar)
         return curves.Surface(rows, planes.describe(plane, marks, iterates), self.bn, names=self.names)
 
     def _path(self, there: Mapping[str, Tensor], points: int) -> curves.Segment:
+        self._tell_statistics()
         bar = functools.partial(self._bar, unit="point")
         return curves.measure_segment(self.evaluator, there, points, names=self.names, progress=bar)

@@ -121,6 +121,7 @@ class Landscape(Curvature):
         """
         kind = direction if isinstance(direction, str) else "given"
         unit = self._direction(direction, group, k)
+        self._tell_statistics()
         if until is not None:
             if offsets is not None or slopes:
                 raise ValleysError(f"line: until goes without {'slopes' if slopes else 'offsets'}; drop one")
@@ -147,6 +148,7 @@ class Landscape(Curvature):
 
     def radius(self, direction: Mapping[str, Tensor], *, rise: float = 1.0) -> lines.Radius:
         """Return how far the weights can move along a direction until the loss has risen by `rise`."""
+        self._tell_statistics()
         own = self._norm_of(direction)
         with self.evaluator.along(self.evaluator.start, direction):
             return lines.find_radius(self.evaluator, direction, rise=rise, first=own / 50, cap=2 * own)
@@ -171,6 +173,7 @@ class Landscape(Curvature):
 
         Parameters and errors as `valleys.find_asymmetric`.
         """
+        self._tell_statistics()
         self._know_counts()
         found = searching.find_asymmetric(
             self.evaluator,
@@ -273,6 +276,7 @@ class Landscape(Curvature):
         check_apart(self.weights, there, self.weights, "the two ends of a path")
         if until is None:
             return self._path(there, points)
+        self._tell_statistics()
         self._know_counts()
         options = {"until": until, "threshold": threshold, "budget": budget, "seed": seed}
         return curves.measure_segment(self.evaluator, there, points, **options, names=self.names)

@@ -39,8 +39,7 @@ _UNJUDGED = {
 class Probed:
     """A finished probe: its tables as data frames, where everything was written, which weights were read.
 
-    ``stored`` and ``refreshed``: the train loss at the weights with stored and with refreshed batch-norm
-    statistics, on the same images; NaN where these are not refreshed.
+    ``apart``: the train loss at the weights with stored and with refreshed batch norm (`losses_apart`).
     """
 
     tables: dict[str, pd.DataFrame]
@@ -48,8 +47,7 @@ class Probed:
     folder: Path
     figure: Path
     read: str
-    stored: float = math.nan
-    refreshed: float = math.nan
+    apart: tuple[float, float] | None = None
 
 
 def probe(
@@ -104,8 +102,7 @@ def probe(
     loss = losses.build(wanted.loss, given.splits[0].task)
     look = _Look(given, given.cell(given.about, seed), wanted, settings, evaluator, loss, folder)
     made = look.curves(*look.directions(search_progress), progress)
-    own, losses_at = look.solution(curvature)
-    made["solutions"] = [own]
+    made["solutions"] = [look.solution(curvature)]
     config = {"probes": {wanted.block["kind"]: wanted.block}, **settings, "asymmetry": wanted.asymmetry}
     config |= {"data": given.source, "weights": given.about["checksum"], "model": given.about["model"]}
     written = {table: folder / "tables" / f"{table}.parquet" for table in (*made, "asymmetry", "shift")}
@@ -119,7 +116,7 @@ def probe(
     frames = tables.frames(written.values())
     picture = "search" if "searches" in made else f"curves-{wanted.block['kind']}"
     png = figures.write(picture, frames, wanted.figure, folder / "figures")
-    return Probed(frames, wanted, folder, png, given.about["read"], *losses_at)
+    return Probed(frames, wanted, folder, png, given.about["read"], look.apart())
 
 
 @dataclass(frozen=True)
@@ -198,12 +195,11 @@ class _Look:
         key = solutions.state_key(decisive, [self.given.about], self.given.contents, arithmetic, **more)
         return state_folder(self.folder, name, key)
 
-    def solution(self, curvature: bool) -> tuple[dict[str, Any], tuple[float, float]]:
-        """Return the row of the solution, and its train losses with stored and with refreshed statistics."""
-        from valleys.data.loaders import SplitBatches
+    def solution(self, curvature: bool) -> dict[str, Any]:
+        """Return the row of the solution."""
         from valleys.landscape import sharpness
         from valleys.landscape.evaluator import Evaluator
-        from valleys.landscape.stationarity import BATCH, STEP_IMAGES, gradient_at_start
+        from valleys.landscape.stationarity import BATCH, gradient_at_start
         from valleys.training.evaluation import solution_row
 
         given, train, policy = self.given, self.given.splits[0], self.evaluator.bn
@@ -213,15 +209,18 @@ class _Look:
         )  # not all: it takes as many passes as a curve
         frozen = Evaluator(given.net, images, loss=self.loss, bn="frozen", batch_size=BATCH)
         own |= dict(zip(("gradient_norm", "gradient_gain"), gradient_at_start(frozen), strict=True))
-        losses_at = (math.nan, math.nan)
-        if policy == "refreshed":
-            some = SplitBatches(train.subset(STEP_IMAGES), self.evaluator.batch_size)
-            there = self.evaluator.on(some)
-            losses_at = there.stored().train_loss, there.at_start().train_loss
         if curvature:
             own |= sharpness.columns(frozen, ["curvature"])
         own["bn_policy"] = given.about.get("bn_policy", "none" if policy == "none" else "stored")
-        return own | {key: given.about[key] for key in ("iterates", "checksum")}, losses_at
+        return own | {key: given.about[key] for key in ("iterates", "checksum")}
+
+    def apart(self) -> tuple[float, float] | None:
+        """Return what `losses_apart` does, on more images than a probe of a few of them has."""
+        from valleys.data.loaders import SplitBatches
+        from valleys.landscape.statistics import losses_apart
+
+        images = SplitBatches(self.given.splits[0], self.evaluator.batch_size)
+        return losses_apart(self.evaluator.on(images))
 
 
 def _errors(probed: Probed) -> list[str]:
@@ -300,8 +299,6 @@ def _searches(probed: Probed) -> list[str]:
     return lines
 
 
-APART = 0.05
-"""Train losses with refreshed and with stored statistics that are further apart, nats, are told."""
 _CURVATURE = {"eigenvalue": "largest eigenvalue", "trace": "trace"}
 
 
@@ -338,10 +335,11 @@ def verdict(probed: Probed, level: float = 0.95) -> str:
             f"along its gradient, of norm {own['gradient_norm']:.3g}, the {what} falls by "
             f"{own['gradient_gain']:.2g} nats"
         )
-    if abs(probed.refreshed - probed.stored) > APART:
+    if probed.apart is not None:
+        stored, refreshed = probed.apart
         lines.append(
-            f"with refreshed batch norm the train loss at these weights is {probed.refreshed:.4g}, with the "
-            f"statistics in the file {probed.stored:.4g}; the curves have the first, --bn frozen the second"
+            f"with refreshed batch norm the train loss at these weights is {refreshed:.4g}, with the "
+            f"statistics in the file {stored:.4g}; the curves have the first, --bn frozen the second"
         )
     if not math.isnan(own["curvature_trace_images"]):
         lines += [_curvature(own, name, words) for name, words in _CURVATURE.items()]
