@@ -121,10 +121,10 @@ class Landscape(Curvature):
         """
         kind = direction if isinstance(direction, str) else "given"
         unit = self._direction(direction, group, k)
+        if until is not None and (offsets is not None or slopes):
+            raise ValleysError(f"line: until goes without {'slopes' if slopes else 'offsets'}; drop one")
         self._tell_statistics()
         if until is not None:
-            if offsets is not None or slopes:
-                raise ValleysError(f"line: until goes without {'slopes' if slopes else 'offsets'}; drop one")
             own = self._norm_of(unit)
             options = {"rise": rise, "radius": radius, "points": points, "budget": budget, "seed": seed}
             options |= {"first": own / 50, "cap": 2 * own, "constants": {"noise": curves.NOISE}}

@@ -110,11 +110,9 @@ def mean_row(
         **about,
     )
     other = endless[0] if evidence.estimate > at else endless[1]
-    return (
-        refused_row(row, f"a loss that is not finite puts {other} of {of} on the other side")
-        if other
-        else row
-    )
+    if not other:
+        return row
+    return refused_row(row, f"a loss that is not finite puts {other} of {of} on the other side")
 
 
 def barrier_row(
