@@ -239,18 +239,22 @@ class Evaluator:
         return other
 
     def of(self, model: nn.Module, train: loaders.Batches, eps: float) -> Evaluator:
-        """Return an evaluator of another copy of the network on other images, which moves by itself.
+        """Return an evaluator of another copy of the network on a few images, which moves by itself.
+
+        Its losses have this one's factor (`loss_checks.check`), as all labels of a few may be ignored.
 
         Parameters
         ----------
         model
             A copy of the network in any number format, which becomes the evaluator's own.
         train
-            As in `on`.
+            Batches of some of the train images.
         eps
             Rounding of its passes, as `checks.check` returns it.
         """
-        other = self.on(train)
+        other = copy.copy(self)
+        other.train_batches, other.test_batches, other.drawn_from = train, None, {}
+        other.by_image, other._at_start = {}, {}
         other.model = other.forward = model
         other.eps, other.precision = eps, "fp32"
         other.parameters = {name: p.requires_grad_(False) for name, p in model.named_parameters()}
@@ -258,6 +262,7 @@ class Evaluator:
         other._inputs, other._along = first_layer.Inputs(), (first_layer.nowhere,)
         if other.refresher is not None:
             other.refresher = Refresher(model)
+        other.slopes = Slopes(other)
         return other
 
     def move(self, direction: Mapping[str, Tensor], offset: float) -> None:
