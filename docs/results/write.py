@@ -324,7 +324,7 @@ def _told(run: str, found: list[tuple[str, str]]) -> str:
     rest = [f"- {row}: {part}" for row, part in found if not part.startswith(first)]
     intro = (
         f"In the run *{run}*, some solutions are no minimum. The train loss still falls by more than "
-        f"{doubts.AT_MINIMUM:g} nats along the negative gradient. For each row, this is how many:"
+        f"{doubts.AT_MINIMUM:g} nats along the negative gradient. The list counts them, row by row."
     )
     blocks = [(intro, counts), (f"The notes of the run *{run}* also say:", rest)]
     return "\n\n".join(f"{words}\n\n" + "\n".join(lines) for words, lines in blocks if lines)

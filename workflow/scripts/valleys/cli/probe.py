@@ -217,10 +217,10 @@ class _Look:
     def apart(self) -> tuple[float, float] | None:
         """Return what `losses_apart` does, on more images than a probe of a few of them has."""
         from valleys.data.loaders import SplitBatches
-        from valleys.landscape.statistics import losses_apart
+        from valleys.landscape.statistics import SOME, losses_apart
 
-        images = SplitBatches(self.given.splits[0], self.evaluator.batch_size)
-        return losses_apart(self.evaluator.on(images))
+        images = self.given.splits[0].subset(SOME)  # first, as batches keep all images that they have
+        return losses_apart(self.evaluator.on(SplitBatches(images, self.evaluator.batch_size)))
 
 
 def _errors(probed: Probed) -> list[str]:

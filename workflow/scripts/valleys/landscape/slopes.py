@@ -43,6 +43,7 @@ class Losses(Protocol):
     by_image: dict[str, Tensor]
     points: int
     eps: float
+    slopes: Slopes
 
     def train_loss(self) -> tuple[float, float]:
         """Return mean loss and accuracy on the train images."""
@@ -176,7 +177,7 @@ class Slopes:
         if cut and self.evaluator.bn == "refreshed" and len(images) > 1:
             pairs.append((_like(images[size : 2 * size], converted), labels[size : 2 * size]))
         train = loaders.batches(pairs, self.evaluator.batch_size, self.evaluator.device, "train")
-        return Slopes(self.evaluator.of(model, train, eps))
+        return self.evaluator.of(model, train, eps).slopes
 
     def _compared(self, direction: Mapping[str, Tensor], slope: float | None) -> tuple[float, float] | None:
         """As `_wrong`, with the own slope and losses; the evaluator is left as it was."""
